@@ -1,0 +1,8 @@
+//! Mainstay.
+
+pub mod engine;
+pub mod ident;
+pub mod lsn;
+pub mod node;
+pub mod server;
+pub mod wal;

@@ -1,0 +1,133 @@
+//! The seam between the protocol and an engine: what an engine's tool implements so that PostgreSQL clients can use it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::error::SqlError;
+use super::types::{Column, OwnedValue, PgType, Value};
+
+/// Opens sessions. One per server, shared by all connections.
+pub trait Backend: Send + Sync + 'static {
+    /// Opens a session for a client whose startup packet has been read. May block.
+    ///
+    /// # Errors
+    /// What the client is told before it is disconnected, such as 3D000 for a database that does not exist.
+    fn connect(&self, client: &ClientInfo) -> Result<Box<dyn Session>, SqlError>;
+}
+
+/// What a client said of itself in its startup packet.
+#[derive(Clone, Debug)]
+pub struct ClientInfo {
+    /// The role it wants to be.
+    pub user: String,
+    /// The database it wants; the user's name if it named none, as in PostgreSQL.
+    pub database: String,
+    /// All parameters of the startup packet, `user` and `database` among them.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// One client's conversation with the engine.
+///
+/// Methods may block: the server calls them on threads that may. A session is used by one thread at a time. Dropping
+/// it rolls back what it had open.
+pub trait Session: Send {
+    /// Cuts a query string into its statements, by lexical rules alone (they need not make sense). Blank ones and
+    /// those of comments only are left out.
+    fn split<'a>(&self, sql: &'a str) -> Vec<&'a str>;
+
+    /// Says what a single statement takes and returns, without running it. `parameter_types` are those that the
+    /// client declared, in order; missing ones and [`PgType::UNSPECIFIED`] are to be inferred.
+    ///
+    /// # Errors
+    /// The statement is not valid, or the transaction has failed (25P02).
+    fn describe(&mut self, statement: &str, parameter_types: &[PgType]) -> Result<Description, SqlError>;
+
+    /// Runs a single statement with `parameters` and sends its rows to `sink`.
+    ///
+    /// # Errors
+    /// The statement failed and left nothing. Inside a transaction the transaction has failed with it; inside
+    /// [`Scope::Implicit`] the caller ends the scope.
+    fn execute(
+        &mut self,
+        statement: &str,
+        parameters: &[OwnedValue],
+        scope: Scope,
+        sink: &mut dyn ResultSink,
+    ) -> Result<CommandTag, SqlError>;
+
+    /// Ends the implicit transaction of [`Scope::Implicit`], if one is open: commits it if `commit`, else rolls it
+    /// back. Without one, and inside a transaction block that the client began, it does nothing.
+    ///
+    /// # Errors
+    /// The commit failed; nothing of it remains.
+    fn end_implicit(&mut self, commit: bool) -> Result<(), SqlError>;
+
+    /// Where this session stands, as told to the client after each query.
+    fn transaction_status(&self) -> TransactionStatus;
+
+    /// A handle that stops whatever this session runs, from any thread: that statement ends with 57014.
+    fn interrupter(&self) -> Arc<dyn Interrupt>;
+}
+
+/// Stops a running statement from outside.
+pub trait Interrupt: Send + Sync {
+    /// Makes the statement that runs now, if any, end with an error soon. Never blocks.
+    fn interrupt(&self);
+}
+
+/// Where the transaction of a statement ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The statement is alone: outside a transaction block it commits by itself.
+    Single,
+    /// The statement is one of several that succeed or fail together: a query string of many statements, or all that
+    /// an extended-protocol client sends before its Sync. Outside a block, the first one opens a transaction that
+    /// [`Session::end_implicit`] ends. A BEGIN inside turns it into a block; a COMMIT or ROLLBACK ends it, and
+    /// the next statement opens another.
+    Implicit,
+}
+
+/// Where a session stands between queries (protocol chapter 55.7, ReadyForQuery).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionStatus {
+    /// Not in a transaction block.
+    Idle,
+    /// In a transaction block.
+    InTransaction,
+    /// In a transaction block that has failed: everything but its end is refused with 25P02.
+    Failed,
+}
+
+/// What a statement takes and returns.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Description {
+    /// The type of each parameter, in the order of their numbers.
+    pub parameters: Vec<PgType>,
+    /// The columns of its rows; empty if it returns none.
+    pub columns: Vec<Column>,
+}
+
+/// What a finished statement calls itself, such as `INSERT 0 1` or `CREATE TABLE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandTag(pub String);
+
+/// Takes the rows of a running statement. Blocks while the client is slower than the statement.
+pub trait ResultSink {
+    /// Announces the columns. Called once, before the first row, by statements that return rows.
+    ///
+    /// # Errors
+    /// The client is gone; the statement should end.
+    fn columns(&mut self, columns: &[Column]) -> Result<(), SqlError>;
+
+    /// Sends one row: a value per announced column.
+    ///
+    /// # Errors
+    /// The client is gone, or a value does not fit the announced type; the statement should end.
+    fn row(&mut self, values: &[Value<'_>]) -> Result<(), SqlError>;
+
+    /// Sends a notice; the statement goes on.
+    ///
+    /// # Errors
+    /// The client is gone; the statement should end.
+    fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError>;
+}

@@ -1,0 +1,71 @@
+//! Types, columns and values as they cross the seam to an engine.
+
+/// A PostgreSQL type, by its object identifier (`pg_type.oid`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PgType(pub u32);
+
+impl PgType {
+    /// Not stated by the client: to be inferred.
+    pub const UNSPECIFIED: PgType = PgType(0);
+    /// `boolean`
+    pub const BOOL: PgType = PgType(16);
+    /// `bytea`
+    pub const BYTEA: PgType = PgType(17);
+    /// `bigint`
+    pub const INT8: PgType = PgType(20);
+    /// `smallint`
+    pub const INT2: PgType = PgType(21);
+    /// `integer`
+    pub const INT4: PgType = PgType(23);
+    /// `text`
+    pub const TEXT: PgType = PgType(25);
+    /// `real`
+    pub const FLOAT4: PgType = PgType(700);
+    /// `double precision`
+    pub const FLOAT8: PgType = PgType(701);
+    /// `unknown`, what PostgreSQL calls a literal without a type
+    pub const UNKNOWN: PgType = PgType(705);
+    /// `varchar`
+    pub const VARCHAR: PgType = PgType(1043);
+    /// `numeric`
+    pub const NUMERIC: PgType = PgType(1700);
+}
+
+/// A column of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// The type that its values are sent as.
+    pub pg_type: PgType,
+}
+
+/// A value on its way to the client.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// NULL
+    Null,
+    /// An integer.
+    Integer(i64),
+    /// A floating point number.
+    Real(f64),
+    /// Text in UTF-8.
+    Text(&'a str),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
+/// A value that came from the client.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OwnedValue {
+    /// NULL
+    Null,
+    /// An integer, or a boolean as 0 or 1.
+    Integer(i64),
+    /// A floating point number.
+    Real(f64),
+    /// Text, and every type that has no variant of its own, as text.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
