@@ -1,5 +1,6 @@
 //! Mainstay.
 
+pub mod config;
 pub mod engine;
 pub mod ident;
 pub mod lsn;

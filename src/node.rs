@@ -37,3 +37,44 @@ impl Primary {
         todo!()
     }
 }
+
+/// A node that is open. Dropping it without [`shutdown`](Node::shutdown) stops it as a crash would.
+pub struct Node<E> {
+    _engine: std::sync::Arc<E>,
+}
+
+/// Why a node did not open, or what stopped it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {}
+
+impl<E: crate::engine::Engine> Node<E> {
+    /// Opens the node.
+    ///
+    /// # Errors
+    /// It cannot run; the message is one line that says why.
+    pub async fn open(
+        _config: crate::config::NodeConfig,
+        _open_engine: impl Fn(&std::path::Path) -> Result<E, crate::engine::EngineError> + Send + Sync + 'static,
+    ) -> Result<Node<E>, NodeError> {
+        todo!()
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &std::sync::Arc<E> {
+        todo!()
+    }
+
+    /// Resolves if the node fails while it runs, such as after a failed sync; the node should then be shut down.
+    pub async fn failed(&self) -> NodeError {
+        todo!()
+    }
+
+    /// Drains, checkpoints, closes; opening again works in the same process.
+    ///
+    /// # Errors
+    /// Something could not be made durable or closed; nothing acknowledged is lost.
+    pub async fn shutdown(self) -> Result<(), NodeError> {
+        todo!()
+    }
+}
