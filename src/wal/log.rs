@@ -247,7 +247,7 @@ impl Wal {
     ///
     /// # Errors
     /// Something could not be made durable.
-    pub fn close(self) -> Result<Lsn, WalError> {
+    pub fn close(&self) -> Result<Lsn, WalError> {
         self.shared.close()
     }
 }
