@@ -139,16 +139,17 @@ async fn cancel_request_stops_the_statement_and_only_it() {
     let rig = Rig::start().await;
     let client = rig.connect().await;
     let other = rig.connect().await;
-    let token = client.cancel_token();
+    let (token, other_token) = (client.cancel_token(), other.cancel_token());
     let sleeping = tokio::spawn(async move { (client.batch_execute("sleep").await, client) });
-    let other = tokio::spawn(async move { (other.batch_execute("sleep").await, other) });
+    let other = tokio::spawn(async move { other.batch_execute("sleep").await });
     rig.waiting(2).await;
     token.cancel_query(NoTls).await.unwrap();
     let (result, client) = sleeping.await.unwrap();
     assert_eq!(result.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
     assert_eq!(client.query("select 1", &[]).await.unwrap().len(), 1);
     assert_eq!(rig.fake.waiting.load(Ordering::SeqCst), 1);
-    other.abort();
+    other_token.cancel_query(NoTls).await.unwrap();
+    assert!(other.await.unwrap().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,3 +82,17 @@ async fn session_that_heeds_no_interrupt_is_reported() {
     fake.release();
     eventually("the session is closed", || fake.sessions.load(std::sync::atomic::Ordering::SeqCst) == 0).await;
 }
+
+#[test]
+fn runtime_that_is_dropped_leaves_no_statement_running() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (rig, _busy) = runtime.block_on(async {
+        let rig = Rig::start().await;
+        let mut busy = Socket::connected(rig.port()).await;
+        busy.query("sleep").await;
+        rig.waiting(1).await;
+        (rig, busy)
+    });
+    runtime.shutdown_timeout(PATIENCE);
+    assert_eq!(rig.fake.waiting.load(std::sync::atomic::Ordering::SeqCst), 0);
+}

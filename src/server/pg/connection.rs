@@ -279,7 +279,7 @@ impl<'a, 'b> Pump<'a, 'b> {
             let running = self.finished.is_none();
             let interrupting = running && (self.broken || self.gives_up_at.is_some());
             let Wire { reader, writer, input } = &mut *self.connection.wire;
-            let reads_ahead = running && self.vanishes_at.is_none() && input.len() < READ_AHEAD_BYTES;
+            let reads_ahead = running && !self.broken && self.vanishes_at.is_none() && input.len() < READ_AHEAD_BYTES;
             tokio::select! {
                 written = writer.write(&self.pending), if !self.pending.is_empty() => match written {
                     Ok(count) if count > 0 => self.pending.advance(count),
@@ -301,7 +301,7 @@ impl<'a, 'b> Pump<'a, 'b> {
                 _ = interrupts.tick(), if interrupting => self.connection.interrupt.interrupt(),
             }
         }
-        (self.finished.and_then(Result::ok), self.broken)
+        (self.finished.take().and_then(Result::ok), self.broken)
     }
 
     /// Whether all is written; brings on what the thread left to write.
@@ -341,6 +341,16 @@ impl<'a, 'b> Pump<'a, 'b> {
         self.connection.stopping.store(true, Ordering::Release);
         self.gives_up_at = Some(Instant::now() + LAST_REPLIES_TIMEOUT);
         self.chunks.close();
+    }
+}
+
+impl Drop for Pump<'_, '_> {
+    /// A task that is dropped with its runtime leaves no statement running.
+    fn drop(&mut self) {
+        if self.finished.is_none() && !self.task.is_finished() {
+            self.connection.stopping.store(true, Ordering::Release);
+            self.connection.interrupt.interrupt();
+        }
     }
 }
 
