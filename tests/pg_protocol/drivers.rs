@@ -204,3 +204,19 @@ fn settings_out_of_range_are_all_named() {
     }
     assert!(PgConfig::default().validate().is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pgbench_runs_in_each_of_its_protocols() {
+    let rig = Rig::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script.sql");
+    std::fs::write(&script, "select 1;\nput a;\n").unwrap();
+    for (round, protocol) in ["simple", "extended", "prepared"].into_iter().enumerate() {
+        let mut command = std::process::Command::new("pgbench");
+        command.args(["-n", "-c", "4", "-t", "50", "-M", protocol, "-h", "127.0.0.1", "-U", "postgres"]);
+        command.args(["-p", &rig.port().to_string(), "-f"]).arg(&script).arg("postgres");
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert!(output.status.success(), "{protocol}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(rig.fake.committed().len(), 200 * (round + 1));
+    }
+}
