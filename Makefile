@@ -15,6 +15,9 @@ TESTS ?=
 # Cases per property test in `make fuzz`.
 CASES ?= 20000
 
+# On top of clippy's defaults, for everything that runs outside tests: what may panic on input, and long functions.
+STRICT := -D clippy::unwrap_used -D clippy::expect_used -D clippy::too_many_lines
+
 .PHONY: help demo test check build bin-dir bench soak fuzz
 
 help: ## lists these targets
@@ -34,10 +37,12 @@ test: ## all tests; TESTS=substring runs some
 	@tools/bootstrap.sh test
 	@tools/run-tests $(TESTS)
 
-check: ## formatting, clippy, docs, cargo deny
+check: ## formatting, clippy, docs, file sizes, cargo deny
 	@tools/bootstrap.sh check
+	@tools/tidy
 	@$(ENVIRONMENT) cargo fmt --all --check
 	@$(ENVIRONMENT) cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(ENVIRONMENT) cargo clippy --locked --workspace --lib --bins -- -D warnings $(STRICT)
 	@$(ENVIRONMENT) cargo clippy --locked -p mainstay --no-default-features -- -D warnings
 	@$(ENVIRONMENT) RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	@tools/check-dependencies

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # The one environment in which Mainstay is built. Source it: `. tools/environment.sh`
 #
 # RocksDB takes about 15 minutes to compile on two cores. A machine pays that once because everybody builds into one
