@@ -179,6 +179,23 @@ install_psycopg() {
     fi
 }
 
+# Each clone has its own target directory in the cache; those of clones that are gone would stay for ever.
+sweep_targets() {
+    local note clone
+    if [ "${CARGO_TARGET_DIR%/*}" != "$MAINSTAY_CACHE/targets" ]; then return; fi
+    if [ ! -e "$CARGO_TARGET_DIR/clone" ]; then
+        mkdir -p "$CARGO_TARGET_DIR"
+        pwd -P >"$CARGO_TARGET_DIR/clone"
+    fi
+    for note in "$MAINSTAY_CACHE"/targets/*/clone; do
+        read -r clone <"$note" || continue
+        if [ -n "$clone" ] && [ ! -d "$clone" ]; then
+            say "removing ${note%/clone}: its clone $clone is gone"
+            rm -rf "${note%/clone}"
+        fi
+    done
+}
+
 purpose="${1:-build}"
 case "$purpose" in
     build | test | check) ;;
@@ -190,6 +207,7 @@ esac
 manager="$(package_manager)"
 
 check_rust
+sweep_targets
 missing="$(missing_things "$purpose")"
 if [ -n "$missing" ]; then
     # shellcheck disable=SC2086 # one word per thing

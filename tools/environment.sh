@@ -1,13 +1,22 @@
 # shellcheck shell=sh
-# The one environment in which Mainstay is built. Source it: `. tools/environment.sh`
+# The one environment in which Mainstay is built. Source it in the clone's folder: `. tools/environment.sh`
 #
-# RocksDB takes about 15 minutes to compile on two cores. A machine pays that once because everybody builds into one
-# target directory outside the clone, with one compiler command: cargo rebuilds RocksDB when CC or CXX changes, and
-# ccache answers when another profile or a cleaned target directory asks for the same objects again.
+# RocksDB takes about 15 minutes to compile on two cores. A machine pays that once because everybody compiles C and C++
+# with one command through ccache, which answers when another clone or another profile asks for the same objects again.
+#
+# Clones do not share a target directory. Cargo gives the crates of a workspace the same file names in every clone and
+# tells fresh from stale by the time of the sources alone: in a shared directory, a clone would link and test what
+# another one built last.
 
+if [ ! -f tools/environment.sh ]; then
+    echo "tools/environment.sh: source this in the folder of the clone" >&2
+fi
 MAINSTAY_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/mainstay"
-export MAINSTAY_CACHE
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$MAINSTAY_CACHE/target}"
+mainstay_clone="$(pwd -P)"
+# A name per clone that people recognise: its folder's, and a checksum of the whole path.
+mainstay_clone_id="${mainstay_clone##*/}-$(printf %s "$mainstay_clone" | cksum | cut -d ' ' -f 1)"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$MAINSTAY_CACHE/targets/$mainstay_clone_id}"
+unset mainstay_clone mainstay_clone_id
 
 if command -v ccache >/dev/null 2>&1; then
     export CC="${CC:-ccache cc}" CXX="${CXX:-ccache c++}"
