@@ -1,6 +1,7 @@
 //! Mainstay.
 
 pub mod config;
+pub mod disk;
 pub mod engine;
 pub mod ident;
 pub mod lsn;
