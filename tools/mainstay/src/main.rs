@@ -1,1 +1,3 @@
+mod sqlite;
+
 fn main() {}
