@@ -1,0 +1,259 @@
+//! The engine as the node sees it: opening, replay, checkpoints, and being primary or not.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use mainstay::engine::{Engine, EngineError};
+use mainstay::lsn::Lsn;
+use mainstay::node::Primary;
+use mainstay::server::pg::{Backend, ClientInfo, Session, SqlError, SqlState};
+use mainstay::wal::Record;
+use parking_lot::{Mutex, RwLock};
+use rusqlite::config::DbConfig;
+use rusqlite::functions::FunctionFlags;
+use rusqlite::{Connection, InterruptHandle, OpenFlags};
+
+use super::log::Log;
+use super::session::SqliteSession;
+use super::turnstile::{Turnstile, Waited};
+use super::writer::Writer;
+use super::{STATE_TABLE, apply};
+
+/// The database's file in the engine's directory.
+const FILE_NAME: &str = "main.sqlite";
+/// The role and the database that exist.
+const ONLY_NAME: &str = "postgres";
+/// How long a statement waits for its turn to write.
+pub(super) const WRITER_WAIT: Duration = Duration::from_secs(5);
+/// How long a demoted engine waits for the statement that is running to end.
+const DEMOTE_WAIT: Duration = Duration::from_secs(5);
+/// How often it is interrupted again meanwhile.
+const DEMOTE_RETRY: Duration = Duration::from_millis(50);
+/// Pages in SQLite's own WAL file from which on it is copied into the database file after a commit (16 MiB).
+const COPY_PAGES: u32 = 4096;
+/// Compiled statements that each connection keeps.
+const CACHED_STATEMENTS: usize = 64;
+
+/// SQLite as an engine of Mainstay, and the backend of its SQL server.
+pub struct SqliteEngine {
+    shared: Arc<Shared>,
+}
+
+/// What the engine and its sessions share.
+pub(super) struct Shared {
+    path: PathBuf,
+    pub(super) turnstile: Turnstile<Writer>,
+    /// Stops what runs on the writer.
+    pub(super) writer_interrupt: Arc<InterruptHandle>,
+    /// The log, while this node is primary.
+    pub(super) log: RwLock<Option<Box<dyn Log>>>,
+    /// The connection that reads where replay stands and copies SQLite's WAL file into the database file.
+    keeper: Mutex<Connection>,
+    /// Pages in SQLite's WAL file after the last commit.
+    wal_pages: Arc<AtomicU32>,
+    /// A sync failed: what it should have made durable may be gone from memory too, so none is believed any more.
+    sync_failed: AtomicBool,
+}
+
+impl SqliteEngine {
+    /// Opens the database in `dir`, creating both if missing.
+    ///
+    /// # Errors
+    /// The directory or the database cannot be used.
+    pub fn open(dir: &Path) -> Result<SqliteEngine, EngineError> {
+        let path = dir.join(FILE_NAME);
+        let opened = || -> Result<Shared, Box<dyn std::error::Error + Send + Sync>> {
+            std::fs::create_dir_all(dir)?;
+            Ok(Shared::open(&path)?)
+        };
+        let shared = opened().map_err(|error| EngineError::new(format!("{}: {error}", path.display())))?;
+        Ok(SqliteEngine { shared: Arc::new(shared) })
+    }
+
+    /// Takes writes into `log` from now on.
+    pub(super) fn write_to(&self, log: Box<dyn Log>) {
+        *self.shared.log.write() = Some(log);
+    }
+}
+
+impl Shared {
+    fn open(path: &Path) -> rusqlite::Result<Shared> {
+        let mut connection = open_writing(path)?;
+        connection.execute_batch(&format!(
+            "PRAGMA journal_mode = WAL;
+             BEGIN IMMEDIATE;
+             CREATE TABLE IF NOT EXISTS {STATE_TABLE} (one INTEGER PRIMARY KEY CHECK (one = 1), applied INTEGER NOT NULL);
+             INSERT OR IGNORE INTO {STATE_TABLE} VALUES (1, 0);
+             COMMIT;"
+        ))?;
+        let wal_pages = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&wal_pages);
+        connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: i32| {
+            counted.store(pages.max(0).cast_unsigned(), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        let writer_interrupt = Arc::new(connection.get_interrupt_handle());
+        Ok(Shared {
+            path: path.to_owned(),
+            turnstile: Turnstile::new(Writer::new(connection)?),
+            writer_interrupt,
+            log: RwLock::new(None),
+            keeper: Mutex::new(open_writing(path)?),
+            wal_pages,
+            sync_failed: AtomicBool::new(false),
+        })
+    }
+
+    /// Opens a connection that can only read.
+    pub(super) fn open_reader(&self) -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        prepare_connection(&connection)?;
+        Ok(connection)
+    }
+
+    /// After a commit: keeps SQLite's WAL file short. A failure costs no data and shows at the next checkpoint.
+    pub(super) fn copy_if_long(&self) {
+        if self.wal_pages.load(Ordering::Relaxed) < COPY_PAGES {
+            return;
+        }
+        // Somebody else at it is as good.
+        let Some(keeper) = self.keeper.try_lock() else { return };
+        if let Err(error) = self.copy(&keeper) {
+            tracing::warn!(%error, "SQLite's WAL file could not be copied into its database file");
+        }
+    }
+
+    /// Copies SQLite's WAL file into the database file as far as readers allow, waiting for nobody.
+    fn copy(&self, keeper: &Connection) -> rusqlite::Result<()> {
+        let done = keeper.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        self.wal_pages.store(0, Ordering::Relaxed);
+        if done.is_err() {
+            self.sync_failed.store(true, Ordering::SeqCst);
+        }
+        done
+    }
+
+    /// Makes everything committed in SQLite so far durable; answers up to which LSN that reaches.
+    ///
+    /// SQLite's checkpoint alone does not say so: a reader of an old state, or another checkpoint, makes it do part of the
+    /// work, or none, without an error. So SQLite's WAL file is synced here. All commits up to the LSN read before are in
+    /// it, or were copied into the database file, which SQLite syncs before it writes over the WAL file. Opening after
+    /// a crash finds them there.
+    fn make_durable(&self) -> Result<Lsn, EngineError> {
+        if self.sync_failed.load(Ordering::SeqCst) {
+            return Err(EngineError::new(
+                "an earlier sync of SQLite's files failed; nothing is trusted until a restart",
+            ));
+        }
+        let keeper = self.keeper.lock();
+        let applied = apply::stored_lsn(&keeper).map_err(EngineError::new)?;
+        if let Err(error) = self.sync_wal_file() {
+            self.sync_failed.store(true, Ordering::SeqCst);
+            return Err(EngineError::new(error));
+        }
+        self.copy(&keeper).map_err(EngineError::new)?;
+        Ok(applied)
+    }
+
+    /// Syncs SQLite's WAL file and the directory. The database file itself is never opened here: closing it would
+    /// drop SQLite's own locks on it.
+    fn sync_wal_file(&self) -> io::Result<()> {
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        File::open(&wal)?.sync_all()?;
+        self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    }
+}
+
+fn open_writing(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // Copied by `copy_if_long`, where a failure is seen; SQLite's own automatic way swallows it.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
+    prepare_connection(&connection)?;
+    Ok(connection)
+}
+
+fn prepare_connection(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // Not usable in a schema: there, a new version could give other values at replay.
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
+    let version = format!("PostgreSQL {}", server_version());
+    connection.create_scalar_function("version", 0, flags, move |_| Ok(version.clone()))?;
+    connection.create_scalar_function("current_database", 0, flags, |_| Ok(ONLY_NAME))?;
+    connection.create_scalar_function("current_schema", 0, flags, |_| Ok("main"))
+}
+
+/// What clients are told of the server's version: PostgreSQL's, whose protocol and words are spoken, and what it really is.
+pub(super) fn server_version() -> String {
+    format!("17.0 (Mainstay {}, SQLite {})", env!("CARGO_PKG_VERSION"), rusqlite::version())
+}
+
+impl Engine for SqliteEngine {
+    fn applied(&self) -> Result<Lsn, EngineError> {
+        apply::stored_lsn(&self.shared.keeper.lock()).map_err(EngineError::new)
+    }
+
+    /// A record that is applied already is an error: replay starts at [`applied`](Engine::applied), so being given it
+    /// again means that somebody lost count.
+    fn apply(&self, records: &[Record]) -> Result<(), EngineError> {
+        let turnstile = &self.shared.turnstile;
+        let never = AtomicBool::new(false);
+        let ticket = turnstile.acquire(WRITER_WAIT, &never).map_err(|waited: Waited| {
+            EngineError::new(format!("the writer was not free to apply records ({waited:?})"))
+        })?;
+        let applied = match turnstile.writer(ticket) {
+            Some(mut writer) => writer.apply(records).map_err(EngineError::new),
+            None => Err(EngineError::new("the engine was demoted while it applied records")),
+        };
+        turnstile.release(ticket);
+        self.shared.copy_if_long();
+        applied
+    }
+
+    fn checkpoint(&self) -> Result<Lsn, EngineError> {
+        self.shared.make_durable()
+    }
+
+    fn promote(&self, primary: Primary) -> Result<(), EngineError> {
+        self.write_to(Box::new(primary));
+        Ok(())
+    }
+
+    /// Commits under way end first, by the handle being void. Then whoever has the turn loses it.
+    fn demote(&self) {
+        *self.shared.log.write() = None;
+        let deadline = Instant::now() + DEMOTE_WAIT;
+        loop {
+            self.shared.writer_interrupt.interrupt();
+            if self.shared.turnstile.revoke(DEMOTE_RETRY, Writer::rollback) {
+                return;
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!("a statement did not end when the engine was demoted; it cannot commit any more");
+                return;
+            }
+        }
+    }
+}
+
+impl Backend for SqliteEngine {
+    fn connect(&self, client: &ClientInfo) -> Result<Box<dyn Session>, SqlError> {
+        if client.user != ONLY_NAME {
+            let message = format!("role \"{}\" does not exist", client.user);
+            return Err(SqlError::fatal(SqlState::INVALID_AUTHORIZATION, message));
+        }
+        if client.database != ONLY_NAME {
+            let message = format!("database \"{}\" does not exist", client.database);
+            return Err(SqlError::fatal(SqlState::INVALID_CATALOG_NAME, message));
+        }
+        Ok(Box::new(SqliteSession::new(Arc::clone(&self.shared))))
+    }
+}

@@ -1,0 +1,121 @@
+//! Watches for NULL in declared primary keys.
+//!
+//! SQLite allows it (except in `INTEGER PRIMARY KEY` and `WITHOUT ROWID`), PostgreSQL does not, and sessions silently skip
+//! such rows: they would be missing after replay. So the statement that writes one fails with 23502.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use mainstay::server::pg::SqlError;
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use rusqlite::hooks::Action;
+
+use super::errors;
+
+/// Rows of one statement that are remembered one by one; with more, whole tables are looked at.
+const MAX_ROWS: usize = 1024;
+
+/// Tables whose declared key may hold NULL, and which of their rows a statement wrote.
+#[derive(Clone, Default)]
+pub(super) struct KeyWatch(Arc<Mutex<Watched>>);
+
+#[derive(Default)]
+struct Watched {
+    /// Key columns of each table that can hold NULL there.
+    tables: HashMap<String, Vec<String>>,
+    rows: Vec<(String, i64)>,
+    too_many: bool,
+}
+
+impl KeyWatch {
+    /// Installs itself on `connection`. It watches nothing until [`refresh`](KeyWatch::refresh).
+    pub(super) fn install(connection: &mut Connection) -> rusqlite::Result<KeyWatch> {
+        let watch = KeyWatch::default();
+        let shared = Arc::clone(&watch.0);
+        connection.update_hook(Some(move |action: Action, _: &str, table: &str, rowid: i64| {
+            if action != Action::SQLITE_DELETE {
+                shared.lock().note(table, rowid);
+            }
+        }))?;
+        Ok(watch)
+    }
+
+    /// Learns the tables again, after the schema changed.
+    pub(super) fn refresh(&self, connection: &Connection) -> rusqlite::Result<()> {
+        // An index of origin `pk` exists unless the key is the rowid itself or the table is WITHOUT ROWID, in which case
+        // NULL is impossible.
+        let sql = "SELECT t.name, c.name FROM pragma_table_list t, pragma_table_xinfo(t.name) c \
+                   WHERE t.schema = 'main' AND t.type = 'table' AND t.wr = 0 AND c.pk > 0 AND c.\"notnull\" = 0 \
+                   AND EXISTS (SELECT 1 FROM pragma_index_list(t.name) WHERE origin = 'pk')";
+        let mut tables: HashMap<String, Vec<String>> = HashMap::new();
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            tables.entry(row.get(0)?).or_default().push(row.get(1)?);
+        }
+        *self.0.lock() = Watched { tables, ..Watched::default() };
+        Ok(())
+    }
+
+    /// Forgets what the last statement wrote.
+    pub(super) fn forget(&self) {
+        let mut watched = self.0.lock();
+        watched.rows.clear();
+        watched.too_many = false;
+    }
+
+    /// Fails if a row written since [`forget`](KeyWatch::forget) has NULL in its key.
+    pub(super) fn check(&self, connection: &Connection) -> Result<(), SqlError> {
+        let (rows, everything) = {
+            let mut watched = self.0.lock();
+            let everything = watched.too_many.then(|| watched.tables.clone());
+            (std::mem::take(&mut watched.rows), everything)
+        };
+        let found = match everything {
+            Some(tables) => tables.iter().find_map(|(table, _)| self.null_key(connection, table, None).transpose()),
+            None => rows.iter().find_map(|(table, row)| self.null_key(connection, table, Some(*row)).transpose()),
+        };
+        match found {
+            None => Ok(()),
+            Some(Ok(violation)) => Err(violation),
+            Some(Err(error)) => Err(errors::from_sqlite(&error)),
+        }
+    }
+
+    /// The violation in one row of a table, or in any.
+    fn null_key(&self, connection: &Connection, table: &str, row: Option<i64>) -> rusqlite::Result<Option<SqlError>> {
+        let columns = self.0.lock().tables.get(table).cloned().unwrap_or_default();
+        for column in columns {
+            // A table may have a column of its own called rowid; then, and without a row, every row is looked at.
+            let only = if row.is_some() && rowid_is_free(connection, table)? { "_rowid_ = ?1" } else { "?1 IS ?1" };
+            let sql = format!("SELECT 1 FROM {} WHERE {only} AND {} IS NULL", quoted(table), quoted(&column));
+            if connection.prepare_cached(&sql)?.exists([row])? {
+                return Ok(Some(errors::not_null(table, &column)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Watched {
+    fn note(&mut self, table: &str, rowid: i64) {
+        if self.too_many || !self.tables.contains_key(table) {
+            return;
+        }
+        self.too_many = self.rows.len() >= MAX_ROWS;
+        if !self.too_many {
+            self.rows.push((table.to_owned(), rowid));
+        }
+    }
+}
+
+fn rowid_is_free(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM pragma_table_xinfo(?1) WHERE name = '_rowid_' COLLATE NOCASE";
+    Ok(!connection.prepare_cached(sql)?.exists([table])?)
+}
+
+/// A name as SQL has it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

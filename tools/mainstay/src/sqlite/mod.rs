@@ -1,0 +1,43 @@
+//! The bundled engine: SQLite whose durability comes from Mainstay's WAL.
+//!
+//! One SQLite transaction is one WAL record ([`payload`]): what a session captured, and the text of DDL. It is committed in
+//! the WAL first, in SQLite second, and answered third ([`writer`]), so SQLite's files are never ahead of the WAL and
+//! anything missing in them is [applied](apply) from it. What would change the database without being captured is refused
+//! ([`policy`]).
+//!
+//! One connection writes and sessions queue for it ([`turnstile`]); each session reads on a connection of its own
+//! ([`session`]). `unsafe` is in [`ffi`] alone.
+
+mod apply;
+mod command;
+mod engine;
+mod errors;
+mod ffi;
+mod infer;
+mod keys;
+mod lexer;
+mod log;
+mod payload;
+mod policy;
+mod session;
+mod turnstile;
+mod values;
+mod writer;
+
+#[cfg(test)]
+mod replay_test;
+#[cfg(test)]
+mod session_test;
+#[cfg(test)]
+mod test_support;
+
+use mainstay::ident::DatabaseId;
+
+pub use engine::SqliteEngine;
+
+/// The database that payloads name.
+const DATABASE: DatabaseId = DatabaseId::new(1);
+/// Names that clients can neither create nor change.
+const RESERVED_PREFIX: &str = "mainstay_";
+/// Where SQLite's file keeps up to which LSN the WAL is in it. One row; in no payload.
+const STATE_TABLE: &str = "mainstay_state";

@@ -1,0 +1,222 @@
+//! Which statements may run: what would change the database behind the WAL's back is refused, by what SQLite itself
+//! says a statement does (its authorizer), never by its text.
+
+use std::sync::Arc;
+
+use mainstay::server::pg::{SqlError, SqlState};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
+use super::{RESERVED_PREFIX, errors};
+
+/// Pragmas that only read, whatever argument they are given.
+const READING_PRAGMAS: &[&str] = &[
+    "collation_list",
+    "compile_options",
+    "database_list",
+    "foreign_key_check",
+    "foreign_key_list",
+    "function_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "module_list",
+    "pragma_list",
+    "quick_check",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+];
+
+/// Pragmas that only read if they are given no value.
+const VALUE_PRAGMAS: &[&str] = &[
+    "application_id",
+    "encoding",
+    "foreign_keys",
+    "freelist_count",
+    "page_count",
+    "page_size",
+    "schema_version",
+    "user_version",
+];
+
+/// What a statement that changes rows calls itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Insert,
+    Update,
+    Delete,
+}
+
+/// What SQLite said of a statement while it compiled it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Actions {
+    /// The first change to rows: the statement's own, before those of triggers and foreign keys.
+    pub(super) verb: Option<Verb>,
+    /// It changes the schema.
+    pub(super) ddl: bool,
+    /// Tables that it drops.
+    pub(super) dropped: Vec<String>,
+    creates_table: bool,
+    selects: bool,
+    internal_write: Option<String>,
+    refusal: Option<SqlError>,
+}
+
+/// Watches what one connection compiles.
+#[derive(Clone)]
+pub(super) struct Policy(Arc<Mutex<Option<Actions>>>);
+
+impl Policy {
+    /// Installs itself on `connection`.
+    pub(super) fn install(connection: &mut Connection) -> rusqlite::Result<Policy> {
+        let policy = Policy(Arc::new(Mutex::new(None)));
+        let watched = policy.clone();
+        connection.authorizer(Some(move |context: AuthContext<'_>| match watched.0.lock().as_mut() {
+            Some(actions) => actions.note(&context),
+            // Statements of our own, and those that SQLite runs inside.
+            None => Authorization::Allow,
+        }))?;
+        Ok(policy)
+    }
+
+    /// Compiles a client's statement with `prepare` and answers it with what it does, unless that is refused. A
+    /// `prepare` that answers from a cache does nothing that can be seen: `Actions` are empty.
+    pub(super) fn watch<T>(&self, prepare: impl FnOnce() -> rusqlite::Result<T>) -> Result<(T, Actions), SqlError> {
+        *self.0.lock() = Some(Actions::default());
+        let prepared = prepare();
+        let mut actions = self.0.lock().take().unwrap_or_default();
+        if let Some(refusal) = actions.refusal.take().or_else(|| actions.refusal_of_the_whole()) {
+            return Err(refusal);
+        }
+        Ok((prepared.map_err(|error| errors::from_sqlite(&error))?, actions))
+    }
+}
+
+impl Actions {
+    fn note(&mut self, context: &AuthContext<'_>) -> Authorization {
+        match self.check(context) {
+            Ok(()) => Authorization::Allow,
+            Err(refusal) => {
+                self.refusal.get_or_insert(refusal);
+                Authorization::Deny
+            }
+        }
+    }
+
+    fn check(&mut self, context: &AuthContext<'_>) -> Result<(), SqlError> {
+        match context.action {
+            AuthAction::Select => self.selects = true,
+            AuthAction::Insert { table_name } => self.writes(Verb::Insert, table_name, None)?,
+            AuthAction::Update { table_name, column_name } => {
+                self.writes(Verb::Update, table_name, Some(column_name))?;
+            }
+            AuthAction::Delete { table_name } => self.writes(Verb::Delete, table_name, None)?,
+            AuthAction::CreateTable { table_name } => {
+                self.creates_table = true;
+                self.changes_schema(table_name)?;
+            }
+            AuthAction::DropTable { table_name } => {
+                self.changes_schema(table_name)?;
+                self.dropped.push(table_name.to_owned());
+            }
+            AuthAction::CreateIndex { index_name: name, table_name }
+            | AuthAction::DropIndex { index_name: name, table_name }
+            | AuthAction::CreateTrigger { trigger_name: name, table_name }
+            | AuthAction::DropTrigger { trigger_name: name, table_name } => {
+                self.changes_schema(name)?;
+                self.changes_schema(table_name)?;
+            }
+            AuthAction::CreateView { view_name: name }
+            | AuthAction::DropView { view_name: name }
+            | AuthAction::AlterTable { table_name: name, .. } => self.changes_schema(name)?,
+            AuthAction::Analyze { .. } | AuthAction::Reindex { .. } => self.ddl = true,
+            AuthAction::Pragma { pragma_name, pragma_value } => pragma(pragma_name, pragma_value)?,
+            AuthAction::CreateTempIndex { .. }
+            | AuthAction::CreateTempTable { .. }
+            | AuthAction::CreateTempTrigger { .. }
+            | AuthAction::CreateTempView { .. }
+            | AuthAction::DropTempIndex { .. }
+            | AuthAction::DropTempTable { .. }
+            | AuthAction::DropTempTrigger { .. }
+            | AuthAction::DropTempView { .. } => {
+                return Err(refused("temporary tables, views and triggers are not supported"));
+            }
+            AuthAction::CreateVtable { .. } | AuthAction::DropVtable { .. } => {
+                return Err(refused("virtual tables are not supported: their changes cannot be captured for the WAL"));
+            }
+            AuthAction::Read { .. }
+            | AuthAction::Function { .. }
+            | AuthAction::Recursive
+            | AuthAction::Transaction { .. }
+            | AuthAction::Savepoint { .. } => {}
+            // ATTACH with an expression for a name arrives as unknown; so would whatever a newer SQLite adds.
+            _ => return Err(refused("ATTACH and DETACH are not supported: the WAL carries one database")),
+        }
+        Ok(())
+    }
+
+    fn writes(&mut self, verb: Verb, table: &str, column: Option<&str>) -> Result<(), SqlError> {
+        refuse_reserved(table)?;
+        let internal = starts_with(table, "sqlite_");
+        let counter = table.eq_ignore_ascii_case("sqlite_sequence")
+            && match verb {
+                Verb::Insert => false,
+                Verb::Update => column.is_some_and(|column| column.eq_ignore_ascii_case("seq")),
+                Verb::Delete => true,
+            };
+        if internal && !counter {
+            // DDL does so too, but whether this is DDL is only known at the end.
+            self.internal_write.get_or_insert_with(|| table.to_owned());
+        } else {
+            self.verb.get_or_insert(verb);
+        }
+        Ok(())
+    }
+
+    fn changes_schema(&mut self, name: &str) -> Result<(), SqlError> {
+        self.ddl = true;
+        refuse_reserved(name)
+    }
+
+    fn refusal_of_the_whole(&self) -> Option<SqlError> {
+        if self.creates_table && self.selects {
+            let refusal = refused("CREATE TABLE AS is not supported: its text would not give the same rows again");
+            return Some(refusal.with_hint("Use CREATE TABLE, then INSERT INTO … SELECT."));
+        }
+        let table = self.internal_write.as_ref().filter(|_| !self.ddl)?;
+        Some(refused(format!("{table} belongs to SQLite and cannot be changed directly")))
+    }
+}
+
+fn pragma(name: &str, value: Option<&str>) -> Result<(), SqlError> {
+    let listed = |list: &[&str]| list.iter().any(|known| known.eq_ignore_ascii_case(name));
+    if listed(READING_PRAGMAS) || (listed(VALUE_PRAGMAS) && value.is_none()) {
+        return Ok(());
+    }
+    let message = format!("PRAGMA {name} is not supported here: it may change the database behind the WAL");
+    Err(refused(message).with_hint("Pragmas that only read, such as table_info, work."))
+}
+
+fn refuse_reserved(name: &str) -> Result<(), SqlError> {
+    if starts_with(name, RESERVED_PREFIX) {
+        return Err(reserved(name));
+    }
+    Ok(())
+}
+
+fn starts_with(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+/// The name is Mainstay's own.
+pub(super) fn reserved(name: &str) -> SqlError {
+    SqlError::new(SqlState("42939"), format!("\"{name}\": names that begin with {RESERVED_PREFIX} are Mainstay's own"))
+}
+
+/// Something that is not done here, and why.
+pub(super) fn refused(message: impl Into<String>) -> SqlError {
+    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)
+}

@@ -1,0 +1,563 @@
+//! One client: where its statements run, and where its transaction stands.
+//!
+//! What only reads runs on the session's own connection and waits for nobody. A transaction takes the writer at its first
+//! write, or at its first statement if it is to see one state throughout, and from then on runs everything there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mainstay::server::pg::{
+    Column, CommandTag, Description, Interrupt, OwnedValue, PgType, ResultSink, Scope, Session, Severity, SqlError,
+    SqlState, TransactionStatus, Value,
+};
+use parking_lot::Mutex;
+use rusqlite::{Connection, InterruptHandle};
+
+use super::command::{self, Command, Modes};
+use super::engine::{Shared, WRITER_WAIT, server_version};
+use super::errors::from_sqlite;
+use super::policy::Policy;
+use super::turnstile::{Ticket, Waited};
+use super::writer::no_savepoint;
+use super::{lexer, values};
+
+/// A client's session.
+pub(super) struct SqliteSession {
+    shared: Arc<Shared>,
+    reader: Option<Reader>,
+    control: Arc<Control>,
+    transaction: Option<Transaction>,
+}
+
+/// The connection that only reads.
+struct Reader {
+    connection: Connection,
+    policy: Policy,
+    interrupt: Arc<InterruptHandle>,
+}
+
+/// One state of the database, seen until this is dropped; part of a longer one if such is held already.
+///
+/// SQLite compiles against the schema it knows and looks only at the first step whether it is still the one. Columns and
+/// errors are taken from the compiled statement before, so the schema must be read first and stay.
+struct OneState<'a>(Option<&'a Connection>);
+
+impl OneState<'_> {
+    fn hold(connection: &Connection) -> Result<OneState<'_>, SqlError> {
+        if !connection.is_autocommit() {
+            return Ok(OneState(None));
+        }
+        let begin = || -> rusqlite::Result<OneState<'_>> {
+            connection.prepare_cached("BEGIN")?.execute([])?;
+            let state = OneState(Some(connection));
+            connection.prepare_cached("SELECT 1 FROM sqlite_schema LIMIT 1")?.exists([])?;
+            Ok(state)
+        };
+        begin().map_err(|error| from_sqlite(&error))
+    }
+
+    /// Goes on seeing it until the transaction of the connection is ended.
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for OneState<'_> {
+    fn drop(&mut self) {
+        // A transaction that only read has nothing to lose; if it does not end, the next one simply goes on in it.
+        if let Some(connection) = self.0
+            && let Err(error) = connection.prepare_cached("ROLLBACK").and_then(|mut rollback| rollback.execute([]))
+        {
+            tracing::warn!(%error, "a reading transaction did not end");
+        }
+    }
+}
+
+/// A transaction, of a block or implicit.
+#[derive(Default)]
+struct Transaction {
+    /// The client began it with BEGIN.
+    block: bool,
+    modes: Modes,
+    failed: bool,
+    /// A statement ran in it, so its modes are settled.
+    started: bool,
+    /// Savepoints set so far; the writer has them too, once it takes part.
+    savepoints: Vec<String>,
+    /// The turn to write, from the first write on.
+    turn: Option<Turn>,
+    /// What it wrote is gone, though it has not ended for the client: only ROLLBACK is left.
+    lost: bool,
+}
+
+/// The turn to write. Dropped, it rolls back what was not committed and gives the turn back.
+struct Turn {
+    shared: Arc<Shared>,
+    ticket: Ticket,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(mut writer) = self.shared.turnstile.writer(self.ticket) {
+            writer.rollback();
+        }
+        self.shared.turnstile.release(self.ticket);
+    }
+}
+
+/// What another thread needs to stop this session's statement.
+struct Control {
+    shared: Arc<Shared>,
+    cancelled: AtomicBool,
+    running: Mutex<Option<Arc<InterruptHandle>>>,
+}
+
+impl Control {
+    /// Runs `work`, which an interrupt through `handle` stops.
+    fn run<T>(&self, handle: &Arc<InterruptHandle>, work: impl FnOnce() -> Result<T, SqlError>) -> Result<T, SqlError> {
+        *self.running.lock() = Some(Arc::clone(handle));
+        let result = if self.cancelled.load(Ordering::SeqCst) { Err(cancelled()) } else { work() };
+        *self.running.lock() = None;
+        result
+    }
+}
+
+impl Interrupt for Control {
+    fn interrupt(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        if let Some(handle) = self.running.lock().as_ref() {
+            handle.interrupt();
+        }
+        self.shared.turnstile.wake();
+    }
+}
+
+impl SqliteSession {
+    pub(super) fn new(shared: Arc<Shared>) -> SqliteSession {
+        let control =
+            Control { shared: Arc::clone(&shared), cancelled: AtomicBool::new(false), running: Mutex::default() };
+        SqliteSession { shared, reader: None, control: Arc::new(control), transaction: None }
+    }
+
+    fn reader(&mut self) -> Result<&Reader, SqlError> {
+        if self.reader.is_none() {
+            let open = || -> rusqlite::Result<Reader> {
+                let mut connection = self.shared.open_reader()?;
+                let policy = Policy::install(&mut connection)?;
+                let interrupt = Arc::new(connection.get_interrupt_handle());
+                Ok(Reader { connection, policy, interrupt })
+            };
+            self.reader = Some(open().map_err(|error| from_sqlite(&error))?);
+        }
+        self.reader.as_ref().ok_or_else(|| SqlError::new(SqlState::INTERNAL_ERROR, "no connection to read with"))
+    }
+
+    fn turn(&self) -> Option<Ticket> {
+        self.transaction.as_ref().and_then(|transaction| transaction.turn.as_ref()).map(|turn| turn.ticket)
+    }
+
+    fn modes(&self) -> Modes {
+        self.transaction.as_ref().map_or_else(Modes::default, |transaction| transaction.modes)
+    }
+
+    fn refuse_if_failed(&self) -> Result<(), SqlError> {
+        if self.transaction.as_ref().is_some_and(|transaction| transaction.failed) {
+            let message = "current transaction is aborted, commands ignored until end of transaction block";
+            return Err(SqlError::new(SqlState::IN_FAILED_SQL_TRANSACTION, message));
+        }
+        Ok(())
+    }
+
+    /// Runs a statement that is SQLite's.
+    fn run_sql(
+        &mut self,
+        sql: &str,
+        parameters: &[OwnedValue],
+        scope: Scope,
+        sink: &mut dyn ResultSink,
+    ) -> Result<CommandTag, SqlError> {
+        self.refuse_if_failed()?;
+        if self.transaction.is_none() && scope == Scope::Implicit {
+            self.transaction = Some(Transaction::default());
+        }
+        let modes = self.modes();
+        if self.turn().is_none() && !(modes.stable && !modes.read_only) {
+            self.hold_state_if_asked(modes)?;
+            if let Some(tag) = self.run_reading(sql, parameters, sink)? {
+                self.note_started();
+                return Ok(tag);
+            }
+            let word = command::leading_words(sql);
+            if modes.read_only {
+                let message = format!("cannot execute {word} in a read-only transaction");
+                return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message));
+            }
+            if self.shared.log.read().is_none() {
+                let message = format!("cannot execute {word}: this node is not the primary");
+                return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message));
+            }
+        }
+        self.note_started();
+        if self.transaction.is_some() {
+            return self.run_in_transaction(sql, parameters, sink);
+        }
+        let turn = self.take_turn(&[])?;
+        let tag = self.run_writing(turn.ticket, sql, parameters, sink)?;
+        self.commit(turn)?;
+        Ok(tag)
+    }
+
+    fn note_started(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.started = true;
+        }
+    }
+
+    /// A read-only transaction that is to see one state holds it on the reading connection.
+    fn hold_state_if_asked(&mut self, modes: Modes) -> Result<(), SqlError> {
+        if !(modes.stable && modes.read_only) {
+            return Ok(());
+        }
+        OneState::hold(&self.reader()?.connection)?.keep();
+        Ok(())
+    }
+
+    /// Runs a statement on the reading connection; `None` if it does not only read.
+    fn run_reading(
+        &mut self,
+        sql: &str,
+        parameters: &[OwnedValue],
+        sink: &mut dyn ResultSink,
+    ) -> Result<Option<CommandTag>, SqlError> {
+        let control = Arc::clone(&self.control);
+        let reader = self.reader()?;
+        let connection = &reader.connection;
+        let _state = OneState::hold(connection)?;
+        let (mut statement, _) = reader.policy.watch(|| connection.prepare_cached(sql))?;
+        if !statement.readonly() {
+            return Ok(None);
+        }
+        values::bind(&mut statement, sql, parameters)?;
+        let columns = values::columns(&statement, sql);
+        let rows = control.run(&reader.interrupt, || values::run(&mut statement, &columns, sink))?;
+        let words = command::leading_words(sql);
+        let returns_rows = !columns.is_empty() && words != "EXPLAIN";
+        Ok(Some(CommandTag(if returns_rows { format!("SELECT {rows}") } else { words })))
+    }
+
+    fn run_in_transaction(
+        &mut self,
+        sql: &str,
+        parameters: &[OwnedValue],
+        sink: &mut dyn ResultSink,
+    ) -> Result<CommandTag, SqlError> {
+        let ticket = match self.turn() {
+            Some(ticket) => ticket,
+            None => {
+                let savepoints =
+                    self.transaction.as_ref().map(|transaction| transaction.savepoints.clone()).unwrap_or_default();
+                let turn = self.take_turn(&savepoints)?;
+                let ticket = turn.ticket;
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.turn = Some(turn);
+                }
+                ticket
+            }
+        };
+        let outcome = self.run_writing(ticket, sql, parameters, sink);
+        if outcome.is_err() {
+            let ended = self.shared.turnstile.writer(ticket).is_none_or(|writer| writer.is_ended());
+            if let Some(transaction) = self.transaction.as_mut().filter(|_| ended) {
+                transaction.lost = true;
+                transaction.turn = None;
+            }
+        }
+        outcome
+    }
+
+    /// Waits for the turn and begins a transaction of SQLite's with these savepoints.
+    fn take_turn(&self, savepoints: &[String]) -> Result<Turn, SqlError> {
+        let waited = self.shared.turnstile.acquire(WRITER_WAIT, &self.control.cancelled);
+        let ticket = waited.map_err(|waited| match waited {
+            Waited::Cancelled => cancelled(),
+            Waited::TooLong => {
+                let message = format!("another transaction has been writing for more than {} s", WRITER_WAIT.as_secs());
+                SqlError::new(SqlState::LOCK_NOT_AVAILABLE, message).with_hint("Try again.")
+            }
+        })?;
+        let turn = Turn { shared: Arc::clone(&self.shared), ticket };
+        let mut writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
+        writer.begin()?;
+        for name in savepoints {
+            writer.savepoint(name)?;
+        }
+        drop(writer);
+        Ok(turn)
+    }
+
+    fn run_writing(
+        &self,
+        ticket: Ticket,
+        sql: &str,
+        parameters: &[OwnedValue],
+        sink: &mut dyn ResultSink,
+    ) -> Result<CommandTag, SqlError> {
+        let mut writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
+        self.control.run(&self.shared.writer_interrupt, || writer.execute(sql, parameters, sink))
+    }
+
+    fn commit(&self, turn: Turn) -> Result<(), SqlError> {
+        {
+            // Held until the commit is over: demoting waits for it, so that the log is not used afterwards.
+            let log = self.shared.log.read();
+            let mut writer = self.shared.turnstile.writer(turn.ticket).ok_or_else(revoked)?;
+            writer.commit(log.as_deref().ok_or_else(revoked)?)?;
+        }
+        drop(turn);
+        self.shared.copy_if_long();
+        Ok(())
+    }
+
+    /// Ends the transaction; answers whether it was committed.
+    fn end(&mut self, commit: bool) -> Result<bool, SqlError> {
+        let Some(mut transaction) = self.transaction.take() else { return Ok(commit) };
+        if let Some(reader) = self.reader.as_ref().filter(|reader| !reader.connection.is_autocommit()) {
+            reader.connection.execute_batch("ROLLBACK").map_err(|error| from_sqlite(&error))?;
+        }
+        let commit = commit && !transaction.failed;
+        match transaction.turn.take() {
+            Some(turn) if commit => self.commit(turn).map(|()| true),
+            _ => Ok(commit),
+        }
+    }
+
+    fn run_command(&mut self, command: Command, sink: &mut dyn ResultSink) -> Result<CommandTag, SqlError> {
+        if !matches!(command, Command::Commit { .. } | Command::Rollback { .. } | Command::RollbackTo(_)) {
+            self.refuse_if_failed()?;
+        }
+        let tag = match command {
+            Command::Begin { modes, tag } => {
+                self.begin(modes, sink)?;
+                tag
+            }
+            Command::Commit { chain } => self.end_block(true, chain, sink)?,
+            Command::Rollback { chain } => self.end_block(false, chain, sink)?,
+            Command::Savepoint(name) => {
+                let block = self.block("SAVEPOINT")?;
+                block.on_writer(|writer| writer.savepoint(&name))?;
+                block.savepoints.push(name);
+                "SAVEPOINT"
+            }
+            Command::Release(name) => {
+                let block = self.block("RELEASE SAVEPOINT")?;
+                let position = block.find(&name)?;
+                block.on_writer(|writer| writer.release(&name))?;
+                block.savepoints.truncate(position);
+                "RELEASE"
+            }
+            Command::RollbackTo(name) => {
+                let block = self.block("ROLLBACK TO SAVEPOINT")?;
+                let position = block.find(&name)?;
+                block.on_writer(|writer| writer.rollback_to(&name))?;
+                block.savepoints.truncate(position + 1);
+                block.failed = false;
+                "ROLLBACK"
+            }
+            Command::SetTransaction(modes) => {
+                self.set_transaction(modes, sink)?;
+                "SET"
+            }
+            Command::Set { tag } => {
+                sink.notice(&SqlError::notice("settings have no effect here"))?;
+                tag
+            }
+            Command::Show(name) => {
+                let value = self.setting(&name)?;
+                sink.columns(&[Column { name, pg_type: PgType::TEXT }])?;
+                sink.row(&[Value::Text(&value)])?;
+                "SHOW"
+            }
+        };
+        Ok(CommandTag(tag.to_owned()))
+    }
+
+    fn begin(&mut self, modes: Modes, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
+        match &mut self.transaction {
+            Some(transaction) if transaction.block => {
+                let message = "there is already a transaction in progress";
+                sink.notice(&warning(SqlState::ACTIVE_SQL_TRANSACTION, message))
+            }
+            // What ran before in the same query string becomes part of the block.
+            Some(transaction) => {
+                transaction.block = true;
+                transaction.modes = modes;
+                Ok(())
+            }
+            None => {
+                self.transaction = Some(Transaction { block: true, modes, ..Transaction::default() });
+                Ok(())
+            }
+        }
+    }
+
+    fn end_block(&mut self, commit: bool, chain: bool, sink: &mut dyn ResultSink) -> Result<&'static str, SqlError> {
+        let modes = self.modes();
+        if !self.transaction.as_ref().is_some_and(|transaction| transaction.block) {
+            let message = "there is no transaction in progress";
+            sink.notice(&warning(SqlState::NO_ACTIVE_SQL_TRANSACTION, message))?;
+        }
+        let committed = self.end(commit)?;
+        if chain {
+            self.transaction = Some(Transaction { block: true, modes, ..Transaction::default() });
+        }
+        Ok(if committed { "COMMIT" } else { "ROLLBACK" })
+    }
+
+    fn block(&mut self, what: &str) -> Result<&mut Transaction, SqlError> {
+        self.transaction.as_mut().filter(|transaction| transaction.block).ok_or_else(|| {
+            let message = format!("{what} can only be used in transaction blocks");
+            SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message)
+        })
+    }
+
+    fn set_transaction(&mut self, modes: Modes, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
+        match &mut self.transaction {
+            Some(transaction) if transaction.block && transaction.started => {
+                let message = "SET TRANSACTION must be called before any query";
+                Err(SqlError::new(SqlState::ACTIVE_SQL_TRANSACTION, message))
+            }
+            Some(transaction) if transaction.block => {
+                transaction.modes = modes;
+                Ok(())
+            }
+            _ => {
+                let message = "SET TRANSACTION can only be used in transaction blocks";
+                sink.notice(&warning(SqlState::NO_ACTIVE_SQL_TRANSACTION, message))
+            }
+        }
+    }
+
+    fn setting(&self, name: &str) -> Result<String, SqlError> {
+        let modes = self.modes();
+        Ok(match name {
+            "server_version" => server_version(),
+            "transaction_isolation" => modes.isolation.words().to_owned(),
+            "default_transaction_isolation" => "read committed".to_owned(),
+            "transaction_read_only" => if modes.read_only { "on" } else { "off" }.to_owned(),
+            "server_encoding" | "client_encoding" => "UTF8".to_owned(),
+            "standard_conforming_strings" | "integer_datetimes" => "on".to_owned(),
+            "search_path" => "main".to_owned(),
+            "timezone" => "UTC".to_owned(),
+            "datestyle" => "ISO, MDY".to_owned(),
+            _ => {
+                let message = format!("unrecognized configuration parameter \"{name}\"");
+                return Err(SqlError::new(SqlState("42704"), message));
+            }
+        })
+    }
+}
+
+impl Transaction {
+    fn find(&self, name: &str) -> Result<usize, SqlError> {
+        if self.lost {
+            let message = "the transaction was rolled back by one of its statements and can only be ended";
+            return Err(SqlError::new(SqlState::IN_FAILED_SQL_TRANSACTION, message));
+        }
+        let same = |savepoint: &String| savepoint.eq_ignore_ascii_case(name);
+        self.savepoints.iter().rposition(same).ok_or_else(|| no_savepoint(name))
+    }
+
+    /// Does the same on the writer, if it takes part.
+    fn on_writer(&self, work: impl FnOnce(&mut super::writer::Writer) -> Result<(), SqlError>) -> Result<(), SqlError> {
+        let Some(turn) = &self.turn else { return Ok(()) };
+        work(&mut *turn.shared.turnstile.writer(turn.ticket).ok_or_else(revoked)?)
+    }
+}
+
+fn warning(state: SqlState, message: &str) -> SqlError {
+    SqlError { severity: Severity::Warning, ..SqlError::new(state, message) }
+}
+
+fn cancelled() -> SqlError {
+    SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
+}
+
+fn revoked() -> SqlError {
+    let message = "the transaction was rolled back: this node is not the primary any more";
+    SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message)
+}
+
+impl Session for SqliteSession {
+    fn split<'a>(&self, sql: &'a str) -> Vec<&'a str> {
+        lexer::split(sql)
+    }
+
+    fn describe(&mut self, statement: &str, parameter_types: &[PgType]) -> Result<Description, SqlError> {
+        match command::parse(statement)? {
+            Some(Command::Show(name)) => {
+                return Ok(Description {
+                    columns: vec![Column { name, pg_type: PgType::TEXT }],
+                    ..Description::default()
+                });
+            }
+            Some(_) => return Ok(Description::default()),
+            None => self.refuse_if_failed()?,
+        }
+        if let Some(ticket) = self.turn() {
+            let writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
+            let (connection, policy) = writer.for_describe();
+            return describe(connection, policy, statement, parameter_types);
+        }
+        let reader = self.reader()?;
+        let _state = OneState::hold(&reader.connection)?;
+        describe(&reader.connection, &reader.policy, statement, parameter_types)
+    }
+
+    fn execute(
+        &mut self,
+        statement: &str,
+        parameters: &[OwnedValue],
+        scope: Scope,
+        sink: &mut dyn ResultSink,
+    ) -> Result<CommandTag, SqlError> {
+        self.control.cancelled.store(false, Ordering::SeqCst);
+        let outcome = match command::parse(statement) {
+            Ok(Some(command)) => self.run_command(command, sink),
+            Ok(None) => self.run_sql(statement, parameters, scope, sink),
+            Err(error) => self.refuse_if_failed().and(Err(error)),
+        };
+        if outcome.is_err()
+            && let Some(transaction) = &mut self.transaction
+        {
+            transaction.failed = true;
+        }
+        outcome
+    }
+
+    fn end_implicit(&mut self, commit: bool) -> Result<(), SqlError> {
+        if self.transaction.as_ref().is_some_and(|transaction| !transaction.block) {
+            self.end(commit)?;
+        }
+        Ok(())
+    }
+
+    fn transaction_status(&self) -> TransactionStatus {
+        match &self.transaction {
+            Some(transaction) if transaction.block && transaction.failed => TransactionStatus::Failed,
+            Some(transaction) if transaction.block => TransactionStatus::InTransaction,
+            _ => TransactionStatus::Idle,
+        }
+    }
+
+    fn interrupter(&self) -> Arc<dyn Interrupt> {
+        Arc::clone(&self.control) as Arc<dyn Interrupt>
+    }
+}
+
+fn describe(connection: &Connection, policy: &Policy, sql: &str, declared: &[PgType]) -> Result<Description, SqlError> {
+    let (statement, _) = policy.watch(|| connection.prepare(sql))?;
+    let count = values::parameter_numbers(&statement, sql)?.into_iter().max().unwrap_or(0).max(declared.len());
+    let stated = |position: usize| declared.get(position).copied().filter(|stated| *stated != PgType::UNSPECIFIED);
+    let parameters = (0..count).map(|position| stated(position).unwrap_or(PgType::TEXT)).collect();
+    Ok(Description { parameters, columns: values::columns(&statement, sql) })
+}

@@ -1,0 +1,220 @@
+//! A log in memory, a client, and databases to compare.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mainstay::engine::Engine;
+use mainstay::lsn::Lsn;
+use mainstay::server::pg::{
+    Backend, ClientInfo, Column, CommandTag, OwnedValue, ResultSink, Scope, Session, SqlError, Value,
+};
+use mainstay::wal::{AppendError, CommitError, Record};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use rusqlite::types::Value as Stored;
+use tempfile::TempDir;
+
+use super::engine::SqliteEngine;
+use super::keys::quoted;
+use super::log::Log;
+use super::{STATE_TABLE, engine};
+
+/// A log in memory, which can be told to fail.
+#[derive(Clone, Default)]
+pub(super) struct MemoryLog(pub(super) Arc<Mutex<Memory>>);
+
+#[derive(Default)]
+pub(super) struct Memory {
+    pub(super) records: Vec<Record>,
+    /// What the next appends answer.
+    pub(super) append_failures: Vec<AppendError>,
+    /// What the next commit answers.
+    pub(super) commit_failure: Option<CommitError>,
+    /// Runs when a record is appended and committed.
+    pub(super) on_commit: Option<Box<dyn FnMut() + Send>>,
+    /// How often somebody waited for room.
+    pub(super) waits: usize,
+}
+
+impl Log for MemoryLog {
+    fn append(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
+        let mut memory = self.0.lock();
+        if let Some(failure) = memory.append_failures.pop() {
+            return Err(failure);
+        }
+        let start = memory.records.last().map_or(Lsn::new(0x40), |record| record.end);
+        let end = start.advanced(16 + payload.len() as u64);
+        memory.records.push(Record { start, end, payload: payload.to_vec() });
+        Ok(end)
+    }
+
+    fn room(&self, _: usize) -> Result<(), AppendError> {
+        self.0.lock().waits += 1;
+        Ok(())
+    }
+
+    fn commit(&self, end: Lsn) -> Result<(), CommitError> {
+        let mut memory = self.0.lock();
+        assert!(memory.records.iter().any(|record| record.end == end), "commit of what was not appended");
+        if let Some(hook) = memory.on_commit.as_mut() {
+            hook();
+        }
+        memory.commit_failure.take().map_or(Ok(()), Err)
+    }
+}
+
+/// An engine on a directory of its own, writing to a [`MemoryLog`].
+pub(super) struct Database {
+    pub(super) engine: SqliteEngine,
+    pub(super) log: MemoryLog,
+    pub(super) dir: TempDir,
+}
+
+impl Database {
+    pub(super) fn new() -> Database {
+        let database = Database::standby();
+        database.engine.write_to(Box::new(database.log.clone()));
+        database
+    }
+
+    pub(super) fn standby() -> Database {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = SqliteEngine::open(dir.path()).unwrap();
+        Database { engine, log: MemoryLog::default(), dir }
+    }
+
+    pub(super) fn session(&self) -> Client {
+        let user = "postgres".to_owned();
+        let client = ClientInfo { database: user.clone(), user, parameters: Default::default() };
+        Client(self.engine.connect(&client).unwrap())
+    }
+
+    pub(super) fn records(&self) -> Vec<Record> {
+        self.log.0.lock().records.clone()
+    }
+
+    /// Another database, from the log alone.
+    pub(super) fn replayed(&self) -> Database {
+        let other = Database::standby();
+        other.engine.apply(&self.records()).unwrap();
+        other
+    }
+
+    /// Fails unless a database made from the log holds the same; answers it.
+    pub(super) fn assert_replays(&self) -> Database {
+        let other = self.replayed();
+        assert_eq!(contents(self.dir.path()), contents(other.dir.path()));
+        assert_eq!(self.engine.applied().unwrap(), other.engine.applied().unwrap());
+        other
+    }
+}
+
+/// Everything in a database: the schema, and each table's rows.
+#[derive(Debug, PartialEq)]
+pub(super) struct Contents(Vec<(String, Vec<Vec<Stored>>)>);
+
+pub(super) fn contents(dir: &Path) -> Contents {
+    let connection = Connection::open(dir.join("main.sqlite")).unwrap();
+    let all = |sql: &str| -> Vec<Vec<Stored>> {
+        let mut statement = connection.prepare(sql).unwrap();
+        let width = statement.column_count();
+        let rows = statement.query_map([], |row| (0..width).map(|column| row.get(column)).collect()).unwrap();
+        let mut rows: Vec<Vec<Stored>> = rows.map(Result::unwrap).collect();
+        rows.sort_by_key(|row| format!("{row:?}"));
+        rows
+    };
+    let mut contents = vec![("schema".to_owned(), all("SELECT type, name, tbl_name, sql FROM sqlite_schema"))];
+    let tables =
+        format!("SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> '{STATE_TABLE}' ORDER BY name");
+    for table in all(&tables) {
+        let Stored::Text(name) = &table[0] else { panic!("{table:?}") };
+        contents.push((name.clone(), all(&format!("SELECT * FROM {}", quoted(name)))));
+    }
+    assert_eq!(all("PRAGMA integrity_check"), [[Stored::Text("ok".into())]]);
+    Contents(contents)
+}
+
+/// What a client saw of one statement.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) columns: Vec<Column>,
+    pub(super) rows: Vec<Vec<String>>,
+    pub(super) notices: Vec<SqlError>,
+}
+
+impl ResultSink for Seen {
+    fn columns(&mut self, columns: &[Column]) -> Result<(), SqlError> {
+        self.columns = columns.to_vec();
+        Ok(())
+    }
+
+    fn row(&mut self, values: &[Value<'_>]) -> Result<(), SqlError> {
+        assert_eq!(values.len(), self.columns.len());
+        self.rows.push(values.iter().map(text).collect());
+        Ok(())
+    }
+
+    fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError> {
+        self.notices.push(notice.clone());
+        Ok(())
+    }
+}
+
+fn text(value: &Value<'_>) -> String {
+    match value {
+        Value::Null => "NULL".into(),
+        Value::Integer(value) => value.to_string(),
+        Value::Real(value) => format!("{value:?}"),
+        Value::Text(value) => (*value).into(),
+        Value::Blob(value) => format!("{value:?}"),
+    }
+}
+
+/// A session and shorthands for it.
+pub(super) struct Client(pub(super) Box<dyn Session>);
+
+impl Client {
+    /// Runs a string of statements one by one, each by itself.
+    pub(super) fn run(&mut self, sql: &str) -> Result<Vec<CommandTag>, SqlError> {
+        let statements: Vec<String> = self.0.split(sql).into_iter().map(str::to_owned).collect();
+        statements.iter().map(|sql| self.0.execute(sql, &[], Scope::Single, &mut Seen::default())).collect()
+    }
+
+    /// As [`run`](Client::run), where nothing fails.
+    #[track_caller]
+    pub(super) fn ok(&mut self, sql: &str) {
+        if let Err(error) = self.run(sql) {
+            panic!("{sql}: {error}");
+        }
+    }
+
+    /// The SQLSTATE that `sql` fails with.
+    #[track_caller]
+    pub(super) fn fails(&mut self, sql: &str) -> &'static str {
+        match self.run(sql) {
+            Ok(tags) => panic!("{sql} gave {tags:?}"),
+            Err(error) => error.state.0,
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn tag(&mut self, sql: &str) -> String {
+        self.run(sql).unwrap_or_else(|error| panic!("{sql}: {error}")).pop().unwrap().0
+    }
+
+    #[track_caller]
+    pub(super) fn rows(&mut self, sql: &str) -> Vec<Vec<String>> {
+        self.with(sql, &[]).rows
+    }
+
+    #[track_caller]
+    pub(super) fn with(&mut self, sql: &str, parameters: &[OwnedValue]) -> Seen {
+        let mut seen = Seen::default();
+        let outcome = self.0.execute(sql, parameters, Scope::Single, &mut seen);
+        outcome.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        seen
+    }
+}
+
+/// So that a test notices if a limit it waits for is raised.
+pub(super) const WRITER_WAIT: std::time::Duration = engine::WRITER_WAIT;
