@@ -1,4 +1,76 @@
-//! Mainstay.
+//! Mainstay makes a database highly available.
+//!
+//! A database hands it bytes to make durable and a way to apply them. In this version that is one durable node: a
+//! write-ahead log with group commit that loses nothing that was acknowledged, whatever kills the process; a cluster
+//! of such nodes is what the house is built for.
+//!
+//! **To embed it**, implement [`engine::Engine`], open a [`node::Node`], and write through the
+//! [`node::Primary`] that your engine is given:
+//!
+//! ```
+//! use mainstay::{config::NodeConfig, engine::{Engine, EngineError}, lsn::Lsn, node::{Node, Primary}, wal::Record};
+//! use std::{error::Error, sync::Mutex};
+//!
+//! /// Counts. Its state is a number and the LSN up to which the log is counted in.
+//! #[derive(Default)]
+//! struct Counter(Mutex<(u64, Lsn, Option<Primary>)>);
+//!
+//! impl Counter {
+//!     fn increment(&self) -> Result<u64, Box<dyn Error>> {
+//!         let mut state = self.0.lock().unwrap();
+//!         let primary = state.2.as_ref().ok_or("not the primary")?;
+//!         primary.room_blocking(1)?;
+//!         let end = primary.append(b"+")?;    // from here on it only goes forward
+//!         primary.commit_blocking(end)?;      // survives a crash
+//!         (state.0, state.1) = (state.0 + 1, end);
+//!         Ok(state.0)
+//!     }
+//! }
+//!
+//! impl Engine for Counter {
+//!     fn applied(&self) -> Result<Lsn, EngineError> { Ok(self.0.lock().unwrap().1) }
+//!     fn apply(&self, records: &[Record]) -> Result<(), EngineError> {
+//!         let mut state = self.0.lock().unwrap();
+//!         for record in records {
+//!             (state.0, state.1) = (state.0 + 1, record.end);
+//!         }
+//!         Ok(())
+//!     }
+//!     // It has no files, so nothing is ever durable in them, and the whole log is kept.
+//!     fn checkpoint(&self) -> Result<Lsn, EngineError> { Ok(Lsn::NONE) }
+//!     fn promote(&self, primary: Primary) -> Result<(), EngineError> {
+//!         self.0.lock().unwrap().2 = Some(primary);
+//!         Ok(())
+//!     }
+//!     fn demote(&self) { self.0.lock().unwrap().2 = None; }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! let config = NodeConfig::new(directory.path());
+//! let node = Node::open(config.clone(), |_files| Ok(Counter::default())).await?;
+//! assert_eq!(node.engine().increment()?, 1);
+//! drop(node); // as a crash would
+//!
+//! let node = Node::open(config, |_files| Ok(Counter::default())).await?;
+//! assert_eq!(node.engine().increment()?, 2);
+//! node.shutdown().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/toy_engine.rs` is the same with a checkpoint file.
+//!
+//! **The floors**, lower ones first; none knows one above it:
+//!
+//! | floor | rooms |
+//! |---|---|
+//! | words | [`lsn`], [`ident`], [`config`] |
+//! | 1 | [`disk`]: files and memory maps; [`storage`]: the data directory and RocksDB |
+//! | 2 | [`wal`]: the write-ahead log |
+//! | wiring | [`engine`]: what a database implements; [`node`]: opens the floors in order |
+//! | 6 | [`server`]: the PostgreSQL protocol (feature `pg`, on by default) |
 
 mod checkpoint;
 pub mod config;

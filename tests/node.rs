@@ -1,0 +1,263 @@
+//! Whole nodes with a small engine: opening, replay, checkpoints, refusals, closing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mainstay::config::NodeConfig;
+use mainstay::engine::{Engine, EngineError};
+use mainstay::lsn::Lsn;
+use mainstay::node::{Node, NodeError, Primary};
+use mainstay::storage::StorageError;
+use mainstay::wal::{AppendError, Record, WalError};
+
+const MIB: u64 = 1 << 20;
+
+/// Keeps the records themselves; its file is a dump of them.
+struct Tape {
+    file: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    records: BTreeMap<Lsn, Vec<u8>>,
+    applied: Lsn,
+    primary: Option<Arc<Primary>>,
+}
+
+impl Tape {
+    fn open(directory: &Path) -> Result<Tape, EngineError> {
+        let file = directory.join("tape");
+        let mut state = State::default();
+        if let Ok(text) = fs::read_to_string(&file) {
+            let mut lines = text.lines();
+            state.applied = lines.next().unwrap().parse().unwrap();
+            for line in lines {
+                let (end, payload) = line.split_once(' ').unwrap();
+                state.records.insert(end.parse().unwrap(), payload.as_bytes().to_vec());
+            }
+        }
+        Ok(Tape { file, state: Mutex::new(state) })
+    }
+
+    fn write(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
+        let mut state = self.state.lock().unwrap();
+        let primary = Arc::clone(state.primary.as_ref().ok_or(AppendError::Fenced)?);
+        primary.room_blocking(payload.len())?;
+        let end = primary.append(payload)?;
+        primary.commit_blocking(end).unwrap();
+        state.records.insert(end, payload.to_vec());
+        state.applied = end;
+        Ok(end)
+    }
+
+    fn payloads(&self) -> Vec<Vec<u8>> {
+        self.state.lock().unwrap().records.values().cloned().collect()
+    }
+}
+
+impl Engine for Tape {
+    fn applied(&self) -> Result<Lsn, EngineError> {
+        Ok(self.state.lock().unwrap().applied)
+    }
+
+    fn apply(&self, records: &[Record]) -> Result<(), EngineError> {
+        let mut state = self.state.lock().unwrap();
+        for record in records {
+            if state.applied > record.start {
+                return Err(EngineError::new(format!("{} was applied before", record.start)));
+            }
+            state.records.insert(record.end, record.payload.clone());
+            state.applied = record.end;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Lsn, EngineError> {
+        let state = self.state.lock().unwrap();
+        let mut text = format!("{}\n", state.applied);
+        for (end, payload) in &state.records {
+            text += &format!("{end} {}\n", String::from_utf8_lossy(payload));
+        }
+        fs::write(&self.file, text).map_err(EngineError::new)?;
+        Ok(state.applied)
+    }
+
+    fn promote(&self, primary: Primary) -> Result<(), EngineError> {
+        self.state.lock().unwrap().primary = Some(Arc::new(primary));
+        Ok(())
+    }
+
+    fn demote(&self) {
+        self.state.lock().unwrap().primary = None;
+    }
+}
+
+fn config(directory: &Path) -> NodeConfig {
+    let mut config = NodeConfig::new(directory);
+    config.wal.segment_size_bytes = MIB;
+    config.wal.reserve_bytes = MIB;
+    config
+}
+
+async fn open(config: &NodeConfig) -> Result<Node<Tape>, NodeError> {
+    Node::open(config.clone(), Tape::open).await
+}
+
+fn payload(number: usize) -> Vec<u8> {
+    format!("record {number}").into_bytes()
+}
+
+#[tokio::test]
+async fn a_node_dropped_without_shutdown_replays_and_a_clean_one_need_not() {
+    let place = tempfile::tempdir().unwrap();
+    let config = config(place.path());
+    let mut expected = Vec::new();
+    for round in 0..6 {
+        let node = open(&config).await.unwrap();
+        assert_eq!(node.engine().payloads(), expected, "round {round}");
+        for number in 0..10 {
+            expected.push(payload(round * 10 + number));
+            node.engine().write(expected.last().unwrap()).unwrap();
+        }
+        if round % 2 == 0 {
+            node.engine().demote();
+            drop(node);
+        } else {
+            node.shutdown().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_shutdown_the_old_handle_is_void() {
+    let place = tempfile::tempdir().unwrap();
+    let config = config(place.path());
+    let node = open(&config).await.unwrap();
+    let engine = Arc::clone(node.engine());
+    let kept = Arc::clone(engine.state.lock().unwrap().primary.as_ref().unwrap());
+    node.shutdown().await.unwrap();
+    assert!(matches!(engine.write(b"late"), Err(AppendError::Fenced)));
+    assert!(matches!(kept.append(b"late"), Err(AppendError::Fenced)));
+    drop(kept);
+    assert!(open(&config).await.unwrap().engine().payloads().is_empty());
+}
+
+#[tokio::test]
+async fn engine_files_that_are_gone_are_rebuilt_while_the_log_reaches_back_and_refused_when_not() {
+    let place = tempfile::tempdir().unwrap();
+    let mut config = config(place.path());
+    let engine_files = place.path().join("engine");
+    let node = open(&config).await.unwrap();
+    let expected: Vec<_> = (0..50).map(payload).collect();
+    for record in &expected {
+        node.engine().write(record).unwrap();
+    }
+    node.shutdown().await.unwrap();
+    fs::remove_dir_all(&engine_files).unwrap();
+
+    config.wal.keep_bytes = 0;
+    config.checkpoint.wal_bytes = MIB;
+    let node = open(&config).await.unwrap();
+    assert_eq!(node.engine().payloads(), expected);
+    // Enough to be past several segments, and for a checkpoint by volume to recycle the first.
+    let first = place.path().join("wal").join("000000010000000000000001");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while first.exists() {
+        assert!(Instant::now() < deadline, "nothing was recycled");
+        node.engine().write(&vec![b'x'; 200_000]).unwrap();
+    }
+    node.shutdown().await.unwrap();
+    fs::remove_dir_all(&engine_files).unwrap();
+    let error = open(&config).await.err().unwrap();
+    assert!(matches!(error, NodeError::EngineBehind { applied: Lsn::NONE, .. }), "{error}");
+    assert!(error.to_string().contains("must be seeded"), "{error}");
+}
+
+#[tokio::test]
+async fn an_engine_ahead_of_the_log_is_refused_and_the_log_is_left_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let config = config(place.path());
+    let node = open(&config).await.unwrap();
+    node.engine().write(b"one").unwrap();
+    let end = node.engine().write(b"two").unwrap();
+    node.shutdown().await.unwrap();
+    let tape = place.path().join("engine").join("tape");
+    let text = fs::read_to_string(&tape).unwrap().replacen(&end.to_string(), "0/2000000", 1);
+    fs::write(&tape, text).unwrap();
+    let segment = place.path().join("wal").join("000000010000000000000001");
+    let before = fs::read(&segment).unwrap();
+    let error = open(&config).await.err().unwrap();
+    assert!(matches!(error, NodeError::Wal(WalError::Damaged(_))), "{error}");
+    assert!(error.to_string().contains("the engine's files say that the log reached 0/2000000"), "{error}");
+    assert_eq!(fs::read(&segment).unwrap(), before);
+}
+
+#[tokio::test]
+async fn another_systems_log_is_refused() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for place in [&one, &other] {
+        let node = open(&config(place.path())).await.unwrap();
+        node.engine().write(b"x").unwrap();
+        node.shutdown().await.unwrap();
+    }
+    fs::remove_dir_all(one.path().join("wal")).unwrap();
+    fs::rename(other.path().join("wal"), one.path().join("wal")).unwrap();
+    let error = open(&config(one.path())).await.err().unwrap();
+    assert!(matches!(error, NodeError::Wal(WalError::Foreign { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn an_open_directory_is_not_opened_twice_and_bad_settings_are_all_named() {
+    let place = tempfile::tempdir().unwrap();
+    let mut config = config(place.path());
+    let node = open(&config).await.unwrap();
+    let error = open(&config).await.err().unwrap();
+    assert!(matches!(error, NodeError::Storage(StorageError::Locked { .. })), "{error}");
+    node.shutdown().await.unwrap();
+    config.wal.segment_size_bytes = 5;
+    config.wal.max_unsynced_bytes = 5;
+    let error = open(&config).await.err().unwrap().to_string();
+    assert!(error.contains("wal.segment_size_bytes") && error.contains("wal.max_unsynced_bytes"), "{error}");
+}
+
+/// Threads and descriptors of this process.
+#[cfg(target_os = "linux")]
+fn resources() -> (usize, usize) {
+    let count = |path| fs::read_dir(path).unwrap().count();
+    (count("/proc/self/task"), count("/proc/self/fd"))
+}
+
+/// Anonymous memory of this process in KiB.
+#[cfg(target_os = "linux")]
+fn anonymous_kib() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_hundred_rounds_of_opening_and_closing_leak_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let config = config(place.path());
+    let mut warm = None;
+    for round in 0..100 {
+        let node = open(&config).await.unwrap();
+        node.engine().write(&payload(round)).unwrap();
+        node.shutdown().await.unwrap();
+        // The first rounds fill pools that stay: tokio's threads, RocksDB's, the allocator's.
+        if round == 20 {
+            warm = Some((resources(), anonymous_kib()));
+        }
+    }
+    let ((threads, descriptors), kib) = warm.unwrap();
+    let (threads_now, descriptors_now) = resources();
+    assert!(threads_now <= threads, "{threads} threads became {threads_now}");
+    assert!(descriptors_now <= descriptors, "{descriptors} descriptors became {descriptors_now}");
+    let kib_now = anonymous_kib();
+    assert!(kib_now < kib + 8 * 1024, "{kib} KiB of anonymous memory became {kib_now}");
+}
