@@ -30,6 +30,8 @@ mod replay_test;
 mod session_test;
 #[cfg(test)]
 mod test_support;
+#[cfg(test)]
+mod writer_test;
 
 use mainstay::ident::DatabaseId;
 

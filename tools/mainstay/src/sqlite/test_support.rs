@@ -193,7 +193,10 @@ impl Client {
     pub(super) fn fails(&mut self, sql: &str) -> &'static str {
         match self.run(sql) {
             Ok(tags) => panic!("{sql} gave {tags:?}"),
-            Err(error) => error.state.0,
+            Err(error) => {
+                println!("{sql}: {error}");
+                error.state.0
+            }
         }
     }
 
