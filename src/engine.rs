@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::lsn::Lsn;
-use crate::node::Primary;
+use crate::primary::Primary;
 use crate::wal::Record;
 
 /// A database that Mainstay makes durable.

@@ -1,80 +1,256 @@
-//! The node.
+//! The node: opens the floors in order, stops them in reverse. Wiring only.
+//!
+//! lock → identity → find the log's end → open the engine → make the end final → replay → promote
+//!
+//! The log's end is made final only after the engine was asked: an engine that has applied more than the log holds is
+//! evidence that the log lost something, and then nothing may be changed.
 
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::checkpoint::Checkpointer;
+use crate::config::{ConfigError, NodeConfig};
+use crate::disk::RealDisk;
+use crate::engine::{Engine, EngineError};
 use crate::lsn::{Epoch, Lsn};
-use crate::wal::{AppendError, CommitError};
+use crate::primary::Fence;
+pub use crate::primary::Primary;
+use crate::storage::{ENGINE_DIR, Storage, StorageError, WAL_DIR};
+use crate::wal::{self, Evidence, Layout, Scan, SegmentDirectory, Wal, WalError, WalOptions};
 
-/// The right to write: held by the engine of the primary, and void once it is not the primary any more.
-pub struct Primary {}
+/// How many bytes of records are handed to the engine at once during replay.
+const REPLAY_BATCH_BYTES: usize = 4 << 20;
+/// How many records at most.
+const REPLAY_BATCH_RECORDS: usize = 1024;
 
-impl Primary {
-    /// The epoch in which this node is primary.
-    pub fn epoch(&self) -> Epoch {
-        todo!()
-    }
-
-    /// Puts one record into the log and answers where it ends. Never waits. From here on the transaction only goes
-    /// forward.
-    ///
-    /// # Errors
-    /// Nothing was appended; [`AppendError`] says what to do.
-    pub fn append(&self, _payload: &[u8]) -> Result<Lsn, AppendError> {
-        todo!()
-    }
-
-    /// Waits until a record of `len_bytes` would not be [`AppendError::Busy`].
-    ///
-    /// # Errors
-    /// Waiting is pointless; [`AppendError`] says why.
-    pub fn room_blocking(&self, _len_bytes: usize) -> Result<(), AppendError> {
-        todo!()
-    }
-
-    /// Waits until everything before `end` is committed.
-    ///
-    /// # Errors
-    /// It is unknown whether it is, and [`CommitError`] says why.
-    pub fn commit_blocking(&self, _end: Lsn) -> Result<(), CommitError> {
-        todo!()
-    }
-}
-
-/// A node that is open. Dropping it without [`shutdown`](Node::shutdown) stops it as a crash would.
-pub struct Node<E> {
-    _engine: std::sync::Arc<E>,
+/// An open node. [`shutdown`](Node::shutdown) stops it cleanly; merely dropping it stops it as a crash would, and the
+/// next opening recovers.
+pub struct Node<E: Engine> {
+    engine: Arc<E>,
+    wal: Arc<Wal>,
+    storage: Arc<Storage>,
+    fence: Fence,
+    checkpointer: Checkpointer,
+    failure: watch::Receiver<Option<Arc<NodeError>>>,
 }
 
 /// Why a node did not open, or what stopped it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum NodeError {}
+pub enum NodeError {
+    /// *Your mistake*: settings that cannot be used.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// The data directory cannot be used.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+    /// The log cannot be used.
+    #[error("{0}")]
+    Wal(#[from] WalError),
+    /// *This node must stop*: the engine failed.
+    #[error("the engine failed to {doing}: {source}")]
+    Engine {
+        /// What it was to do.
+        doing: &'static str,
+        /// Its error.
+        source: EngineError,
+    },
+    /// *This node must stop*: the engine's files need log that has been recycled. They must be seeded from a backup
+    /// or another node.
+    #[error("the engine's files reach up to {applied}, but the log begins at {oldest}: they must be seeded anew")]
+    EngineBehind {
+        /// Up to where the engine's files reach; `0/0` if they are empty.
+        applied: Lsn,
+        /// The oldest position in the log.
+        oldest: Lsn,
+    },
+    /// *This node must stop*: the operating system refused something.
+    #[error("cannot {doing}: {source}")]
+    Io {
+        /// What was to be done.
+        doing: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// *This node must stop*: a thread of the node panicked.
+    #[error("{0} panicked")]
+    Panicked(&'static str),
+}
 
-impl<E: crate::engine::Engine> Node<E> {
-    /// Opens the node.
+impl NodeError {
+    pub(crate) fn engine(doing: &'static str) -> impl FnOnce(EngineError) -> NodeError {
+        move |source| NodeError::Engine { doing, source }
+    }
+}
+
+impl<E: Engine> Node<E> {
+    /// Opens the node on its data directory. `open_engine` is called with the engine's own directory, which exists and
+    /// is empty at the first start.
+    ///
+    /// Needs a tokio runtime; the work is done on threads that may block.
     ///
     /// # Errors
-    /// It cannot run; the message is one line that says why.
-    pub async fn open(
-        _config: crate::config::NodeConfig,
-        _open_engine: impl Fn(&std::path::Path) -> Result<E, crate::engine::EngineError> + Send + Sync + 'static,
+    /// The node cannot run; the message is one line that says why. Opening again after the cause is gone works.
+    pub async fn open<F>(config: NodeConfig, open_engine: F) -> Result<Node<E>, NodeError>
+    where
+        F: Fn(&Path) -> Result<E, EngineError> + Send + Sync + 'static,
+    {
+        blocking("opening the node", move || Node::open_blocking(&config, &open_engine)).await?
+    }
+
+    fn open_blocking(
+        config: &NodeConfig,
+        open_engine: &dyn Fn(&Path) -> Result<E, EngineError>,
     ) -> Result<Node<E>, NodeError> {
-        todo!()
+        config.validate()?;
+        let storage = Arc::new(Storage::open(&config.data_dir, config.wal.segment_size_bytes)?);
+        let scan = find_end(config, &storage)?;
+        let engine = Arc::new(open_engine_dir(&config.data_dir, open_engine)?);
+        let applied = engine.applied().map_err(NodeError::engine("say what it has applied"))?;
+        let applied = replay_start(&scan, applied)?;
+        // From here on the log may end elsewhere than the last clean stop said.
+        storage.forget_clean_end()?;
+        let wal = Arc::new(Wal::open(scan, wal_options(config))?);
+        replay(&wal, engine.as_ref(), applied)?;
+        let fence = Fence::default();
+        let primary = Primary::new(Arc::clone(&wal), Epoch::FIRST, fence.clone());
+        engine.promote(primary).map_err(NodeError::engine("become primary"))?;
+        let (failed, failure) = watch::channel(None);
+        let checkpointer = Checkpointer::start(
+            config.checkpoint.clone(),
+            Arc::clone(&engine) as Arc<dyn Engine>,
+            Arc::clone(&wal),
+            Arc::clone(&storage),
+            failed,
+        )?;
+        tracing::info!(data_dir = %config.data_dir.display(), end = %wal.end(), "the node is primary");
+        Ok(Node { engine, wal, storage, fence, checkpointer, failure })
     }
 
     /// The engine.
-    pub fn engine(&self) -> &std::sync::Arc<E> {
-        todo!()
+    pub fn engine(&self) -> &Arc<E> {
+        &self.engine
     }
 
-    /// Resolves if the node fails while it runs, such as after a failed sync; the node should then be shut down.
-    pub async fn failed(&self) -> NodeError {
-        todo!()
+    /// Everything before this survives a crash of this node.
+    pub fn durable(&self) -> Lsn {
+        self.wal.durable()
     }
 
-    /// Drains, checkpoints, closes; opening again works in the same process.
+    /// Resolves when the node has failed, such as after a failed sync; it should then be shut down. Never resolves
+    /// otherwise.
+    pub async fn failed(&self) -> Arc<NodeError> {
+        let mut failure = self.failure.clone();
+        let checkpoints = async {
+            match failure.wait_for(Option::is_some).await {
+                Ok(failure) => failure.clone(),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            cause = self.wal.failed() => Arc::new(NodeError::Wal(WalError::Poisoned(cause))),
+            Some(cause) = checkpoints => cause,
+        }
+    }
+
+    /// Stops the node: no more writes, a last checkpoint, the log ended and noted as such, everything closed. Opening
+    /// again works in the same process once the engine's own handles are dropped too.
     ///
     /// # Errors
-    /// Something could not be made durable or closed; nothing acknowledged is lost.
+    /// Something could not be made durable or closed. Nothing acknowledged is lost; the next opening recovers.
     pub async fn shutdown(self) -> Result<(), NodeError> {
-        todo!()
+        blocking("stopping the node", move || self.shutdown_blocking()).await?
+    }
+
+    fn shutdown_blocking(self) -> Result<(), NodeError> {
+        let Node { engine, wal, storage, fence, checkpointer, failure: _ } = self;
+        fence.raise();
+        engine.demote();
+        checkpointer.stop();
+        let checkpoint = engine.checkpoint().map_err(NodeError::engine("make a checkpoint"))?;
+        storage.note_checkpoint(checkpoint)?;
+        let end = wal.close()?;
+        storage.note_clean_end(end)?;
+        tracing::info!(%end, "the node has stopped cleanly");
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NodeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| NodeError::Panicked(doing))
+}
+
+fn wal_options(config: &NodeConfig) -> WalOptions {
+    WalOptions {
+        max_record_bytes: config.wal.max_record_bytes,
+        max_unsynced_bytes: config.wal.max_unsynced_bytes,
+        reserve_bytes: config.wal.reserve_bytes,
+        keep_bytes: config.wal.keep_bytes,
+    }
+}
+
+fn find_end(config: &NodeConfig, storage: &Storage) -> Result<Scan, NodeError> {
+    let identity = storage.identity();
+    let directory = SegmentDirectory::new(
+        Arc::new(RealDisk),
+        config.data_dir.join(WAL_DIR),
+        Layout::new(identity.segment_size_bytes),
+        identity.system,
+        Epoch::FIRST.timeline(),
+    );
+    let (checkpoint, clean_end) = (storage.checkpoint()?, storage.clean_end()?);
+    let reached = checkpoint.max(clean_end.unwrap_or(Lsn::NONE));
+    Ok(wal::scan(directory, Evidence { verify_from: checkpoint, reached, clean_end })?)
+}
+
+fn open_engine_dir<E>(data_dir: &Path, open_engine: &dyn Fn(&Path) -> Result<E, EngineError>) -> Result<E, NodeError> {
+    let directory = data_dir.join(ENGINE_DIR);
+    match fs::create_dir(&directory) {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(NodeError::Io { doing: format!("create {}", directory.display()), source });
+        }
+        _ => {}
+    }
+    open_engine(&directory).map_err(NodeError::engine("open"))
+}
+
+/// Where replay starts, if the log reaches back that far and on to there.
+fn replay_start(scan: &Scan, applied: Lsn) -> Result<Lsn, NodeError> {
+    scan.require(applied, "the engine's files")?;
+    let start = if applied.is_none() && scan.reaches_start() { scan.oldest() } else { applied };
+    if start < scan.oldest() {
+        return Err(NodeError::EngineBehind { applied, oldest: scan.oldest() });
+    }
+    Ok(start)
+}
+
+/// Applies everything from `from` to the log's end.
+fn replay(wal: &Wal, engine: &dyn Engine, from: Lsn) -> Result<(), NodeError> {
+    let mut reader = wal.reader(from);
+    let (mut batch, mut batch_bytes, mut replayed) = (Vec::new(), 0, 0u64);
+    loop {
+        let record = reader.next_durable()?;
+        let is_last = record.is_none();
+        if let Some(record) = record {
+            batch_bytes += record.payload.len();
+            batch.push(record);
+        }
+        let is_full = batch_bytes >= REPLAY_BATCH_BYTES || batch.len() >= REPLAY_BATCH_RECORDS;
+        if !batch.is_empty() && (is_last || is_full) {
+            engine.apply(&batch).map_err(NodeError::engine("apply a record of the log"))?;
+            replayed += batch.len() as u64;
+            batch.clear();
+            batch_bytes = 0;
+        }
+        if is_last {
+            tracing::info!(%from, end = %wal.end(), records = replayed, "replayed the log");
+            return Ok(());
+        }
     }
 }

@@ -1,13 +1,118 @@
-//! Errors.
+//! What can go wrong with the log, told apart by what the caller should do.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::ident::SystemId;
+use crate::lsn::Lsn;
+
+/// Bytes that are not what must be there. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// The first bad byte's offset in it.
+    pub offset: u64,
+    /// The position in the log.
+    pub lsn: Lsn,
+    /// What must be there.
+    pub expected: String,
+    /// What is there.
+    pub found: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Damage { path, offset, lsn, expected, found } = self;
+        write!(f, "{} is damaged at offset {offset} (LSN {lsn}): expected {expected}, found {found}", path.display())
+    }
+}
+
+/// Why the log cannot be opened or read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WalError {
+    /// *This node must stop*: stored bytes are wrong. The path, offset, expected and found are named.
+    #[error("{0}")]
+    Damaged(Box<Damage>),
+    /// *Retry elsewhere*: that part of the log has been recycled.
+    #[error("the log before {oldest} has been recycled; {wanted} was asked for")]
+    Recycled {
+        /// The position asked for.
+        wanted: Lsn,
+        /// The oldest that is there.
+        oldest: Lsn,
+    },
+    /// *Your mistake*: a later version of Mainstay wrote this.
+    #[error("{path}: written by a later version of Mainstay: {what}")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// What this version does not know.
+        what: String,
+    },
+    /// *Your mistake*: the log belongs to another system.
+    #[error("{path}: belongs to system {found}, not to {expected}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// This node's system.
+        expected: SystemId,
+        /// The file's.
+        found: SystemId,
+    },
+    /// *This node must stop*: the operating system refused something.
+    #[error("cannot {doing} {path}: {source}")]
+    Io {
+        /// What was to be done.
+        doing: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: Arc<io::Error>,
+    },
+    /// *This node must stop*: a write or sync failed before.
+    #[error("{0}")]
+    Poisoned(Failure),
+}
+
+impl WalError {
+    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WalError + use<> {
+        let path = path.to_owned();
+        move |source| WalError::Io { doing, path, source: Arc::new(source) }
+    }
+}
+
+/// What made the log fail for good. After a failed sync nobody knows what is on the disk: the kernel may have dropped
+/// the pages it could not write, and a later sync would answer "fine".
+#[derive(Clone, Debug)]
+pub struct Failure(Arc<WalError>);
+
+impl Failure {
+    pub(super) fn new(cause: WalError) -> Failure {
+        Failure(Arc::new(cause))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the log failed and takes nothing more: {}", self.0)
+    }
+}
 
 /// Why a record was not appended. Nothing of it is in the log.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
     /// *Retry here*, after [`room`](crate::node::Primary::room).
-    #[error("the log has no room for {0} more bytes now")]
-    Busy(usize),
-    /// *Retry here*, when there is room on the disk again.
+    #[error("the log has no room for {len_bytes} more bytes now")]
+    Busy {
+        /// What was to be appended.
+        len_bytes: usize,
+    },
+    /// *Retry here*, when there is room on the disk again; the log notices by itself.
     #[error("the disk is full")]
     DiskFull,
     /// *Your mistake.*
@@ -16,14 +121,14 @@ pub enum AppendError {
         /// Its length.
         len_bytes: usize,
         /// The limit.
-        limit_bytes: usize,
+        limit_bytes: u64,
     },
     /// *Retry elsewhere*: this node is not the primary any more.
     #[error("this node is not the primary")]
     Fenced,
     /// *This node must stop*: a write or sync failed before.
-    #[error("the log failed: {0}")]
-    Poisoned(String),
+    #[error("{0}")]
+    Poisoned(Failure),
 }
 
 /// Why it is not known that a record is committed. It may still become so: unknown is never success.
@@ -34,6 +139,14 @@ pub enum CommitError {
     #[error("this node is not the primary any more; whether the transaction committed is not known")]
     Fenced,
     /// *This node must stop*: a write or sync failed.
-    #[error("the log failed; whether the transaction committed is not known: {0}")]
-    Poisoned(String),
+    #[error("whether the transaction committed is not known: {0}")]
+    Poisoned(Failure),
+    /// *Your mistake*: nothing has been appended up to there.
+    #[error("the log ends at {end}; {wanted} does not exist")]
+    BeyondEnd {
+        /// The position asked for.
+        wanted: Lsn,
+        /// Where the log ends.
+        end: Lsn,
+    },
 }

@@ -1,7 +1,52 @@
 //! Floor 2: the write-ahead log.
+//!
+//! One writer at a time appends records, opaque bytes of the engine; each has a position, its [`Lsn`](crate::lsn::Lsn).
+//! [`scan`] finds where a log ends and refuses a damaged one, [`Wal::open`] makes that end final, [`Wal::append`] and
+//! [`Wal::make_durable`] extend it, [`Wal::reader`] follows it, [`Wal::recycle`] drops what nobody needs.
+//!
+//! The room touches the disk through [`crate::disk`] only, so that its crash tests run on a lossy one. It knows
+//! neither RocksDB nor Raft nor engines.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `layout` | positions, segments, file names: arithmetic |
+//! | `segment`, `record` | the two formats, byte by byte |
+//! | `directory` | making, opening, removing segments, with their directory syncs |
+//! | `cursor` | reading records, whatever the bytes |
+//! | `recovery` | where the log ends: torn or damaged |
+//! | `tail`, `log`, `flush`, `prepare` | the open log: append, sync, segments ahead |
+//! | `reader` | following the live end |
+//! | `retention` | what is kept |
+//!
+//! **A crash leaves** any subset of what the last flush was writing, in any order, and nothing else: everything before
+//! the durable LSN stays. See `recovery` for how the end is found again.
 
+mod cursor;
+mod directory;
 mod errors;
+mod flush;
+mod layout;
+mod log;
+mod prepare;
+mod reader;
 mod record;
+mod recovery;
+mod retention;
+mod segment;
+mod tail;
 
-pub use errors::{AppendError, CommitError};
-pub use record::Record;
+pub use cursor::{AnyRecord, Cursor, Gap, Step};
+pub use directory::SegmentDirectory;
+pub use errors::{AppendError, CommitError, Damage, Failure, WalError};
+pub use layout::{Layout, SegmentNumber};
+pub use log::{Wal, WalOptions};
+pub use reader::Reader;
+pub use record::{Flags, Kind, Record, decode_mark};
+pub use recovery::{Evidence, Scan, scan};
+
+#[cfg(test)]
+mod crash_test;
+#[cfg(test)]
+mod log_test;
+#[cfg(test)]
+mod testing;

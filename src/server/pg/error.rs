@@ -33,6 +33,7 @@ sql_states! {
     NO_ACTIVE_SQL_TRANSACTION = "25P01", "No transaction block is open.";
     IN_FAILED_SQL_TRANSACTION = "25P02", "The transaction block has failed and can only be ended.";
     INVALID_SQL_STATEMENT_NAME = "26000", "No prepared statement of that name.";
+    OBJECT_NOT_IN_PREREQUISITE_STATE = "55000", "It cannot be used so in the state it is in.";
     INVALID_AUTHORIZATION = "28000", "This role may not connect.";
     INVALID_CURSOR_NAME = "34000", "No portal of that name.";
     INVALID_CATALOG_NAME = "3D000", "No database of that name.";
@@ -42,6 +43,7 @@ sql_states! {
     UNDEFINED_FUNCTION = "42883", "No function of that name.";
     UNDEFINED_TABLE = "42P01", "No table of that name.";
     DUPLICATE_TABLE = "42P07", "A table of that name exists already.";
+    DUPLICATE_CURSOR = "42P03", "A portal of that name exists already.";
     DUPLICATE_PREPARED_STATEMENT = "42P05", "A prepared statement of that name exists already.";
     UNDEFINED_PARAMETER = "42P02", "A parameter that was not given.";
     DUPLICATE_COLUMN = "42701", "A column of that name exists already.";

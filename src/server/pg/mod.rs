@@ -1,11 +1,41 @@
-//! The PostgreSQL protocol.
+//! The PostgreSQL protocol, over a small trait that an engine's tool implements.
+//!
+//! [`PgServer`] listens and talks; a [`Backend`] opens a [`Session`] for each client, which runs its statements. This
+//! room knows no engine, no WAL and no node. Its rooms, from the socket inwards:
+//!
+//! ```text
+//! listener    accepts, limits, stops       connection  one client's task: socket, session thread, interrupts
+//! startup     up to the first answer       wire        the socket
+//! frame       bytes into messages          message     messages into their parts
+//! conversation, simple, extended           what messages do to a session
+//! outbox, sink, codec                      rows and replies into bytes
+//! ```
+//!
+//! - Bytes from the network are checked before they are believed; no input panics or takes memory that it did not fill.
+//! - A session's methods run on threads that may block, never on the runtime's workers; no method of the same session
+//!   runs twice at once.
+//! - Every connection ends with its session dropped, however it ends.
 
 mod backend;
+mod cancel;
+mod codec;
+mod connection;
+mod conversation;
 mod error;
+mod extended;
+mod frame;
+mod listener;
+mod message;
+mod outbox;
+mod simple;
+mod sink;
+mod startup;
 mod types;
+mod wire;
 
 pub use backend::{
     Backend, ClientInfo, CommandTag, Description, Interrupt, ResultSink, Scope, Session, TransactionStatus,
 };
 pub use error::{Severity, SqlError, SqlState};
+pub use listener::{PgConfig, PgServer, ServerError};
 pub use types::{Column, OwnedValue, PgType, Value};

@@ -1,0 +1,121 @@
+//! When the engine's files are made durable, and WAL recycled behind them: by WAL volume and by time.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+
+use crate::config::CheckpointConfig;
+use crate::engine::Engine;
+use crate::lsn::Lsn;
+use crate::node::NodeError;
+use crate::storage::Storage;
+use crate::wal::Wal;
+
+/// How often the volume is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The thread that makes checkpoints.
+pub(crate) struct Checkpointer {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread works on.
+struct Work {
+    config: CheckpointConfig,
+    engine: Arc<dyn Engine>,
+    wal: Arc<Wal>,
+    storage: Arc<Storage>,
+    /// When the last checkpoint was tried, and where the log ended.
+    tried: (Instant, Lsn),
+}
+
+impl Checkpointer {
+    /// Starts the thread. A failure that the node cannot live with goes to `failed`.
+    pub(crate) fn start(
+        config: CheckpointConfig,
+        engine: Arc<dyn Engine>,
+        wal: Arc<Wal>,
+        storage: Arc<Storage>,
+        failed: watch::Sender<Option<Arc<NodeError>>>,
+    ) -> Result<Checkpointer, NodeError> {
+        let checkpoint = storage.checkpoint()?;
+        let mut work = Work { config, engine, wal, storage, tried: (Instant::now(), checkpoint) };
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let told = Arc::clone(&stop);
+        let body = move || {
+            while !wait(&told) {
+                let done = catch_unwind(AssertUnwindSafe(|| work.step()));
+                if let Err(error) = done.unwrap_or(Err(NodeError::Panicked("a checkpoint"))) {
+                    tracing::error!("checkpoints have stopped: {error}");
+                    failed.send_replace(Some(Arc::new(error)));
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(body);
+        let thread = thread.map_err(|source| NodeError::Io { doing: "start the checkpoint thread".into(), source })?;
+        Ok(Checkpointer { stop, thread: Some(thread) })
+    }
+
+    /// Stops the thread, after the checkpoint it is at.
+    pub(crate) fn stop(mut self) {
+        self.stop_thread();
+    }
+
+    fn stop_thread(&mut self) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checkpoint thread had panicked");
+        }
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        self.stop_thread();
+    }
+}
+
+/// Waits for the next look; answers whether to stop.
+fn wait(stop: &(Mutex<bool>, Condvar)) -> bool {
+    let mut stopped = stop.0.lock();
+    if !*stopped {
+        stop.1.wait_for(&mut stopped, LOOK_INTERVAL);
+    }
+    *stopped
+}
+
+impl Work {
+    /// Makes a checkpoint if one is due.
+    fn step(&mut self) -> Result<(), NodeError> {
+        let (durable, (when, end)) = (self.wal.durable(), self.tried);
+        let volume = durable.bytes_since(end);
+        let is_due = volume >= self.config.wal_bytes || (volume > 0 && when.elapsed() >= self.config.interval);
+        if !is_due {
+            return Ok(());
+        }
+        self.tried = (Instant::now(), durable);
+        match self.engine.checkpoint() {
+            Ok(checkpoint) => {
+                self.storage.note_checkpoint(checkpoint)?;
+                let recycled = self.wal.recycle(checkpoint)?;
+                tracing::info!(%checkpoint, recycled, took_ms = when_ms(self.tried.0), "checkpoint");
+            }
+            // The WAL is kept, so nothing is lost by trying again when the next one is due.
+            Err(error) => tracing::warn!("the engine could not make a checkpoint, the WAL is kept: {error}"),
+        }
+        Ok(())
+    }
+}
+
+fn when_ms(start: Instant) -> u64 {
+    start.elapsed().as_millis() as u64
+}

@@ -1,0 +1,471 @@
+//! A disk in memory that forgets at a crash, for tests.
+//!
+//! Every mutating operation has a number. The disk can be told to die at one of them (that operation and all later
+//! ones fail and change nothing), to fail one, to fail a sync, or to be full. [`LossyDisk::crash`] then answers the
+//! disk that a machine would find after a power cut: what was synced, plus a subset of what was not, chosen by a
+//! [`Loss`], sector by sector for contents and name by name for directories.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Access, Disk, File, Map};
+
+/// What a disk writes at once: a write of several is torn between them.
+const SECTOR_BYTES: usize = 512;
+
+/// Which unsynced changes survive a crash.
+#[derive(Clone, Copy, Debug)]
+pub enum Loss {
+    /// None of them.
+    Everything,
+    /// All of them: what a killed process leaves.
+    Nothing,
+    /// Each by the toss of a coin from this seed.
+    Random(u64),
+    /// Only the last ones written: the order of writes turned around.
+    Older(u64),
+}
+
+/// What goes wrong, by the number of the operation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// The machine dies at this operation.
+    pub die_at: Option<u64>,
+    /// This operation fails once.
+    pub fail_at: Option<u64>,
+    /// The n-th sync of a file fails once, and loses what it was to write.
+    pub fail_sync: Option<u64>,
+    /// How many bytes fit on the disk.
+    pub capacity_bytes: Option<u64>,
+}
+
+/// The disk.
+#[derive(Clone, Default)]
+pub struct LossyDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    faults: Faults,
+    operations: u64,
+    syncs: u64,
+    dead: bool,
+    /// Names as the running system sees them, and as they are on the disk.
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    pending: Vec<NameChange>,
+    directories: BTreeSet<PathBuf>,
+    files: Vec<Contents>,
+}
+
+/// A change to a directory that is not synced yet.
+#[derive(Clone, Debug)]
+enum NameChange {
+    Add(PathBuf, usize),
+    Remove(PathBuf),
+    Rename(PathBuf, PathBuf, usize),
+}
+
+#[derive(Clone, Default)]
+struct Contents {
+    /// As the running system sees it.
+    live: Vec<u8>,
+    /// As it is on the disk.
+    durable: Vec<u8>,
+    /// Sectors that differ, with the operation that last changed them.
+    dirty: BTreeMap<usize, u64>,
+}
+
+impl NameChange {
+    fn directory(&self) -> Option<&Path> {
+        match self {
+            NameChange::Add(path, _) | NameChange::Remove(path) | NameChange::Rename(_, path, _) => path.parent(),
+        }
+    }
+
+    fn apply(self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            NameChange::Add(path, file) => {
+                names.insert(path, file);
+            }
+            NameChange::Remove(path) => {
+                names.remove(&path);
+            }
+            NameChange::Rename(from, to, file) => {
+                names.remove(&from);
+                names.insert(to, file);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Counts an operation, and fails it if it is to fail.
+    fn operation(&mut self) -> io::Result<u64> {
+        if self.dead {
+            return Err(io::Error::other("the machine is dead"));
+        }
+        self.operations += 1;
+        if self.faults.die_at == Some(self.operations) {
+            self.dead = true;
+            return Err(io::Error::other("the machine died"));
+        }
+        if self.faults.fail_at == Some(self.operations) {
+            return Err(io::Error::other("injected failure"));
+        }
+        Ok(self.operations)
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.names.values().map(|file| self.files[*file].live.len() as u64).sum()
+    }
+
+    fn write(&mut self, file: usize, bytes: &[u8], offset: usize) -> io::Result<()> {
+        let operation = self.operation()?;
+        let end = offset + bytes.len();
+        let growth = end.saturating_sub(self.files[file].live.len()) as u64;
+        if self.faults.capacity_bytes.is_some_and(|capacity| growth > 0 && self.used_bytes() + growth > capacity) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let contents = &mut self.files[file];
+        if contents.live.len() < end {
+            contents.live.resize(end, 0);
+        }
+        contents.live[offset..end].copy_from_slice(bytes);
+        for sector in offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
+            contents.dirty.insert(sector, operation);
+        }
+        Ok(())
+    }
+}
+
+impl Contents {
+    fn keep_sector(&mut self, sector: usize) {
+        let start = sector * SECTOR_BYTES;
+        let end = (start + SECTOR_BYTES).min(self.live.len());
+        if self.durable.len() < end {
+            self.durable.resize(end, 0);
+        }
+        self.durable[start..end].copy_from_slice(&self.live[start..end]);
+    }
+}
+
+/// A small generator, so that a seed is all there is to know (SplitMix64, Steele et al. 2014).
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+impl LossyDisk {
+    /// An empty disk.
+    pub fn new(faults: Faults) -> LossyDisk {
+        let disk = LossyDisk::default();
+        disk.state.lock().faults = faults;
+        disk
+    }
+
+    /// How many operations there were.
+    pub fn operations(&self) -> u64 {
+        self.state.lock().operations
+    }
+
+    /// How many syncs of files there were.
+    pub fn syncs(&self) -> u64 {
+        self.state.lock().syncs
+    }
+
+    /// Whether the machine has died.
+    pub fn is_dead(&self) -> bool {
+        self.state.lock().dead
+    }
+
+    /// Changes how many bytes fit.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state.lock().faults.capacity_bytes = bytes;
+    }
+
+    /// Flips one bit of a file's contents, on the disk and in memory.
+    pub fn flip(&self, path: &Path, bit: u64) {
+        let mut state = self.state.lock();
+        let file = state.names[path];
+        let (byte, mask) = ((bit / 8) as usize, 1 << (bit % 8));
+        state.files[file].live[byte] ^= mask;
+        state.files[file].durable[byte] ^= mask;
+    }
+
+    /// A file's contents as the running system sees them.
+    pub fn contents(&self, path: &Path) -> Vec<u8> {
+        let state = self.state.lock();
+        state.files[state.names[path]].live.clone()
+    }
+
+    /// The disk after a power cut: nothing is unsynced on it any more.
+    pub fn crash(&self, loss: Loss, faults: Faults) -> LossyDisk {
+        let state = self.state.lock();
+        let mut random = Random(match loss {
+            Loss::Random(seed) | Loss::Older(seed) => seed,
+            _ => 0,
+        });
+        let middle = random.below(state.operations.max(1));
+        let mut keep = |operation: u64| match loss {
+            Loss::Everything => false,
+            Loss::Nothing => true,
+            Loss::Random(_) => random.next() & 1 == 1,
+            Loss::Older(_) => operation > middle,
+        };
+        let mut names = state.durable_names.clone();
+        for change in state.pending.iter().filter(|_| keep(state.operations)).cloned().collect::<Vec<_>>() {
+            change.apply(&mut names);
+        }
+        let files = state.files.iter().map(|contents| {
+            let mut survivor = contents.clone();
+            for (sector, operation) in &contents.dirty {
+                if keep(*operation) {
+                    survivor.keep_sector(*sector);
+                }
+            }
+            Contents { live: survivor.durable.clone(), durable: survivor.durable, dirty: BTreeMap::new() }
+        });
+        let after = State {
+            faults,
+            files: files.collect(),
+            durable_names: names.clone(),
+            names,
+            directories: state.directories.clone(),
+            ..State::default()
+        };
+        LossyDisk { state: Arc::new(Mutex::new(after)) }
+    }
+}
+
+impl fmt::Debug for LossyDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LossyDisk")
+    }
+}
+
+impl Disk for LossyDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut state = self.state.lock();
+        state.operation()?;
+        if state.names.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = state.files.len();
+        state.files.push(Contents::default());
+        state.names.insert(path.to_owned(), file);
+        state.pending.push(NameChange::Add(path.to_owned(), file));
+        Ok(Arc::new(LossyFile { disk: self.clone(), file }))
+    }
+
+    fn open(&self, path: &Path, _access: Access) -> io::Result<Arc<dyn File>> {
+        let state = self.state.lock();
+        let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(LossyFile { disk: self.clone(), file }))
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let state = self.state.lock();
+        if !state.directories.contains(directory) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let paths = state.names.keys().filter(|path| path.parent() == Some(directory));
+        Ok(paths.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.operation()?;
+        state.directories.insert(path.to_owned());
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.operation()?;
+        let file = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        let change = NameChange::Rename(from.to_owned(), to.to_owned(), file);
+        change.clone().apply(&mut state.names);
+        state.pending.push(change);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if !state.names.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.operation()?;
+        state.names.remove(path);
+        state.pending.push(NameChange::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.operation()?;
+        let pending = std::mem::take(&mut state.pending);
+        for change in pending {
+            if change.directory() == Some(directory) {
+                change.apply(&mut state.durable_names);
+            } else {
+                state.pending.push(change);
+            }
+        }
+        Ok(())
+    }
+
+    fn free_bytes(&self, _directory: &Path) -> io::Result<u64> {
+        let state = self.state.lock();
+        Ok(state.faults.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
+    }
+}
+
+struct LossyFile {
+    disk: LossyDisk,
+    file: usize,
+}
+
+impl File for LossyFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.state.lock().files[self.file].live.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.disk.state.lock();
+        let live = &state.files[self.file].live;
+        let rest = live.get(offset as usize..).unwrap_or(&[]);
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.state.lock().write(self.file, bytes, offset as usize)
+    }
+
+    fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()> {
+        self.write_at(&vec![0; (end - offset) as usize], offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.disk.state.lock();
+        state.operation()?;
+        state.syncs += 1;
+        let fails = state.faults.fail_sync == Some(state.syncs);
+        let contents = &mut state.files[self.file];
+        let dirty = std::mem::take(&mut contents.dirty);
+        if fails {
+            // As on Linux: the pages are clean now, and what they held is not on the disk.
+            return Err(io::Error::other("injected failure of a sync"));
+        }
+        for sector in dirty.into_keys() {
+            contents.keep_sector(sector);
+        }
+        Ok(())
+    }
+
+    fn drop_pages(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn map(&self, len_bytes: u64) -> io::Result<Box<dyn Map>> {
+        if self.len()? < len_bytes {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(Box::new(LossyMap { disk: self.disk.clone(), file: self.file, len_bytes }))
+    }
+}
+
+struct LossyMap {
+    disk: LossyDisk,
+    file: usize,
+    len_bytes: u64,
+}
+
+impl Map for LossyMap {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if offset + bytes.len() as u64 > self.len_bytes {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut state = self.disk.state.lock();
+        // A copy into memory does not fail; of a machine that is dead nobody sees it.
+        if state.dead || state.faults.die_at == Some(state.operations + 1) {
+            let _ = state.operation();
+            return Ok(());
+        }
+        let fail_at = state.faults.fail_at.take();
+        let written = state.write(self.file, bytes, offset as usize);
+        state.faults.fail_at = fail_at;
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> PathBuf {
+        Path::new("/d").join(name)
+    }
+
+    #[test]
+    fn only_what_was_synced_is_sure_to_survive() {
+        let disk = LossyDisk::new(Faults::default());
+        disk.create_dir(Path::new("/d")).unwrap();
+        let file = disk.create(&path("a")).unwrap();
+        file.write_at(&[1; 1024], 0).unwrap();
+        file.sync().unwrap();
+        disk.sync_dir(Path::new("/d")).unwrap();
+        file.map(1024).unwrap().write(512, &[2; 512]).unwrap();
+        disk.create(&path("b")).unwrap();
+
+        let lost = disk.crash(Loss::Everything, Faults::default());
+        assert_eq!(lost.list(Path::new("/d")).unwrap(), ["a"]);
+        assert_eq!(lost.contents(&path("a")), [1; 1024]);
+        let kept = disk.crash(Loss::Nothing, Faults::default());
+        assert_eq!(kept.list(Path::new("/d")).unwrap(), ["a", "b"]);
+        assert_eq!(kept.contents(&path("a"))[512..], [2; 512]);
+    }
+
+    #[test]
+    fn a_failed_sync_loses_its_data_though_a_later_one_succeeds() {
+        let disk = LossyDisk::new(Faults { fail_sync: Some(1), ..Faults::default() });
+        disk.create_dir(Path::new("/d")).unwrap();
+        let file = disk.create(&path("a")).unwrap();
+        disk.sync_dir(Path::new("/d")).unwrap();
+        file.write_at(b"x", 0).unwrap();
+        assert!(file.sync().is_err());
+        file.sync().unwrap();
+        assert_eq!(disk.contents(&path("a")), b"x");
+        assert_eq!(disk.crash(Loss::Everything, Faults::default()).contents(&path("a")), b"");
+    }
+
+    #[test]
+    fn a_dead_machine_does_nothing_more() {
+        let disk = LossyDisk::new(Faults { die_at: Some(2), ..Faults::default() });
+        disk.create_dir(Path::new("/d")).unwrap();
+        assert!(disk.create(&path("a")).is_err());
+        assert!(disk.create_dir(Path::new("/e")).is_err());
+        assert_eq!(disk.operations(), 2);
+    }
+}

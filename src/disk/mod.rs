@@ -1,0 +1,96 @@
+//! Floor 1: files and memory maps, as the WAL needs them and no more.
+//!
+//! A narrow seam with two sides: [`RealDisk`] is the operating system, `LossyDisk` (in tests) forgets at a crash
+//! whatever was not synced, in any combination. Whoever writes through this seam gets his crash tests from it.
+//!
+//! What holds on both sides: bytes written to a file or its map are seen by every later read of the file; they survive
+//! a crash only after [`File::sync`] returned; a name survives only after [`Disk::sync_dir`] did. A sync that failed
+//! may have lost what it was to write, and a later one that succeeds does not bring it back.
+//!
+//! This is the only room of the library with `unsafe`, in `map`.
+
+mod map;
+mod real;
+
+#[cfg(test)]
+pub mod lossy;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use real::RealDisk;
+
+/// Unit in which zero-filled space is written, so that the page cache keeps pages of this size.
+///
+/// Dirtiness of mapped writes is tracked per folio, and a folio is as large as the write that made it: space filled
+/// in 1 MiB writes makes every later flush of one record write 1 MiB.
+const FILL_BYTES: usize = 4096;
+
+/// Directories and files.
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    /// Makes a file that does not exist yet.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
+    /// Opens a file that exists.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
+
+    /// The names of the regular files in a directory, in order. Names that are not UTF-8 are left out.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes a directory; nothing happens if it is there.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Gives a file another name in the same directory, replacing what has that name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Who has it open goes on reading it.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in this directory durable.
+    fn sync_dir(&self, directory: &Path) -> io::Result<()>;
+
+    /// Bytes that may still be written to the file system of this directory.
+    fn free_bytes(&self, directory: &Path) -> io::Result<u64>;
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    Read,
+    /// Reading, writing and mapping.
+    Write,
+}
+
+/// An open file.
+pub trait File: Send + Sync {
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Reads at `offset` until `buffer` is full or the file ends; answers how many bytes that were.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes` at `offset`.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Writes zeros from `offset` up to `end`, so that the space is allocated and later writes to it cannot find the
+    /// disk full.
+    fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()>;
+
+    /// Makes everything written so far durable, through the map too.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Drops the file's clean pages from memory: after a sequential read they are larger than mapped writes want.
+    fn drop_pages(&self) -> io::Result<()>;
+
+    /// Maps the first `len_bytes` of the file, which must have them, for writing.
+    fn map(&self, len_bytes: u64) -> io::Result<Box<dyn Map>>;
+}
+
+/// A file mapped for writing. Reading goes through the file: a mapped read of a bad sector would kill the process.
+pub trait Map: Send {
+    /// Copies `bytes` to `offset`. Fails, and writes nothing, where they lie outside the map.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+}

@@ -1,0 +1,142 @@
+//! The operating system's files.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::map::RealMap;
+use super::{Access, Disk, FILL_BYTES, File, Map};
+
+/// The file system that the process sees.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let file = fs::File::options().read(true).write(true).create_new(true).open(path)?;
+        Ok(Arc::new(RealFile { file }))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        let file = fs::File::options().read(true).write(access == Access::Write).open(path)?;
+        Ok(Arc::new(RealFile { file }))
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        fs::File::open(directory)?.sync_all()
+    }
+
+    fn free_bytes(&self, directory: &Path) -> io::Result<u64> {
+        let status = rustix::fs::statvfs(directory)?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+}
+
+struct RealFile {
+    file: fs::File,
+}
+
+impl File for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()> {
+        const ZEROS: [u8; FILL_BYTES] = [0; FILL_BYTES];
+        let mut at = offset;
+        while at < end {
+            // Up to the next page boundary, so that no write makes more than one page.
+            let page_end = (at / FILL_BYTES as u64 + 1) * FILL_BYTES as u64;
+            let count = (page_end.min(end) - at) as usize;
+            self.file.write_all_at(&ZEROS[..count], at)?;
+            at += count as u64;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn drop_pages(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    }
+
+    fn map(&self, len_bytes: u64) -> io::Result<Box<dyn Map>> {
+        Ok(Box::new(RealMap::new(&self.file, len_bytes)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn map_and_file_see_the_same_bytes_and_the_map_has_an_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = RealDisk.create(&path).unwrap();
+        file.zero_fill(0, 10_000).unwrap();
+        assert_eq!(file.len().unwrap(), 10_000);
+        let mut map = file.map(10_000).unwrap();
+        map.write(9_998, b"ab").unwrap();
+        let mut read = [1; 4];
+        assert_eq!(file.read_at(&mut read, 9_997).unwrap(), 3);
+        assert_eq!(&read[..3], b"\0ab");
+        assert!(map.write(9_999, b"cd").is_err());
+        assert!(map.write(u64::MAX, b"cd").is_err());
+        assert!(file.map(10_001).is_err());
+        assert!(RealDisk.create(&path).is_err(), "create never opens what exists");
+        assert_eq!(RealDisk.list(directory.path()).unwrap(), ["file"]);
+    }
+}

@@ -1,0 +1,103 @@
+//! The right to write: [`Primary`], and the fence that takes it away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::lsn::{Epoch, Lsn};
+use crate::wal::{AppendError, CommitError, Wal};
+
+/// The right to write in one epoch: held by the engine of the primary, and void once the node is not primary any more.
+pub struct Primary {
+    wal: Arc<Wal>,
+    epoch: Epoch,
+    fence: Fence,
+}
+
+/// Taken down in front of a new primary, raised for good when it must not write any more.
+#[derive(Clone, Default)]
+pub(crate) struct Fence(Arc<AtomicBool>);
+
+impl Fence {
+    pub(crate) fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Primary {
+    pub(crate) fn new(wal: Arc<Wal>, epoch: Epoch, fence: Fence) -> Primary {
+        Primary { wal, epoch, fence }
+    }
+
+    /// The epoch in which this node is primary.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Puts one record into the log and answers where it ends. Never waits. From here on the transaction only goes
+    /// forward: later records build on it.
+    ///
+    /// # Errors
+    /// Nothing was appended; [`AppendError`] says what to do.
+    pub fn append(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
+        self.check_append()?;
+        self.wal.append(payload)
+    }
+
+    /// Waits until [`append`](Primary::append) of `len_bytes` would not be [`AppendError::Busy`].
+    ///
+    /// # Errors
+    /// Waiting is pointless; [`AppendError`] says why.
+    pub async fn room(&self, len_bytes: usize) -> Result<(), AppendError> {
+        self.check_append()?;
+        self.wal.room(len_bytes).await
+    }
+
+    /// [`room`](Primary::room) for plain threads.
+    ///
+    /// # Errors
+    /// Waiting is pointless; [`AppendError`] says why.
+    pub fn room_blocking(&self, len_bytes: usize) -> Result<(), AppendError> {
+        self.check_append()?;
+        self.wal.room_blocking(len_bytes)
+    }
+
+    /// Waits until everything before `end` is on this node's disk. Cancelling the wait changes nothing in the log.
+    ///
+    /// # Errors
+    /// It is unknown whether it is, and [`CommitError`] says why.
+    pub async fn durable(&self, end: Lsn) -> Result<(), CommitError> {
+        self.wal.wait_durable(end).await
+    }
+
+    /// Waits until everything before `end` is committed: durable wherever the write concern asks, which for a cluster
+    /// of one is here. Cancelling the wait changes nothing in the log; whether it commits is then unknown.
+    ///
+    /// # Errors
+    /// It is unknown whether it is committed, and [`CommitError`] says why.
+    pub async fn commit(&self, end: Lsn) -> Result<(), CommitError> {
+        self.wal.wait_durable(end).await?;
+        self.check_commit()
+    }
+
+    /// [`commit`](Primary::commit) for plain threads; an idle log is synced by the calling thread itself.
+    ///
+    /// # Errors
+    /// It is unknown whether it is committed, and [`CommitError`] says why.
+    pub fn commit_blocking(&self, end: Lsn) -> Result<(), CommitError> {
+        self.wal.make_durable(end)?;
+        self.check_commit()
+    }
+
+    // Rule 8: the epoch is checked where bytes are written and where they are acknowledged.
+    fn check_append(&self) -> Result<(), AppendError> {
+        if self.fence.is_raised() { Err(AppendError::Fenced) } else { Ok(()) }
+    }
+
+    fn check_commit(&self) -> Result<(), CommitError> {
+        if self.fence.is_raised() { Err(CommitError::Fenced) } else { Ok(()) }
+    }
+}

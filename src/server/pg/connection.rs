@@ -1,0 +1,363 @@
+//! One connection, from its first byte to its end.
+//!
+//! A task of the runtime owns the socket; a thread that may block owns the session while it runs a batch of messages.
+//! Between the two goes a bounded channel of replies. While a batch runs, the task writes replies, reads ahead a
+//! little, and so notices a client that vanished or a server that stops, and interrupts the session.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::backend::{ClientInfo, Interrupt, Session};
+use super::conversation::{Conversation, Flow, server_stopping};
+use super::error::{Severity, SqlError, SqlState};
+use super::frame::{self, Batch};
+use super::listener::{Phase, Shared, reached};
+use super::outbox::Outbox;
+use super::startup::{self, Hello, Opening};
+use super::wire::{self, Wire};
+
+/// So much is read ahead while a batch runs.
+const READ_AHEAD_BYTES: usize = 64 * 1024;
+/// A client that closed its side may still be reading; what runs for it gets this long before it is interrupted.
+const VANISHED_GRACE: Duration = Duration::from_secs(1);
+/// A session is interrupted again and again until it ends: one interrupt may fall between two statements.
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
+/// When the server stops and waits no longer, a client gets this long to take the replies that are on their way.
+const LAST_REPLIES_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Serves one client. `startup_permit` is given back when it is connected or gone.
+pub(super) async fn serve(
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    mut phase: watch::Receiver<Phase>,
+    startup_permit: OwnedSemaphorePermit,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY cannot be set");
+    }
+    let mut wire = Wire::new(stream);
+    // Startup that was under way when the server began to stop is not waited for; one that came later is answered.
+    let stopped_while_waiting = if *phase.borrow() == Phase::Serving { Phase::Draining } else { Phase::Forced };
+    let opening = tokio::select! {
+        biased;
+        () = reached(&mut phase, stopped_while_waiting) => Err(cannot_connect_now()),
+        opening = timeout(shared.config.startup_timeout, startup::receive(&mut wire)) => {
+            opening.unwrap_or_else(|_| {
+                Err(SqlError::fatal(SqlState::PROTOCOL_VIOLATION, "no startup packet came in time"))
+            })
+        }
+    };
+    let result = match opening {
+        Ok(Opening::Left) => Ok(()),
+        Ok(Opening::Cancel { process_id, secret }) => {
+            shared.cancels.cancel(process_id, secret);
+            Ok(())
+        }
+        Ok(Opening::Connect(hello)) => connect(&mut wire, &hello, &shared, phase, startup_permit).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::debug!(state = error.state.0, "connection refused");
+        let stopping = error.state == SqlState::CANNOT_CONNECT_NOW;
+        wire.last_word(&SqlError { severity: Severity::Fatal, ..error }).await;
+        if !stopping {
+            wire.let_finish().await;
+        }
+    }
+}
+
+fn cannot_connect_now() -> SqlError {
+    SqlError::fatal(SqlState::CANNOT_CONNECT_NOW, "the server is stopping")
+}
+
+/// Opens a session and serves it to its end.
+///
+/// # Errors
+/// What the client is told if it does not come to a session.
+async fn connect(
+    wire: &mut Wire,
+    hello: &Hello,
+    shared: &Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+    startup_permit: OwnedSemaphorePermit,
+) -> Result<(), SqlError> {
+    if *phase.borrow() != Phase::Serving {
+        return Err(cannot_connect_now());
+    }
+    let Ok(_permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
+        return Err(SqlError::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already"));
+    };
+    let session = open_session(shared, hello.client.clone()).await?;
+    let interrupt = session.interrupter();
+    let status = session.transaction_status();
+    let stopping = Arc::new(AtomicBool::new(false));
+    let conversation = Box::new(Conversation::new(session, Arc::clone(&stopping)));
+    let ready = shared.cancels.register(Arc::clone(&interrupt)).and_then(|registration| {
+        let greeting = startup::greeting(hello, &registration, status)?;
+        Ok((registration, greeting))
+    });
+    let (registration, greeting) = match ready {
+        Ok(ready) => ready,
+        Err(error) => {
+            close_session(Some(conversation)).await;
+            return Err(error);
+        }
+    };
+    drop(startup_permit);
+    let process_id = registration.process_id;
+    tracing::debug!(process_id, "connection opened");
+    let limit_bytes = shared.config.message_limit_bytes;
+    let mut connection = Connection { wire, phase, interrupt, stopping, limit_bytes };
+    let left = if connection.wire.write_all(&greeting).await.is_ok() {
+        connection.converse(conversation).await
+    } else {
+        Some(conversation)
+    };
+    close_session(left).await;
+    tracing::debug!(process_id, "connection closed");
+    Ok(())
+}
+
+/// # Errors
+/// The backend's refusal.
+async fn open_session(shared: &Arc<Shared>, client: ClientInfo) -> Result<Box<dyn Session>, SqlError> {
+    let backend = Arc::clone(&shared.backend);
+    match spawn_blocking(move || backend.connect(&client)).await {
+        Ok(result) => result,
+        Err(error) => Err(session_fault(&error)),
+    }
+}
+
+/// Drops a session where it may block: dropping rolls back.
+async fn close_session(conversation: Option<Box<Conversation>>) {
+    if let Some(conversation) = conversation
+        && let Err(error) = spawn_blocking(move || drop(conversation)).await
+    {
+        session_fault(&error);
+    }
+}
+
+fn session_fault(error: &JoinError) -> SqlError {
+    tracing::error!(%error, "a session failed");
+    fault()
+}
+
+fn fault() -> SqlError {
+    SqlError::fatal(SqlState::INTERNAL_ERROR, "the session ended by a fault of the server")
+}
+
+/// What a thread gives back after a batch.
+struct Finished {
+    /// Nothing if it panicked.
+    conversation: Option<Box<Conversation>>,
+    rest: Bytes,
+    flow: Flow,
+}
+
+fn handle(mut conversation: Box<Conversation>, batch: Batch, mut outbox: Outbox) -> Finished {
+    // After a panic the session is used no more, only dropped.
+    match catch_unwind(AssertUnwindSafe(|| conversation.handle(batch, &mut outbox))) {
+        Ok(flow) => Finished { conversation: Some(conversation), rest: outbox.into_rest(), flow },
+        Err(_) => {
+            tracing::error!("a session panicked; its connection ends");
+            if catch_unwind(AssertUnwindSafe(|| drop(conversation))).is_err() {
+                tracing::error!("a session panicked again while it was closed");
+            }
+            // If it cannot be sent, the connection ends all the same.
+            let _ = outbox.error(&fault());
+            Finished { conversation: None, rest: outbox.into_rest(), flow: Flow::End }
+        }
+    }
+}
+
+/// A connection whose session is open.
+struct Connection<'a> {
+    wire: &'a mut Wire,
+    phase: watch::Receiver<Phase>,
+    interrupt: Arc<dyn Interrupt>,
+    stopping: Arc<AtomicBool>,
+    limit_bytes: usize,
+}
+
+impl Connection<'_> {
+    /// Answers the client until it or the server ends it. Gives back the session, if there still is one.
+    async fn converse(&mut self, mut conversation: Box<Conversation>) -> Option<Box<Conversation>> {
+        loop {
+            if *self.phase.borrow() != Phase::Serving {
+                self.wire.last_word(&server_stopping()).await;
+                return Some(conversation);
+            }
+            let batch = frame::take_batch(&mut self.wire.input, self.limit_bytes);
+            if batch.is_empty() {
+                tokio::select! {
+                    biased;
+                    () = reached(&mut self.phase, Phase::Draining) => {
+                        self.wire.last_word(&server_stopping()).await;
+                        return Some(conversation);
+                    }
+                    read = self.wire.read_more() => if matches!(read, Ok(0) | Err(_)) {
+                        return Some(conversation);
+                    }
+                }
+                continue;
+            }
+            let faulty = batch.fault.is_some();
+            let (outbox, chunks) = Outbox::new();
+            let task = spawn_blocking(move || handle(conversation, batch, outbox));
+            let pump = Pump::new(self, chunks, task);
+            let (finished, broken) = pump.run().await;
+            let Some(finished) = finished else {
+                self.wire.last_word(&fault()).await;
+                return None;
+            };
+            if finished.flow == Flow::End || broken {
+                if faulty {
+                    // The session is closed first: its locks must not wait for a client that talks nonsense.
+                    close_session(finished.conversation).await;
+                    let _ = self.wire.writer.shutdown().await;
+                    self.wire.let_finish().await;
+                    return None;
+                }
+                return finished.conversation;
+            }
+            conversation = finished.conversation?;
+        }
+    }
+}
+
+/// Moves bytes while a batch runs on its thread.
+struct Pump<'a, 'b> {
+    connection: &'a mut Connection<'b>,
+    chunks: mpsc::Receiver<Bytes>,
+    chunks_ended: bool,
+    task: JoinHandle<Finished>,
+    finished: Option<Result<Finished, JoinError>>,
+    /// A chunk that is being written.
+    pending: Bytes,
+    /// The client closed its side; when what runs for it is interrupted.
+    vanishes_at: Option<Instant>,
+    /// The server waits no longer; when writing ends.
+    gives_up_at: Option<Instant>,
+    /// Nothing can be written any more.
+    broken: bool,
+}
+
+impl<'a, 'b> Pump<'a, 'b> {
+    fn new(
+        connection: &'a mut Connection<'b>,
+        chunks: mpsc::Receiver<Bytes>,
+        task: JoinHandle<Finished>,
+    ) -> Pump<'a, 'b> {
+        Pump {
+            connection,
+            chunks,
+            chunks_ended: false,
+            task,
+            finished: None,
+            pending: Bytes::new(),
+            vanishes_at: None,
+            gives_up_at: None,
+            broken: false,
+        }
+    }
+
+    /// Runs until the batch has ended and its replies are written. Gives back what the thread gave back, or nothing if
+    /// it failed, and whether the client cannot be written to any more.
+    async fn run(mut self) -> (Option<Finished>, bool) {
+        let mut interrupts = interval(INTERRUPT_INTERVAL);
+        interrupts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.is_done() {
+            let running = self.finished.is_none();
+            let interrupting = running && (self.broken || self.gives_up_at.is_some());
+            let Wire { reader, writer, input } = &mut *self.connection.wire;
+            let reads_ahead = running && !self.broken && self.vanishes_at.is_none() && input.len() < READ_AHEAD_BYTES;
+            tokio::select! {
+                written = writer.write(&self.pending), if !self.pending.is_empty() => match written {
+                    Ok(count) if count > 0 => self.pending.advance(count),
+                    _ => self.break_off(),
+                },
+                chunk = self.chunks.recv(), if self.pending.is_empty() && !self.chunks_ended => match chunk {
+                    Some(chunk) => self.write(chunk),
+                    None => self.chunks_ended = true,
+                },
+                finished = &mut self.task, if running => self.finished = Some(finished),
+                read = wire::read_more(reader, input), if reads_ahead => match read {
+                    Ok(count) if count > 0 => {}
+                    Ok(_) => self.vanishes_at = Some(Instant::now() + VANISHED_GRACE),
+                    Err(_) => self.break_off(),
+                },
+                () = reached(&mut self.connection.phase, Phase::Forced), if self.gives_up_at.is_none() => self.stop(),
+                () = at(self.gives_up_at), if !self.broken => self.break_off(),
+                () = at(self.vanishes_at), if running && !self.broken => self.break_off(),
+                _ = interrupts.tick(), if interrupting => self.connection.interrupt.interrupt(),
+            }
+        }
+        (self.finished.take().and_then(Result::ok), self.broken)
+    }
+
+    /// Whether all is written; brings on what the thread left to write.
+    fn is_done(&mut self) -> bool {
+        if !self.chunks_ended || !self.pending.is_empty() {
+            return false;
+        }
+        match &mut self.finished {
+            None => false,
+            Some(Err(error)) => {
+                tracing::error!(%error, "a connection's thread failed");
+                true
+            }
+            Some(Ok(finished)) => {
+                let rest = std::mem::take(&mut finished.rest);
+                self.write(rest);
+                self.pending.is_empty()
+            }
+        }
+    }
+
+    fn write(&mut self, chunk: Bytes) {
+        if !self.broken {
+            self.pending = chunk;
+        }
+    }
+
+    /// The client is gone: the thread is told when it sends the next time, and is interrupted.
+    fn break_off(&mut self) {
+        self.broken = true;
+        self.pending.clear();
+        self.chunks.close();
+    }
+
+    /// The server waits no longer: the thread is told likewise, but the client may still get what is on its way.
+    fn stop(&mut self) {
+        self.connection.stopping.store(true, Ordering::Release);
+        self.gives_up_at = Some(Instant::now() + LAST_REPLIES_TIMEOUT);
+        self.chunks.close();
+    }
+}
+
+impl Drop for Pump<'_, '_> {
+    /// A task that is dropped with its runtime leaves no statement running.
+    fn drop(&mut self) {
+        if self.finished.is_none() && !self.task.is_finished() {
+            self.connection.stopping.store(true, Ordering::Release);
+            self.connection.interrupt.interrupt();
+        }
+    }
+}
+
+/// Waits until `instant`; for ever without one.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,186 @@
+//! One client's session on the server's side: its prepared statements, its portals, and what its messages do to them.
+//!
+//! Nothing here knows of sockets or tasks: a batch of messages comes in, replies go to the [`Outbox`]. It runs on a
+//! thread that may block, because sessions do. The simple protocol is in [`super::simple`], the extended one in
+//! [`super::extended`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::backend::{CommandTag, Scope, Session, TransactionStatus};
+use super::error::{Severity, SqlError, SqlState};
+use super::extended::{Portal, Prepared};
+use super::frame::{Batch, Frame, Kind};
+use super::message::{self, Message};
+use super::outbox::Outbox;
+use super::sink::{Expected, RowSink};
+use super::types::OwnedValue;
+
+/// Whether a connection goes on after a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    Continue,
+    /// It ends, and everything has been said.
+    End,
+}
+
+/// A session and what the protocol remembers for it.
+pub(super) struct Conversation {
+    pub(super) session: Box<dyn Session>,
+    pub(super) statements: HashMap<String, Arc<Prepared>>,
+    pub(super) portals: HashMap<String, Portal>,
+    /// A statement ran in [`Scope::Implicit`] whose end is still to come.
+    pub(super) implicit_open: bool,
+    /// After an error in the extended protocol: everything up to the Sync is passed over.
+    skipping: bool,
+    /// The server stops and waits no longer: no statement is begun, and an interrupted one was interrupted by us.
+    stopping: Arc<AtomicBool>,
+}
+
+impl Conversation {
+    pub(super) fn new(session: Box<dyn Session>, stopping: Arc<AtomicBool>) -> Conversation {
+        Conversation {
+            session,
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            implicit_open: false,
+            skipping: false,
+            stopping,
+        }
+    }
+
+    /// Does what the messages say, in order.
+    pub(super) fn handle(&mut self, batch: Batch, outbox: &mut Outbox) -> Flow {
+        let mut frames = batch.frames.into_iter().peekable();
+        while let Some(frame) = frames.next() {
+            let kind = frame.kind;
+            if kind == Kind::Terminate {
+                return Flow::End;
+            }
+            if self.skipping && kind != Kind::Sync {
+                continue;
+            }
+            let sync_follows = frames.peek().is_some_and(|next| next.kind == Kind::Sync);
+            let result = self.message(frame, sync_follows, outbox);
+            if let Err(error) = result
+                && self.fail(error, kind, outbox) == Flow::End
+            {
+                return Flow::End;
+            }
+        }
+        match batch.fault {
+            None => Flow::Continue,
+            Some(fault) => {
+                self.abandon_implicit();
+                // If it cannot be sent, the connection ends all the same.
+                let _ = outbox.error(&fault);
+                Flow::End
+            }
+        }
+    }
+
+    fn message(&mut self, frame: Frame, sync_follows: bool, outbox: &mut Outbox) -> Result<(), SqlError> {
+        match message::read(frame)? {
+            Message::Query(sql) => self.simple_query(&sql, outbox),
+            Message::Parse { name, sql, parameter_types } => self.parse(name, &sql, &parameter_types, outbox),
+            Message::Bind(bind) => self.bind(bind, outbox),
+            Message::Describe(target) => self.describe(&target, outbox),
+            Message::Execute { portal, row_limit } => {
+                // Nothing ran before it and nothing comes after it, so the statement is alone and commits by itself.
+                let alone = sync_follows && !self.implicit_open;
+                let scope = if alone { Scope::Single } else { Scope::Implicit };
+                self.execute_portal(&portal, row_limit, scope, outbox)
+            }
+            Message::Close(target) => self.close(&target, outbox),
+            Message::Sync => self.sync(outbox),
+            Message::FunctionCall => {
+                Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "function calls by message are not supported")
+                    .with_hint("Call the function in a SELECT."))
+            }
+            // What was sent goes out at the end of a batch anyway, and a batch ends where no message is waiting.
+            Message::Flush => Ok(()),
+            // Left over from a COPY that was refused: the protocol asks to pass over it.
+            Message::Copy => Ok(()),
+            Message::Terminate => Ok(()),
+        }
+    }
+
+    /// Runs one statement.
+    pub(super) fn run(
+        &mut self,
+        statement: &str,
+        parameters: &[OwnedValue],
+        scope: Scope,
+        expected: Expected<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<CommandTag, SqlError> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(server_stopping());
+        }
+        self.implicit_open |= scope == Scope::Implicit;
+        let mut sink = RowSink::new(outbox, expected);
+        let result = self.session.execute(statement, parameters, scope, &mut sink);
+        match sink.into_failure() {
+            Some(failure) => Err(failure),
+            None => result,
+        }
+    }
+
+    fn sync(&mut self, outbox: &mut Outbox) -> Result<(), SqlError> {
+        self.skipping = false;
+        self.commit_implicit()?;
+        self.ready(outbox)
+    }
+
+    /// Commits what ran in [`Scope::Implicit`], if anything.
+    pub(super) fn commit_implicit(&mut self) -> Result<(), SqlError> {
+        if std::mem::take(&mut self.implicit_open) { self.session.end_implicit(true) } else { Ok(()) }
+    }
+
+    fn abandon_implicit(&mut self) {
+        if std::mem::take(&mut self.implicit_open)
+            && let Err(error) = self.session.end_implicit(false)
+        {
+            tracing::warn!(%error, "rolling back an implicit transaction failed");
+        }
+    }
+
+    /// Says where the session stands; the client may go on.
+    pub(super) fn ready(&mut self, outbox: &mut Outbox) -> Result<(), SqlError> {
+        let status = self.session.transaction_status();
+        if status == TransactionStatus::Idle {
+            // Portals live as long as their transaction.
+            self.portals.clear();
+        }
+        outbox.ready(status)
+    }
+
+    /// Tells the client of an error in a message of `kind`.
+    fn fail(&mut self, error: SqlError, kind: Kind, outbox: &mut Outbox) -> Flow {
+        self.abandon_implicit();
+        let stopping = self.stopping.load(Ordering::Acquire);
+        if outbox.is_closed() {
+            // Nobody takes what is sent any more: the client is gone, or the server stops.
+            outbox.end_with(&if stopping { server_stopping() } else { error });
+            return Flow::End;
+        }
+        let error = if stopping && error.state == SqlState::QUERY_CANCELED { server_stopping() } else { error };
+        if outbox.error(&error).is_err() || error.severity == Severity::Fatal {
+            return Flow::End;
+        }
+        // After these the client waits for ReadyForQuery; after the others it still has to send a Sync.
+        if matches!(kind, Kind::Query | Kind::Sync | Kind::FunctionCall) {
+            self.skipping = false;
+            if self.ready(outbox).is_err() { Flow::End } else { Flow::Continue }
+        } else {
+            self.skipping = true;
+            Flow::Continue
+        }
+    }
+}
+
+/// What clients are told when the server stops under them.
+pub(super) fn server_stopping() -> SqlError {
+    SqlError::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection because the server is stopping")
+}

@@ -1,0 +1,193 @@
+//! The extended query protocol: statements prepared and described, parameters bound, portals run.
+
+use std::sync::Arc;
+
+use super::backend::Scope;
+use super::codec::{self, Format};
+use super::conversation::Conversation;
+use super::error::{SqlError, SqlState};
+use super::message::{Bind, Target};
+use super::outbox::Outbox;
+use super::sink::{self, Expected};
+use super::types::{Column, OwnedValue, PgType};
+
+/// A connection may keep so many prepared statements.
+const STATEMENT_LIMIT: usize = 1024;
+/// They may keep so many bytes of SQL in all.
+const STATEMENT_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+/// A connection may keep so many portals.
+const PORTAL_LIMIT: usize = 64;
+
+/// A prepared statement.
+pub(super) struct Prepared {
+    /// Its text; nothing if it was blank.
+    statement: Option<String>,
+    parameters: Vec<PgType>,
+    columns: Vec<Column>,
+}
+
+impl Prepared {
+    fn size_bytes(&self) -> usize {
+        self.statement.as_ref().map_or(0, String::len)
+    }
+}
+
+/// A prepared statement with its parameters, run once.
+pub(super) struct Portal {
+    prepared: Arc<Prepared>,
+    /// Gone once it has run.
+    parameters: Option<Vec<OwnedValue>>,
+    result_formats: Vec<i16>,
+}
+
+impl Conversation {
+    pub(super) fn parse(
+        &mut self,
+        name: String,
+        sql: &str,
+        declared: &[PgType],
+        outbox: &mut Outbox,
+    ) -> Result<(), SqlError> {
+        if name.is_empty() {
+            self.statements.remove("");
+        } else if self.statements.contains_key(&name) {
+            let message = format!("prepared statement \"{name}\" already exists");
+            return Err(SqlError::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message));
+        }
+        let kept_bytes: usize = self.statements.values().map(|prepared| prepared.size_bytes()).sum();
+        if self.statements.len() >= STATEMENT_LIMIT || kept_bytes + sql.len() > STATEMENT_LIMIT_BYTES {
+            return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many prepared statements")
+                .with_hint("Close those that are not needed any more."));
+        }
+        let prepared = match self.session.split(sql).as_slice() {
+            [] => Prepared { statement: None, parameters: declared.to_vec(), columns: Vec::new() },
+            [statement] => {
+                let described = self.session.describe(statement, declared)?;
+                Prepared {
+                    statement: Some((*statement).to_owned()),
+                    parameters: described.parameters,
+                    columns: described.columns,
+                }
+            }
+            _ => {
+                let message = "cannot insert multiple commands into a prepared statement";
+                return Err(SqlError::new(SqlState::SYNTAX_ERROR, message));
+            }
+        };
+        self.statements.insert(name, Arc::new(prepared));
+        outbox.parse_complete()
+    }
+
+    pub(super) fn bind(&mut self, bind: Bind, outbox: &mut Outbox) -> Result<(), SqlError> {
+        let prepared = Arc::clone(self.prepared(&bind.statement)?);
+        if bind.portal.is_empty() {
+            self.portals.remove("");
+        } else if self.portals.contains_key(&bind.portal) {
+            let message = format!("portal \"{}\" already exists", bind.portal);
+            return Err(SqlError::new(SqlState::DUPLICATE_CURSOR, message));
+        }
+        if self.portals.len() >= PORTAL_LIMIT {
+            return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many portals"));
+        }
+        let parameters = parameters(&bind, &prepared)?;
+        sink::result_formats(&prepared.columns, &bind.result_formats)?;
+        let portal = Portal { prepared, parameters: Some(parameters), result_formats: bind.result_formats };
+        self.portals.insert(bind.portal, portal);
+        outbox.bind_complete()
+    }
+
+    pub(super) fn describe(&mut self, target: &Target, outbox: &mut Outbox) -> Result<(), SqlError> {
+        let (columns, formats) = match target {
+            Target::Statement(name) => {
+                let prepared = self.prepared(name)?;
+                outbox.parameters(&prepared.parameters)?;
+                // The formats are not chosen before Bind.
+                (&prepared.columns, vec![Format::Text; prepared.columns.len()])
+            }
+            Target::Portal(name) => {
+                let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
+                let columns = &portal.prepared.columns;
+                (columns, sink::result_formats(columns, &portal.result_formats)?)
+            }
+        };
+        if columns.is_empty() { outbox.no_data() } else { outbox.columns(columns, &formats) }
+    }
+
+    pub(super) fn execute_portal(
+        &mut self,
+        name: &str,
+        row_limit: i32,
+        scope: Scope,
+        outbox: &mut Outbox,
+    ) -> Result<(), SqlError> {
+        let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
+        if row_limit > 0 {
+            let message = "fetching the rows of a statement in parts is not supported";
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)
+                .with_hint("Set the client's fetch size or row limit to 0, and use LIMIT in the query."));
+        }
+        let Some(parameters) = portal.parameters.take() else {
+            let message = format!("portal \"{name}\" cannot be run again");
+            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
+        };
+        let prepared = Arc::clone(&portal.prepared);
+        let formats = std::mem::take(&mut portal.result_formats);
+        let Some(statement) = &prepared.statement else {
+            return outbox.empty_query();
+        };
+        let expected = Expected::Columns { columns: &prepared.columns, formats: &formats };
+        let tag = self.run(statement, &parameters, scope, expected, outbox)?;
+        outbox.complete(&tag)
+    }
+
+    /// Closing what does not exist is no error.
+    pub(super) fn close(&mut self, target: &Target, outbox: &mut Outbox) -> Result<(), SqlError> {
+        match target {
+            Target::Portal(name) => {
+                self.portals.remove(name);
+            }
+            Target::Statement(name) => {
+                if let Some(prepared) = self.statements.remove(name) {
+                    self.portals.retain(|_, portal| !Arc::ptr_eq(&portal.prepared, &prepared));
+                }
+            }
+        }
+        outbox.close_complete()
+    }
+
+    fn prepared(&self, name: &str) -> Result<&Arc<Prepared>, SqlError> {
+        self.statements.get(name).ok_or_else(|| {
+            let message = if name.is_empty() {
+                "unnamed prepared statement does not exist".to_owned()
+            } else {
+                format!("prepared statement \"{name}\" does not exist")
+            };
+            SqlError::new(SqlState::INVALID_SQL_STATEMENT_NAME, message)
+        })
+    }
+}
+
+fn parameters(bind: &Bind, prepared: &Prepared) -> Result<Vec<OwnedValue>, SqlError> {
+    let (given, wanted) = (bind.parameters.len(), prepared.parameters.len());
+    if given != wanted {
+        let message = format!("bind message supplies {given} parameters, but the prepared statement requires {wanted}");
+        return Err(SqlError::new(SqlState::PROTOCOL_VIOLATION, message));
+    }
+    let codes = &bind.parameter_formats;
+    if codes.len() > 1 && codes.len() != given {
+        let message = format!("bind message has {} parameter formats but {given} parameters", codes.len());
+        return Err(SqlError::new(SqlState::PROTOCOL_VIOLATION, message));
+    }
+    let values = bind.parameters.iter().zip(&prepared.parameters).enumerate();
+    values
+        .map(|(index, (bytes, pg_type))| match bytes {
+            None => Ok(OwnedValue::Null),
+            Some(bytes) => codec::decode(bytes, *pg_type, Format::of_item(codes, index)?)
+                .map_err(|error| error.with_detail(format!("It is parameter ${}.", index + 1))),
+        })
+        .collect()
+}
+
+fn no_portal(name: &str) -> SqlError {
+    SqlError::new(SqlState::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist"))
+}

@@ -1,0 +1,256 @@
+//! Accepting connections, within limits, until the server stops.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::backend::Backend;
+use super::cancel::Cancels;
+use super::connection;
+
+/// So many connections may be in their startup at once. More wait in the system's queue.
+const STARTUP_LIMIT: usize = 64;
+/// The most connections a server can be set to: each running statement holds one of the runtime's blocking threads,
+/// of which there are 512 unless the embedder says otherwise, and the engine needs some too.
+const CONNECTION_LIMIT_MAXIMUM: usize = 400;
+/// The least that [`PgConfig::message_limit_bytes`] can be.
+const MESSAGE_LIMIT_MINIMUM_BYTES: usize = 1024;
+/// The most that [`PgConfig::message_limit_bytes`] can be, as in PostgreSQL.
+const MESSAGE_LIMIT_MAXIMUM_BYTES: usize = 0x3fff_ffff;
+/// After a failure to accept, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// After the grace, sessions get this long to end once they are interrupted.
+const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PgConfig {
+    /// Address to listen on. Default 127.0.0.1:5440. Must be a loopback address, since clients are trusted; port 0
+    /// takes any free one.
+    pub listen: SocketAddr,
+    /// Clients that may be connected at once; more are refused with 53300. Default 100, from 1 to 400.
+    pub connection_limit: usize,
+    /// Time a client has from connecting to the end of its startup packet. Default 10 s, more than 0.
+    pub startup_timeout: Duration,
+    /// The largest message that a client may send, in bytes; a larger one ends its connection with 54000. Default
+    /// 64 MiB, from 1 KiB to 1 GiB. A connection takes about twice as much memory while it receives one.
+    pub message_limit_bytes: usize,
+}
+
+impl Default for PgConfig {
+    fn default() -> PgConfig {
+        PgConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5440)),
+            connection_limit: 100,
+            startup_timeout: Duration::from_secs(10),
+            message_limit_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl PgConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`ServerError::NotLoopback`], or [`ServerError::InvalidSettings`] with all that is wrong otherwise.
+    pub fn validate(&self) -> Result<(), ServerError> {
+        let mut problems = Vec::new();
+        if !(1..=CONNECTION_LIMIT_MAXIMUM).contains(&self.connection_limit) {
+            problems.push(format!("connection_limit must be from 1 to {CONNECTION_LIMIT_MAXIMUM}"));
+        }
+        if self.startup_timeout.is_zero() {
+            problems.push("startup_timeout must be more than 0".to_owned());
+        }
+        if !(MESSAGE_LIMIT_MINIMUM_BYTES..=MESSAGE_LIMIT_MAXIMUM_BYTES).contains(&self.message_limit_bytes) {
+            problems.push(format!(
+                "message_limit_bytes must be from {MESSAGE_LIMIT_MINIMUM_BYTES} to {MESSAGE_LIMIT_MAXIMUM_BYTES}"
+            ));
+        }
+        if !problems.is_empty() {
+            return Err(ServerError::InvalidSettings(problems.join("; ")));
+        }
+        if !self.listen.ip().is_loopback() {
+            return Err(ServerError::NotLoopback(self.listen));
+        }
+        Ok(())
+    }
+}
+
+/// Why a server could not start or stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Your mistake: anybody who reached the address would be let in.
+    #[error("SQL clients are trusted, so the server listens on loopback addresses only, not on {0}")]
+    NotLoopback(SocketAddr),
+    /// Your mistake.
+    #[error("invalid settings of the SQL server: {0}")]
+    InvalidSettings(String),
+    /// Somebody else listens there.
+    #[error("address {0} for SQL clients is already in use")]
+    AddressInUse(SocketAddr),
+    /// The system does not let us listen there.
+    #[error("cannot listen for SQL clients on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Sessions went on although they were interrupted. Their connections are closed, but they still use the engine.
+    #[error("SQL sessions are still running after they were interrupted")]
+    StillRunning,
+}
+
+/// How far a server is in stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Serving,
+    /// Who is idle is sent away, who runs something may finish, nobody new is let in.
+    Draining,
+    /// What still runs is interrupted.
+    Forced,
+}
+
+/// Waits until the server has come to `phase`. A server that no longer exists has.
+pub(super) async fn reached(receiver: &mut watch::Receiver<Phase>, phase: Phase) {
+    let _ = receiver.wait_for(|now| *now >= phase).await;
+}
+
+/// What the connections of a server share.
+pub(super) struct Shared {
+    pub(super) config: PgConfig,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) cancels: Arc<Cancels>,
+    pub(super) connections: Arc<Semaphore>,
+}
+
+/// A server for PostgreSQL clients. Dropping it without [`PgServer::shutdown`] interrupts everything and waits for
+/// nothing.
+pub struct PgServer {
+    address: SocketAddr,
+    phase: watch::Sender<Phase>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl PgServer {
+    /// Listens, and serves clients with sessions of `backend` until shut down.
+    ///
+    /// # Errors
+    /// Every [`ServerError`] but [`ServerError::StillRunning`].
+    pub async fn start(config: PgConfig, backend: Arc<dyn Backend>) -> Result<PgServer, ServerError> {
+        config.validate()?;
+        let address = config.listen;
+        let listen_error = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => ServerError::AddressInUse(address),
+            _ => ServerError::Listen { address, source },
+        };
+        let listener = TcpListener::bind(address).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let (phase, receiver) = watch::channel(Phase::Serving);
+        let connections = Arc::new(Semaphore::new(config.connection_limit));
+        let shared = Arc::new(Shared { config, backend, cancels: Arc::default(), connections });
+        let acceptor = Acceptor {
+            listener,
+            shared,
+            phase: receiver,
+            startups: Arc::new(Semaphore::new(STARTUP_LIMIT)),
+            clients: JoinSet::new(),
+            latecomers: JoinSet::new(),
+        };
+        tracing::info!(%address, "listening for SQL clients");
+        Ok(PgServer { address, phase, task: Some(tokio::spawn(acceptor.run())) })
+    }
+
+    /// Where it listens, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops: idle clients are sent away (57P01) and new ones refused (57P03) at once; running statements may take
+    /// `grace` to finish and are then interrupted. Returns when every session has been closed, at the latest about 2 s
+    /// after the grace.
+    ///
+    /// # Errors
+    /// [`ServerError::StillRunning`] if a session does not heed interrupts.
+    pub async fn shutdown(mut self, grace: Duration) -> Result<(), ServerError> {
+        let Some(mut task) = self.task.take() else { return Ok(()) };
+        self.phase.send_replace(Phase::Draining);
+        if timeout(grace, &mut task).await.is_err() {
+            tracing::info!("interrupting the SQL statements that still run");
+            self.phase.send_replace(Phase::Forced);
+            if timeout(INTERRUPT_TIMEOUT, &mut task).await.is_err() {
+                task.abort();
+                return Err(ServerError::StillRunning);
+            }
+        }
+        tracing::info!(address = %self.address, "stopped listening for SQL clients");
+        Ok(())
+    }
+}
+
+impl Drop for PgServer {
+    fn drop(&mut self) {
+        self.phase.send_replace(Phase::Forced);
+    }
+}
+
+/// The task that accepts connections and outlives them.
+struct Acceptor {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+    startups: Arc<Semaphore>,
+    /// Connections that came while the server served.
+    clients: JoinSet<()>,
+    /// Connections that came later. They are told so; nobody waits for them.
+    latecomers: JoinSet<()>,
+}
+
+impl Acceptor {
+    async fn run(mut self) {
+        let mut phase = self.phase.clone();
+        loop {
+            let serving = *self.phase.borrow() == Phase::Serving;
+            if !serving && self.clients.is_empty() {
+                return;
+            }
+            tokio::select! {
+                accepted = accept(&self.listener, &self.startups) => match accepted {
+                    Ok((stream, permit)) => self.spawn(stream, permit, serving),
+                    Err(error) => {
+                        tracing::warn!(%error, "accepting an SQL client failed");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                () = reached(&mut phase, Phase::Draining), if serving => {}
+                Some(ended) = self.clients.join_next() => note(ended),
+                Some(ended) = self.latecomers.join_next() => note(ended),
+            }
+        }
+    }
+
+    fn spawn(&mut self, stream: TcpStream, permit: OwnedSemaphorePermit, serving: bool) {
+        let served = connection::serve(stream, Arc::clone(&self.shared), self.phase.clone(), permit);
+        let tasks = if serving { &mut self.clients } else { &mut self.latecomers };
+        tasks.spawn(served);
+    }
+}
+
+/// The next connection, when there is room for its startup.
+async fn accept(listener: &TcpListener, startups: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(startups).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+fn note(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}

@@ -1,0 +1,208 @@
+//! What goes to a client: whole messages, gathered into chunks, through a bounded channel to whoever writes them.
+//!
+//! Used by the thread that runs a session. When the client reads more slowly than the session sends, [`Outbox`] blocks
+//! that thread. A chunk ends where a message ends, so a connection may stop after any chunk.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use pgwire::messages::Message;
+use pgwire::messages::data::{FieldDescription, NoData, ParameterDescription, RowDescription};
+use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete};
+use pgwire::messages::response::{
+    CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery,
+    TransactionStatus as WireTransactionStatus,
+};
+use tokio::sync::mpsc;
+
+use super::backend::{CommandTag, TransactionStatus};
+use super::codec::{self, Format};
+use super::error::{Severity, SqlError, SqlState};
+use super::types::{Column, PgType, Value};
+
+/// A chunk is handed over when it has this size.
+const CHUNK_BYTES: usize = 32 * 1024;
+/// So many chunks wait for the writer before the sender does.
+const CHUNKS_WAITING: usize = 4;
+/// The largest row, as in PostgreSQL.
+const ROW_LIMIT_BYTES: usize = 0x3fff_ffff;
+
+/// Gathers messages for one client.
+pub(super) struct Outbox {
+    buffer: BytesMut,
+    writer: mpsc::Sender<Bytes>,
+    writer_gone: bool,
+}
+
+impl Outbox {
+    /// An empty one, and where its chunks come out.
+    pub(super) fn new() -> (Outbox, mpsc::Receiver<Bytes>) {
+        let (writer, chunks) = mpsc::channel(CHUNKS_WAITING);
+        (Outbox { buffer: BytesMut::new(), writer, writer_gone: false }, chunks)
+    }
+
+    /// Whether somebody gave up writing: what is sent from now on goes nowhere.
+    pub(super) fn is_closed(&self) -> bool {
+        self.writer_gone
+    }
+
+    /// What has not been handed over yet.
+    pub(super) fn into_rest(self) -> Bytes {
+        self.buffer.freeze()
+    }
+
+    /// Makes `error` the last word to a client that does not get all that was sent before.
+    pub(super) fn end_with(&mut self, error: &SqlError) {
+        self.buffer.clear();
+        // Should it be too long, the client only sees the connection end.
+        let _ = put_error(&mut self.buffer, error);
+    }
+
+    /// Hands over what has gathered, if it is enough. Blocks while the client is slow.
+    fn pass_on(&mut self) -> Result<(), SqlError> {
+        if self.writer_gone {
+            return Err(client_gone());
+        }
+        if self.buffer.len() < CHUNK_BYTES {
+            return Ok(());
+        }
+        let chunk = self.buffer.split().freeze();
+        self.writer.blocking_send(chunk).map_err(|_| {
+            self.writer_gone = true;
+            client_gone()
+        })
+    }
+
+    fn put(&mut self, message: &impl Message) -> Result<(), SqlError> {
+        put(&mut self.buffer, message)?;
+        self.pass_on()
+    }
+
+    pub(super) fn columns(&mut self, columns: &[Column], formats: &[Format]) -> Result<(), SqlError> {
+        if i16::try_from(columns.len()).is_err() {
+            return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many columns"));
+        }
+        let fields = columns.iter().zip(formats).map(|(column, format)| {
+            let pg_type = codec::told(column.pg_type);
+            FieldDescription::new(clean(&column.name), 0, 0, pg_type.0, codec::type_size(pg_type), -1, format.code())
+        });
+        self.put(&RowDescription::new(fields.collect()))
+    }
+
+    /// # Errors
+    /// A value does not fit its column (then nothing of the row is sent), or the client is gone.
+    pub(super) fn row(&mut self, values: &[Value<'_>], types: &[PgType], formats: &[Format]) -> Result<(), SqlError> {
+        let start = self.buffer.len();
+        if let Err(error) = put_row(&mut self.buffer, values, types, formats) {
+            self.buffer.truncate(start);
+            return Err(error);
+        }
+        self.pass_on()
+    }
+
+    pub(super) fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError> {
+        self.put(&NoticeResponse::new(fields(notice)))
+    }
+
+    pub(super) fn error(&mut self, error: &SqlError) -> Result<(), SqlError> {
+        put_error(&mut self.buffer, error)?;
+        self.pass_on()
+    }
+
+    pub(super) fn complete(&mut self, tag: &CommandTag) -> Result<(), SqlError> {
+        self.put(&CommandComplete::new(clean(&tag.0)))
+    }
+
+    pub(super) fn empty_query(&mut self) -> Result<(), SqlError> {
+        self.put(&EmptyQueryResponse::new())
+    }
+
+    pub(super) fn parse_complete(&mut self) -> Result<(), SqlError> {
+        self.put(&ParseComplete::new())
+    }
+
+    pub(super) fn bind_complete(&mut self) -> Result<(), SqlError> {
+        self.put(&BindComplete::new())
+    }
+
+    pub(super) fn close_complete(&mut self) -> Result<(), SqlError> {
+        self.put(&CloseComplete::new())
+    }
+
+    pub(super) fn no_data(&mut self) -> Result<(), SqlError> {
+        self.put(&NoData::new())
+    }
+
+    pub(super) fn parameters(&mut self, types: &[PgType]) -> Result<(), SqlError> {
+        self.put(&ParameterDescription::new(types.iter().map(|pg_type| codec::told(*pg_type).0).collect()))
+    }
+
+    pub(super) fn ready(&mut self, status: TransactionStatus) -> Result<(), SqlError> {
+        self.put(&ready_for_query(status))
+    }
+}
+
+/// Appends a message.
+///
+/// # Errors
+/// It is longer than its kind may be.
+pub(super) fn put(buffer: &mut BytesMut, message: &impl Message) -> Result<(), SqlError> {
+    let start = buffer.len();
+    message.encode(buffer).map_err(|error| {
+        buffer.truncate(start);
+        SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("a message for the client is too long: {error}"))
+    })
+}
+
+/// Appends an error.
+///
+/// # Errors
+/// It is longer than a message may be.
+pub(super) fn put_error(buffer: &mut BytesMut, error: &SqlError) -> Result<(), SqlError> {
+    put(buffer, &ErrorResponse::new(fields(error)))
+}
+
+pub(super) fn ready_for_query(status: TransactionStatus) -> ReadyForQuery {
+    ReadyForQuery::new(match status {
+        TransactionStatus::Idle => WireTransactionStatus::Idle,
+        TransactionStatus::InTransaction => WireTransactionStatus::Transaction,
+        TransactionStatus::Failed => WireTransactionStatus::Error,
+    })
+}
+
+fn fields(error: &SqlError) -> Vec<(u8, String)> {
+    let word = error.severity.word().to_owned();
+    let mut fields =
+        vec![(b'S', word.clone()), (b'V', word), (b'C', error.state.0.to_owned()), (b'M', clean(&error.message))];
+    fields.extend(error.detail.iter().map(|detail| (b'D', clean(detail))));
+    fields.extend(error.hint.iter().map(|hint| (b'H', clean(hint))));
+    fields
+}
+
+/// Text for a field that ends at a zero byte, and so can hold none.
+pub(super) fn clean(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+fn put_row(buffer: &mut BytesMut, values: &[Value<'_>], types: &[PgType], formats: &[Format]) -> Result<(), SqlError> {
+    let count =
+        u16::try_from(values.len()).map_err(|_| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many columns"))?;
+    buffer.put_u8(b'D');
+    let start = buffer.len();
+    buffer.put_i32(0);
+    buffer.put_u16(count);
+    for ((value, pg_type), format) in values.iter().zip(types).zip(formats) {
+        codec::encode(*value, *pg_type, *format, buffer)?;
+        if buffer.len() - start > ROW_LIMIT_BYTES {
+            return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "a row is larger than 1 GiB"));
+        }
+    }
+    // Cannot be cut: the limit is below it.
+    let length = (buffer.len() - start) as u32;
+    if let Some(field) = buffer.get_mut(start..start + 4) {
+        field.copy_from_slice(&length.to_be_bytes());
+    }
+    Ok(())
+}
+
+fn client_gone() -> SqlError {
+    SqlError { severity: Severity::Fatal, ..SqlError::new(SqlState::CONNECTION_FAILURE, "the client is gone") }
+}

@@ -1,0 +1,21 @@
+//! What the node notes for itself in the family `local`: keys and values.
+//!
+//! | key | value |
+//! |---|---|
+//! | `identity` | the bytes of [`identity`](super::identity) |
+//! | `checkpoint` | LSN, 8 bytes little-endian: everything before it is in the engine's files |
+//! | `clean_end` | LSN, 8 bytes little-endian: the last stop was clean and the WAL ended here; absent while a node runs |
+
+use crate::lsn::Lsn;
+
+pub(super) const IDENTITY: &[u8] = b"identity";
+pub(super) const CHECKPOINT: &[u8] = b"checkpoint";
+pub(super) const CLEAN_END: &[u8] = b"clean_end";
+
+pub(super) fn encode_lsn(lsn: Lsn) -> [u8; 8] {
+    lsn.get().to_le_bytes()
+}
+
+pub(super) fn decode_lsn(value: &[u8]) -> Option<Lsn> {
+    value.try_into().ok().map(|bytes| Lsn::new(u64::from_le_bytes(bytes)))
+}

@@ -1,0 +1,236 @@
+//! Every crash point of a scripted workload, with every kind of loss.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::testing::*;
+use super::*;
+use crate::disk::lossy::{Faults, Loss, LossyDisk, Random};
+use crate::lsn::Lsn;
+
+/// What a run did before the machine died.
+#[derive(Default, Clone)]
+struct History {
+    /// Every record that was appended, in order, and where it ended.
+    appended: Vec<(Lsn, Vec<u8>)>,
+    /// How many of them were acknowledged as durable.
+    acknowledged: usize,
+    /// A position that was noted durably elsewhere, as the node notes its checkpoints.
+    checkpoint: Lsn,
+}
+
+/// Lengths that make the workload interesting: empty, small, filling a segment to its end, spanning several.
+const LENGTHS: [usize; 14] = [0, 1, 100, 700, 1500, 3, 5000, 40, 8, 1950, 24, 300, 2500, 16];
+
+/// Appends, flushes, recycles and reopens until the machine dies or the script ends.
+fn run(disk: &LossyDisk, history: &mut History) -> Result<(), Box<dyn std::error::Error>> {
+    for _life in 0..2 {
+        let evidence = Evidence { verify_from: history.checkpoint, ..Evidence::default() };
+        let wal = open(disk, evidence)?;
+        for (index, len) in LENGTHS.into_iter().enumerate() {
+            let bytes = payload(history.appended.len() as u64, len);
+            let end = append(&wal, &bytes)?;
+            history.appended.push((end, bytes));
+            if index % 3 != 1 {
+                wal.make_durable(end)?;
+                history.acknowledged = history.appended.len();
+            }
+            if index == 9 {
+                history.checkpoint = end;
+                wal.recycle(history.checkpoint)?;
+            }
+        }
+        wal.close()?;
+        history.acknowledged = history.appended.len();
+    }
+    Ok(())
+}
+
+/// Opens after a crash and checks that the log holds a prefix of what was appended with all that was acknowledged.
+/// Answers the log and how many records survived; nothing if the machine died meanwhile.
+fn check(disk: &LossyDisk, history: &History, what: &str) -> Option<(Wal, usize)> {
+    let evidence = Evidence { verify_from: history.checkpoint, ..Evidence::default() };
+    let wal = match open(disk, evidence) {
+        Err(_) if disk.is_dead() => return None,
+        other => other.unwrap_or_else(|error| panic!("{what}: {error}")),
+    };
+    let skipped = history.appended.iter().take_while(|(end, _)| *end <= history.checkpoint).count();
+    let records =
+        read_all(&wal, if history.checkpoint.is_none() { layout().first_record() } else { history.checkpoint });
+    let records = records.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let survived = skipped + records.len();
+    assert!(survived >= history.acknowledged, "{what}: {survived} of {} acknowledged records", history.acknowledged);
+    assert!(survived <= history.appended.len(), "{what}: more records than were appended");
+    for (record, (end, bytes)) in records.iter().zip(&history.appended[skipped..]) {
+        assert_eq!((record.end, &record.payload), (*end, bytes), "{what}");
+    }
+    Some((wal, survived))
+}
+
+#[test]
+fn every_crash_point_keeps_what_was_acknowledged_and_invents_nothing() {
+    let whole = LossyDisk::new(Faults::default());
+    run(&whole, &mut History::default()).unwrap();
+    let total = whole.operations();
+    assert!(total > 200, "the workload is too small to show anything: {total} operations");
+    for die_at in 1..=total {
+        let disk = LossyDisk::new(Faults { die_at: Some(die_at), ..Faults::default() });
+        let mut history = History::default();
+        let _ = run(&disk, &mut history);
+        let seed = die_at * 1_000_003;
+        for loss in [Loss::Everything, Loss::Nothing, Loss::Older(seed), Loss::Random(seed), Loss::Random(!seed)] {
+            crash_and_go_on(&disk, history.clone(), loss, &format!("died at {die_at}, lost {loss:?}"));
+        }
+    }
+}
+
+/// Crashes, checks, appends more, crashes again at some operation, checks again: what was cut never comes back.
+fn crash_and_go_on(disk: &LossyDisk, mut history: History, loss: Loss, what: &str) {
+    let mut random = Random(match loss {
+        Loss::Random(seed) | Loss::Older(seed) => seed,
+        _ => 1,
+    });
+    let second = Faults { die_at: Some(1 + random.below(30)), ..Faults::default() };
+    let mut disk = disk.crash(loss, second);
+    // The second crash may come during recovery; then recovery is tried again on what that left.
+    if let Some((wal, survived)) = check(&disk, &history, what) {
+        history.appended.truncate(survived);
+        // Everything that was found is durable now.
+        history.acknowledged = survived;
+        for len in [20, 900, 60] {
+            let bytes = payload(1000 + history.appended.len() as u64, len);
+            let Ok(end) = append(&wal, &bytes) else { break };
+            history.appended.push((end, bytes));
+            if wal.make_durable(end).is_err() {
+                break;
+            }
+            history.acknowledged = history.appended.len();
+        }
+    }
+    let second_loss = if random.below(2) == 0 { Loss::Everything } else { Loss::Random(random.next()) };
+    disk = disk.crash(second_loss, Faults::default());
+    check(&disk, &history, &format!("{what}; then died again, lost {second_loss:?}"));
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays() {
+    let whole = LossyDisk::new(Faults::default());
+    run(&whole, &mut History::default()).unwrap();
+    for fail_sync in 1..=whole.syncs() {
+        let disk = LossyDisk::new(Faults { fail_sync: Some(fail_sync), ..Faults::default() });
+        let mut history = History::default();
+        if let Ok(wal) = open(&disk, Evidence::default()) {
+            let mut failed = false;
+            for number in 0..40 {
+                let bytes = payload(number, LENGTHS[number as usize % LENGTHS.len()]);
+                let Ok(end) = append(&wal, &bytes) else {
+                    failed = true;
+                    break;
+                };
+                history.appended.push((end, bytes));
+                match wal.make_durable(end) {
+                    Ok(()) => {
+                        assert!(!failed, "acknowledged after a sync had failed");
+                        history.acknowledged = history.appended.len();
+                    }
+                    Err(_) => failed = true,
+                }
+            }
+            if failed {
+                assert!(matches!(wal.append(b"x"), Err(AppendError::Poisoned(_))));
+                assert!(wal.close().is_err());
+            }
+        }
+        check(&disk.crash(Loss::Everything, Faults::default()), &history, &format!("sync {fail_sync} failed"));
+    }
+}
+
+#[test]
+fn a_failed_operation_is_never_an_acknowledged_record_lost() {
+    let whole = LossyDisk::new(Faults::default());
+    run(&whole, &mut History::default()).unwrap();
+    for fail_at in 1..=whole.operations() {
+        let disk = LossyDisk::new(Faults { fail_at: Some(fail_at), ..Faults::default() });
+        let mut history = History::default();
+        let _ = run(&disk, &mut history);
+        check(&disk.crash(Loss::Everything, Faults::default()), &history, &format!("operation {fail_at} failed"));
+    }
+}
+
+/// A log of several flushes over several segments, stopped without a clean end. Answers the disk, its records, and
+/// where the last flush began.
+fn flushed_log() -> (LossyDisk, Vec<Record>, Lsn) {
+    let disk = LossyDisk::new(Faults::default());
+    let wal = open(&disk, Evidence::default()).unwrap();
+    let mut last_flush = Lsn::NONE;
+    for (number, len) in [30, 200, 1, 2100, 0, 77, 600].into_iter().enumerate() {
+        last_flush = wal.end();
+        let end = append(&wal, &payload(number as u64, len)).unwrap();
+        wal.make_durable(end).unwrap();
+    }
+    let records = read_all(&wal, layout().first_record()).unwrap();
+    drop(wal);
+    (disk.crash(Loss::Everything, Faults::default()), records, last_flush)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// Any bit flipped in a segment is harmless, named as damage, or inside the last flush.
+    #[test]
+    fn a_flipped_bit_is_harmless_or_named_or_in_the_last_flush(segment: prop::sample::Index, bit in 0..SEGMENT_BYTES * 8) {
+        let (disk, records, last_flush) = flushed_log();
+        let directory = directory(&disk, Path::new("/wal"));
+        let segments: Vec<_> = directory.list().unwrap().into_iter().collect();
+        let number = *segment.get(&segments);
+        disk.flip(&directory.segment_path(number), bit);
+        let flipped = layout().segment_start(number).advanced(bit / 8);
+        match open(&disk, Evidence::default()).and_then(|wal| read_all(&wal, layout().first_record())) {
+            Ok(found) if found == records => {}
+            Ok(found) => {
+                prop_assert!(flipped >= last_flush, "lost {} records", records.len() - found.len());
+                prop_assert_eq!(&found[..], &records[..records.len() - 1]);
+            }
+            Err(WalError::Damaged(damage)) => {
+                let segment_start = layout().segment_start(number);
+                prop_assert_eq!(&damage.path, &directory.segment_path(number));
+                prop_assert!(damage.lsn >= segment_start && damage.lsn <= flipped, "{damage} but {flipped} was flipped");
+            }
+            Err(error) => prop_assert!(false, "{}", error),
+        }
+    }
+}
+
+#[test]
+fn outside_evidence_turns_a_torn_tail_into_damage_and_nothing_is_changed() {
+    let (disk, records, last_flush) = flushed_log();
+    let directory = directory(&disk, Path::new("/wal"));
+    let last = records.last().unwrap();
+    let path = directory.segment_path(layout().segment_of(last.start));
+    disk.flip(&path, layout().offset_of(last.start) * 8 + 200);
+    let before = disk.contents(&path);
+    let evidence = Evidence { reached: last.end, ..Evidence::default() };
+    let error = scan(directory.clone(), evidence).unwrap_err();
+    assert!(matches!(&error, WalError::Damaged(damage) if damage.lsn == last.start), "{error}");
+    assert_eq!(disk.contents(&path), before);
+    // Without it, the flip cannot be told from a tear.
+    let torn = scan(directory, Evidence::default()).unwrap();
+    assert!(torn.end() <= last_flush);
+    assert!(torn.require(last.end, "a test").is_err());
+}
+
+#[test]
+fn a_missing_segment_is_damage() {
+    for missing in 0.. {
+        let (disk, _, _) = flushed_log();
+        let directory = directory(&disk, Path::new("/wal"));
+        let segments: Vec<_> = directory.list().unwrap().into_iter().collect();
+        // The last one is only prepared.
+        let Some(number) = segments[..segments.len() - 1].get(missing) else { break };
+        crate::disk::Disk::remove(&disk, &directory.segment_path(*number)).unwrap();
+        let evidence = Evidence { reached: Lsn::NONE, verify_from: layout().first_record(), clean_end: None };
+        let result = scan(directory.clone(), evidence);
+        assert!(matches!(result, Err(WalError::Damaged(_))), "segment {number:?}: {result:?}");
+    }
+}

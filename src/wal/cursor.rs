@@ -1,0 +1,261 @@
+//! Reading records one after another, through any damage up to where they stop making sense.
+//!
+//! The cursor decides nothing: where no valid record starts it says so, with all details, and whoever reads (recovery,
+//! a live reader, the inspector) knows whether that is the end, a torn tail or damage. Memory is bounded by the
+//! largest record.
+
+use std::sync::Arc;
+
+use super::directory::SegmentDirectory;
+use super::errors::{Damage, WalError};
+use super::layout::SegmentNumber;
+use super::record::{self, Flags, FragmentFault, FragmentHeader, Kind, MAX_PAYLOAD_BYTES};
+use crate::disk::{Access, File};
+use crate::lsn::Lsn;
+
+/// How much is read from a file at a time.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// A record of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnyRecord {
+    /// Where it starts.
+    pub start: Lsn,
+    /// Where it ends.
+    pub end: Lsn,
+    /// What it is for.
+    pub kind: Kind,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+}
+
+/// What the cursor found at its position.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A record; the cursor stands behind it.
+    Record(AnyRecord),
+    /// No record that is whole; the cursor stands where it stood.
+    Nothing(Box<Gap>),
+}
+
+/// A place where a record should be and none is.
+#[derive(Clone, Debug)]
+pub struct Gap {
+    /// Where the record would start.
+    pub start: Lsn,
+    /// Whether plain zeros, or no segment, are what is there: how an undamaged log ends.
+    pub blank: bool,
+    /// Where exactly it fails, which for a record of several fragments may be a later segment.
+    pub damage: Damage,
+}
+
+/// Reads records from a position on.
+pub struct Cursor {
+    directory: SegmentDirectory,
+    at: Lsn,
+    segment: Option<(SegmentNumber, Arc<dyn File>)>,
+    buffer: Vec<u8>,
+    buffer_start: Lsn,
+}
+
+/// A fragment that checked out.
+struct Checked {
+    kind: Kind,
+    flags: Flags,
+    end: Lsn,
+}
+
+/// Why there is no fragment.
+enum Missing {
+    Gap { blank: bool, damage: Damage },
+    Error(WalError),
+}
+
+impl From<WalError> for Missing {
+    fn from(error: WalError) -> Missing {
+        Missing::Error(error)
+    }
+}
+
+impl Cursor {
+    /// A cursor at `at`, which must be where a record starts or the one before it ends.
+    pub fn new(directory: SegmentDirectory, at: Lsn) -> Cursor {
+        Cursor { directory, at, segment: None, buffer: Vec::new(), buffer_start: Lsn::NONE }
+    }
+
+    /// Where the next record starts, if there is one.
+    pub fn position(&self) -> Lsn {
+        self.directory.layout().record_start(self.at)
+    }
+
+    /// Reads the next record. Bytes at `limit` and behind it are not looked at.
+    ///
+    /// # Errors
+    /// A file cannot be read, belongs elsewhere, or was written by a later version.
+    pub fn next(&mut self, limit: Lsn) -> Result<Step, WalError> {
+        let start = self.position();
+        let mut payload = Vec::new();
+        let mut at = start;
+        let mut kind = None;
+        loop {
+            let fragment = match self.fragment(at, limit, &mut payload) {
+                Ok(fragment) => fragment,
+                Err(Missing::Error(error)) => return Err(error),
+                Err(Missing::Gap { blank, damage }) => {
+                    let blank = blank && at == start;
+                    return Ok(Step::Nothing(Box::new(Gap { start, blank, damage })));
+                }
+            };
+            let first = at == start;
+            let belongs = fragment.flags.contains(Flags::CONTINUED) != first
+                && kind.is_none_or(|kind| kind == fragment.kind)
+                && payload.len() as u64 <= MAX_PAYLOAD_BYTES;
+            if !belongs {
+                let expected = if first { "the start of a record" } else { "the next part of the record" };
+                let found = format!("a part of a {} record, flags {:#04x}", fragment.kind.name(), fragment.flags.0);
+                let damage = self.damage(at, expected.into(), found);
+                return Ok(Step::Nothing(Box::new(Gap { start, blank: false, damage })));
+            }
+            kind = Some(fragment.kind);
+            if !fragment.flags.contains(Flags::CONTINUES) {
+                self.at = fragment.end;
+                return Ok(Step::Record(AnyRecord { start, end: fragment.end, kind: fragment.kind, payload }));
+            }
+            at = self.directory.layout().record_start(fragment.end);
+        }
+    }
+
+    /// Moves to the first record that starts at `from` or behind it in the same segment, passing over the rest of a
+    /// record that began in an earlier one. `from` must be where a fragment starts.
+    ///
+    /// # Errors
+    /// As [`next`](Cursor::next).
+    pub fn skip_continued(&mut self, limit: Lsn) -> Result<(), WalError> {
+        let at = self.position();
+        let mut payload = Vec::new();
+        match self.fragment(at, limit, &mut payload) {
+            Ok(fragment) if fragment.flags.contains(Flags::CONTINUED) => {
+                self.at = fragment.end;
+                // A record of more than two segments fills this one whole.
+                if fragment.flags.contains(Flags::CONTINUES) { self.skip_continued(limit) } else { Ok(()) }
+            }
+            Ok(_) | Err(Missing::Gap { .. }) => Ok(()),
+            Err(Missing::Error(error)) => Err(error),
+        }
+    }
+
+    /// Looks for a valid mark at `from` or behind it, in this segment and all later ones that are there, that states
+    /// more than `above`, and answers where it stands and what it states.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(super) fn find_mark_above(&mut self, from: Lsn, above: Lsn) -> Result<Option<(Lsn, Lsn)>, WalError> {
+        let layout = self.directory.layout();
+        let first = layout.segment_of(from);
+        for number in self.directory.list()?.range(first..) {
+            // A damaged header does not keep the marks behind it from being evidence, so the header is not checked.
+            let Some(file) = self.directory.open_unchecked(*number)? else { continue };
+            let mut at = layout.record_start(from.max(layout.segment_start(*number)));
+            let end = layout.segment_start(number.next());
+            self.segment = Some((*number, file));
+            self.buffer.clear();
+            while layout.segment_of(at) == *number && at < end {
+                if let Some(stated) = self.mark_at(at, end)?.filter(|stated| *stated > above) {
+                    return Ok(Some((at, stated)));
+                }
+                at = at.advanced(record::ALIGNMENT as u64);
+            }
+        }
+        self.segment = None;
+        Ok(None)
+    }
+
+    /// What a mark at `at` states, if one is there. The segment must be open.
+    fn mark_at(&mut self, at: Lsn, end: Lsn) -> Result<Option<Lsn>, WalError> {
+        const LEN: usize = record::HEADER_BYTES + record::MARK_PAYLOAD_BYTES;
+        let timeline = self.directory.timeline();
+        let bytes = self.bytes(at, LEN, end)?;
+        let Some((head, payload)) = bytes.split_first_chunk::<{ record::HEADER_BYTES }>() else { return Ok(None) };
+        // Cheap test first: this runs over every word of up to a whole segment.
+        if head[0] as usize != record::MARK_PAYLOAD_BYTES || head[12] != Kind::Mark as u8 {
+            return Ok(None);
+        }
+        let mark =
+            FragmentHeader::decode(head, payload.len()).ok().filter(|header| header.payload_len == payload.len());
+        let mark = mark.filter(|header| header.check(at, payload, timeline) == Ok(Kind::Mark));
+        Ok(mark.and_then(|_| record::decode_mark(payload)))
+    }
+
+    /// Reads the fragment at `at` and appends its payload.
+    fn fragment(&mut self, at: Lsn, limit: Lsn, payload: &mut Vec<u8>) -> Result<Checked, Missing> {
+        let layout = self.directory.layout();
+        if at >= limit {
+            let damage = self.damage(at, "a record".into(), "the end of what may be read".into());
+            return Err(Missing::Gap { blank: true, damage });
+        }
+        if !self.open_segment(layout.segment_of(at))? {
+            let damage = self.damage(at, "a segment".into(), "no such file".into());
+            return Err(Missing::Gap { blank: true, damage });
+        }
+        let timeline = self.directory.timeline();
+        let segment_end = layout.segment_start(layout.segment_of(at).next());
+        let readable_end = limit.min(segment_end);
+        let head = *self.bytes(at, record::HEADER_BYTES, readable_end)?.first_chunk().unwrap_or(&[0; 16]);
+        let room =
+            readable_end.bytes_since(at) as usize - record::HEADER_BYTES.min(readable_end.bytes_since(at) as usize);
+        let checked = match FragmentHeader::decode(&head, room) {
+            Err(fault) => Err(fault),
+            Ok(header) => {
+                let whole = self.bytes(at, record::HEADER_BYTES + header.payload_len, readable_end)?;
+                let body = whole.get(record::HEADER_BYTES..).unwrap_or(&[]);
+                header.check(at, body, timeline).map(|kind| {
+                    payload.extend_from_slice(body);
+                    let len = (record::HEADER_BYTES + header.payload_len).next_multiple_of(record::ALIGNMENT);
+                    Checked { kind, flags: header.flags, end: at.advanced(len as u64) }
+                })
+            }
+        };
+        checked.map_err(|fault| {
+            let (expected, found) = fault.expected_found();
+            if let FragmentFault::Unknown { .. } = fault {
+                let path = self.directory.segment_path(layout.segment_of(at));
+                return WalError::Newer { path, what: found }.into();
+            }
+            Missing::Gap { blank: fault == FragmentFault::Blank, damage: self.damage(at, expected, found) }
+        })
+    }
+
+    fn open_segment(&mut self, number: SegmentNumber) -> Result<bool, WalError> {
+        if self.segment.as_ref().is_none_or(|(open, _)| *open != number) {
+            self.segment = self.directory.open(number, Access::Read)?.map(|file| (number, file));
+            self.buffer.clear();
+        }
+        Ok(self.segment.is_some())
+    }
+
+    /// `len` bytes at `at` of the open segment, fewer where `end` or the file cuts them off.
+    fn bytes(&mut self, at: Lsn, len: usize, end: Lsn) -> Result<&[u8], WalError> {
+        let len = len.min(end.bytes_since(at) as usize);
+        let have_end = self.buffer_start.advanced(self.buffer.len() as u64);
+        if at < self.buffer_start || at.advanced(len as u64) > have_end {
+            let Some((number, file)) = &self.segment else { return Ok(&[]) };
+            self.buffer.resize(len.max(CHUNK_BYTES).min(end.bytes_since(at) as usize), 0);
+            let offset = self.directory.layout().offset_of(at);
+            let count = file.read_at(&mut self.buffer, offset).map_err(|error| {
+                self.buffer_start = Lsn::NONE;
+                WalError::io("read", &self.directory.segment_path(*number))(error)
+            })?;
+            self.buffer.truncate(count);
+            self.buffer_start = at;
+        }
+        let from = at.bytes_since(self.buffer_start) as usize;
+        let to = (from + len).min(self.buffer.len());
+        Ok(self.buffer.get(from..to).unwrap_or(&[]))
+    }
+
+    fn damage(&self, lsn: Lsn, expected: String, found: String) -> Damage {
+        let layout = self.directory.layout();
+        let path = self.directory.segment_path(layout.segment_of(lsn));
+        Damage { path, offset: layout.offset_of(lsn), lsn, expected, found }
+    }
+}

@@ -1,0 +1,180 @@
+//! The files of a log: making, opening, listing and removing segments, each change followed by the sync that makes it
+//! hold (rule 6).
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::errors::{Damage, WalError};
+use super::layout::{Layout, SegmentNumber};
+use super::segment::{HEADER_BYTES, HeaderFault, SegmentHeader};
+use crate::disk::{Access, Disk, File};
+use crate::ident::SystemId;
+use crate::lsn::TimelineId;
+
+/// Name of a segment that is being prepared. It gets its own when it is durable.
+const PREPARING: &str = "preparing.tmp";
+
+/// The directory of one timeline's segments.
+#[derive(Clone, Debug)]
+pub struct SegmentDirectory {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    layout: Layout,
+    system: SystemId,
+    timeline: TimelineId,
+}
+
+impl SegmentDirectory {
+    /// The segments of `system` and `timeline` in the directory `path`, which need not exist yet.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        layout: Layout,
+        system: SystemId,
+        timeline: TimelineId,
+    ) -> SegmentDirectory {
+        SegmentDirectory { disk, path, layout, system, timeline }
+    }
+
+    /// Its layout.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The timeline whose segments these are.
+    pub fn timeline(&self) -> TimelineId {
+        self.timeline
+    }
+
+    /// The path of a segment, whether it exists or not.
+    pub fn segment_path(&self, number: SegmentNumber) -> PathBuf {
+        self.layout.path(&self.path, self.timeline, number)
+    }
+
+    /// Makes the directory itself, durably.
+    pub(super) fn create(&self) -> Result<(), WalError> {
+        self.disk.create_dir(&self.path).map_err(WalError::io("create", &self.path))?;
+        let parent = self.path.parent().unwrap_or(Path::new("/"));
+        self.disk.sync_dir(parent).map_err(WalError::io("sync", parent))
+    }
+
+    /// The numbers of the segments that are there; none if there is no directory.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn list(&self) -> Result<BTreeSet<SegmentNumber>, WalError> {
+        let names = match self.disk.list(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            other => other.map_err(WalError::io("list", &self.path))?,
+        };
+        let parsed = names.iter().filter_map(|name| self.layout.parse_file_name(name));
+        Ok(parsed.filter(|(timeline, _)| *timeline == self.timeline).map(|(_, number)| number).collect())
+    }
+
+    /// Opens a segment and checks its length and header; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not the segment that its name says.
+    pub fn open(&self, number: SegmentNumber, access: Access) -> Result<Option<Arc<dyn File>>, WalError> {
+        let path = self.segment_path(number);
+        let file = match self.disk.open(&path, access) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(WalError::io("open", &path))?,
+        };
+        let damage = |offset: u64, expected: String, found: String| {
+            let lsn = self.layout.segment_start(number).advanced(offset);
+            WalError::Damaged(Box::new(Damage { path: path.clone(), offset, lsn, expected, found }))
+        };
+        let len = file.len().map_err(WalError::io("read the length of", &path))?;
+        if len != self.layout.segment_bytes() {
+            let expected = format!("a segment of {} bytes", self.layout.segment_bytes());
+            return Err(damage(len.min(self.layout.segment_bytes()), expected, format!("{len} bytes")));
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        file.read_at(&mut bytes, 0).map_err(WalError::io("read", &path))?;
+        let header = SegmentHeader::decode(&bytes).map_err(|fault| match fault {
+            HeaderFault::Damaged { offset, expected, found } => damage(offset, expected, found),
+            HeaderFault::Newer { version } => {
+                WalError::Newer { path: path.clone(), what: format!("segment format {version}") }
+            }
+        })?;
+        if header.system != self.system {
+            return Err(WalError::Foreign { path, expected: self.system, found: header.system });
+        }
+        let expected = SegmentHeader::new(self.layout, self.system, self.timeline, number);
+        match header.difference(&expected) {
+            Some((offset, expected, found)) => Err(damage(offset, expected, found)),
+            None => Ok(Some(file)),
+        }
+    }
+
+    /// Opens a segment for reading whatever it holds; `None` if there is no such file.
+    pub(super) fn open_unchecked(&self, number: SegmentNumber) -> Result<Option<Arc<dyn File>>, WalError> {
+        let path = self.segment_path(number);
+        match self.disk.open(&path, Access::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(WalError::io("open", &path)),
+        }
+    }
+
+    /// Makes an empty segment: zeros in place and header written, both durable before it gets its name, and the name
+    /// durable before it is used.
+    ///
+    /// # Errors
+    /// Something failed, such as for want of space; nothing of it is left.
+    pub(super) fn prepare(&self, number: SegmentNumber) -> Result<Arc<dyn File>, WalError> {
+        let temporary = self.path.join(PREPARING);
+        self.remove_leftover()?;
+        let prepared = self.fill(&temporary, number).and_then(|file| {
+            let path = self.segment_path(number);
+            self.disk.rename(&temporary, &path).map_err(WalError::io("rename to", &path))?;
+            self.sync()?;
+            Ok(file)
+        });
+        if prepared.is_err() {
+            // Best effort: what is left is removed before the next attempt, and ignored by everybody else.
+            let _ = self.disk.remove(&temporary);
+        }
+        prepared
+    }
+
+    fn fill(&self, temporary: &Path, number: SegmentNumber) -> Result<Arc<dyn File>, WalError> {
+        let header = SegmentHeader::new(self.layout, self.system, self.timeline, number);
+        let file = self.disk.create(temporary).map_err(WalError::io("create", temporary))?;
+        file.zero_fill(0, self.layout.segment_bytes()).map_err(WalError::io("fill", temporary))?;
+        file.write_at(&header.encode(), 0).map_err(WalError::io("write", temporary))?;
+        file.sync().map_err(WalError::io("sync", temporary))?;
+        Ok(file)
+    }
+
+    /// Removes what an interrupted preparation left.
+    fn remove_leftover(&self) -> Result<(), WalError> {
+        let temporary = self.path.join(PREPARING);
+        match self.disk.remove(&temporary) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(WalError::io("remove", &temporary)),
+        }
+    }
+
+    /// Removes a segment, durably.
+    ///
+    /// # Errors
+    /// It could not be removed, or it is not known to be.
+    pub(super) fn remove(&self, number: SegmentNumber) -> Result<(), WalError> {
+        let path = self.segment_path(number);
+        self.disk.remove(&path).map_err(WalError::io("remove", &path))?;
+        self.sync()
+    }
+
+    /// Makes the names durable.
+    pub(super) fn sync(&self) -> Result<(), WalError> {
+        self.disk.sync_dir(&self.path).map_err(WalError::io("sync", &self.path))
+    }
+
+    /// Free space of the file system.
+    pub(super) fn free_bytes(&self) -> Result<u64, WalError> {
+        self.disk.free_bytes(&self.path).map_err(WalError::io("read the free space of", &self.path))
+    }
+}

@@ -1,0 +1,166 @@
+//! The open log: order, limits, waiting, following, closing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::testing::*;
+use super::*;
+use crate::disk::lossy::{Faults, Loss, LossyDisk};
+use crate::disk::{Disk, RealDisk};
+use crate::lsn::Lsn;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn fresh() -> (LossyDisk, Wal) {
+    let disk = LossyDisk::new(Faults::default());
+    let wal = open(&disk, Evidence::default()).unwrap();
+    (disk, wal)
+}
+
+#[test]
+fn many_threads_commit_and_every_record_is_there_in_order() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = directory(&RealDisk, place.path().join("wal"));
+    let wal = Wal::open(scan(directory.clone(), Evidence::default()).unwrap(), options()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8u64 {
+            let wal = &wal;
+            scope.spawn(move || {
+                for number in 0..50u64 {
+                    let end = append(wal, &payload(thread * 1000 + number, (number * 13 % 400) as usize)).unwrap();
+                    wal.make_durable(end).unwrap();
+                    assert!(wal.durable() >= end);
+                }
+            });
+        }
+    });
+    let records = read_all(&wal, layout().first_record()).unwrap();
+    assert_eq!(records.len(), 400);
+    assert!(records.windows(2).all(|pair| pair[0].end <= pair[1].start));
+    drop(wal);
+    // As after a kill: the same records again.
+    let wal = Wal::open(scan(directory, Evidence::default()).unwrap(), options()).unwrap();
+    assert_eq!(read_all(&wal, layout().first_record()).unwrap(), records);
+}
+
+#[tokio::test]
+async fn tasks_wait_for_durability_and_a_reader_follows() {
+    let (_disk, wal) = fresh();
+    let mut reader = wal.reader(layout().first_record());
+    assert_eq!(reader.next_durable().unwrap(), None);
+    for number in 0..20 {
+        let bytes = payload(number, 300);
+        wal.room(bytes.len()).await.unwrap();
+        let end = wal.append(&bytes).unwrap();
+        assert_eq!(reader.next_durable().unwrap(), None, "a reader never passes the durable LSN");
+        tokio::time::timeout(PATIENCE, wal.wait_durable(end)).await.unwrap().unwrap();
+        reader.wait().await.unwrap();
+        assert_eq!(reader.next_durable().unwrap().unwrap().payload, bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_wait_leaves_the_record_in_the_log() {
+    let (_disk, wal) = fresh();
+    wal.room(10).await.unwrap();
+    let first = wal.append(b"first").unwrap();
+    let cancelled = tokio::time::timeout(Duration::ZERO, wal.wait_durable(first)).await;
+    drop(cancelled);
+    wal.room(10).await.unwrap();
+    let second = wal.append(b"second").unwrap();
+    wal.wait_durable(second).await.unwrap();
+    let records = read_all(&wal, layout().first_record()).unwrap();
+    assert_eq!(records.iter().map(|record| record.payload.as_slice()).collect::<Vec<_>>(), [&b"first"[..], b"second"]);
+}
+
+#[test]
+fn bounds_are_kept() {
+    let (_disk, wal) = fresh();
+    let limit = options().max_record_bytes as usize;
+    assert!(matches!(wal.append(&vec![1; limit + 1]), Err(AppendError::TooLarge { .. })));
+    // Larger than everything that may wait for a sync, and than many segments: admitted alone.
+    let big = vec![1; options().max_unsynced_bytes as usize * 2];
+    append(&wal, &big).unwrap();
+    assert!(matches!(wal.append(b"x"), Err(AppendError::Busy { .. })));
+    wal.room_blocking(1).unwrap();
+    let end = wal.append(b"x").unwrap();
+    wal.make_durable(end).unwrap();
+    assert_eq!(read_all(&wal, layout().first_record()).unwrap()[0].payload, big);
+    assert!(matches!(wal.make_durable(end.advanced(4096)), Err(CommitError::BeyondEnd { .. })));
+}
+
+#[test]
+fn a_full_disk_refuses_and_resumes_by_itself() {
+    let disk = LossyDisk::new(Faults { capacity_bytes: Some(12 * SEGMENT_BYTES), ..Faults::default() });
+    let wal = open(&disk, Evidence::default()).unwrap();
+    let bytes = payload(1, 1000);
+    let mut written = 0;
+    while let Ok(end) = append(&wal, &bytes) {
+        wal.make_durable(end).unwrap();
+        written += 1;
+    }
+    assert!(written > 5, "{written}");
+    assert!(matches!(wal.append(b"x"), Err(AppendError::DiskFull)));
+    disk.set_capacity(None);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while matches!(append(&wal, &bytes), Err(AppendError::DiskFull)) {
+        assert!(std::time::Instant::now() < deadline, "writes do not resume");
+        std::thread::yield_now();
+    }
+    let end = wal.end();
+    wal.make_durable(end).unwrap();
+    let after = disk.crash(Loss::Everything, Faults::default());
+    let wal = open(&after, Evidence::default()).unwrap();
+    assert_eq!(read_all(&wal, layout().first_record()).unwrap().len(), written + 1);
+}
+
+#[test]
+fn recycled_log_is_named_to_readers() {
+    let (disk, wal) = fresh();
+    let mut end = Lsn::NONE;
+    for number in 0..10 {
+        end = append(&wal, &payload(number, 1000)).unwrap();
+    }
+    wal.make_durable(end).unwrap();
+    let removed = wal.recycle(end).unwrap();
+    assert!(removed >= 3, "{removed}");
+    let error = wal.reader(layout().first_record()).next_durable().unwrap_err();
+    assert!(matches!(error, WalError::Recycled { .. }), "{error}");
+    assert!(read_all(&wal, end).unwrap().is_empty());
+    drop(wal);
+    let evidence = Evidence { verify_from: end, reached: end, clean_end: None };
+    let found = scan(directory(&disk, Path::new("/wal")), evidence).unwrap();
+    assert!(!found.reaches_start() && found.end() >= end);
+}
+
+#[test]
+fn a_clean_end_is_found_again() {
+    let (disk, wal) = fresh();
+    let end = append(&wal, b"last words").unwrap();
+    let clean_end = wal.close().unwrap();
+    assert!(clean_end > end);
+    let evidence = Evidence { verify_from: end, reached: clean_end, clean_end: Some(clean_end) };
+    let wal = open(&disk.crash(Loss::Everything, Faults::default()), evidence).unwrap();
+    assert_eq!(wal.end(), clean_end);
+    assert_eq!(read_all(&wal, layout().first_record()).unwrap().len(), 1);
+}
+
+#[test]
+fn foreign_and_misplaced_segments_are_refused() {
+    let (disk, wal) = fresh();
+    let end = append(&wal, &payload(0, 5000)).unwrap();
+    wal.make_durable(end).unwrap();
+    drop(wal);
+    let ours = directory(&disk, "/wal");
+    let foreign = SegmentDirectory::new(
+        std::sync::Arc::new(disk.clone()),
+        "/wal".into(),
+        layout(),
+        crate::ident::SystemId::new(8),
+        crate::lsn::TimelineId::FIRST,
+    );
+    assert!(matches!(scan(foreign, Evidence::default()), Err(WalError::Foreign { .. })));
+    disk.rename(&ours.segment_path(SegmentNumber(3)), &ours.segment_path(SegmentNumber(2))).unwrap();
+    disk.remove(&ours.segment_path(SegmentNumber(4))).ok();
+    assert!(matches!(scan(ours, Evidence::default()), Err(WalError::Damaged(_))));
+}

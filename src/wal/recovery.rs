@@ -1,0 +1,256 @@
+//! Where the log ends after a crash: the one place that decides between a torn tail and damage (rule 7).
+//!
+//! The log ends where no valid record starts. If nothing says that it ever reached further, what lies behind is a
+//! *torn tail*: records of a flush that never finished, perhaps with whole ones among them, because parallel copies
+//! and the kernel's own order leave holes. None of it was acknowledged, and it is cut. If something does say so, it is
+//! *damage*, and nothing is changed. What may say so:
+//!
+//! - a valid mark behind the end that states a higher durable LSN: each flush carries one that states where the flush
+//!   before it got to;
+//! - positions that the caller kept elsewhere ([`Evidence`]), and the engine's applied LSN ([`Scan::require`]).
+//!
+//! A flip inside the very last flush cannot be told from a tear: no later mark exists. The other nodes have it.
+//!
+//! [`scan`] only reads. [`Scan::cut`] then makes the end final before the first append: zeros to the segment's
+//! end, later segments removed, everything behind the last known durable LSN synced again. If we die inside the cut,
+//! the next scan finds the same end, for no byte before it was touched.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use super::cursor::{Cursor, Gap, Step};
+use super::directory::SegmentDirectory;
+use super::errors::{Damage, WalError};
+use super::layout::SegmentNumber;
+use super::record::{self, Kind};
+use crate::disk::{Access, File};
+use crate::lsn::Lsn;
+
+const EVERYTHING: Lsn = Lsn::new(u64::MAX);
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// What is known about the log from outside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// A record boundary; everything before it is in the engine's files and is not verified now.
+    /// [`Lsn::NONE`]: verify all there is.
+    pub verify_from: Lsn,
+    /// The log reached at least this far.
+    pub reached: Lsn,
+    /// The last stop was clean, and the log ended exactly here.
+    pub clean_end: Option<Lsn>,
+}
+
+/// The log as found. Nothing has been changed yet.
+#[derive(Debug)]
+pub struct Scan {
+    directory: SegmentDirectory,
+    segments: BTreeSet<SegmentNumber>,
+    oldest: Lsn,
+    end: Lsn,
+    known_durable: Lsn,
+    gap: Option<Gap>,
+}
+
+/// Finds the end of the log.
+///
+/// # Errors
+/// The log is damaged, foreign, of a later version, or cannot be read.
+pub fn scan(directory: SegmentDirectory, evidence: Evidence) -> Result<Scan, WalError> {
+    let layout = directory.layout();
+    let segments = directory.list()?;
+    let from = evidence.verify_from;
+    let oldest = check_contiguous(&directory, &segments, from)?;
+    let mut cursor = Cursor::new(directory.clone(), from.max(oldest));
+    if from < oldest {
+        cursor.skip_continued(EVERYTHING)?;
+    }
+    let mut end = if from < oldest { cursor.position() } else { from };
+    let mut known_durable = oldest.max(from);
+    let gap = loop {
+        match cursor.next(EVERYTHING)? {
+            Step::Record(record) => {
+                end = record.end;
+                if record.kind == Kind::Mark {
+                    known_durable = known_durable.max(record::decode_mark(&record.payload).unwrap_or(Lsn::NONE));
+                }
+            }
+            Step::Nothing(gap) => break *gap,
+        }
+    };
+    let mut scan = Scan { directory, segments, oldest, end, known_durable, gap: None };
+    if evidence.clean_end != Some(end) {
+        if let Some((at, stated)) = cursor.find_mark_above(gap.start, end)? {
+            return Err(contradicted(&gap, &format!("a mark at {at} states that the log was durable up to {stated}")));
+        }
+        scan.gap = Some(gap);
+    }
+    scan.require(evidence.reached, "the node's own notes")?;
+    debug_assert!(scan.end >= layout.first_record());
+    Ok(scan)
+}
+
+/// Checks that no segment is missing at `from` or behind it, and answers where the oldest readable record may start.
+fn check_contiguous(
+    directory: &SegmentDirectory,
+    segments: &BTreeSet<SegmentNumber>,
+    from: Lsn,
+) -> Result<Lsn, WalError> {
+    let layout = directory.layout();
+    // The segment that holds the last byte before `from` must be there; the one behind it need not be.
+    let needed = layout.segment_of(Lsn::new(from.get().saturating_sub(1)));
+    let mut run = segments.iter().rev().copied();
+    let Some(newest) = run.next() else {
+        return match from <= layout.first_record() {
+            true => Ok(layout.first_record()),
+            false => Err(missing(directory, needed)),
+        };
+    };
+    let mut oldest = newest;
+    for number in run {
+        if number.next() != oldest {
+            break;
+        }
+        oldest = number;
+    }
+    let below_first_gap = segments.first().is_some_and(|first| *first < oldest);
+    if !from.is_none() && (needed < oldest || needed > newest) {
+        return Err(missing(directory, if needed > newest { needed } else { SegmentNumber(oldest.0 - 1) }));
+    }
+    if below_first_gap && from.is_none() {
+        return Err(missing(directory, SegmentNumber(oldest.0 - 1)));
+    }
+    Ok(layout.record_start(layout.segment_start(oldest)))
+}
+
+fn missing(directory: &SegmentDirectory, number: SegmentNumber) -> WalError {
+    let lsn = directory.layout().segment_start(number);
+    WalError::Damaged(Box::new(Damage {
+        path: directory.segment_path(number),
+        offset: 0,
+        lsn,
+        expected: "a segment".into(),
+        found: "no such file".into(),
+    }))
+}
+
+fn contradicted(gap: &Gap, evidence: &str) -> WalError {
+    let mut damage = gap.damage.clone();
+    damage.found = format!("{}; but {evidence}", damage.found);
+    WalError::Damaged(Box::new(damage))
+}
+
+impl Scan {
+    /// Where the log ends.
+    pub fn end(&self) -> Lsn {
+        self.end
+    }
+
+    /// The oldest position that can be read.
+    pub fn oldest(&self) -> Lsn {
+        self.oldest
+    }
+
+    /// Whether the log still reaches back to its very first record.
+    pub fn reaches_start(&self) -> bool {
+        self.oldest == self.directory.layout().first_record()
+    }
+
+    /// The segments that are there.
+    pub fn segments(&self) -> &BTreeSet<SegmentNumber> {
+        &self.segments
+    }
+
+    /// Holds one more fact against the log: `who` says that it reached `lsn`.
+    ///
+    /// # Errors
+    /// It does not: damage.
+    pub fn require(&self, lsn: Lsn, who: &str) -> Result<(), WalError> {
+        if lsn <= self.end {
+            return Ok(());
+        }
+        let says = format!("{who} say that the log reached {lsn}");
+        Err(match &self.gap {
+            Some(gap) => contradicted(gap, &says),
+            None => {
+                let layout = self.directory.layout();
+                let number = layout.segment_of(self.end);
+                let path = self.directory.segment_path(number);
+                let found = format!("the end of the log; but {says}");
+                let (offset, expected) = (layout.offset_of(self.end), "a record".into());
+                WalError::Damaged(Box::new(Damage { path, offset, lsn: self.end, expected, found }))
+            }
+        })
+    }
+
+    /// Makes the end final, and everything before it durable.
+    ///
+    /// # Errors
+    /// The files cannot be written or synced.
+    pub(super) fn cut(self) -> Result<CutLog, WalError> {
+        let Scan { directory, segments, oldest, end, known_durable, gap } = self;
+        let layout = directory.layout();
+        directory.create()?;
+        let last = layout.segment_of(Lsn::new(end.get() - 1));
+        let mut removed_bytes = 0;
+        // From the newest back, each removal durable before the next, so that a crash leaves no gap.
+        for number in segments.range(last.next()..).rev() {
+            directory.remove(*number)?;
+            removed_bytes += layout.segment_bytes();
+        }
+        let torn = gap.as_ref().is_some_and(|gap| !gap.blank);
+        // After a clean stop there is nothing behind the end, and everything before it was synced.
+        if gap.is_some() {
+            let first_to_sync = layout.segment_of(Lsn::new(known_durable.get().max(1) - 1));
+            for number in segments.range(first_to_sync.min(last)..=last) {
+                settle(&directory, *number, (*number == last).then_some(end))?;
+            }
+        }
+        directory.sync()?;
+        if torn {
+            tracing::warn!(%end, "cut a torn tail off the log: records that were never acknowledged");
+        }
+        tracing::debug!(%oldest, %end, removed_bytes, "the log's end is final");
+        let current = segments.contains(&last).then_some(last);
+        Ok(CutLog { directory, segments: segments.range(..=last).copied().collect(), end, current })
+    }
+}
+
+/// Makes durable what a segment holds, after cutting it at `end` if the log ends in it.
+fn settle(directory: &SegmentDirectory, number: SegmentNumber, end: Option<Lsn>) -> Result<(), WalError> {
+    let Some(file) = directory.open(number, Access::Write)? else { return Ok(()) };
+    let layout = directory.layout();
+    let path = directory.segment_path(number);
+    if let Some(end) = end {
+        let (from, to) = (layout.offset_of(Lsn::new(end.get() - 1)) + 1, layout.segment_bytes());
+        if !is_zero(file.as_ref(), from, to).map_err(WalError::io("read", &path))? {
+            file.zero_fill(from, to).map_err(WalError::io("cut", &path))?;
+        }
+    }
+    file.sync().map_err(WalError::io("sync", &path))?;
+    // What was read in large pieces would be written in large pieces by every flush from here on.
+    file.drop_pages().map_err(WalError::io("drop the cached pages of", &path))
+}
+
+/// A log whose end is final.
+pub(super) struct CutLog {
+    pub directory: SegmentDirectory,
+    pub segments: BTreeSet<SegmentNumber>,
+    pub end: Lsn,
+    /// The segment that holds the end; `None` in a log without segments.
+    pub current: Option<SegmentNumber>,
+}
+
+fn is_zero(file: &dyn File, from: u64, to: u64) -> io::Result<bool> {
+    let mut buffer = vec![0; CHUNK_BYTES.min(to - from) as usize];
+    let mut at = from;
+    while at < to {
+        let want = CHUNK_BYTES.min(to - at) as usize;
+        let Some(part) = buffer.get_mut(..want) else { return Ok(false) };
+        if file.read_at(part, at)? < want || part.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += want as u64;
+    }
+    Ok(true)
+}

@@ -1,0 +1,48 @@
+//! What the tests of this room share.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::*;
+use crate::disk::Disk;
+use crate::ident::SystemId;
+use crate::lsn::{Lsn, TimelineId};
+
+pub const SEGMENT_BYTES: u64 = 2048;
+
+pub fn layout() -> Layout {
+    Layout::new(SEGMENT_BYTES)
+}
+
+pub fn directory(disk: &(impl Disk + Clone), path: impl Into<PathBuf>) -> SegmentDirectory {
+    SegmentDirectory::new(Arc::new(disk.clone()), path.into(), layout(), SystemId::new(7), TimelineId::FIRST)
+}
+
+pub fn options() -> WalOptions {
+    WalOptions { max_record_bytes: 1 << 20, max_unsynced_bytes: 64 << 10, reserve_bytes: 0, keep_bytes: 0 }
+}
+
+pub fn open(disk: &(impl Disk + Clone), evidence: Evidence) -> Result<Wal, WalError> {
+    Wal::open(scan(directory(disk, Path::new("/wal")), evidence)?, options())
+}
+
+/// Appends, waiting for room as long as it takes.
+pub fn append(wal: &Wal, payload: &[u8]) -> Result<Lsn, AppendError> {
+    loop {
+        match wal.append(payload) {
+            Err(AppendError::Busy { len_bytes }) => wal.room_blocking(len_bytes)?,
+            other => return other,
+        }
+    }
+}
+
+/// All records that can be read from `from` on.
+pub fn read_all(wal: &Wal, from: Lsn) -> Result<Vec<Record>, WalError> {
+    let mut reader = wal.reader(from);
+    std::iter::from_fn(|| reader.next_durable().transpose()).collect()
+}
+
+/// A payload that says which it is.
+pub fn payload(number: u64, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (number as usize * 31 + at / 7) as u8 | 1).collect()
+}

@@ -1,0 +1,202 @@
+//! Understanding values: sizes, times, counts, addresses; and writing them so that they are understood again.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Kind, Raw, Setting, Settings};
+use crate::logging::{self, LogFormat};
+
+const BYTE_UNITS: &[(&str, u64)] =
+    &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("PiB", 1 << 50)];
+const SECOND_UNITS: &[(&str, u64)] = &[("s", 1), ("min", 60), ("h", 3600), ("d", 86_400)];
+const COUNT_UNITS: &[(&str, u64)] = &[];
+
+impl Setting {
+    /// Understands a value and puts it into its field.
+    ///
+    /// # Errors
+    /// What is wrong with the value; `settings` are as they were.
+    pub(super) fn set(&self, settings: &mut Settings, raw: Raw) -> Result<(), String> {
+        match &self.kind {
+            Kind::Directory(field) => *field(settings) = Some(directory(raw)?),
+            Kind::Address(field) => *field(settings) = address(raw)?,
+            Kind::Bytes { low, high, power_of_two, field } => {
+                let bytes = number(raw, BYTE_UNITS, "bytes")?;
+                if !(*low..=*high).contains(&bytes) || (*power_of_two && !bytes.is_power_of_two()) {
+                    return Err(format!("{} is not {}", bytes_text(bytes), self.range_text()));
+                }
+                *field(settings) = bytes;
+            }
+            Kind::Memory { low, high, field } => {
+                let bytes = number(raw, BYTE_UNITS, "bytes")?;
+                *field(settings) = in_memory(bytes, *low, *high)
+                    .ok_or_else(|| format!("{} is not {}", bytes_text(bytes), self.range_text()))?;
+            }
+            Kind::Seconds { low, high, field } => {
+                let seconds = number(raw, SECOND_UNITS, "seconds")?;
+                if !(*low..=*high).contains(&seconds) {
+                    return Err(format!("{} is not {}", seconds_text(seconds), self.range_text()));
+                }
+                *field(settings) = Duration::from_secs(seconds);
+            }
+            Kind::Count { low, high, field } => {
+                let count = number(raw, COUNT_UNITS, "")?;
+                *field(settings) =
+                    in_memory(count, *low, *high).ok_or_else(|| format!("{count} is not {}", self.range_text()))?;
+            }
+            Kind::Format(field) => {
+                let name = text(raw)?;
+                *field(settings) =
+                    LogFormat::from_name(&name).ok_or_else(|| format!("{name:?} is not {}", self.range_text()))?;
+            }
+            Kind::Filter(field) => {
+                let filter = text(raw)?;
+                logging::check_filter(&filter).map_err(|error| format!("{filter:?} is not understood: {error}"))?;
+                *field(settings) = filter;
+            }
+        }
+        Ok(())
+    }
+
+    /// The value as it is written in the file, quotes and all; `None` if there is none.
+    pub(super) fn toml_value(&self, settings: &Settings) -> Option<String> {
+        self.plain_value(settings).map(|value| match self.kind {
+            Kind::Count { .. } => value,
+            _ => toml::Value::String(value).to_string(),
+        })
+    }
+
+    /// The value as it is given to a flag; `None` if there is none.
+    pub(super) fn plain_value(&self, settings: &Settings) -> Option<String> {
+        let mut settings = settings.clone();
+        Some(match &self.kind {
+            Kind::Directory(field) => field(&mut settings).as_ref()?.display().to_string(),
+            Kind::Address(field) => field(&mut settings).to_string(),
+            Kind::Bytes { field, .. } => bytes_text(*field(&mut settings)),
+            Kind::Memory { field, .. } => bytes_text(*field(&mut settings) as u64),
+            Kind::Seconds { field, .. } => seconds_text(field(&mut settings).as_secs()),
+            Kind::Count { field, .. } => field(&mut settings).to_string(),
+            Kind::Format(field) => field(&mut settings).name().to_owned(),
+            Kind::Filter(field) => field(&mut settings).clone(),
+        })
+    }
+
+    /// What stands for its value in the help of its flag.
+    pub fn value_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Directory(_) => "DIR",
+            Kind::Address(_) => "ADDRESS:PORT",
+            Kind::Bytes { .. } | Kind::Memory { .. } => "BYTES",
+            Kind::Seconds { .. } => "SECONDS",
+            Kind::Count { .. } => "N",
+            Kind::Format(_) => "FORMAT",
+            Kind::Filter(_) => "FILTER",
+        }
+    }
+
+    /// What it is counted in; `None` if it is not counted.
+    pub(super) fn unit_text(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Bytes { .. } | Kind::Memory { .. } => Some("bytes, or with B, KiB, MiB, GiB, TiB, PiB"),
+            Kind::Seconds { .. } => Some("seconds, or with s, min, h, d"),
+            _ => None,
+        }
+    }
+
+    /// What it may be.
+    pub(super) fn range_text(&self) -> String {
+        match &self.kind {
+            Kind::Directory(_) => "a path".to_owned(),
+            Kind::Address(_) => "a loopback ADDRESS:PORT".to_owned(),
+            Kind::Bytes { low, high, power_of_two, .. } => {
+                let power = if *power_of_two { "a power of two " } else { "" };
+                format!("{power}from {} to {}", bytes_text(*low), bytes_text(*high))
+            }
+            Kind::Memory { low, high, .. } => format!("from {} to {}", bytes_text(*low), bytes_text(*high)),
+            Kind::Seconds { low, high, .. } => format!("from {} to {}", seconds_text(*low), seconds_text(*high)),
+            Kind::Count { low, high, .. } => format!("from {low} to {high}"),
+            Kind::Format(_) => "text or json".to_owned(),
+            Kind::Filter(_) => "a log filter".to_owned(),
+        }
+    }
+}
+
+fn text(raw: Raw) -> Result<String, String> {
+    match raw {
+        Raw::Text(text) => Ok(text),
+        Raw::Integer(integer) => Err(format!("{integer} is a number; must be text")),
+    }
+}
+
+fn directory(raw: Raw) -> Result<PathBuf, String> {
+    let path = text(raw)?;
+    if path.is_empty() { Err("is empty; must be a path".to_owned()) } else { Ok(PathBuf::from(path)) }
+}
+
+/// Nothing on the wire is encrypted or authenticated yet, so only this machine may connect.
+fn address(raw: Raw) -> Result<SocketAddr, String> {
+    let text = text(raw)?;
+    let spelled_out = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let address: SocketAddr = spelled_out
+        .as_deref()
+        .unwrap_or(&text)
+        .parse()
+        .map_err(|_| format!("{text:?} is not an ADDRESS:PORT such as 127.0.0.1:5440"))?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(format!("{address} is not a loopback address; others are refused until there is authentication"))
+    }
+}
+
+/// A whole number, bare or followed by one of `units`.
+fn number(raw: Raw, units: &[(&str, u64)], bare: &str) -> Result<u64, String> {
+    let text = match raw {
+        Raw::Integer(integer) => {
+            return u64::try_from(integer).map_err(|_| format!("{integer} is below 0 or far too large"));
+        }
+        Raw::Text(text) => text,
+    };
+    let trimmed = text.trim();
+    let digits_end = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
+    let (digits, unit) = trimmed.split_at(digits_end);
+    let unit = unit.trim_start();
+    let factor = match units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {
+        Some((_, factor)) => Some(*factor),
+        None if unit.is_empty() => Some(1),
+        None => None,
+    };
+    let (false, Some(factor)) = (digits.is_empty(), factor) else {
+        let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
+        let with = if names.is_empty() { String::new() } else { format!(" of {bare}, or with {}", names.join(", ")) };
+        return Err(format!("{text:?} is not a whole number{with}"));
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .ok_or_else(|| format!("{text:?} is far too large"))
+}
+
+/// A number in its range, as what counts things in memory.
+fn in_memory(number: u64, low: u64, high: u64) -> Option<usize> {
+    usize::try_from(number).ok().filter(|_| (low..=high).contains(&number))
+}
+
+fn bytes_text(bytes: u64) -> String {
+    with_unit(bytes, BYTE_UNITS)
+}
+
+fn seconds_text(seconds: u64) -> String {
+    with_unit(seconds, SECOND_UNITS)
+}
+
+/// The number in the largest unit that divides it.
+fn with_unit(number: u64, units: &[(&str, u64)]) -> String {
+    let unit = units.iter().rev().find(|(_, factor)| number != 0 && number.is_multiple_of(*factor));
+    match unit {
+        Some((name, factor)) => format!("{}{name}", number / factor),
+        None => number.to_string(),
+    }
+}

@@ -1,0 +1,208 @@
+//! Tests of the settings.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// Gathers from flags, variables and the text of a file.
+fn gathered(flags: &[(&str, &str)], variables: &[(&str, &str)], file: Option<&str>) -> Result<Settings, Vec<Problem>> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("node.toml");
+    std::fs::write(&path, file.unwrap_or_default()).unwrap();
+    let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
+    gather(&Sources {
+        flags: flags.iter().map(|(key, value)| (Setting::find(key).unwrap(), (*value).to_owned())).collect(),
+        variable: &|name| variables.get(name).map(OsString::from),
+        file: file.is_some().then_some(path.as_path()),
+    })
+}
+
+/// The problems without the name of the directory.
+fn problems(result: Result<Settings, Vec<Problem>>) -> Vec<String> {
+    let texts = result.unwrap_err().into_iter().map(|problem| problem.to_string());
+    texts
+        .map(|text| text.split_once("node.toml").map_or(text.clone(), |(_, rest)| format!("node.toml{rest}")))
+        .collect()
+}
+
+#[test]
+fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
+    let file = Some("[wal]\nkeep_bytes = 1\nreserve_bytes = 1\nmax_unsynced_bytes = 100_000\n");
+    let variables = [("MAINSTAY_WAL_KEEP_BYTES", "2"), ("MAINSTAY_WAL_RESERVE_BYTES", "2")];
+    let settings = gathered(&[("wal.keep_bytes", "3")], &variables, file).unwrap();
+    let found = (settings.wal.keep_bytes, settings.wal.reserve_bytes, settings.wal.max_unsynced_bytes);
+    assert_eq!(found, (3, 2, 100_000));
+    assert_eq!(settings.wal.segment_size_bytes, WalConfig::default().segment_size_bytes);
+}
+
+#[test]
+fn all_problems_of_all_sources_are_reported_at_once() {
+    let file = "data_dir = 7\ncolour = 1\n[wal]\nsegment_size_bytes = 3\nkeep = 1\n\n[sql]\nlisten = \"0.0.0.0:1\"\n[nope]\na=1\n";
+    let found = problems(gathered(
+        &[("checkpoint.interval_s", "soon"), ("log.format", "xml")],
+        &[("MAINSTAY_SQL_CONNECTION_LIMIT", "0")],
+        Some(file),
+    ));
+    let expected = [
+        "node.toml:1: data_dir: 7 is a number; must be text",
+        "node.toml:2: colour: no such setting",
+        "node.toml:4: wal.segment_size_bytes: 3B is not a power of two from 1MiB to 1GiB",
+        "node.toml:5: wal.keep: no such setting",
+        "node.toml:8: sql.listen: 0.0.0.0:1 is not a loopback address; others are refused until there is authentication",
+        "node.toml:9: nope: no such section",
+        "MAINSTAY_SQL_CONNECTION_LIMIT: 0 is not from 1 to 400",
+        "--checkpoint-interval-s: \"soon\" is not a whole number of seconds, or with s, min, h, d",
+        "--log-format: \"xml\" is not text or json",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn syntax_errors_name_their_line_and_other_types_are_refused() {
+    assert!(problems(gathered(&[], &[], Some("\n\n[wal\n")))[0].starts_with("node.toml:3: not TOML: "));
+    assert!(problems(gathered(&[], &[], Some("data_dir = \"a\"\ndata_dir = \"b\"\n")))[0].starts_with("node.toml:2: "));
+    let found = problems(gathered(&[], &[], Some("sql = 3\n[log]\nlevel = true\n")));
+    let expected = [
+        "node.toml:1: sql: is a section, not a setting",
+        "node.toml:3: log.level: is of type boolean; must be a number or text",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = check_file(&directory.path().join("node.toml")).unwrap_err();
+    assert!(missing[0].to_string().contains("cannot be read"), "{}", missing[0]);
+    let huge = directory.path().join("huge.toml");
+    std::fs::write(&huge, "#".repeat((1 << 20) + 1)).unwrap();
+    assert!(check_file(&huge).unwrap_err()[0].to_string().contains("larger than"));
+}
+
+#[test]
+fn sizes_and_times_take_units() {
+    let setting = |key: &str, value: &str| gathered(&[(key, value)], &[], None);
+    for (value, bytes) in [("65536", 65_536), ("64KiB", 65_536), ("64 kib", 65_536), ("1GiB", GIB), ("70000B", 70_000)]
+    {
+        assert_eq!(setting("wal.max_unsynced_bytes", value).unwrap().wal.max_unsynced_bytes, bytes, "{value}");
+    }
+    for (value, seconds) in [("90", 90), ("5s", 5), ("5min", 300), ("2h", 7200), ("1d", 86_400)] {
+        let interval = setting("checkpoint.interval_s", value).unwrap().checkpoint.interval;
+        assert_eq!(interval, Duration::from_secs(seconds), "{value}");
+    }
+    for value in ["", "MiB", "1.5GiB", "-1", "1 MB", "1MiBs", "99999999999999999999", "9999999999PiB"] {
+        setting("wal.max_unsynced_bytes", value).unwrap_err();
+    }
+    for value in ["5ms", "0", "2d"] {
+        setting("checkpoint.interval_s", value).unwrap_err();
+    }
+}
+
+#[test]
+fn log_filters_are_checked() {
+    for filter in ["info", "DEBUG", "info,mainstay::wal=debug"] {
+        gathered(&[("log.level", filter)], &[], None).unwrap();
+    }
+    for filter in ["", "verbose", "info,", "mainstay=loud"] {
+        gathered(&[("log.level", filter)], &[], None).unwrap_err();
+    }
+}
+
+#[test]
+fn what_is_printed_passes_the_check_and_says_the_defaults() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("node.toml");
+    std::fs::write(&path, print_defaults()).unwrap();
+    let sources = Sources { flags: Vec::new(), variable: &|_| None, file: Some(&path) };
+    assert_eq!(gather(&sources).unwrap(), Settings::default());
+    // It names each of them, so this also holds when the defaults are not what the code falls back to.
+    let text = print_defaults();
+    for setting in TABLE {
+        assert!(
+            text.contains(&format!("{} = ", setting.name)) && text.contains(&setting.variable()),
+            "{}",
+            setting.key()
+        );
+    }
+}
+
+#[test]
+fn a_printed_value_is_read_back_for_every_setting() {
+    let mut settings = Settings::default();
+    for (setting, value) in TABLE.iter().zip(OTHER_VALUES) {
+        setting.set(&mut settings, Raw::Text((*value).to_owned())).unwrap();
+    }
+    let mut again = Settings::default();
+    for setting in TABLE {
+        let plain = setting.plain_value(&settings).unwrap();
+        setting.set(&mut again, Raw::Text(plain)).unwrap();
+    }
+    assert_eq!(again, settings);
+}
+
+/// For each row of the table a value that is not the default.
+const OTHER_VALUES: &[&str] =
+    &["/x", "[::1]:9", "7", "3s", "3MiB", "1MiB", "2KiB", "65KiB", "0", "1025", "1TiB", "7min", "json", "debug"];
+
+/// Names every field, so that a new one does not compile until somebody comes here; and each must have its row.
+#[test]
+fn every_field_has_its_row() {
+    assert_eq!(TABLE.len(), OTHER_VALUES.len());
+    let mut changed = Settings::default();
+    for (setting, value) in TABLE.iter().zip(OTHER_VALUES) {
+        setting.set(&mut changed, Raw::Text((*value).to_owned())).unwrap();
+    }
+    let default = Settings::default();
+    let NodeConfig { data_dir, wal, checkpoint } = changed.node_config().unwrap();
+    let WalConfig { segment_size_bytes, max_record_bytes, max_unsynced_bytes, keep_bytes, reserve_bytes } = wal;
+    let CheckpointConfig { wal_bytes, interval } = checkpoint;
+    let PgConfig { listen, connection_limit, startup_timeout, message_limit_bytes } = changed.sql;
+    let LogSettings { format, level } = changed.log;
+    assert_eq!(data_dir, Path::new("/x"));
+    assert_ne!(segment_size_bytes, default.wal.segment_size_bytes);
+    assert_ne!(max_record_bytes, default.wal.max_record_bytes);
+    assert_ne!(max_unsynced_bytes, default.wal.max_unsynced_bytes);
+    assert_ne!(keep_bytes, default.wal.keep_bytes);
+    assert_ne!(reserve_bytes, default.wal.reserve_bytes);
+    assert_ne!(wal_bytes, default.checkpoint.wal_bytes);
+    assert_ne!(interval, default.checkpoint.interval);
+    assert_ne!(listen, default.sql.listen);
+    assert_ne!(connection_limit, default.sql.connection_limit);
+    assert_ne!(startup_timeout, default.sql.startup_timeout);
+    assert_ne!(message_limit_bytes, default.sql.message_limit_bytes);
+    assert_ne!(format, default.log.format);
+    assert_ne!(level, default.log.level);
+}
+
+/// Settings to which only the table gives a largest value.
+const UNLIMITED_IN_LIBRARY: &[&str] = &["sql.startup_timeout_s"];
+
+type Put = Box<dyn Fn(&mut Settings, u64)>;
+
+/// The library checks its own ranges; ours must say the same.
+#[test]
+fn ranges_agree_with_the_library() {
+    let valid =
+        |settings: &Settings| settings.node_config().unwrap().validate().is_ok() && settings.sql.validate().is_ok();
+    let defaults = Settings { data_dir: Some("/x".into()), ..Settings::default() };
+    for setting in TABLE.iter().filter(|setting| !["", "log"].contains(&setting.section)) {
+        let (low, high, put): (u64, u64, Put) = match &setting.kind {
+            Kind::Bytes { low, high, field, .. } => (*low, *high, Box::new(move |all, value| *field(all) = value)),
+            Kind::Seconds { low, high, field } => {
+                (*low, *high, Box::new(move |all, value| *field(all) = Duration::from_secs(value)))
+            }
+            Kind::Count { low, high, field } | Kind::Memory { low, high, field } => {
+                (*low, *high, Box::new(move |all, value| *field(all) = usize::try_from(value).unwrap()))
+            }
+            _ => continue,
+        };
+        let above = Some(high + 1).filter(|_| !UNLIMITED_IN_LIBRARY.contains(&setting.key().as_str()));
+        let values = [(Some(low), true), (Some(high), true), (low.checked_sub(1), false), (above, false)];
+        for (value, expected) in values {
+            let Some(value) = value else { continue };
+            let mut settings = defaults.clone();
+            put(&mut settings, value);
+            assert_eq!(valid(&settings), expected, "{} = {value}", setting.key());
+        }
+    }
+}

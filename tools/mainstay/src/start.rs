@@ -1,0 +1,124 @@
+//! `mainstay start`: a node with the bundled engine, and the SQL server in front of it, until a signal ends them.
+
+use std::io::{self, Write};
+use std::process;
+use std::time::Duration;
+
+use anyhow::Context;
+use mainstay::node::{Node, NodeError};
+use mainstay::server::pg::PgServer;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::logging;
+use crate::settings::{self, Settings};
+use crate::sqlite::SqliteEngine;
+
+/// How long clients get to finish what they run once the node is told to stop; the server may take 2 s more to interrupt
+/// the rest. The node's own shutdown follows, and all has to fit into the 5 s that an operator waits.
+const GRACE: Duration = Duration::from_millis(1500);
+/// What a second signal makes the process exit with: it did not stop cleanly.
+const EXIT_IMPATIENT: i32 = 1;
+
+/// Runs a node until SIGTERM or SIGINT, or until it fails.
+///
+/// # Errors
+/// It could not start, failed while it ran, or did not stop cleanly.
+pub fn run(settings: &Settings) -> anyhow::Result<()> {
+    logging::start(settings.log.format, &settings.log.level)?;
+    for variable in settings::unknown_variables() {
+        tracing::warn!(variable, "no setting has this variable; it is ignored");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let result = runtime.block_on(serve(settings));
+    // Whatever is left waits for clients that were told to go; the data is closed.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(settings: &Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let config = settings.node_config().context("no data directory")?;
+    let data_dir = config.data_dir.clone();
+    let node = tokio::select! {
+        node = Node::open(config, SqliteEngine::open) => node?,
+        name = signals.next() => {
+            // Nothing was acknowledged yet, so there is nothing to finish: the next start recovers.
+            tracing::info!(signal = name, "stopped while starting");
+            return Ok(());
+        }
+    };
+    let ended = serve_node(settings, &node, &mut signals, &data_dir.display().to_string()).await;
+    let closed = node.shutdown().await;
+    ended?;
+    closed.context("the node did not stop cleanly")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Serves SQL from an open node until something ends it; the node is still open afterwards.
+async fn serve_node(
+    settings: &Settings,
+    node: &Node<SqliteEngine>,
+    signals: &mut Signals,
+    data_dir: &str,
+) -> anyhow::Result<()> {
+    let server = PgServer::start(settings.sql.clone(), node.engine().clone()).await?;
+    announce(&server.local_addr().to_string(), data_dir);
+
+    let failed: Option<NodeError> = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping; a second signal exits at once");
+            None
+        }
+        error = node.failed() => {
+            tracing::error!(%error, "the node failed; stopping");
+            Some(error)
+        }
+    };
+    signals.exit_on_next();
+    let drained = server.shutdown(GRACE).await;
+    if let Some(error) = failed {
+        return Err(error).context("the node failed");
+    }
+    drained.context("the SQL server did not stop cleanly")
+}
+
+/// The one line on standard output. Nobody may be reading it, which is no reason to stop.
+fn announce(address: &str, data_dir: &str) {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "mainstay ready sql={address} data-dir={data_dir}").and_then(|()| out.flush());
+    if let Err(error) = written {
+        tracing::warn!(%error, "the ready line could not be written");
+    }
+    tracing::info!(sql = address, data_dir, "ready");
+}
+
+/// The signals that ask a node to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one and says its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// From now on a signal ends the process at once, as a crash would.
+    fn exit_on_next(&self) {
+        tokio::spawn(async {
+            let Ok(mut signals) = Signals::new() else { return };
+            let name = signals.next().await;
+            eprintln!("mainstay: {name} again; exiting without a clean stop");
+            process::exit(EXIT_IMPATIENT);
+        });
+    }
+}
