@@ -326,12 +326,12 @@ fn a_log_that_refuses_leaves_nothing() {
         (AppendError::DiskFull, "53100"),
         (AppendError::TooLarge { len_bytes: 2, limit_bytes: 1 }, "54000"),
         (AppendError::Fenced, "25006"),
-        (AppendError::Poisoned("x".into()), "58030"),
     ] {
         database.log.0.lock().append_failures = vec![failure];
         assert_eq!(client.fails("INSERT INTO t VALUES (1)"), state);
     }
-    database.log.0.lock().append_failures = vec![AppendError::Busy(1), AppendError::Busy(1)];
+    database.log.0.lock().append_failures =
+        vec![AppendError::Busy { len_bytes: 1 }, AppendError::Busy { len_bytes: 1 }];
     client.ok("INSERT INTO t VALUES (2)");
     assert_eq!(database.log.0.lock().waits, 2);
     assert_eq!(client.rows("SELECT a FROM t"), [["2"]]);
@@ -342,7 +342,7 @@ fn a_log_that_refuses_leaves_nothing() {
 fn an_unknown_outcome_is_told_and_stops_writes() {
     let database = with("CREATE TABLE t (a)");
     let mut client = database.session();
-    database.log.0.lock().commit_failure = Some(CommitError::Poisoned("x".into()));
+    database.log.0.lock().commit_failure = Some(CommitError::Fenced);
     assert_eq!(client.fails("INSERT INTO t VALUES (1)"), "08007");
     assert_eq!(client.fails("INSERT INTO t VALUES (2)"), "58030");
     assert_eq!(client.rows("SELECT a FROM t"), Vec::<Vec<String>>::new());

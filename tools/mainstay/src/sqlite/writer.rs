@@ -164,7 +164,7 @@ impl Writer {
     fn execute_ddl(&mut self, sql: &str, words: &str, sink: &mut dyn ResultSink) -> Result<CommandTag, SqlError> {
         if words == "CREATE TABLE" && command::has_conflict_clause(sql) {
             let refusal =
-                policy::refused("ON CONFLICT in a table's definition is not supported: replay would follow it again");
+                policy::refused("ON CONFLICT in a table's definition is not supported: it would act again at replay");
             return Err(refusal.with_hint("Write INSERT OR …, or INSERT … ON CONFLICT, in the statements instead."));
         }
         self.drain().map_err(|error| from_sqlite(&error))?;
@@ -368,7 +368,7 @@ fn append(log: &dyn Log, payload: &[u8]) -> Result<Lsn, SqlError> {
         let error = match log.append(payload) {
             Ok(end) => return Ok(end),
             // Others fill the log as fast as it drains; each round waits for room, so this ends or fails.
-            Err(AppendError::Busy(_)) => match log.room(payload.len()) {
+            Err(AppendError::Busy { .. }) => match log.room(payload.len()) {
                 Ok(()) => continue,
                 Err(error) => error,
             },
