@@ -23,7 +23,7 @@ const SECTOR_BYTES: usize = 512;
 pub enum Loss {
     /// None of them.
     Everything,
-    /// All of them: what a killed process leaves.
+    /// All of them.
     Nothing,
     /// Each by the toss of a coin from this seed.
     Random(u64),
@@ -216,6 +216,23 @@ impl LossyDisk {
     pub fn contents(&self, path: &Path) -> Vec<u8> {
         let state = self.state.lock();
         state.files[state.names[path]].live.clone()
+    }
+
+    /// The disk after the process was killed: the machine lives on, and what is not synced can still be lost.
+    pub fn kill(&self, faults: Faults) -> LossyDisk {
+        let state = self.state.lock();
+        let after = State {
+            faults,
+            operations: 0,
+            syncs: 0,
+            dead: false,
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            pending: state.pending.clone(),
+            directories: state.directories.clone(),
+            files: state.files.clone(),
+        };
+        LossyDisk { state: Arc::new(Mutex::new(after)) }
     }
 
     /// The disk after a power cut: nothing is unsynced on it any more.
