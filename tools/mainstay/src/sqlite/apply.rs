@@ -42,13 +42,9 @@ pub(super) enum ApplyError {
 
 /// Where replay stands, as stored.
 pub(super) fn stored_lsn(connection: &Connection) -> rusqlite::Result<Lsn> {
-    let sql = const_format_select();
+    let sql = format!("SELECT applied FROM {STATE_TABLE}");
     let stored: Option<i64> = connection.prepare_cached(&sql)?.query_row([], |row| row.get(0)).optional()?;
     Ok(Lsn::new(stored.unwrap_or(0).cast_unsigned()))
-}
-
-fn const_format_select() -> String {
-    format!("SELECT applied FROM {STATE_TABLE}")
 }
 
 /// Stores where replay stands, in the transaction that is open.

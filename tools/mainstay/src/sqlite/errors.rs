@@ -86,6 +86,8 @@ fn state_of_message(message: &str) -> SqlState {
         *state
     } else if message.ends_with("already exists") {
         SqlState::DUPLICATE_TABLE
+    } else if message.ends_with("may not be modified") {
+        SqlState("42501")
     } else if message.contains("has no column named") {
         SqlState::UNDEFINED_COLUMN
     } else {
@@ -185,6 +187,7 @@ mod tests {
             (&["DROP INDEX i"], SqlState("42704"), "no such index: i"),
             (&["DROP TRIGGER i"], SqlState("42704"), "no such trigger: i"),
             (&["DROP VIEW v"], SqlState::UNDEFINED_TABLE, "no such view: v"),
+            (&["DELETE FROM sqlite_schema"], SqlState("42501"), "table sqlite_master may not be modified"),
             (&["RELEASE s"], SqlState("3B001"), "no such savepoint: s"),
             (&["SELEC 1"], SqlState::SYNTAX_ERROR, "syntax error at or near \"SELEC\""),
             (&["SELECT ("], SqlState::SYNTAX_ERROR, "syntax error at end of input"),

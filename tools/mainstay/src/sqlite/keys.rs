@@ -1,17 +1,23 @@
-//! Watches for NULL in declared primary keys.
+//! Watches for values in declared primary keys that a session cannot keep apart or does not see.
 //!
-//! SQLite allows it (except in `INTEGER PRIMARY KEY` and `WITHOUT ROWID`), PostgreSQL does not, and sessions silently skip
-//! such rows: they would be missing after replay. So the statement that writes one fails with 23502.
+//! NULL: SQLite allows it (except in `INTEGER PRIMARY KEY` and `WITHOUT ROWID`), PostgreSQL does not, and sessions silently
+//! skip such rows: they would be missing after replay. The statement that writes one fails with 23502.
+//!
+//! Floating point numbers in a key column without a type: 1 and 1.0 are the same key to SQLite and two to a session,
+//! so that a change from one to the other would not fit any data. Refused as well.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use mainstay::server::pg::SqlError;
 use parking_lot::Mutex;
-use rusqlite::Connection;
 use rusqlite::hooks::Action;
+use rusqlite::{Connection, OptionalExtension};
 
-use super::errors;
+use super::{errors, policy};
+
+/// Whether column `c` of `pragma_table_xinfo` keeps numbers as they come, in SQL.
+pub(super) const UNTYPED: &str = "(c.type = '' OR c.type LIKE '%blob%')";
 
 /// Rows of one statement that are remembered one by one; with more, whole tables are looked at.
 const MAX_ROWS: usize = 1024;
@@ -22,10 +28,16 @@ pub(super) struct KeyWatch(Arc<Mutex<Watched>>);
 
 #[derive(Default)]
 struct Watched {
-    /// Key columns of each table that can hold NULL there.
-    tables: HashMap<String, Vec<String>>,
+    tables: HashMap<String, Vec<KeyColumn>>,
     rows: Vec<(String, i64)>,
     too_many: bool,
+}
+
+/// A key column to be looked at: it can hold NULL, or has no type.
+#[derive(Clone)]
+struct KeyColumn {
+    name: String,
+    untyped: bool,
 }
 
 impl KeyWatch {
@@ -45,14 +57,17 @@ impl KeyWatch {
     pub(super) fn refresh(&self, connection: &Connection) -> rusqlite::Result<()> {
         // An index of origin `pk` exists unless the key is the rowid itself or the table is WITHOUT ROWID, in which case
         // NULL is impossible.
-        let sql = "SELECT t.name, c.name FROM pragma_table_list t, pragma_table_xinfo(t.name) c \
-                   WHERE t.schema = 'main' AND t.type = 'table' AND t.wr = 0 AND c.pk > 0 AND c.\"notnull\" = 0 \
-                   AND EXISTS (SELECT 1 FROM pragma_index_list(t.name) WHERE origin = 'pk')";
-        let mut tables: HashMap<String, Vec<String>> = HashMap::new();
-        let mut statement = connection.prepare_cached(sql)?;
+        let sql = format!(
+            "SELECT t.name, c.name, {UNTYPED} FROM pragma_table_list t, pragma_table_xinfo(t.name) c \
+             WHERE t.schema = 'main' AND t.type = 'table' AND t.wr = 0 AND c.pk > 0 \
+             AND (c.\"notnull\" = 0 OR {UNTYPED}) \
+             AND EXISTS (SELECT 1 FROM pragma_index_list(t.name) WHERE origin = 'pk')"
+        );
+        let mut tables: HashMap<String, Vec<KeyColumn>> = HashMap::new();
+        let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
-            tables.entry(row.get(0)?).or_default().push(row.get(1)?);
+            tables.entry(row.get(0)?).or_default().push(KeyColumn { name: row.get(1)?, untyped: row.get(2)? });
         }
         *self.0.lock() = Watched { tables, ..Watched::default() };
         Ok(())
@@ -65,7 +80,7 @@ impl KeyWatch {
         watched.too_many = false;
     }
 
-    /// Fails if a row written since [`forget`](KeyWatch::forget) has NULL in its key.
+    /// Fails if a row written since [`forget`](KeyWatch::forget) has such a value in its key.
     pub(super) fn check(&self, connection: &Connection) -> Result<(), SqlError> {
         let (rows, everything) = {
             let mut watched = self.0.lock();
@@ -73,8 +88,8 @@ impl KeyWatch {
             (std::mem::take(&mut watched.rows), everything)
         };
         let found = match everything {
-            Some(tables) => tables.iter().find_map(|(table, _)| self.null_key(connection, table, None).transpose()),
-            None => rows.iter().find_map(|(table, row)| self.null_key(connection, table, Some(*row)).transpose()),
+            Some(tables) => tables.iter().find_map(|(table, _)| self.violation(connection, table, None).transpose()),
+            None => rows.iter().find_map(|(table, row)| self.violation(connection, table, Some(*row)).transpose()),
         };
         match found {
             None => Ok(()),
@@ -84,14 +99,20 @@ impl KeyWatch {
     }
 
     /// The violation in one row of a table, or in any.
-    fn null_key(&self, connection: &Connection, table: &str, row: Option<i64>) -> rusqlite::Result<Option<SqlError>> {
+    fn violation(&self, connection: &Connection, table: &str, row: Option<i64>) -> rusqlite::Result<Option<SqlError>> {
         let columns = self.0.lock().tables.get(table).cloned().unwrap_or_default();
         for column in columns {
             // A table may have a column of its own called rowid; then, and without a row, every row is looked at.
             let only = if row.is_some() && rowid_is_free(connection, table)? { "_rowid_ = ?1" } else { "?1 IS ?1" };
-            let sql = format!("SELECT 1 FROM {} WHERE {only} AND {} IS NULL", quoted(table), quoted(&column));
-            if connection.prepare_cached(&sql)?.exists([row])? {
-                return Ok(Some(errors::not_null(table, &column)));
+            let (table_name, key) = (quoted(table), quoted(&column.name));
+            let real = if column.untyped { format!("typeof({key}) = 'real'") } else { "0".to_owned() };
+            let sql =
+                format!("SELECT {key} IS NULL FROM {table_name} WHERE {only} AND ({key} IS NULL OR {real}) LIMIT 1");
+            let found: Option<bool> = connection.prepare_cached(&sql)?.query_row([row], |row| row.get(0)).optional()?;
+            match found {
+                None => {}
+                Some(true) => return Ok(Some(errors::not_null(table, &column.name))),
+                Some(false) => return Ok(Some(floating_key(table, &column.name))),
             }
         }
         Ok(None)
@@ -108,6 +129,12 @@ impl Watched {
             self.rows.push((table.to_owned(), rowid));
         }
     }
+}
+
+fn floating_key(table: &str, column: &str) -> SqlError {
+    let message =
+        format!("a floating point number in key column \"{column}\" of relation \"{table}\", which has no type");
+    policy::refused(message).with_hint("Declare the column as REAL or NUMERIC.")
 }
 
 fn rowid_is_free(connection: &Connection, table: &str) -> rusqlite::Result<bool> {

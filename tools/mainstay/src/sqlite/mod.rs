@@ -5,6 +5,9 @@
 //! anything missing in them is [applied](apply) from it. What would change the database without being captured is refused
 //! ([`policy`]).
 //!
+//! What replay does not bring back: rowids of tables with a declared key other than `INTEGER PRIMARY KEY` (their rows are told
+//! apart by the key), and the statistics of ANALYZE to the letter (it runs again).
+//!
 //! One connection writes and sessions queue for it ([`turnstile`]); each session reads on a connection of its own
 //! ([`session`]). `unsafe` is in [`ffi`] alone.
 
@@ -25,11 +28,15 @@ mod values;
 mod writer;
 
 #[cfg(test)]
+mod node_test;
+#[cfg(test)]
 mod replay_test;
 #[cfg(test)]
 mod session_test;
 #[cfg(test)]
 mod test_support;
+#[cfg(test)]
+mod writer_test;
 
 use mainstay::ident::DatabaseId;
 

@@ -42,6 +42,8 @@ const VALUE_PRAGMAS: &[&str] = &[
     "user_version",
 ];
 
+const TEMPORARY: &str = "temporary tables, views and triggers are not supported";
+
 /// What a statement that changes rows calls itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
@@ -107,6 +109,17 @@ impl Actions {
     }
 
     fn check(&mut self, context: &AuthContext<'_>) -> Result<(), SqlError> {
+        let makes = matches!(
+            context.action,
+            AuthAction::CreateTable { .. }
+                | AuthAction::CreateIndex { .. }
+                | AuthAction::CreateTrigger { .. }
+                | AuthAction::CreateView { .. }
+        );
+        if makes && context.database_name == Some("temp") {
+            // `CREATE TABLE temp.t` arrives as any CREATE TABLE, but for the database.
+            return Err(refused(TEMPORARY));
+        }
         match context.action {
             AuthAction::Select => self.selects = true,
             AuthAction::Insert { table_name } => self.writes(Verb::Insert, table_name, None)?,
@@ -142,7 +155,7 @@ impl Actions {
             | AuthAction::DropTempTable { .. }
             | AuthAction::DropTempTrigger { .. }
             | AuthAction::DropTempView { .. } => {
-                return Err(refused("temporary tables, views and triggers are not supported"));
+                return Err(refused(TEMPORARY));
             }
             AuthAction::CreateVtable { .. } | AuthAction::DropVtable { .. } => {
                 return Err(refused("virtual tables are not supported: their changes cannot be captured for the WAL"));
@@ -187,7 +200,8 @@ impl Actions {
             return Some(refusal.with_hint("Use CREATE TABLE, then INSERT INTO … SELECT."));
         }
         let table = self.internal_write.as_ref().filter(|_| !self.ddl)?;
-        Some(refused(format!("{table} belongs to SQLite and cannot be changed directly")))
+        let message = format!("permission denied: \"{table}\" belongs to SQLite");
+        Some(SqlError::new(SqlState("42501"), message))
     }
 }
 

@@ -3,6 +3,7 @@
 //! What only reads runs on the session's own connection and waits for nobody. A transaction takes the writer at its first
 //! write, or at its first statement if it is to see one state throughout, and from then on runs everything there.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +35,8 @@ struct Reader {
     connection: Connection,
     policy: Policy,
     interrupt: Arc<InterruptHandle>,
+    /// The version of the schema that compiled statements are for.
+    schema_version: Cell<i64>,
 }
 
 /// One state of the database, seen until this is dropped; part of a longer one if such is held already.
@@ -43,14 +46,20 @@ struct Reader {
 struct OneState<'a>(Option<&'a Connection>);
 
 impl OneState<'_> {
-    fn hold(connection: &Connection) -> Result<OneState<'_>, SqlError> {
+    fn hold(reader: &Reader) -> Result<OneState<'_>, SqlError> {
+        let connection = &reader.connection;
         if !connection.is_autocommit() {
             return Ok(OneState(None));
         }
         let begin = || -> rusqlite::Result<OneState<'_>> {
             connection.prepare_cached("BEGIN")?.execute([])?;
             let state = OneState(Some(connection));
-            connection.prepare_cached("SELECT 1 FROM sqlite_schema LIMIT 1")?.exists([])?;
+            let version = connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
+            if reader.schema_version.replace(version) != version {
+                connection.flush_prepared_statement_cache();
+                // The first step of anything reads the schema.
+                connection.prepare("SELECT 1 FROM sqlite_schema")?.exists([])?;
+            }
             Ok(state)
         };
         begin().map_err(|error| from_sqlite(&error))
@@ -145,7 +154,7 @@ impl SqliteSession {
                 let mut connection = self.shared.open_reader()?;
                 let policy = Policy::install(&mut connection)?;
                 let interrupt = Arc::new(connection.get_interrupt_handle());
-                Ok(Reader { connection, policy, interrupt })
+                Ok(Reader { connection, policy, interrupt, schema_version: Cell::new(0) })
             };
             self.reader = Some(open().map_err(|error| from_sqlite(&error))?);
         }
@@ -181,7 +190,7 @@ impl SqliteSession {
             self.transaction = Some(Transaction::default());
         }
         let modes = self.modes();
-        if self.turn().is_none() && !(modes.stable && !modes.read_only) {
+        if self.turn().is_none() && (modes.read_only || !modes.stable) {
             self.hold_state_if_asked(modes)?;
             if let Some(tag) = self.run_reading(sql, parameters, sink)? {
                 self.note_started();
@@ -218,7 +227,7 @@ impl SqliteSession {
         if !(modes.stable && modes.read_only) {
             return Ok(());
         }
-        OneState::hold(&self.reader()?.connection)?.keep();
+        OneState::hold(self.reader()?)?.keep();
         Ok(())
     }
 
@@ -232,7 +241,7 @@ impl SqliteSession {
         let control = Arc::clone(&self.control);
         let reader = self.reader()?;
         let connection = &reader.connection;
-        let _state = OneState::hold(connection)?;
+        let _state = OneState::hold(reader)?;
         let (mut statement, _) = reader.policy.watch(|| connection.prepare_cached(sql))?;
         if !statement.readonly() {
             return Ok(None);
@@ -509,7 +518,7 @@ impl Session for SqliteSession {
             return describe(connection, policy, statement, parameter_types);
         }
         let reader = self.reader()?;
-        let _state = OneState::hold(&reader.connection)?;
+        let _state = OneState::hold(reader)?;
         describe(&reader.connection, &reader.policy, statement, parameter_types)
     }
 

@@ -84,9 +84,7 @@ impl Database {
     }
 
     pub(super) fn session(&self) -> Client {
-        let user = "postgres".to_owned();
-        let client = ClientInfo { database: user.clone(), user, parameters: Default::default() };
-        Client(self.engine.connect(&client).unwrap())
+        client_of(&self.engine)
     }
 
     pub(super) fn records(&self) -> Vec<Record> {
@@ -107,6 +105,13 @@ impl Database {
         assert_eq!(self.engine.applied().unwrap(), other.engine.applied().unwrap());
         other
     }
+}
+
+/// A session of an engine.
+pub(super) fn client_of(engine: &SqliteEngine) -> Client {
+    let user = "postgres".to_owned();
+    let client = ClientInfo { database: user.clone(), user, parameters: Default::default() };
+    Client(engine.connect(&client).unwrap())
 }
 
 /// Everything in a database: the schema, and each table's rows.
@@ -193,7 +198,10 @@ impl Client {
     pub(super) fn fails(&mut self, sql: &str) -> &'static str {
         match self.run(sql) {
             Ok(tags) => panic!("{sql} gave {tags:?}"),
-            Err(error) => error.state.0,
+            Err(error) => {
+                println!("{sql}: {error}");
+                error.state.0
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::errors::{self, from_sqlite};
 use super::ffi::{self, CaptureConnection};
-use super::keys::{KeyWatch, quoted};
+use super::keys::{KeyWatch, UNTYPED, quoted};
 use super::log::Log;
 use super::payload::{Part, Payload, SequenceChange};
 use super::policy::{self, Actions, Policy, Verb};
@@ -107,7 +107,7 @@ impl Writer {
             self.halt(format!("a transaction could not be rolled back: {error}"));
         }
         if std::mem::take(&mut self.schema_changed)
-            && let Err(error) = self.keys.refresh(self.connection())
+            && let Err(error) = self.schema_moved()
         {
             self.halt(format!("the schema could not be read: {error}"));
         }
@@ -156,6 +156,7 @@ impl Writer {
             Some(Verb::Insert) => format!("INSERT 0 {changes}"),
             Some(Verb::Update) => format!("UPDATE {changes}"),
             Some(Verb::Delete) => format!("DELETE {changes}"),
+            None if first == "EXPLAIN" => words,
             None => format!("SELECT {rows}"),
         }))
     }
@@ -163,7 +164,7 @@ impl Writer {
     fn execute_ddl(&mut self, sql: &str, words: &str, sink: &mut dyn ResultSink) -> Result<CommandTag, SqlError> {
         if words == "CREATE TABLE" && command::has_conflict_clause(sql) {
             let refusal =
-                policy::refused("ON CONFLICT in a table's definition is not supported: replay would follow it again");
+                policy::refused("ON CONFLICT in a table's definition is not supported: it would act again at replay");
             return Err(refusal.with_hint("Write INSERT OR …, or INSERT … ON CONFLICT, in the statements instead."));
         }
         self.drain().map_err(|error| from_sqlite(&error))?;
@@ -194,7 +195,7 @@ impl Writer {
         if !carried.is_empty() {
             self.parts.push(Part::Changeset(carried));
         }
-        self.keys.refresh(self.connection()).map_err(failed)?;
+        self.schema_moved().map_err(failed)?;
         self.start_capture().map_err(failed)
     }
 
@@ -222,7 +223,7 @@ impl Writer {
         if let Some(savepoint) = self.savepoints.last() {
             self.parts.truncate(savepoint.parts);
         }
-        let again = self.keys.refresh(self.connection()).and_then(|()| self.start_capture());
+        let again = self.schema_moved().and_then(|()| self.start_capture());
         again.map_err(|error| from_sqlite(&error))
     }
 
@@ -316,10 +317,17 @@ impl Writer {
         let applied = apply::apply(self.connection(), &[record]);
         if let Err(error) = applied
             .map_err(|error| error.to_string())
-            .and_then(|()| self.keys.refresh(self.connection()).map_err(|error| error.to_string()))
+            .and_then(|()| self.schema_moved().map_err(|error| error.to_string()))
         {
             self.halt(format!("a committed transaction could not be put into SQLite ({cause}; {error})"));
         }
+    }
+
+    /// Learns the schema again. Compiled statements go: SQLite would compile them anew only while they run, after their
+    /// columns were announced.
+    fn schema_moved(&self) -> rusqlite::Result<()> {
+        self.connection().flush_prepared_statement_cache();
+        self.keys.refresh(self.connection())
     }
 
     fn halt(&mut self, reason: String) {
@@ -330,7 +338,7 @@ impl Writer {
     /// Applies records from the WAL; no transaction is open.
     pub(super) fn apply(&mut self, records: &[Record]) -> Result<(), apply::ApplyError> {
         let applied = apply::apply(self.connection(), records);
-        self.keys.refresh(self.connection())?;
+        self.schema_moved()?;
         applied
     }
 }
@@ -360,7 +368,7 @@ fn append(log: &dyn Log, payload: &[u8]) -> Result<Lsn, SqlError> {
         let error = match log.append(payload) {
             Ok(end) => return Ok(end),
             // Others fill the log as fast as it drains; each round waits for room, so this ends or fails.
-            Err(AppendError::Busy(_)) => match log.room(payload.len()) {
+            Err(AppendError::Busy { .. }) => match log.room(payload.len()) {
                 Ok(()) => continue,
                 Err(error) => error,
             },
@@ -390,6 +398,10 @@ fn check_schema(connection: &Connection) -> Result<(), SqlError> {
         let message = format!("the primary key of table \"{table}\" has a collation other than BINARY");
         return Err(policy::refused(message).with_hint("Use a UNIQUE constraint with that collation beside the key."));
     }
+    if let Some(table) = untyped_key(connection).map_err(failed)? {
+        let message = format!("the primary key of table \"{table}\", which is WITHOUT ROWID, has a column of no type");
+        return Err(policy::refused(message).with_hint("Declare a type: 1 and 1.0 must not be two keys."));
+    }
     // A session tells rows of a table without a key apart by their `_rowid_`, which must then be the real one.
     let hidden = "SELECT t.name FROM pragma_table_list t, pragma_table_xinfo(t.name) c \
                   WHERE t.schema = 'main' AND t.type = 'table' \
@@ -404,12 +416,22 @@ fn check_schema(connection: &Connection) -> Result<(), SqlError> {
 }
 
 /// A session tells rows apart by the bytes of their keys, SQLite by the key's collation: a key changed from `A` to `a` would
-/// be one row to SQLite and two in the changeset, which then fits nowhere.
+/// be one row to SQLite and two in the changeset, which then fits nowhere. ([`KeyWatch`] sees to 1 and 1.0.)
 fn collating_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let sql = "SELECT t.name FROM pragma_table_list t, pragma_index_list(t.name) i, pragma_index_xinfo(i.name) c \
                WHERE t.schema = 'main' AND t.type = 'table' AND i.origin = 'pk' AND c.key = 1 \
                AND c.coll <> 'BINARY' COLLATE NOCASE LIMIT 1";
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
+}
+
+/// In such a key 1 and 1.0 are equal to SQLite and two rows to a session. Rows of other tables are watched one by one, but
+/// SQLite does not tell which row of these was written.
+fn untyped_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let sql = format!(
+        "SELECT t.name FROM pragma_table_list t, pragma_table_xinfo(t.name) c \
+         WHERE t.schema = 'main' AND t.wr = 1 AND c.pk > 0 AND {UNTYPED} LIMIT 1"
+    );
+    connection.prepare_cached(&sql)?.query_row([], |row| row.get(0)).optional()
 }
 
 fn sequences(connection: &Connection) -> rusqlite::Result<Sequences> {
