@@ -133,7 +133,7 @@ fn crash_and_go_on(disk: &LossyDisk, mut history: History, death: Death, what: &
             history.acknowledged = history.appended.len();
         }
     }
-    let second_loss = if random.below(2) == 0 { Loss::Everything } else { Loss::Random(random.next()) };
+    let second_loss = if random.below(2) == 0 { Loss::Everything } else { Loss::Random(random.draw()) };
     let disk = disk.crash(second_loss, Faults::default());
     check(&disk, &history, &format!("{what}; then died again, lost {second_loss:?}"));
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -65,7 +66,7 @@ async fn serve_node(
     let server = PgServer::start(settings.sql.clone(), node.engine().clone()).await?;
     announce(&server.local_addr().to_string(), data_dir);
 
-    let failed: Option<NodeError> = tokio::select! {
+    let failed: Option<Arc<NodeError>> = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, "stopping; a second signal exits at once");
             None
