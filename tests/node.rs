@@ -1,5 +1,7 @@
 //! Whole nodes with a small engine: opening, replay, checkpoints, refusals, closing.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -23,7 +23,7 @@ const SECTOR_BYTES: usize = 512;
 pub enum Loss {
     /// None of them.
     Everything,
-    /// All of them: what a killed process leaves.
+    /// All of them.
     Nothing,
     /// Each by the toss of a coin from this seed.
     Random(u64),
@@ -161,7 +161,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -171,7 +171,7 @@ impl Random {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.draw() % bound
     }
 }
 
@@ -218,6 +218,23 @@ impl LossyDisk {
         state.files[state.names[path]].live.clone()
     }
 
+    /// The disk after the process was killed: the machine lives on, and what is not synced can still be lost.
+    pub fn kill(&self, faults: Faults) -> LossyDisk {
+        let state = self.state.lock();
+        let after = State {
+            faults,
+            operations: 0,
+            syncs: 0,
+            dead: false,
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            pending: state.pending.clone(),
+            directories: state.directories.clone(),
+            files: state.files.clone(),
+        };
+        LossyDisk { state: Arc::new(Mutex::new(after)) }
+    }
+
     /// The disk after a power cut: nothing is unsynced on it any more.
     pub fn crash(&self, loss: Loss, faults: Faults) -> LossyDisk {
         let state = self.state.lock();
@@ -229,7 +246,7 @@ impl LossyDisk {
         let mut keep = |operation: u64| match loss {
             Loss::Everything => false,
             Loss::Nothing => true,
-            Loss::Random(_) => random.next() & 1 == 1,
+            Loss::Random(_) => random.draw() & 1 == 1,
             Loss::Older(_) => operation > middle,
         };
         let mut names = state.durable_names.clone();
@@ -346,7 +363,7 @@ struct LossyFile {
 }
 
 impl File for LossyFile {
-    fn len(&self) -> io::Result<u64> {
+    fn len_bytes(&self) -> io::Result<u64> {
         Ok(self.disk.state.lock().files[self.file].live.len() as u64)
     }
 
@@ -389,7 +406,7 @@ impl File for LossyFile {
     }
 
     fn map(&self, len_bytes: u64) -> io::Result<Box<dyn Map>> {
-        if self.len()? < len_bytes {
+        if self.len_bytes()? < len_bytes {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         Ok(Box::new(LossyMap { disk: self.disk.clone(), file: self.file, len_bytes }))

@@ -67,7 +67,7 @@ pub enum Access {
 /// An open file.
 pub trait File: Send + Sync {
     /// Its length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn len_bytes(&self) -> io::Result<u64>;
 
     /// Reads at `offset` until `buffer` is full or the file ends; answers how many bytes that were.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;

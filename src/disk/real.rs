@@ -68,7 +68,7 @@ struct RealFile {
 }
 
 impl File for RealFile {
-    fn len(&self) -> io::Result<u64> {
+    fn len_bytes(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
@@ -127,7 +127,7 @@ mod tests {
         let path = directory.path().join("file");
         let file = RealDisk.create(&path).unwrap();
         file.zero_fill(0, 10_000).unwrap();
-        assert_eq!(file.len().unwrap(), 10_000);
+        assert_eq!(file.len_bytes().unwrap(), 10_000);
         let mut map = file.map(10_000).unwrap();
         map.write(9_998, b"ab").unwrap();
         let mut read = [1; 4];

@@ -87,7 +87,7 @@ impl SegmentDirectory {
             let lsn = self.layout.segment_start(number).advanced(offset);
             WalError::Damaged(Box::new(Damage { path: path.clone(), offset, lsn, expected, found }))
         };
-        let len = file.len().map_err(WalError::io("read the length of", &path))?;
+        let len = file.len_bytes().map_err(WalError::io("read the length of", &path))?;
         if len != self.layout.segment_bytes() {
             let expected = format!("a segment of {} bytes", self.layout.segment_bytes());
             return Err(damage(len.min(self.layout.segment_bytes()), expected, format!("{len} bytes")));

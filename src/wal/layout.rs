@@ -186,7 +186,7 @@ mod tests {
             let end = layout.record_end(lsn, len);
             loop {
                 let fragment = layout.fragment(lsn, rest);
-                prop_assert!(fragment.start >= lsn && fragment.start.get() % 8 == 0);
+                prop_assert!(fragment.start >= lsn && fragment.start.get().is_multiple_of(8));
                 prop_assert!(layout.offset_of(fragment.start) >= 64);
                 prop_assert_eq!(layout.segment_of(fragment.start), layout.segment_of(Lsn::new(fragment.end.get() - 1)));
                 rest -= fragment.len;
