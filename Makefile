@@ -55,7 +55,6 @@ soak: ## the long tests, which are marked #[ignore]
 	@tools/bootstrap.sh test
 	@$(ENVIRONMENT) cargo nextest run --locked --workspace --profile soak --run-ignored ignored-only --no-tests warn
 
-fuzz: ## property tests with CASES=20000 cases each
+fuzz: ## all tests, property tests with CASES=20000 cases each
 	@tools/bootstrap.sh test
-	@$(ENVIRONMENT) PROPTEST_CASES=$(CASES) cargo nextest run --locked --workspace --profile soak \
-		-E 'test(property)' --no-tests warn
+	@$(ENVIRONMENT) PROPTEST_CASES=$(CASES) cargo nextest run --locked --workspace --profile soak
