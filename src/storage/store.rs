@@ -303,7 +303,8 @@ fn options() -> Options {
     options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, message| match level {
         LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "rocksdb", "{}", message.trim()),
         LogLevel::Warn => tracing::warn!(target: "rocksdb", "{}", message.trim()),
-        _ => tracing::debug!(target: "rocksdb", "{}", message.trim()),
+        // At each opening it lists every option it has.
+        _ => tracing::trace!(target: "rocksdb", "{}", message.trim()),
     }));
     options
 }
