@@ -21,6 +21,9 @@ impl Disk for RealDisk {
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let file = fs::File::options().read(true).write(access == Access::Write).open(path)?;
+        // No read-ahead: it makes large folios, which mapped writes would then write whole, see `FILL_BYTES`.
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
         Ok(Arc::new(RealFile { file }))
     }
 
