@@ -139,6 +139,9 @@ impl StorageView {
         let lock = DirectoryLock::take_shared(directory)?;
         let identity = Identity::read(directory)?.ok_or_else(|| StorageError::NoIdentity(directory.to_owned()))?;
         let meta = directory.join(META_DIR);
+        if !has_rocksdb(&meta) {
+            return Err(without_rocksdb(&meta));
+        }
         let db = open_read_only(&meta)?;
         check_evidence(&meta, &db)?;
         check_copy(directory, &meta, &db, identity)?;
@@ -177,17 +180,24 @@ fn refuse_foreign(directory: &Path) -> Result<(), StorageError> {
 
 /// Opens RocksDB after looking at it read-only: what recovers to less than it is known to have held is damaged.
 fn open_checked(meta: &Path, must_exist: bool) -> Result<DB, StorageError> {
-    if meta.join("CURRENT").exists() {
+    if has_rocksdb(meta) {
         check_evidence(meta, &open_read_only(meta)?)?;
     } else if must_exist {
-        let what = "expected RocksDB's files, found none".into();
-        return Err(StorageError::Damaged { path: meta.to_owned(), what });
+        return Err(without_rocksdb(meta));
     }
     let mut options = options();
     options.create_if_missing(!must_exist);
     options.create_missing_column_families(true);
     let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
     DB::open_cf_descriptors(&options, meta, families).map_err(StorageError::rocksdb(meta))
+}
+
+fn has_rocksdb(meta: &Path) -> bool {
+    meta.join("CURRENT").exists()
+}
+
+fn without_rocksdb(meta: &Path) -> StorageError {
+    StorageError::Damaged { path: meta.to_owned(), what: "expected RocksDB's files, found none".into() }
 }
 
 fn open_read_only(meta: &Path) -> Result<DB, StorageError> {

@@ -84,6 +84,8 @@ fn another_nodes_rocksdb_is_refused() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     drop((open(one.path()).unwrap(), open(other.path()).unwrap()));
     fs::remove_dir_all(one.path().join(META_DIR)).unwrap();
+    assert!(matches!(StorageView::open(one.path()), Err(StorageError::Damaged { .. })), "RocksDB is gone");
+    assert!(!one.path().join(META_DIR).exists());
     assert!(matches!(open(one.path()), Err(StorageError::Damaged { .. })), "RocksDB is gone");
     fs::remove_dir_all(one.path().join(META_DIR)).ok();
     fs::rename(other.path().join(META_DIR), one.path().join(META_DIR)).unwrap();

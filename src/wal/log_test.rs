@@ -164,3 +164,36 @@ fn foreign_and_misplaced_segments_are_refused() {
     disk.remove(&ours.segment_path(SegmentNumber(4))).ok();
     assert!(matches!(scan(ours, Evidence::default()), Err(WalError::Damaged(_))));
 }
+
+#[test]
+fn a_scan_shows_its_records_and_says_how_much_opening_will_cut() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = directory(&RealDisk, place.path().join("wal"));
+    let torn = |directory: &SegmentDirectory| {
+        let mut payloads = Vec::new();
+        let mut visit =
+            |record: &AnyRecord| payloads.extend((record.kind == Kind::Data).then(|| record.payload.clone()));
+        let scan = scan_with(directory.clone(), Evidence::default(), &mut visit).unwrap();
+        let torn_bytes = scan.torn_bytes().unwrap();
+        (scan, torn_bytes, payloads)
+    };
+    let wal = Wal::open(scan(directory.clone(), Evidence::default()).unwrap(), options()).unwrap();
+    wal.make_durable(append(&wal, b"kept").unwrap()).unwrap();
+    drop(wal);
+    let (found, torn_bytes, payloads) = torn(&directory);
+    assert_eq!((torn_bytes, payloads), (0, vec![b"kept".to_vec()]), "a prepared segment is no torn tail");
+    let end = found.end();
+    assert_eq!(found.segments().len(), 2, "one is prepared");
+
+    let write = |number, offset, bytes: &[u8]| {
+        let file = directory.open(number, crate::disk::Access::Write).unwrap().unwrap();
+        file.write_at(bytes, offset).unwrap();
+    };
+    write(SegmentNumber(1), layout().offset_of(end) + 95, b"torn\0\0");
+    assert_eq!(torn(&directory).1, 99);
+    write(SegmentNumber(2), 100, b"x");
+    assert_eq!(torn(&directory).1, layout().segment_start(SegmentNumber(2)).advanced(101).bytes_since(end));
+    drop(Wal::open(scan(directory.clone(), Evidence::default()).unwrap(), options()).unwrap());
+    let (found, torn_bytes, payloads) = torn(&directory);
+    assert_eq!((found.end(), torn_bytes, payloads), (end, 0, vec![b"kept".to_vec()]));
+}

@@ -42,7 +42,7 @@ pub use layout::{Layout, SegmentNumber};
 pub use log::{Wal, WalOptions};
 pub use reader::Reader;
 pub use record::{Flags, Kind, Record, decode_mark};
-pub use recovery::{Evidence, Scan, scan};
+pub use recovery::{Evidence, Scan, scan, scan_with};
 
 #[cfg(test)]
 mod crash_test;

@@ -18,7 +18,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::cursor::{Cursor, Gap, Step};
+use super::cursor::{AnyRecord, Cursor, Gap, Step};
 use super::directory::SegmentDirectory;
 use super::errors::{Damage, WalError};
 use super::layout::SegmentNumber;
@@ -57,6 +57,18 @@ pub struct Scan {
 /// # Errors
 /// The log is damaged, foreign, of a later version, or cannot be read.
 pub fn scan(directory: SegmentDirectory, evidence: Evidence) -> Result<Scan, WalError> {
+    scan_with(directory, evidence, &mut |_| {})
+}
+
+/// [`scan`] that shows every record it reads, in order, to `visit`.
+///
+/// # Errors
+/// As [`scan`]; what was read before was shown.
+pub fn scan_with(
+    directory: SegmentDirectory,
+    evidence: Evidence,
+    visit: &mut dyn FnMut(&AnyRecord),
+) -> Result<Scan, WalError> {
     let layout = directory.layout();
     let segments = directory.list()?;
     let from = evidence.verify_from;
@@ -71,6 +83,7 @@ pub fn scan(directory: SegmentDirectory, evidence: Evidence) -> Result<Scan, Wal
         match cursor.next(EVERYTHING)? {
             Step::Record(record) => {
                 end = record.end;
+                visit(&record);
                 if record.kind == Kind::Mark {
                     known_durable = known_durable.max(record::decode_mark(&record.payload).unwrap_or(Lsn::NONE));
                 }
@@ -161,6 +174,34 @@ impl Scan {
         &self.segments
     }
 
+    /// How many bytes behind the end are a torn tail, up to the last one that is not zero: opening the log cuts them.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn torn_bytes(&self) -> Result<u64, WalError> {
+        // After a clean stop there is nothing behind the end.
+        if self.gap.is_none() {
+            return Ok(0);
+        }
+        let layout = self.directory.layout();
+        let last_byte = Lsn::new(self.end.get() - 1);
+        let last = layout.segment_of(last_byte);
+        for number in self.segments.range(last..).rev() {
+            let Some(file) = self.directory.open_unchecked(*number)? else { continue };
+            let start = layout.segment_start(*number);
+            let from = if *number == last {
+                layout.offset_of(last_byte) + 1
+            } else {
+                layout.offset_of(layout.record_start(start))
+            };
+            let found = last_nonzero(file.as_ref(), from, layout.segment_bytes());
+            if let Some(offset) = found.map_err(WalError::io("read", &self.directory.segment_path(*number)))? {
+                return Ok(start.advanced(offset + 1).bytes_since(self.end));
+            }
+        }
+        Ok(0)
+    }
+
     /// Holds one more fact against the log: `who` says that it reached `lsn`.
     ///
     /// # Errors
@@ -239,6 +280,22 @@ pub(super) struct CutLog {
     pub end: Lsn,
     /// The segment that holds the end; `None` in a log without segments.
     pub current: Option<SegmentNumber>,
+}
+
+/// The offset of the last byte from `from` up to `to` that is not zero.
+fn last_nonzero(file: &dyn File, from: u64, to: u64) -> io::Result<Option<u64>> {
+    let mut buffer = vec![0; CHUNK_BYTES as usize];
+    let mut end = to;
+    while from < end {
+        let at = end.saturating_sub(CHUNK_BYTES).max(from);
+        let Some(part) = buffer.get_mut(..(end - at) as usize) else { return Ok(None) };
+        let count = file.read_at(part, at)?;
+        if let Some(index) = part.iter().take(count).rposition(|byte| *byte != 0) {
+            return Ok(Some(at + index as u64));
+        }
+        end = at;
+    }
+    Ok(None)
 }
 
 fn is_zero(file: &dyn File, from: u64, to: u64) -> io::Result<bool> {

@@ -1,1 +1,117 @@
-fn main() {}
+//! The binary `mainstay-inspect`: a look into the data directory of a node that is not running.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `args` | the command line |
+//! | `directory` | the data directory as its files say, opened without changing one |
+//! | `report` | what each command finds, and how it is written for people and as JSON |
+//!
+//! It creates and changes nothing, and holds the directory's lock in common with other readers, so that no node starts
+//! meanwhile. No format is parsed here: records, segments and notes are read by [`mainstay::wal`] and
+//! [`mainstay::storage`], and where the log ends is decided by the rule that a starting node uses.
+//!
+//! **When RocksDB cannot be read**, the `wal` commands go on with what the file `identity` says and judge the log by
+//! its own marks; they say so, and do not exit with 0.
+//!
+//! **Exit codes**: 0 all is well, 1 damage was found, 2 wrong usage, a node is running, or something cannot be read.
+//! Damage goes before what cannot be read. With `--json`, standard output holds exactly one document in each case but
+//! wrong usage.
+
+mod args;
+mod directory;
+mod report;
+
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use mainstay::storage::StorageError;
+
+use args::{Args, Command, WalCommand};
+use directory::DataDirectory;
+use report::{Damage, Exit, Report};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let exit = run(&args, &mut out).and_then(|exit| unless_gone(out.flush().map_err(Into::into), exit));
+    let exit = match exit {
+        Ok(exit) => exit,
+        Err(error) => fail(&args, &mut out, &error),
+    };
+    ExitCode::from(exit.code())
+}
+
+fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let directory = DataDirectory::open(&args.directory)?;
+    match &args.command {
+        Command::Summary => finish(args, out, &report::summary(&directory)?),
+        Command::Wal { command: WalCommand::List } => finish(args, out, &report::list(&directory)?),
+        Command::Wal { command: WalCommand::Verify } => finish(args, out, &report::verify(&directory)?),
+        Command::Wal { command: WalCommand::Dump { from, limit } } => {
+            match report::dump(&directory, *from, *limit, args.json, out) {
+                Err(error) if is_broken_pipe(&error) => Ok(Exit::Clean),
+                other => other,
+            }
+        }
+    }
+}
+
+fn finish<R: Report>(args: &Args, out: &mut dyn Write, report: &R) -> anyhow::Result<Exit> {
+    unless_gone(write(args, out, report), report.exit())
+}
+
+fn write<R: Report>(args: &Args, out: &mut dyn Write, report: &R) -> anyhow::Result<()> {
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, report)?;
+        Ok(writeln!(out)?)
+    } else {
+        Ok(report.write_text(out)?)
+    }
+}
+
+/// `exit`, if the output was written or whoever reads it has seen enough.
+fn unless_gone(written: anyhow::Result<()>, exit: Exit) -> anyhow::Result<Exit> {
+    match written {
+        Err(error) if !is_broken_pipe(&error) => Err(error),
+        _ => Ok(exit),
+    }
+}
+
+/// What stopped us before there was anything to report: damage that hides everything else, or an error.
+fn fail(args: &Args, out: &mut dyn Write, error: &anyhow::Error) -> Exit {
+    let line = one_line(error);
+    eprintln!("mainstay-inspect: {line}");
+    let damage = match error.downcast_ref::<StorageError>() {
+        Some(StorageError::Damaged { path, what }) => vec![Damage::of_file(path, what)],
+        _ => Vec::new(),
+    };
+    if args.json {
+        let document = serde_json::json!({ "error": line, "damage": damage });
+        // Best effort: the same is on standard error.
+        let _ = writeln!(out, "{document:#}").and_then(|()| out.flush());
+    }
+    if damage.is_empty() { Exit::Unreadable } else { Exit::Damage }
+}
+
+/// The error and those of its causes that it does not repeat already, joined by colons.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string().replace('\n', " ");
+        if line.is_empty() {
+            line = text;
+        } else if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+    }
+    line
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let direct = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        direct.or(json) == Some(io::ErrorKind::BrokenPipe)
+    })
+}

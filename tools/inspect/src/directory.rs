@@ -1,0 +1,154 @@
+//! The data directory as its files say, opened without changing one.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use mainstay::config::NodeConfig;
+use mainstay::disk::RealDisk;
+use mainstay::lsn::{Epoch, Lsn};
+use mainstay::storage::{DirectoryLock, Identity, StorageError, StorageView, WAL_DIR};
+use mainstay::wal::{self, Damage, Evidence, Layout, Scan, SegmentDirectory, SegmentNumber, WalError};
+
+/// An open data directory. No node starts on it while this exists.
+pub struct DataDirectory {
+    pub path: PathBuf,
+    pub identity: Identity,
+    pub segments: SegmentDirectory,
+    /// What RocksDB holds, or why it cannot be read.
+    pub notes: Result<Notes, StorageError>,
+    _lock: Option<DirectoryLock>,
+}
+
+/// What the node noted for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Notes {
+    pub checkpoint: Lsn,
+    pub clean_end: Option<Lsn>,
+}
+
+/// Where the log ends, as a starting node would find it.
+pub enum Survey {
+    Whole(Scan),
+    Damaged(Damage),
+}
+
+impl DataDirectory {
+    /// Opens a data directory.
+    ///
+    /// # Errors
+    /// A node runs on it, it is none, or its identity cannot be read.
+    pub fn open(path: &Path) -> anyhow::Result<DataDirectory> {
+        let metadata = fs::metadata(path).with_context(|| format!("cannot open {}", path.display()))?;
+        if !metadata.is_dir() {
+            return Err(StorageError::NotADirectory(path.to_owned()).into());
+        }
+        let lock = DirectoryLock::take_shared(path).map_err(|error| match error {
+            StorageError::Locked { holder, .. } => {
+                anyhow::anyhow!("a node runs on {}{holder}: stop it first", path.display())
+            }
+            error => error.into(),
+        })?;
+        let identity = Identity::read(path)?.ok_or_else(|| StorageError::NoIdentity(path.to_owned()))?;
+        check_segment_size(path, identity.segment_size_bytes)?;
+        let notes = match StorageView::open(path) {
+            Ok(view) => Ok(Notes { checkpoint: view.checkpoint, clean_end: view.clean_end }),
+            Err(error @ (StorageError::Damaged { .. } | StorageError::RocksDb { .. } | StorageError::Io { .. })) => {
+                Err(error)
+            }
+            Err(error) => bail!(error),
+        };
+        let segments = SegmentDirectory::new(
+            Arc::new(RealDisk),
+            path.join(WAL_DIR),
+            Layout::new(identity.segment_size_bytes),
+            identity.system,
+            Epoch::FIRST.timeline(),
+        );
+        Ok(DataDirectory { path: path.to_owned(), identity, segments, notes, _lock: lock })
+    }
+
+    /// The shape of its log.
+    pub fn layout(&self) -> Layout {
+        self.segments.layout()
+    }
+
+    /// What is known about the log from outside it, to verify it from `verify_from` on.
+    pub fn evidence(&self, verify_from: Lsn) -> Evidence {
+        match &self.notes {
+            Ok(Notes { checkpoint, clean_end }) => {
+                let reached = (*checkpoint).max(clean_end.unwrap_or(Lsn::NONE));
+                Evidence { verify_from, reached, clean_end: *clean_end }
+            }
+            Err(_) => Evidence { verify_from, ..Evidence::default() },
+        }
+    }
+
+    /// Finds the end of the log as a starting node does: from the last checkpoint on.
+    ///
+    /// # Errors
+    /// A file cannot be read or belongs elsewhere.
+    pub fn survey(&self) -> Result<Survey, WalError> {
+        let checkpoint = self.notes.as_ref().map_or(Lsn::NONE, |notes| notes.checkpoint);
+        match wal::scan(self.segments.clone(), self.evidence(checkpoint)) {
+            Ok(scan) => Ok(Survey::Whole(scan)),
+            Err(WalError::Damaged(damage)) => Ok(Survey::Damaged(*damage)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The segments in groups without a gap; none is empty.
+    pub fn runs(&self, segments: &BTreeSet<SegmentNumber>) -> Vec<Vec<SegmentNumber>> {
+        let mut runs: Vec<Vec<SegmentNumber>> = Vec::new();
+        for number in segments {
+            match runs.last_mut().filter(|run| run.last().is_some_and(|last| last.next() == *number)) {
+                Some(run) => run.push(*number),
+                None => runs.push(vec![*number]),
+            }
+        }
+        runs
+    }
+
+    /// Segments that must be there and are not: between others, or between the checkpoint and the oldest.
+    pub fn missing(&self, segments: &BTreeSet<SegmentNumber>) -> Vec<Damage> {
+        let mut missing = Vec::new();
+        let mut needed = self.notes.as_ref().ok().map(|notes| {
+            // The segment with the last byte before the checkpoint is kept, and all of them before the first one.
+            let checkpoint = notes.checkpoint.max(self.layout().first_record());
+            self.layout().segment_of(Lsn::new(checkpoint.get() - 1))
+        });
+        for run in self.runs(segments) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            if let Some(needed) = needed.filter(|needed| needed < first) {
+                missing.push(self.missing_between(needed, *first));
+            }
+            needed = Some(last.next());
+        }
+        missing
+    }
+
+    fn missing_between(&self, needed: SegmentNumber, next: SegmentNumber) -> Damage {
+        // The last one missing: the same as a starting node names.
+        let number = SegmentNumber(next.0 - 1);
+        let found = match next.0 - needed.0 {
+            1 => "no such file".into(),
+            count => format!("no such file, nor any of the {} before it", count - 1),
+        };
+        Damage {
+            path: self.segments.segment_path(number),
+            offset: 0,
+            lsn: self.layout().segment_start(number),
+            expected: "a segment".into(),
+            found,
+        }
+    }
+}
+
+/// The arithmetic of the log needs a size that a node could have been started with.
+fn check_segment_size(path: &Path, segment_size_bytes: u64) -> anyhow::Result<()> {
+    let mut config = NodeConfig::new(path);
+    config.wal.segment_size_bytes = segment_size_bytes;
+    config.validate().with_context(|| format!("the identity of {} cannot be used", path.display()))
+}

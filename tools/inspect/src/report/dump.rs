@@ -1,0 +1,272 @@
+//! `wal dump`: the records, written as they are read, so that memory is bounded by the largest one.
+
+use std::io::Write;
+
+use anyhow::bail;
+use mainstay::lsn::Lsn;
+use mainstay::wal::{AnyRecord, Cursor, Kind, Step, WalError, decode_mark};
+use serde::Serialize;
+
+use super::{Exit, Findings, text};
+use crate::directory::{DataDirectory, Survey};
+
+/// Bytes at and behind this are never looked at: there are none.
+const EVERYTHING: Lsn = Lsn::new(u64::MAX);
+/// How much of a payload is shown.
+const GLIMPSE_BYTES: usize = 16;
+
+/// Where to start.
+struct Start {
+    cursor: Cursor,
+    /// What was asked for, if no record starts there.
+    moved_from: Option<Lsn>,
+}
+
+/// Why the dump stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Stop {
+    /// As many records as wanted were shown; more may follow.
+    Limit,
+    /// The log ends here.
+    End,
+    /// No whole record is here, but should be.
+    Damage,
+    /// No record is here; the log is damaged before, so that nobody knows whether it ends here.
+    Nothing,
+    /// The file cannot be read.
+    Error,
+}
+
+#[derive(Serialize)]
+struct RecordLine {
+    start: String,
+    end: String,
+    kind: &'static str,
+    payload_bytes: usize,
+    /// For a mark: the LSN known durable when it was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durable: Option<String>,
+    /// The first bytes of the payload.
+    payload_head_hex: String,
+}
+
+/// What follows the records.
+#[derive(Serialize)]
+struct Trailer {
+    shown: u64,
+    /// Where the next record starts, or would.
+    next: String,
+    stopped_by: Stop,
+    torn_tail_bytes: Option<u64>,
+    /// What could not be read, if that stopped it.
+    error: Option<String>,
+    #[serde(flatten)]
+    findings: Findings,
+}
+
+/// Writes up to `limit` records from `from` on.
+///
+/// # Errors
+/// There is nothing at `from`, a file cannot be read, or the output cannot be written. Once records were written,
+/// what cannot be read is part of the document.
+pub fn dump(
+    directory: &DataDirectory,
+    from: Option<Lsn>,
+    limit: u64,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<Exit> {
+    let survey = directory.survey()?;
+    // Asked before anything is written, for an error would come too late.
+    let torn_tail_bytes = match &survey {
+        Survey::Whole(scan) => Some(scan.torn_bytes()?),
+        Survey::Damaged(_) => None,
+    };
+    let start = locate(directory, &survey, from)?;
+    let mut cursor = start.cursor;
+    let mut printer = Printer { json, out, shown: 0 };
+    printer.begin(cursor.position(), start.moved_from)?;
+    let mut findings = Findings::of(directory);
+    let mut error = None;
+    let stopped_by = loop {
+        if printer.shown == limit {
+            break Stop::Limit;
+        }
+        match step(&mut cursor, &survey) {
+            Ok(Next::Record(record)) => printer.record(&record)?,
+            Ok(Next::Stop(stop)) => break stop,
+            Err(WalError::Damaged(damage)) => {
+                findings.add(&damage);
+                break Stop::Damage;
+            }
+            Err(cause) => {
+                error = Some(cause.to_string());
+                break Stop::Error;
+            }
+        }
+    };
+    if let Survey::Damaged(damage) = &survey {
+        findings.add(damage);
+    }
+    let exit = match findings.exit() {
+        Exit::Clean if error.is_some() => Exit::Unreadable,
+        exit => exit,
+    };
+    let next = cursor.position().to_string();
+    let trailer = Trailer { shown: printer.shown, next, stopped_by, torn_tail_bytes, error, findings };
+    printer.finish(&trailer)?;
+    Ok(exit)
+}
+
+enum Next {
+    Record(AnyRecord),
+    Stop(Stop),
+}
+
+/// Reads one record. Damage is an error.
+fn step(cursor: &mut Cursor, survey: &Survey) -> Result<Next, WalError> {
+    let end = match survey {
+        Survey::Whole(scan) => scan.end(),
+        Survey::Damaged(_) => EVERYTHING,
+    };
+    if cursor.position() >= end {
+        return Ok(Next::Stop(Stop::End));
+    }
+    match (cursor.next(end)?, survey) {
+        (Step::Record(record), _) => Ok(Next::Record(record)),
+        (Step::Nothing(gap), Survey::Damaged(known)) if gap.blank && known.lsn != gap.damage.lsn => {
+            Ok(Next::Stop(Stop::Nothing))
+        }
+        // With its evidence, if it is what the survey found.
+        (Step::Nothing(gap), Survey::Damaged(known)) if known.lsn == gap.damage.lsn => {
+            Err(WalError::Damaged(Box::new(known.clone())))
+        }
+        (Step::Nothing(gap), _) => Err(WalError::Damaged(Box::new(gap.damage))),
+    }
+}
+
+/// Finds the record to start with.
+fn locate(directory: &DataDirectory, survey: &Survey, from: Option<Lsn>) -> anyhow::Result<Start> {
+    let layout = directory.layout();
+    let oldest = match (survey, directory.segments.list()?.first()) {
+        (Survey::Whole(scan), _) => scan.oldest(),
+        (Survey::Damaged(_), Some(first)) => layout.record_start(layout.segment_start(*first)),
+        (Survey::Damaged(_), None) => layout.first_record(),
+    };
+    let wanted = from.unwrap_or(oldest);
+    if let Survey::Whole(scan) = survey
+        && wanted > scan.end()
+    {
+        bail!("no record at or behind {wanted}: the log ends at {}", scan.end());
+    }
+    // Whoever names a record gets it, also behind damage.
+    if wanted > oldest && starts_record(directory, wanted)? {
+        return Ok(Start { cursor: Cursor::new(directory.segments.clone(), wanted), moved_from: None });
+    }
+    let segment = layout.segment_of(wanted.max(oldest));
+    let mut cursor = Cursor::new(directory.segments.clone(), layout.record_start(layout.segment_start(segment)));
+    match walk_to(&mut cursor, wanted) {
+        // Damage on the way is met again, and reported, when the dump starts.
+        Ok(()) | Err(WalError::Damaged(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let moved = from.is_some_and(|from| from != cursor.position());
+    Ok(Start { cursor, moved_from: from.filter(|_| moved) })
+}
+
+/// Moves to the first record that starts at `wanted` or behind it, if nothing is in the way.
+fn walk_to(cursor: &mut Cursor, wanted: Lsn) -> Result<(), WalError> {
+    cursor.skip_continued(EVERYTHING)?;
+    while cursor.position() < wanted && matches!(cursor.next(EVERYTHING)?, Step::Record(_)) {}
+    Ok(())
+}
+
+fn starts_record(directory: &DataDirectory, lsn: Lsn) -> Result<bool, WalError> {
+    if directory.layout().record_start(lsn) != lsn {
+        return Ok(false);
+    }
+    match Cursor::new(directory.segments.clone(), lsn).next(EVERYTHING) {
+        Ok(step) => Ok(matches!(step, Step::Record(_))),
+        Err(WalError::Damaged(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the two forms piece by piece.
+struct Printer<'a> {
+    json: bool,
+    out: &'a mut dyn Write,
+    shown: u64,
+}
+
+impl Printer<'_> {
+    fn begin(&mut self, start: Lsn, moved_from: Option<Lsn>) -> anyhow::Result<()> {
+        if self.json {
+            let from = moved_from.unwrap_or(start).to_string();
+            // Digits, and a slash: nothing to escape.
+            write!(self.out, "{{\n  \"from\": \"{from}\",\n  \"start\": \"{start}\",\n  \"records\": [")?;
+            return Ok(());
+        }
+        if let Some(from) = moved_from {
+            writeln!(self.out, "no record starts at {from}; the next one is at {start}")?;
+        }
+        let line = ["start", "end", "kind", "length", "payload"];
+        writeln!(self.out, "{:<12}  {:<12}  {:<10}  {:>10}  {}", line[0], line[1], line[2], line[3], line[4])?;
+        Ok(())
+    }
+
+    fn record(&mut self, record: &AnyRecord) -> anyhow::Result<()> {
+        let durable = Some(record).filter(|record| record.kind == Kind::Mark);
+        let durable = durable.and_then(|record| decode_mark(&record.payload)).map(|lsn| lsn.to_string());
+        let head = record.payload.get(..GLIMPSE_BYTES).unwrap_or(&record.payload);
+        let (start, end) = (record.start.to_string(), record.end.to_string());
+        let (kind, payload_bytes) = (record.kind.name(), record.payload.len());
+        if self.json {
+            let payload_head_hex = text::hex(head);
+            let line = RecordLine { start, end, kind, payload_bytes, durable, payload_head_hex };
+            write!(self.out, "{}\n    ", if self.shown == 0 { "" } else { "," })?;
+            serde_json::to_writer(&mut *self.out, &line)?;
+        } else {
+            let shown = match durable {
+                Some(durable) => format!("durable up to {durable}"),
+                None => {
+                    let more = if head.len() < payload_bytes { "…" } else { "" };
+                    format!("{:<32}  |{}|{more}", text::hex(head), text::ascii(head))
+                }
+            };
+            writeln!(self.out, "{start:<12}  {end:<12}  {kind:<10}  {payload_bytes:>10}  {shown}")?;
+        }
+        self.shown += 1;
+        Ok(())
+    }
+
+    fn finish(&mut self, trailer: &Trailer) -> anyhow::Result<()> {
+        if self.json {
+            let rest = serde_json::to_string_pretty(trailer)?;
+            // Without its opening brace: the trailer's fields go on in the document that `begin` opened.
+            let rest = rest.strip_prefix('{').unwrap_or(&rest);
+            let close = if self.shown == 0 { "]," } else { "\n  ]," };
+            writeln!(self.out, "{close}{rest}")?;
+            return Ok(());
+        }
+        let (shown, next) = (text::count(trailer.shown, "record"), &trailer.next);
+        match trailer.stopped_by {
+            Stop::Limit => writeln!(self.out, "{shown} shown; go on with --from {next}")?,
+            Stop::End => match trailer.torn_tail_bytes {
+                None | Some(0) => writeln!(self.out, "{shown}; the log ends at {next}")?,
+                Some(bytes) => {
+                    let torn = text::count(bytes, "byte");
+                    writeln!(self.out, "{shown}; the log ends at {next}, before a torn tail of {torn}")?;
+                }
+            },
+            Stop::Damage => writeln!(self.out, "{shown}; no whole record at {next}")?,
+            Stop::Nothing => writeln!(self.out, "{shown}; nothing more at {next}")?,
+            Stop::Error => writeln!(self.out, "{shown}; cannot read on at {next}")?,
+        }
+        if let Some(error) = &trailer.error {
+            writeln!(self.out, "{error}")?;
+        }
+        Ok(trailer.findings.write_text(self.out)?)
+    }
+}

@@ -1,0 +1,99 @@
+//! What each command finds. A report is a plain structure: its JSON form is derived, its text is written by hand.
+
+mod damage;
+mod dump;
+mod list;
+mod summary;
+mod text;
+mod verify;
+
+use std::io::{self, Write};
+
+use mainstay::storage::StorageError;
+use serde::Serialize;
+
+use crate::directory::DataDirectory;
+pub use damage::Damage;
+pub use dump::dump;
+pub use list::list;
+pub use summary::summary;
+pub use verify::verify;
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Clean,
+    /// Damage was found.
+    Damage,
+    /// Something cannot be read, or was asked for wrongly.
+    Unreadable,
+}
+
+impl Exit {
+    /// The number of it.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Clean => 0,
+            Exit::Damage => 1,
+            Exit::Unreadable => 2,
+        }
+    }
+}
+
+/// What a command found.
+pub trait Report: Serialize {
+    /// Writes it for people.
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()>;
+
+    /// How the program ends because of it.
+    fn exit(&self) -> Exit;
+}
+
+/// What is wrong, whatever was looked at.
+#[derive(Debug, Default, Serialize)]
+pub struct Findings {
+    /// Bytes that are not what must be there.
+    damage: Vec<Damage>,
+    /// Why RocksDB cannot be read; the log was then judged by its own marks.
+    rocksdb_error: Option<String>,
+}
+
+impl Findings {
+    /// What opening the directory showed.
+    fn of(directory: &DataDirectory) -> Findings {
+        let error = directory.notes.as_ref().err();
+        let damage = match error {
+            Some(StorageError::Damaged { path, what }) => vec![Damage::of_file(path, what)],
+            _ => Vec::new(),
+        };
+        Findings { damage, rocksdb_error: error.map(|error| error.to_string().replace('\n', " ")) }
+    }
+
+    /// Adds damage, unless the same place is known already.
+    fn add(&mut self, damage: &mainstay::wal::Damage) {
+        if !self.damage.iter().any(|known| known.is_at(damage)) {
+            self.damage.push(Damage::read(damage));
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match (self.damage.is_empty(), &self.rocksdb_error) {
+            (false, _) => Exit::Damage,
+            (true, Some(_)) => Exit::Unreadable,
+            (true, None) => Exit::Clean,
+        }
+    }
+
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for damage in &self.damage {
+            writeln!(out)?;
+            damage.write_text(out)?;
+        }
+        if let Some(error) = &self.rocksdb_error {
+            writeln!(out, "\nRocksDB cannot be read: {error}")?;
+            writeln!(out, "Its notes (checkpoint, clean stop) are unknown; the WAL is judged by its own marks alone.")?;
+        }
+        Ok(())
+    }
+}

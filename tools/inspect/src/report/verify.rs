@@ -1,0 +1,199 @@
+//! `wal verify`: everything from the oldest segment on.
+//!
+//! Where the log ends, and whether what stops it is damage, is decided by [`scan_with`] with all evidence there is.
+//! Behind damage it goes on at the next segment in which a record starts, so that one run names every damaged segment.
+
+use std::io::{self, Write};
+
+use mainstay::disk::Access;
+use mainstay::lsn::Lsn;
+use mainstay::wal::{AnyRecord, Cursor, Kind, SegmentNumber, Step, WalError, scan_with};
+use serde::Serialize;
+
+use super::{Exit, Findings, Report, text};
+use crate::directory::DataDirectory;
+
+/// Bytes at and behind this are never looked at: there are none.
+const EVERYTHING: Lsn = Lsn::new(u64::MAX);
+
+/// What `wal verify` shows.
+#[derive(Debug, Serialize)]
+pub struct Verification {
+    segments: usize,
+    /// Where the log begins; absent if there is no segment.
+    oldest: Option<String>,
+    /// Unknown if the log is damaged.
+    end: Option<String>,
+    torn_tail_bytes: Option<u64>,
+    records: Vec<Tally>,
+    #[serde(flatten)]
+    findings: Findings,
+}
+
+/// Whole records of one kind.
+#[derive(Debug, Serialize)]
+struct Tally {
+    kind: &'static str,
+    count: u64,
+    payload_bytes: u64,
+}
+
+struct Verifier<'a> {
+    directory: &'a DataDirectory,
+    findings: Findings,
+    tallies: Vec<Tally>,
+}
+
+/// Verifies the log.
+pub fn verify(directory: &DataDirectory) -> anyhow::Result<Verification> {
+    let (layout, numbers) = (directory.layout(), directory.segments.list()?);
+    let mut verifier = Verifier { directory, findings: Findings::of(directory), tallies: Vec::new() };
+    for damage in directory.missing(&numbers) {
+        verifier.findings.add(&damage);
+    }
+    let runs = directory.runs(&numbers);
+    let (last_run, earlier) = match runs.split_last() {
+        Some((last, earlier)) => (last.as_slice(), earlier),
+        None => (&[][..], &[][..]),
+    };
+    for run in earlier {
+        verifier.read_run(run)?;
+    }
+    let (end, torn_tail_bytes) = verifier.read_last_run(last_run, earlier.is_empty())?.unzip();
+    // Those behind the end were not opened yet.
+    for number in &numbers {
+        match directory.segments.open(*number, Access::Read) {
+            Err(WalError::Damaged(damage)) => verifier.findings.add(&damage),
+            other => drop(other?),
+        }
+    }
+    Ok(Verification {
+        segments: numbers.len(),
+        oldest: numbers.first().map(|first| layout.record_start(layout.segment_start(*first)).to_string()),
+        end: end.map(|lsn: Lsn| lsn.to_string()),
+        torn_tail_bytes,
+        records: verifier.tallies,
+        findings: verifier.findings,
+    })
+}
+
+impl Verifier<'_> {
+    /// Reads the segments before one that is missing. The log went on behind them, so they must be whole.
+    fn read_run(&mut self, run: &[SegmentNumber]) -> Result<(), WalError> {
+        let Some(end) = run.last().map(|last| self.directory.layout().segment_start(last.next())) else {
+            return Ok(());
+        };
+        let mut rest = run;
+        while let Some(mut cursor) = self.resume(&mut rest)? {
+            let damage = loop {
+                match cursor.next(EVERYTHING) {
+                    Ok(Step::Record(record)) => self.count(&record),
+                    Ok(Step::Nothing(gap)) => break gap.damage,
+                    Err(WalError::Damaged(damage)) => break *damage,
+                    Err(error) => return Err(error),
+                }
+            };
+            // That the next segment is missing is known already.
+            if damage.lsn < end {
+                self.findings.add(&damage);
+            }
+            self.skip_to(&mut rest, damage.lsn);
+        }
+        Ok(())
+    }
+
+    /// Reads the newest segments, in which the log ends; answers where, and how long its torn tail is, unless damage
+    /// hides it.
+    fn read_last_run(&mut self, run: &[SegmentNumber], is_only: bool) -> Result<Option<(Lsn, u64)>, WalError> {
+        let mut rest = run;
+        // From the very beginning the scan itself finds where the first record starts.
+        let mut from = if is_only { Some(Lsn::NONE) } else { self.resume(&mut rest)?.map(|cursor| cursor.position()) };
+        let mut is_whole = true;
+        while let Some(verify_from) = from {
+            let (segments, evidence) = (self.directory.segments.clone(), self.directory.evidence(verify_from));
+            match scan_with(segments, evidence, &mut |record| self.count(record)) {
+                Ok(scan) if is_whole => return Ok(Some((scan.end(), scan.torn_bytes()?))),
+                Ok(_) => return Ok(None),
+                Err(WalError::Damaged(damage)) => {
+                    is_whole = false;
+                    self.findings.add(&damage);
+                    self.skip_to(&mut rest, damage.lsn);
+                }
+                Err(error) => return Err(error),
+            }
+            from = self.resume(&mut rest)?.map(|cursor| cursor.position());
+        }
+        Ok(None)
+    }
+
+    /// Leaves out the segments up to the one that holds `lsn`.
+    fn skip_to(&self, rest: &mut &[SegmentNumber], lsn: Lsn) {
+        let damaged = self.directory.layout().segment_of(lsn);
+        let behind = rest.iter().position(|number| *number > damaged).unwrap_or(rest.len());
+        // Always on, whatever the damage says of itself.
+        *rest = rest.get(behind.max(1)..).unwrap_or(&[]);
+    }
+
+    /// A cursor at the first record that starts in the first of these segments, or, while those are damaged where they
+    /// begin, in a later one.
+    fn resume(&mut self, rest: &mut &[SegmentNumber]) -> Result<Option<Cursor>, WalError> {
+        let layout = self.directory.layout();
+        while let Some(number) = rest.first() {
+            let start = layout.record_start(layout.segment_start(*number));
+            let mut cursor = Cursor::new(self.directory.segments.clone(), start);
+            match cursor.skip_continued(EVERYTHING) {
+                Ok(()) => return Ok(Some(cursor)),
+                Err(WalError::Damaged(damage)) => {
+                    self.findings.add(&damage);
+                    self.skip_to(rest, damage.lsn);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn count(&mut self, record: &AnyRecord) {
+        let (kind, bytes) = (Kind::name(record.kind), record.payload.len() as u64);
+        match self.tallies.iter_mut().find(|tally| tally.kind == kind) {
+            Some(tally) => {
+                tally.count += 1;
+                tally.payload_bytes += bytes;
+            }
+            None => self.tallies.push(Tally { kind, count: 1, payload_bytes: bytes }),
+        }
+    }
+}
+
+impl Report for Verification {
+    fn exit(&self) -> Exit {
+        self.findings.exit()
+    }
+
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let segments = text::count(self.segments as u64, "segment");
+        match (&self.oldest, &self.end) {
+            (None, _) => writeln!(out, "{segments}: there is no log yet")?,
+            (Some(oldest), Some(end)) => writeln!(out, "{segments}, from {oldest} to the log's end at {end}")?,
+            (Some(oldest), None) => writeln!(out, "{segments}, from {oldest} on; where the log ends is unknown")?,
+        }
+        writeln!(out, "\n{:<13}  {:>10}  {:>14}", "whole records", "count", "payload bytes")?;
+        for Tally { kind, count, payload_bytes } in &self.records {
+            writeln!(out, "{kind:<13}  {count:>10}  {payload_bytes:>14}")?;
+        }
+        if let Some(bytes) = self.torn_tail_bytes.filter(|bytes| *bytes > 0) {
+            let bytes = text::count(bytes, "byte");
+            writeln!(out, "\ntorn tail: {bytes} behind the end, which the next start cuts")?;
+            writeln!(out, "Nothing says that they were ever acknowledged.")?;
+        }
+        self.findings.write_text(out)?;
+        match self.exit() {
+            Exit::Clean => writeln!(out, "\nno damage"),
+            Exit::Damage => {
+                let places = text::count(self.findings.damage.len() as u64, "damaged place");
+                writeln!(out, "\n{places}; what follows damage in the same segment was not read")
+            }
+            Exit::Unreadable => writeln!(out, "\nno damage seen, but not all evidence could be read"),
+        }
+    }
+}

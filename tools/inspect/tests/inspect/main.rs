@@ -1,0 +1,8 @@
+//! The real program on real directories. Each run is also checked to change no file, name or modification time.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop anywhere")]
+
+mod damaged;
+mod refused;
+mod support;
+mod whole;
