@@ -111,8 +111,10 @@ impl<E: Engine> Node<E> {
         let engine = Arc::new(open_engine_dir(&config.data_dir, open_engine)?);
         let applied = engine.applied().map_err(NodeError::engine("say what it has applied"))?;
         let applied = replay_start(&scan, applied)?;
-        // From here on the log may end elsewhere than the last clean stop said.
-        storage.forget_clean_end()?;
+        if storage.clean_end()?.is_some() {
+            // From here on the log may end elsewhere.
+            storage.forget_clean_end()?;
+        }
         let wal = Arc::new(Wal::open(scan, wal_options(config))?);
         replay(&wal, engine.as_ref(), applied)?;
         let fence = Fence::default();

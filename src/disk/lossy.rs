@@ -401,10 +401,6 @@ impl File for LossyFile {
         Ok(())
     }
 
-    fn drop_pages(&self) -> io::Result<()> {
-        Ok(())
-    }
-
     fn map(&self, len_bytes: u64) -> io::Result<Box<dyn Map>> {
         if self.len_bytes()? < len_bytes {
             return Err(io::ErrorKind::InvalidInput.into());

@@ -82,9 +82,6 @@ pub trait File: Send + Sync {
     /// Makes everything written so far durable, through the map too.
     fn sync(&self) -> io::Result<()>;
 
-    /// Drops the file's clean pages from memory: after a sequential read they are larger than mapped writes want.
-    fn drop_pages(&self) -> io::Result<()>;
-
     /// Maps the first `len_bytes` of the file, which must have them, for writing.
     fn map(&self, len_bytes: u64) -> io::Result<Box<dyn Map>>;
 }

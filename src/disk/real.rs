@@ -109,12 +109,6 @@ impl File for RealFile {
         self.file.sync_data()
     }
 
-    fn drop_pages(&self) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed)?;
-        Ok(())
-    }
-
     fn map(&self, len_bytes: u64) -> io::Result<Box<dyn Map>> {
         Ok(Box::new(RealMap::new(&self.file, len_bytes)?))
     }

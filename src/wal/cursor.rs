@@ -131,16 +131,20 @@ impl Cursor {
     /// # Errors
     /// As [`next`](Cursor::next).
     pub fn skip_continued(&mut self, limit: Lsn) -> Result<(), WalError> {
-        let at = self.position();
         let mut payload = Vec::new();
-        match self.fragment(at, limit, &mut payload) {
-            Ok(fragment) if fragment.flags.contains(Flags::CONTINUED) => {
-                self.at = fragment.end;
-                // A record of more than two segments fills this one whole.
-                if fragment.flags.contains(Flags::CONTINUES) { self.skip_continued(limit) } else { Ok(()) }
+        loop {
+            payload.clear();
+            match self.fragment(self.position(), limit, &mut payload) {
+                Ok(fragment) if fragment.flags.contains(Flags::CONTINUED) => {
+                    self.at = fragment.end;
+                    // A record of more than two segments fills this one whole.
+                    if !fragment.flags.contains(Flags::CONTINUES) {
+                        return Ok(());
+                    }
+                }
+                Ok(_) | Err(Missing::Gap { .. }) => return Ok(()),
+                Err(Missing::Error(error)) => return Err(error),
             }
-            Ok(_) | Err(Missing::Gap { .. }) => Ok(()),
-            Err(Missing::Error(error)) => Err(error),
         }
     }
 

@@ -16,7 +16,7 @@ use super::reader::Reader;
 use super::record::{Kind, MAX_PAYLOAD_BYTES};
 use super::recovery::{CutLog, Scan};
 use super::retention::{self, Retained};
-use super::tail::{Tail, WritableSegment};
+use super::tail::{Space, Tail, WritableSegment};
 use super::{flush, prepare};
 use crate::disk::Access;
 use crate::lsn::Lsn;
@@ -293,11 +293,15 @@ impl Shared {
         // A record larger than the bound is admitted when nothing else waits.
         let unsynced = tail.end().bytes_since(self.durable());
         let too_much = unsynced > 0 && unsynced + len_bytes as u64 > self.options.max_unsynced_bytes;
-        let had_space = tail.has_space(len_bytes);
-        if !had_space {
-            self.tail_changed.notify_all();
+        match tail.space_for(len_bytes) {
+            Space::DiskFull => Err(AppendError::DiskFull),
+            Space::Prepared if !too_much => Ok(()),
+            Space::Prepared => Err(AppendError::Busy { len_bytes }),
+            Space::InPreparation => {
+                self.tail_changed.notify_all();
+                Err(AppendError::Busy { len_bytes })
+            }
         }
-        if too_much || !had_space { Err(AppendError::Busy { len_bytes }) } else { Ok(()) }
     }
 
     pub(super) fn durable(&self) -> Lsn {

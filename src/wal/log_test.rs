@@ -115,6 +115,17 @@ fn a_full_disk_refuses_and_resumes_by_itself() {
 }
 
 #[test]
+fn a_record_too_large_for_the_disk_is_refused_and_takes_no_space_from_others() {
+    let disk = LossyDisk::new(Faults { capacity_bytes: Some(12 * SEGMENT_BYTES), ..Faults::default() });
+    let wal = open(&disk, Evidence::default()).unwrap();
+    let small = append(&wal, b"small").unwrap();
+    assert!(matches!(append(&wal, &vec![1; 20 * SEGMENT_BYTES as usize]), Err(AppendError::DiskFull)));
+    let end = append(&wal, b"small").unwrap();
+    assert!(end > small);
+    wal.make_durable(end).unwrap();
+}
+
+#[test]
 fn recycled_log_is_named_to_readers() {
     let (disk, wal) = fresh();
     let mut end = Lsn::NONE;

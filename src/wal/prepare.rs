@@ -27,14 +27,14 @@ pub(super) fn run(shared: &Shared) {
 
 /// Looks at the free space, then prepares one segment if one is wanted, else waits for something to change.
 fn step(shared: &Shared) -> Result<(), WalError> {
-    let full = shared.directory.free_bytes()? < space_needed(shared);
-    note_space(shared, full);
-    let wanted = if full { None } else { shared.tail.lock().to_prepare() };
+    let affordable = affordable_segments(shared, shared.directory.free_bytes()?);
+    note_space(shared, affordable);
+    let wanted = if affordable == 0 { None } else { shared.tail.lock().to_prepare() };
     match wanted {
         Some(number) => prepare(shared, number),
         None => {
             let mut tail = shared.tail.lock();
-            if !tail.closed && (full || tail.to_prepare().is_none()) {
+            if !tail.closed && (affordable == 0 || tail.to_prepare().is_none()) {
                 shared.tail_changed.wait_for(&mut tail, SPACE_CHECK_INTERVAL);
             }
             Ok(())
@@ -42,9 +42,10 @@ fn step(shared: &Shared) -> Result<(), WalError> {
     }
 }
 
-/// The reserve, and two segments on top of it: the one that may be in preparation, and the next.
-fn space_needed(shared: &Shared) -> u64 {
-    shared.options.reserve_bytes.saturating_add(2 * shared.directory.layout().segment_bytes())
+/// How many segments can be made while the reserve, and one segment on top of it, stay free.
+fn affordable_segments(shared: &Shared, free_bytes: u64) -> u64 {
+    let segment_bytes = shared.directory.layout().segment_bytes();
+    (free_bytes.saturating_sub(shared.options.reserve_bytes) / segment_bytes).saturating_sub(1)
 }
 
 fn prepare(shared: &Shared, number: SegmentNumber) -> Result<(), WalError> {
@@ -58,7 +59,7 @@ fn prepare(shared: &Shared, number: SegmentNumber) -> Result<(), WalError> {
             Ok(())
         }
         Err(error) if is_full(&error) => {
-            note_space(shared, true);
+            note_space(shared, 0);
             // Without this a file system that says it has space and then has none would keep us busy.
             let mut tail = shared.tail.lock();
             if !tail.closed {
@@ -75,15 +76,16 @@ fn is_full(error: &WalError) -> bool {
         if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
 }
 
-fn note_space(shared: &Shared, full: bool) {
+fn note_space(shared: &Shared, affordable: u64) {
+    let full = affordable == 0;
     let changed = {
         let mut tail = shared.tail.lock();
+        tail.affordable = affordable;
         std::mem::replace(&mut tail.disk_full, full) != full
     };
     if changed {
-        let needed_bytes = space_needed(shared);
         if full {
-            tracing::warn!(needed_bytes, "the disk is full: writes are refused until there is room");
+            tracing::warn!("the disk is full: writes are refused until there is room");
         } else {
             tracing::info!("there is room on the disk again: writes resume");
         }

@@ -268,9 +268,7 @@ fn settle(directory: &SegmentDirectory, number: SegmentNumber, end: Option<Lsn>)
             file.zero_fill(from, to).map_err(WalError::io("cut", &path))?;
         }
     }
-    file.sync().map_err(WalError::io("sync", &path))?;
-    // What was read in large pieces would be written in large pieces by every flush from here on.
-    file.drop_pages().map_err(WalError::io("drop the cached pages of", &path))
+    file.sync().map_err(WalError::io("sync", &path))
 }
 
 /// A log whose end is final.

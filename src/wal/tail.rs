@@ -20,6 +20,17 @@ pub(super) struct WritableSegment {
     pub map: Box<dyn Map>,
 }
 
+/// Whether there is space for a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Space {
+    /// It can be appended now.
+    Prepared,
+    /// It can be soon.
+    InPreparation,
+    /// Not before space on the disk is freed.
+    DiskFull,
+}
+
 /// The live end.
 pub(super) struct Tail {
     layout: Layout,
@@ -38,6 +49,8 @@ pub(super) struct Tail {
     unsynced: Vec<(SegmentNumber, Arc<dyn File>)>,
     /// Free space is below the reserve, or ran out.
     pub disk_full: bool,
+    /// How many more segments the free space allows without going below the reserve, when last looked at.
+    pub affordable: u64,
     /// No more records: the log is closing.
     pub closed: bool,
 }
@@ -60,6 +73,7 @@ impl Tail {
             wanted: 1,
             unsynced: Vec::new(),
             disk_full: false,
+            affordable: u64::MAX,
             closed: false,
         }
     }
@@ -81,19 +95,23 @@ impl Tail {
         self.prepared.push_back(segment);
     }
 
-    /// Whether a record of `len` bytes, and a mark behind it, fit into what is prepared. If not, asks for as many
-    /// segments as they need.
-    pub(super) fn has_space(&mut self, len: usize) -> bool {
+    /// Whether a record of `len` bytes, and a mark behind it, fit into what is prepared. If not, and the disk has
+    /// room for them, asks for as many segments as they need.
+    pub(super) fn space_for(&mut self, len: usize) -> Space {
         let end = self.layout.record_end(self.layout.record_end(self.end, len), MARK_PAYLOAD_BYTES);
         let last_needed = self.layout.segment_of(Lsn::new(end.get() - 1));
         let missing = (last_needed.0 + 1).saturating_sub(self.next_number.0);
+        if missing > self.affordable {
+            // Preparing some of them would take the space from everybody else for nothing.
+            return Space::DiskFull;
+        }
         // One segment beyond what is needed now is always in preparation.
         self.wanted = (self.prepared.len() + missing as usize).max(1);
-        missing == 0
+        if missing == 0 { Space::Prepared } else { Space::InPreparation }
     }
 
-    /// Copies a record in and answers where it ends. [`has_space`](Tail::has_space) must have said yes, or, for a
-    /// mark, for the record before it.
+    /// Copies a record in and answers where it ends. [`space_for`](Tail::space_for) must have found it prepared,
+    /// or, for a mark, the record before it.
     ///
     /// # Errors
     /// The record lies outside the prepared space: a fault of ours, after which the log takes nothing more.
@@ -136,7 +154,7 @@ impl Tail {
 
     /// Adds the mark that ends the log at a clean stop, if there is room for it.
     pub(super) fn begin_last_flush(&mut self, durable: Lsn) -> io::Result<Option<Flush>> {
-        if self.has_space(0) { self.flush_with_mark(durable).map(Some) } else { Ok(None) }
+        if self.space_for(0) == Space::Prepared { self.flush_with_mark(durable).map(Some) } else { Ok(None) }
     }
 
     fn flush_with_mark(&mut self, durable: Lsn) -> io::Result<Flush> {
