@@ -221,6 +221,59 @@ fn sigterm_under_sixteen_clients_is_quick_loses_nothing_and_the_next_start_is_cl
     }
 }
 
+#[test]
+fn a_transaction_over_many_segments_is_there_as_a_whole_or_not_at_all() {
+    const ROWS: usize = 300;
+    let mut random = Random::new("large transactions");
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    Running::start(&data_dir, &SMALL).rows("CREATE TABLE large (number int, part int, body text)");
+    let mut acknowledged = BTreeSet::new();
+    let (mut next, mut unanswered) = (0, 0);
+    for round in 0..8 {
+        let node = Running::start(&data_dir, &SMALL);
+        let address = node.address.clone();
+        let (sender, answers) = std::sync::mpsc::channel();
+        let first = next;
+        let load = std::thread::spawn(move || {
+            runtime().block_on(async {
+                let client = connect(&address).await;
+                let body = "y".repeat(10_000);
+                for number in first.. {
+                    let rows: Vec<_> = (0..ROWS).map(|part| format!("({number}, {part}, '{body}')")).collect();
+                    if client.batch_execute(&format!("INSERT INTO large VALUES {}", rows.join(", "))).await.is_err() {
+                        return number + 1;
+                    }
+                    sender.send(number).unwrap();
+                }
+                unreachable!("there are numbers left")
+            })
+        });
+        acknowledged.insert(answers.recv_timeout(LIMIT).unwrap());
+        std::thread::sleep(moment(&mut random, Duration::from_millis(400)));
+        node.kill();
+        next = load.join().unwrap();
+        acknowledged.extend(answers.iter());
+        if round % 3 == 2 {
+            fs::remove_dir_all(data_dir.join("engine")).unwrap();
+        }
+        let node = Running::start(&data_dir, &SMALL);
+        let mut found = BTreeSet::new();
+        for row in
+            node.rows("SELECT number, count(*), count(DISTINCT part), min(length(body)) FROM large GROUP BY number")
+        {
+            assert_eq!(row[1..], [ROWS.to_string(), ROWS.to_string(), "10000".to_owned()], "half of {}", row[0]);
+            found.insert(row[0].parse::<u64>().unwrap());
+        }
+        let lost: Vec<_> = acknowledged.difference(&found).collect();
+        assert!(lost.is_empty(), "lost: {lost:?}");
+        assert!(found.iter().all(|number| *number < next), "nobody wrote the last of {found:?}");
+        unanswered += found.len() - acknowledged.len();
+        acknowledged = found;
+    }
+    println!("{} transactions are there, {unanswered} of them were not answered", acknowledged.len());
+}
+
 /// The tables of `CREATE TABLE` transactions: what was acknowledged, and what was asked for.
 #[derive(Clone, Default)]
 struct Tables {
