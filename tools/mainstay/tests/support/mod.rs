@@ -1,20 +1,76 @@
 //! Real processes for the tests: started, watched, bounded in time, and never left behind.
+//!
+//! Every test binary compiles this module for itself and uses a part of it.
+#![allow(dead_code)]
+
+pub mod ledger;
+pub mod raw;
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 /// Anything that takes longer is a failure.
-const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 
-/// A row as text.
+/// The settings under which a node makes many segments and checkpoints out of little data.
+pub const SMALL: [&str; 6] =
+    ["--wal-segment-size-bytes", "1MiB", "--checkpoint-wal-bytes", "1MiB", "--checkpoint-interval-s", "1s"];
+
+/// Waits until a condition holds.
+pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Random numbers (SplitMix64) whose seed is printed, and taken from `TEST_SEED` to run the same choices again.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(test: &str) -> Random {
+        let seed = match std::env::var("TEST_SEED") {
+            Ok(seed) => seed.parse().expect("TEST_SEED is no number"),
+            Err(_) => RandomState::new().hash_one(test),
+        };
+        println!("{test}: TEST_SEED={seed}");
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below that one.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// A generator of its own for another thread.
+    pub fn split(&mut self) -> Random {
+        Random(self.next())
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// A row as text; a missing value is `NULL`.
 pub type Row = Vec<String>;
 
 /// How a process ended and what it printed.
@@ -33,8 +89,13 @@ pub fn mainstay() -> Command {
             command.env_remove(name);
         }
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    piped(&mut command);
     command
+}
+
+/// Lets a test read what a command prints.
+pub fn piped(command: &mut Command) {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 }
 
 /// Runs a command to its end.
@@ -60,12 +121,16 @@ impl Guard {
             std::thread::sleep(POLL);
         }
     }
+
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.kill();
     }
 }
 
@@ -77,6 +142,76 @@ fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
+/// A node that was started and has not been heard of yet.
+pub struct Starting {
+    process: Guard,
+    begun: Instant,
+    first_line: Receiver<String>,
+    stdout: JoinHandle<String>,
+    stderr: JoinHandle<String>,
+}
+
+impl Starting {
+    /// Starts a node on any free port.
+    pub fn launch(data_dir: &Path, arguments: &[&str]) -> Starting {
+        let mut command = mainstay();
+        command.args(["start", "--sql-listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir).args(arguments);
+        let begun = Instant::now();
+        let mut process = Guard(command.spawn().unwrap());
+        let stderr = read_all(process.0.stderr.take().unwrap());
+        let mut output = BufReader::new(process.0.stdout.take().unwrap());
+        let (sender, first_line) = channel();
+        let stdout = spawn(move || {
+            let mut line = String::new();
+            output.read_line(&mut line).unwrap();
+            let _ = sender.send(line);
+            let mut rest = String::new();
+            output.read_to_string(&mut rest).unwrap();
+            rest
+        });
+        Starting { process, begun, first_line, stdout, stderr }
+    }
+
+    /// Waits for the ready line, or for the end of a node that refuses to start.
+    pub fn ready(mut self) -> Result<Running, Output> {
+        let ready = self.first_line.recv_timeout(LIMIT).expect("no ready line");
+        let start_time = self.begun.elapsed();
+        let Some(rest) = ready.strip_prefix("mainstay ready sql=") else {
+            let code = self.process.wait();
+            return Err(Output { code, stdout: ready, stderr: self.stderr.join().unwrap() });
+        };
+        let address = rest.split_whitespace().next().unwrap().to_owned();
+        Ok(Running { process: self.process, ready, address, start_time, stdout: self.stdout, stderr: self.stderr })
+    }
+
+    /// Kills it after that time; answers whether that was before it was ready.
+    pub fn kill_after(mut self, time: Duration) -> bool {
+        let said = self.first_line.recv_timeout(time);
+        assert!(self.process.0.try_wait().unwrap().is_none(), "it ended by itself: {}", self.stderr.join().unwrap());
+        self.process.kill();
+        let early = matches!(said, Err(RecvTimeoutError::Timeout));
+        early && self.first_line.recv().is_ok_and(|line| line.is_empty())
+    }
+}
+
+/// The end of a node that must refuse to start: exit status 1, and one line on standard error, which is answered.
+pub fn refused(data_dir: &Path, arguments: &[&str]) -> String {
+    let arguments = [&["--log-level", "off"], arguments].concat();
+    match Starting::launch(data_dir, &arguments).ready() {
+        Ok(_) => panic!("it started on {data_dir:?} with {arguments:?}"),
+        Err(output) => one_clear_line(&output),
+    }
+}
+
+/// What a process that could not run says: nothing on standard output, one line on standard error, exit status 1.
+pub fn one_clear_line(output: &Output) -> String {
+    println!("refused: {}", output.stderr.trim_end());
+    let lines = output.stderr.lines().count();
+    assert_eq!((output.code, output.stdout.as_str(), lines), (Some(1), "", 1), "{output:?}");
+    assert!(!output.stderr.contains("panicked"), "{output:?}");
+    output.stderr.clone()
+}
+
 /// A node that said it is ready.
 pub struct Running {
     process: Guard,
@@ -84,6 +219,8 @@ pub struct Running {
     pub ready: String,
     /// Where it serves SQL.
     pub address: String,
+    /// From starting the process to its ready line.
+    pub start_time: Duration,
     stdout: JoinHandle<String>,
     stderr: JoinHandle<String>,
 }
@@ -91,43 +228,59 @@ pub struct Running {
 impl Running {
     /// Starts a node on any free port and waits for its ready line.
     pub fn start(data_dir: &Path, arguments: &[&str]) -> Running {
-        let mut command = mainstay();
-        command.args(["start", "--sql-listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir).args(arguments);
-        let mut process = Guard(command.spawn().unwrap());
-        let stderr = read_all(process.0.stderr.take().unwrap());
-        let mut output = BufReader::new(process.0.stdout.take().unwrap());
-        let (sender, receiver) = channel();
-        let stdout = spawn(move || {
-            let mut line = String::new();
-            output.read_line(&mut line).unwrap();
-            sender.send(line).unwrap();
-            let mut rest = String::new();
-            output.read_to_string(&mut rest).unwrap();
-            rest
-        });
-        let ready = receiver.recv_timeout(LIMIT).expect("no ready line");
-        let Some(rest) = ready.strip_prefix("mainstay ready sql=") else {
-            let code = process.wait();
-            panic!("it did not start: {code:?} {ready:?} {}", stderr.join().unwrap());
-        };
-        let address = rest.split_whitespace().next().unwrap().to_owned();
-        Running { process, ready, address, stdout, stderr }
+        match Starting::launch(data_dir, arguments).ready() {
+            Ok(node) => node,
+            Err(output) => panic!("it did not start: {output:?}"),
+        }
     }
 
-    /// Runs SQL and answers its rows.
-    pub fn query(&self, sql: &str) -> BTreeSet<Row> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// The port on 127.0.0.1 where it serves SQL.
+    pub fn port(&self) -> String {
+        self.address.rsplit_once(':').unwrap().1.to_owned()
+    }
+
+    /// Whether its process is there.
+    pub fn is_alive(&mut self) -> bool {
+        self.process.0.try_wait().unwrap().is_none()
+    }
+
+    /// Kills it with SIGKILL; answers its log.
+    pub fn kill(mut self) -> String {
+        assert!(self.is_alive(), "it ended before it was killed: {}", self.stderr.join().unwrap());
+        self.process.kill();
+        self.stderr.join().unwrap()
+    }
+
+    /// Runs SQL as a client of its own and answers its rows in their order, or the error.
+    pub fn try_rows(&self, sql: &str) -> Result<Vec<Row>, tokio_postgres::Error> {
+        runtime().block_on(async {
             let client = connect(&self.address).await;
-            let messages = client.simple_query(sql).await.unwrap();
-            let rows = messages.into_iter().filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => {
-                    Some((0..row.len()).map(|column| row.get(column).unwrap_or("NULL").to_owned()).collect())
-                }
-                _ => None,
-            });
-            rows.collect()
+            let messages = tokio::time::timeout(LIMIT, client.simple_query(sql)).await.expect("no answer")?;
+            Ok(messages.into_iter().filter_map(row).collect())
         })
+    }
+
+    /// Runs SQL that must succeed and answers its rows in their order.
+    pub fn rows(&self, sql: &str) -> Vec<Row> {
+        self.try_rows(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+    }
+
+    /// Runs SQL that must fail and answers the SQLSTATE.
+    pub fn sqlstate(&self, sql: &str) -> String {
+        match self.try_rows(sql) {
+            Ok(rows) => panic!("{sql} succeeded: {rows:?}"),
+            Err(error) => error.code().unwrap_or_else(|| panic!("{sql}: {error:?}")).code().to_owned(),
+        }
+    }
+
+    /// Runs SQL and answers its rows as a set.
+    pub fn query(&self, sql: &str) -> BTreeSet<Row> {
+        self.rows(sql).into_iter().collect()
     }
 
     /// Starts SQL that nobody waits for.
@@ -135,8 +288,7 @@ impl Running {
         let address = self.address.clone();
         let (sender, started) = channel();
         spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
+            runtime().block_on(async {
                 let client = connect(&address).await;
                 client.simple_query("SELECT 1").await.unwrap();
                 sender.send(()).unwrap();
@@ -168,18 +320,57 @@ impl Running {
     }
 
     /// Waits for the end; `stdout` is what followed the ready line.
-    fn ended(mut self) -> Output {
+    pub fn ended(mut self) -> Output {
         let code = self.process.wait();
         Output { code, stdout: self.stdout.join().unwrap(), stderr: self.stderr.join().unwrap() }
     }
 }
 
-async fn connect(address: &str) -> tokio_postgres::Client {
+/// A runtime for one thread of a test.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// How to connect to the node at an address.
+pub fn settings(address: &str) -> String {
     let (host, port) = address.rsplit_once(':').unwrap();
-    let config = format!("host={host} port={port} user=postgres dbname=postgres");
-    let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
+    format!("host={host} port={port} user=postgres dbname=postgres")
+}
+
+/// Connects a client.
+pub async fn try_connect(address: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(&settings(address), NoTls).await?;
     tokio::spawn(connection);
-    client
+    Ok(client)
+}
+
+/// Connects a client that must be let in.
+pub async fn connect(address: &str) -> tokio_postgres::Client {
+    try_connect(address).await.unwrap()
+}
+
+/// The row in a message, if it is one.
+pub fn row(message: SimpleQueryMessage) -> Option<Row> {
+    match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|column| row.get(column).unwrap_or("NULL").to_owned()).collect())
+        }
+        _ => None,
+    }
+}
+
+/// Moves a folder or file away from where a node looks for it.
+pub fn set_aside(path: &Path) -> PathBuf {
+    let aside = path.with_extension("aside");
+    std::fs::rename(path, &aside).unwrap();
+    aside
+}
+
+/// Exchanges two folders.
+pub fn exchange(one: &Path, other: &Path) {
+    let aside = set_aside(one);
+    std::fs::rename(other, one).unwrap();
+    std::fs::rename(aside, other).unwrap();
 }
 
 /// Clients that insert `(client, number)` into the table `t` until the node goes away.
@@ -199,8 +390,7 @@ pub fn load(address: &str, clients: u32) -> Load {
 }
 
 fn insert_until_refused(address: &str, client: u32, acknowledged: &Sender<Row>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         let connection = connect(address).await;
         for number in 0_u64.. {
             let sql = format!("INSERT INTO t (client, number) VALUES ({client}, {number})");
