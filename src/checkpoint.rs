@@ -63,11 +63,7 @@ impl Checkpointer {
     }
 
     /// Stops the thread, after the checkpoint it is at.
-    pub(crate) fn stop(mut self) {
-        self.stop_thread();
-    }
-
-    fn stop_thread(&mut self) {
+    pub(crate) fn stop(&mut self) {
         *self.stop.0.lock() = true;
         self.stop.1.notify_all();
         if let Some(thread) = self.thread.take()
@@ -80,8 +76,21 @@ impl Checkpointer {
 
 impl Drop for Checkpointer {
     fn drop(&mut self) {
-        self.stop_thread();
+        self.stop();
     }
+}
+
+/// Notes a checkpoint durably, if it can be one. What is noted decides which log is deleted and from where it is
+/// read at the next start, so an engine's mistake must not get past this.
+pub(crate) fn note(storage: &Storage, wal: &Wal, answered: Lsn) -> Result<(), NodeError> {
+    let (noted, durable) = (storage.checkpoint()?, wal.durable());
+    if answered == noted {
+        return Ok(());
+    }
+    if answered < noted || answered > durable || !wal.is_boundary(answered)? {
+        return Err(NodeError::BadCheckpoint { answered, noted, durable });
+    }
+    Ok(storage.note_checkpoint(answered)?)
 }
 
 /// Waits for the next look; answers whether to stop.
@@ -105,7 +114,7 @@ impl Work {
         self.tried = (Instant::now(), durable);
         match self.engine.checkpoint() {
             Ok(checkpoint) => {
-                self.storage.note_checkpoint(checkpoint)?;
+                note(&self.storage, &self.wal, checkpoint)?;
                 let recycled = self.wal.recycle(checkpoint)?;
                 tracing::info!(%checkpoint, recycled, took_ms = when_ms(self.tried.0), "checkpoint");
             }

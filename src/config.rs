@@ -77,7 +77,7 @@ impl NodeConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut problems = Vec::new();
         let segment = self.wal.segment_size_bytes;
-        if !(segment.is_power_of_two() && (MIB..=GIB).contains(&segment)) {
+        if !is_segment_size(segment) {
             problems.push(Problem {
                 setting: "wal.segment_size_bytes",
                 what: format!("is {segment}; must be a power of two from {MIB} to {GIB}"),
@@ -98,6 +98,11 @@ impl NodeConfig {
         }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
+}
+
+/// Whether a WAL segment may have this size.
+pub(crate) fn is_segment_size(bytes: u64) -> bool {
+    bytes.is_power_of_two() && (MIB..=GIB).contains(&bytes)
 }
 
 /// Settings that cannot be used: *your mistake*, all of them at once.

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::ident::SystemId;
 use crate::lsn::Lsn;
 use crate::primary::Primary;
 use crate::wal::Record;
@@ -22,6 +23,15 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// The engine's files cannot be read; the node does not start.
     fn applied(&self) -> Result<Lsn, EngineError>;
+
+    /// Which system the engine's files belong to, if they say so: files of another one are refused before anything is
+    /// applied to them. An engine learns its system from [`Primary::system`].
+    ///
+    /// # Errors
+    /// The engine's files cannot be read; the node does not start.
+    fn system(&self) -> Result<Option<SystemId>, EngineError> {
+        Ok(None)
+    }
 
     /// Applies committed records in order. Their effects are visible on return, not necessarily durable.
     ///

@@ -6,15 +6,17 @@
 //! evidence that the log lost something, and then nothing may be changed.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::checkpoint::Checkpointer;
+use crate::checkpoint::{self, Checkpointer};
 use crate::config::{ConfigError, NodeConfig};
 use crate::disk::RealDisk;
 use crate::engine::{Engine, EngineError};
+use crate::ident::SystemId;
 use crate::lsn::{Epoch, Lsn};
 use crate::primary::Fence;
 pub use crate::primary::Primary;
@@ -29,12 +31,26 @@ const REPLAY_BATCH_RECORDS: usize = 1024;
 /// An open node. [`shutdown`](Node::shutdown) stops it cleanly; merely dropping it stops it as a crash would, and the
 /// next opening recovers.
 pub struct Node<E: Engine> {
-    engine: Arc<E>,
-    wal: Arc<Wal>,
-    storage: Arc<Storage>,
-    fence: Fence,
+    // Dropped in this order: checkpoints end, then the log, and only then the directory's lock is released.
     checkpointer: Checkpointer,
+    log: RunningLog,
+    storage: Arc<Storage>,
+    engine: Arc<E>,
     failure: watch::Receiver<Option<Arc<NodeError>>>,
+}
+
+/// The log and the right to write to it, which end together: an engine may keep its [`Primary`] longer than the node
+/// lives, and must not write into a directory that another node has opened since.
+struct RunningLog {
+    wal: Arc<Wal>,
+    fence: Fence,
+}
+
+impl Drop for RunningLog {
+    fn drop(&mut self) {
+        self.fence.raise();
+        self.wal.halt();
+    }
 }
 
 /// Why a node did not open, or what stopped it.
@@ -67,13 +83,33 @@ pub enum NodeError {
         /// The oldest position in the log.
         oldest: Lsn,
     },
+    /// *Your mistake*: the engine's files belong to another system.
+    #[error("the engine's files belong to system {found}, not to {expected}: were they mixed up?")]
+    EngineForeign {
+        /// This node's system.
+        expected: SystemId,
+        /// The engine's.
+        found: SystemId,
+    },
+    /// *This node must stop*: the engine answered a checkpoint that cannot be.
+    #[error(
+        "the engine says that a checkpoint reaches {answered}; it must be the end of a record from {noted} to {durable}"
+    )]
+    BadCheckpoint {
+        /// What it said.
+        answered: Lsn,
+        /// The checkpoint before.
+        noted: Lsn,
+        /// Up to where the log is durable.
+        durable: Lsn,
+    },
     /// *This node must stop*: the operating system refused something.
     #[error("cannot {doing}: {source}")]
     Io {
         /// What was to be done.
         doing: String,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// *This node must stop*: a thread of the node panicked.
     #[error("{0} panicked")]
@@ -109,6 +145,7 @@ impl<E: Engine> Node<E> {
         let storage = Arc::new(Storage::open(&config.data_dir, config.wal.segment_size_bytes)?);
         let scan = find_end(config, &storage)?;
         let engine = Arc::new(open_engine_dir(&config.data_dir, open_engine)?);
+        check_engine_system(engine.as_ref(), storage.identity().system)?;
         let applied = engine.applied().map_err(NodeError::engine("say what it has applied"))?;
         let applied = replay_start(&scan, applied)?;
         if storage.clean_end()?.is_some() {
@@ -117,19 +154,19 @@ impl<E: Engine> Node<E> {
         }
         let wal = Arc::new(Wal::open(scan, wal_options(config))?);
         replay(&wal, engine.as_ref(), applied)?;
-        let fence = Fence::default();
-        let primary = Primary::new(Arc::clone(&wal), Epoch::FIRST, fence.clone());
+        let log = RunningLog { wal, fence: Fence::default() };
+        let primary = Primary::new(Arc::clone(&log.wal), storage.identity().system, Epoch::FIRST, log.fence.clone());
         engine.promote(primary).map_err(NodeError::engine("become primary"))?;
         let (failed, failure) = watch::channel(None);
         let checkpointer = Checkpointer::start(
             config.checkpoint.clone(),
             Arc::clone(&engine) as Arc<dyn Engine>,
-            Arc::clone(&wal),
+            Arc::clone(&log.wal),
             Arc::clone(&storage),
             failed,
         )?;
-        tracing::info!(data_dir = %config.data_dir.display(), end = %wal.end(), "the node is primary");
-        Ok(Node { engine, wal, storage, fence, checkpointer, failure })
+        tracing::info!(data_dir = %config.data_dir.display(), end = %log.wal.end(), "the node is primary");
+        Ok(Node { checkpointer, log, storage, engine, failure })
     }
 
     /// The engine.
@@ -139,7 +176,7 @@ impl<E: Engine> Node<E> {
 
     /// Everything before this survives a crash of this node.
     pub fn durable(&self) -> Lsn {
-        self.wal.durable()
+        self.log.wal.durable()
     }
 
     /// Resolves when the node has failed, such as after a failed sync; it should then be shut down. Never resolves
@@ -153,7 +190,7 @@ impl<E: Engine> Node<E> {
             }
         };
         tokio::select! {
-            cause = self.wal.failed() => Arc::new(NodeError::Wal(WalError::Poisoned(cause))),
+            cause = self.log.wal.failed() => Arc::new(NodeError::Wal(WalError::Poisoned(cause))),
             Some(cause) = checkpoints => cause,
         }
     }
@@ -167,15 +204,14 @@ impl<E: Engine> Node<E> {
         blocking("stopping the node", move || self.shutdown_blocking()).await?
     }
 
-    fn shutdown_blocking(self) -> Result<(), NodeError> {
-        let Node { engine, wal, storage, fence, checkpointer, failure: _ } = self;
-        fence.raise();
-        engine.demote();
-        checkpointer.stop();
-        let checkpoint = engine.checkpoint().map_err(NodeError::engine("make a checkpoint"))?;
-        storage.note_checkpoint(checkpoint)?;
-        let end = wal.close()?;
-        storage.note_clean_end(end)?;
+    fn shutdown_blocking(mut self) -> Result<(), NodeError> {
+        self.log.fence.raise();
+        self.engine.demote();
+        self.checkpointer.stop();
+        let checkpoint = self.engine.checkpoint().map_err(NodeError::engine("make a checkpoint"))?;
+        checkpoint::note(&self.storage, &self.log.wal, checkpoint)?;
+        let end = self.log.wal.close()?;
+        self.storage.note_clean_end(end)?;
         tracing::info!(%end, "the node has stopped cleanly");
         Ok(())
     }
@@ -213,20 +249,27 @@ fn find_end(config: &NodeConfig, storage: &Storage) -> Result<Scan, NodeError> {
 
 fn open_engine_dir<E>(data_dir: &Path, open_engine: &dyn Fn(&Path) -> Result<E, EngineError>) -> Result<E, NodeError> {
     let directory = data_dir.join(ENGINE_DIR);
-    match fs::create_dir(&directory) {
-        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(NodeError::Io { doing: format!("create {}", directory.display()), source });
-        }
-        _ => {}
-    }
+    let made = match fs::create_dir(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        // What the engine makes durable in a directory is lost with the directory's own name.
+        _ => fs::File::open(data_dir).and_then(|opened| opened.sync_all()),
+    };
+    made.map_err(|source| NodeError::Io { doing: format!("make {}", directory.display()), source })?;
     open_engine(&directory).map_err(NodeError::engine("open"))
+}
+
+fn check_engine_system(engine: &dyn Engine, expected: SystemId) -> Result<(), NodeError> {
+    match engine.system().map_err(NodeError::engine("say what system it belongs to"))? {
+        Some(found) if found != expected => Err(NodeError::EngineForeign { expected, found }),
+        _ => Ok(()),
+    }
 }
 
 /// Where replay starts, if the log reaches back that far and on to there.
 fn replay_start(scan: &Scan, applied: Lsn) -> Result<Lsn, NodeError> {
     scan.require(applied, "the engine's files")?;
     let start = if applied.is_none() && scan.reaches_start() { scan.oldest() } else { applied };
-    if start < scan.oldest() {
+    if !scan.reaches_back_to(start) {
         return Err(NodeError::EngineBehind { applied, oldest: scan.oldest() });
     }
     Ok(start)

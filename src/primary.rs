@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::ident::SystemId;
 use crate::lsn::{Epoch, Lsn};
 use crate::wal::{AppendError, CommitError, Wal};
 
 /// The right to write in one epoch: held by the engine of the primary, and void once the node is not primary any more.
 pub struct Primary {
     wal: Arc<Wal>,
+    system: SystemId,
     epoch: Epoch,
     fence: Fence,
 }
@@ -28,8 +30,14 @@ impl Fence {
 }
 
 impl Primary {
-    pub(crate) fn new(wal: Arc<Wal>, epoch: Epoch, fence: Fence) -> Primary {
-        Primary { wal, epoch, fence }
+    pub(crate) fn new(wal: Arc<Wal>, system: SystemId, epoch: Epoch, fence: Fence) -> Primary {
+        Primary { wal, system, epoch, fence }
+    }
+
+    /// The system whose log this writes. An engine notes it in its files and answers it in
+    /// [`Engine::system`](crate::engine::Engine::system).
+    pub fn system(&self) -> SystemId {
+        self.system
     }
 
     /// The epoch in which this node is primary.

@@ -61,6 +61,7 @@ struct State {
     durable_names: BTreeMap<PathBuf, usize>,
     pending: Vec<NameChange>,
     directories: BTreeSet<PathBuf>,
+    durable_directories: BTreeSet<PathBuf>,
     files: Vec<Contents>,
 }
 
@@ -230,6 +231,7 @@ impl LossyDisk {
             durable_names: state.durable_names.clone(),
             pending: state.pending.clone(),
             directories: state.directories.clone(),
+            durable_directories: state.durable_directories.clone(),
             files: state.files.clone(),
         };
         LossyDisk { state: Arc::new(Mutex::new(after)) }
@@ -253,6 +255,11 @@ impl LossyDisk {
         for change in state.pending.iter().filter(|_| keep(state.operations)).cloned().collect::<Vec<_>>() {
             change.apply(&mut names);
         }
+        let directories = match loss {
+            Loss::Nothing => state.directories.clone(),
+            _ => state.durable_directories.clone(),
+        };
+        names.retain(|path, _| path.parent().is_some_and(|directory| directories.contains(directory)));
         let files = state.files.iter().map(|contents| {
             let mut survivor = contents.clone();
             for (sector, operation) in &contents.dirty {
@@ -267,7 +274,8 @@ impl LossyDisk {
             files: files.collect(),
             durable_names: names.clone(),
             names,
-            directories: state.directories.clone(),
+            durable_directories: directories.clone(),
+            directories,
             ..State::default()
         };
         LossyDisk { state: Arc::new(Mutex::new(after)) }
@@ -313,6 +321,7 @@ impl Disk for LossyDisk {
         let mut state = self.state.lock();
         state.operation()?;
         state.directories.insert(path.to_owned());
+        // A directory's own name is lost or kept as others are; with it goes what is in it.
         Ok(())
     }
 
@@ -341,6 +350,8 @@ impl Disk for LossyDisk {
         let mut state = self.state.lock();
         state.operation()?;
         let pending = std::mem::take(&mut state.pending);
+        let made: Vec<_> = state.directories.iter().filter(|path| path.parent() == Some(directory)).cloned().collect();
+        state.durable_directories.extend(made);
         for change in pending {
             if change.directory() == Some(directory) {
                 change.apply(&mut state.durable_names);
@@ -445,6 +456,7 @@ mod tests {
     fn only_what_was_synced_is_sure_to_survive() {
         let disk = LossyDisk::new(Faults::default());
         disk.create_dir(Path::new("/d")).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
         let file = disk.create(&path("a")).unwrap();
         file.write_at(&[1; 1024], 0).unwrap();
         file.sync().unwrap();
@@ -464,6 +476,7 @@ mod tests {
     fn a_failed_sync_loses_its_data_though_a_later_one_succeeds() {
         let disk = LossyDisk::new(Faults { fail_sync: Some(1), ..Faults::default() });
         disk.create_dir(Path::new("/d")).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
         let file = disk.create(&path("a")).unwrap();
         disk.sync_dir(Path::new("/d")).unwrap();
         file.write_at(b"x", 0).unwrap();

@@ -94,11 +94,11 @@ impl Identity {
         if u32_at(8) != FORMAT_VERSION {
             return Err(StorageError::Newer { path: path.to_owned(), found: u32_at(8), known: FORMAT_VERSION });
         }
-        Ok(Identity {
-            system: SystemId::new(u64_at(16)),
-            node: NodeId::new(u64_at(24)),
-            segment_size_bytes: u64_at(32),
-        })
+        let segment_size_bytes = u64_at(32);
+        if !crate::config::is_segment_size(segment_size_bytes) {
+            return Err(damaged(format!("expected a WAL segment size at offset 32, found {segment_size_bytes}")));
+        }
+        Ok(Identity { system: SystemId::new(u64_at(16)), node: NodeId::new(u64_at(24)), segment_size_bytes })
     }
 
     /// Reads a directory's identity; `None` if it has none.

@@ -12,4 +12,4 @@ pub const WAL_DIR: &str = "wal";
 pub const ENGINE_DIR: &str = "engine";
 
 /// What an interrupted first start may have left: such a directory is still new.
-pub(super) const MADE_BEFORE_IDENTITY: [&str; 4] = [LOCK_FILE, META_DIR, WAL_DIR, super::identity::TEMPORARY_FILE];
+pub(super) const MADE_BEFORE_IDENTITY: [&str; 3] = [LOCK_FILE, META_DIR, super::identity::TEMPORARY_FILE];

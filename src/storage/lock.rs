@@ -63,6 +63,6 @@ fn locked(directory: &Path, file: &mut File) -> StorageError {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.take(20).read_to_string(&mut text));
     let process = read.ok().and_then(|_| text.trim().parse::<u32>().ok());
-    let holder = process.map(|process| format!(" (process {process})")).unwrap_or_default();
+    let holder = process.map(|process| format!(" (the last node on it: process {process})")).unwrap_or_default();
     StorageError::Locked { path: directory.to_owned(), holder }
 }

@@ -1,6 +1,7 @@
 //! Opening a data directory, and RocksDB in it.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -65,6 +66,11 @@ impl Storage {
         }
         let lock = DirectoryLock::take(directory)?;
         let identity = Identity::read(directory)?;
+        match identity {
+            Some(identity) => check_segment_size(directory, identity, segment_size_bytes)?,
+            // An earlier start may have died before it made the directory's own name durable.
+            None => sync_parent(directory)?,
+        }
         let meta = directory.join(META_DIR);
         let db = open_checked(&meta, identity.is_some())?;
         let identity = settle_identity(directory, &meta, &db, identity, segment_size_bytes)?;
@@ -115,7 +121,9 @@ impl Storage {
     /// # Errors
     /// RocksDB failed: it is not known whether the note is gone.
     pub fn forget_clean_end(&self) -> Result<(), StorageError> {
-        self.write(|batch, local| batch.delete_cf(local, notes::CLEAN_END))
+        self.write(|batch, local| batch.delete_cf(local, notes::CLEAN_END))?;
+        // Were RocksDB to lose this write, an old end would be believed.
+        self.evidence.lock().settle(self.db.latest_sequence_number())
     }
 
     /// One batch, synced.
@@ -155,15 +163,19 @@ impl StorageView {
 }
 
 fn make_directory(directory: &Path) -> Result<(), StorageError> {
-    match fs::create_dir(directory) {
-        Ok(()) => match directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(parent) => identity::sync_directory(parent),
-            None => identity::sync_directory(Path::new(".")),
-        },
-        Err(_) if directory.is_dir() => Ok(()),
-        Err(_) if directory.exists() => Err(StorageError::NotADirectory(directory.to_owned())),
-        Err(error) => Err(StorageError::io("create", directory)(error)),
+    // What people stored is for nobody else's eyes.
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => {}
+        Err(_) if directory.is_dir() => return Ok(()),
+        Err(_) if directory.exists() => return Err(StorageError::NotADirectory(directory.to_owned())),
+        Err(error) => return Err(StorageError::io("create", directory)(error)),
     }
+    sync_parent(directory)
+}
+
+fn sync_parent(directory: &Path) -> Result<(), StorageError> {
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+    identity::sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
 /// Refuses a directory without identity that holds what no first start of ours could have left.
@@ -239,17 +251,19 @@ fn settle_identity(
             identity
         }
     };
-    if identity.segment_size_bytes != segment_size_bytes {
-        return Err(StorageError::SegmentSize {
-            path: directory.to_owned(),
-            made_with: identity.segment_size_bytes,
-            configured: segment_size_bytes,
-        });
-    }
     if found.is_none() {
+        check_segment_size(directory, identity, segment_size_bytes)?;
         identity.write(directory)?;
     }
     Ok(identity)
+}
+
+fn check_segment_size(directory: &Path, identity: Identity, configured: u64) -> Result<(), StorageError> {
+    let made_with = identity.segment_size_bytes;
+    match made_with == configured {
+        true => Ok(()),
+        false => Err(StorageError::SegmentSize { path: directory.to_owned(), made_with, configured }),
+    }
 }
 
 fn check_copy(directory: &Path, meta: &Path, db: &DB, identity: Identity) -> Result<(), StorageError> {

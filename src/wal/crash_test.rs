@@ -16,8 +16,16 @@ struct History {
     appended: Vec<(Lsn, Vec<u8>)>,
     /// How many of them were acknowledged as durable.
     acknowledged: usize,
-    /// A position that was noted durably elsewhere, as the node notes its checkpoints.
+    /// What was noted durably elsewhere, as the node does it.
     checkpoint: Lsn,
+    clean_end: Option<Lsn>,
+}
+
+impl History {
+    fn evidence(&self) -> Evidence {
+        let reached = self.checkpoint.max(self.clean_end.unwrap_or(Lsn::NONE));
+        Evidence { verify_from: self.checkpoint, reached, clean_end: self.clean_end }
+    }
 }
 
 /// Lengths that make the workload interesting: empty, small, filling a segment to its end, spanning several.
@@ -26,8 +34,9 @@ const LENGTHS: [usize; 14] = [0, 300, 100, 600, 1500, 3, 5000, 700, 550, 1950, 2
 /// Appends, flushes, recycles and reopens until the machine dies or the script ends.
 fn run(disk: &LossyDisk, history: &mut History) -> Result<(), Box<dyn std::error::Error>> {
     for _life in 0..2 {
-        let evidence = Evidence { verify_from: history.checkpoint, ..Evidence::default() };
-        let wal = open(disk, evidence)?;
+        let found = scan(directory(disk, Path::new("/wal")), history.evidence())?;
+        history.clean_end = None;
+        let wal = Wal::open(found, options())?;
         for (index, len) in LENGTHS.into_iter().enumerate() {
             let bytes = payload(history.appended.len() as u64, len);
             let end = append(&wal, &bytes)?;
@@ -42,8 +51,9 @@ fn run(disk: &LossyDisk, history: &mut History) -> Result<(), Box<dyn std::error
                 wal.recycle(history.checkpoint)?;
             }
         }
-        wal.close()?;
+        let end = wal.close()?;
         history.acknowledged = history.appended.len();
+        history.clean_end = Some(end);
     }
     Ok(())
 }
@@ -51,8 +61,7 @@ fn run(disk: &LossyDisk, history: &mut History) -> Result<(), Box<dyn std::error
 /// Opens after a crash and checks that the log holds a prefix of what was appended with all that was acknowledged.
 /// Answers the log and how many records survived; nothing if the machine died meanwhile.
 fn check(disk: &LossyDisk, history: &History, what: &str) -> Option<(Wal, usize)> {
-    let evidence = Evidence { verify_from: history.checkpoint, ..Evidence::default() };
-    let wal = match open(disk, evidence) {
+    let wal = match open(disk, history.evidence()) {
         Err(_) if disk.is_dead() => return None,
         other => other.unwrap_or_else(|error| panic!("{what}: {error}")),
     };
@@ -120,6 +129,7 @@ fn crash_and_go_on(disk: &LossyDisk, mut history: History, death: Death, what: &
     // The second crash may come during recovery; then recovery is tried again on what that left.
     if let Some((wal, survived)) = check(&disk, &history, what) {
         let cut = history.appended.split_off(survived);
+        history.clean_end = None;
         // Everything that was found is durable now.
         history.acknowledged = survived;
         // As long as the records that were cut: were their bytes still there, the ones behind would fit on again.
@@ -133,7 +143,11 @@ fn crash_and_go_on(disk: &LossyDisk, mut history: History, death: Death, what: &
             history.acknowledged = history.appended.len();
         }
     }
-    let second_loss = if random.below(2) == 0 { Loss::Everything } else { Loss::Random(random.draw()) };
+    let second_loss = if matches!(death, Death::Kill(_)) || random.below(2) == 0 {
+        Loss::Everything
+    } else {
+        Loss::Random(random.draw())
+    };
     let disk = disk.crash(second_loss, Faults::default());
     check(&disk, &history, &format!("{what}; then died again, lost {second_loss:?}"));
 }
@@ -193,7 +207,10 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays() {
                 assert!(wal.close().is_err());
             }
         }
-        check(&disk.crash(Loss::Everything, Faults::default()), &history, &format!("sync {fail_sync} failed"));
+        let what = format!("sync {fail_sync} failed");
+        check(&disk.crash(Loss::Everything, Faults::default()), &history, &what);
+        // The process starts again under the same machine: what the failed sync lost is still in memory, and clean.
+        crash_and_go_on(&disk, history, Death::Kill(fail_sync), &what);
     }
 }
 

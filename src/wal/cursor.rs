@@ -107,7 +107,8 @@ impl Cursor {
                 }
             };
             let first = at == start;
-            let belongs = fragment.flags.contains(Flags::CONTINUED) != first
+            let belongs = self.is_in_place(at, &fragment)
+                && fragment.flags.contains(Flags::CONTINUED) != first
                 && kind.is_none_or(|kind| kind == fragment.kind)
                 && payload.len() as u64 <= MAX_PAYLOAD_BYTES;
             if !belongs {
@@ -135,7 +136,9 @@ impl Cursor {
         loop {
             payload.clear();
             match self.fragment(self.position(), limit, &mut payload) {
-                Ok(fragment) if fragment.flags.contains(Flags::CONTINUED) => {
+                Ok(fragment)
+                    if fragment.flags.contains(Flags::CONTINUED) && self.is_in_place(self.position(), &fragment) =>
+                {
                     self.at = fragment.end;
                     // A record of more than two segments fills this one whole.
                     if !fragment.flags.contains(Flags::CONTINUES) {
@@ -229,6 +232,16 @@ impl Cursor {
         })
     }
 
+    /// Whether a fragment lies where one of its kind may: what continues fills its segment, and what is continued
+    /// begins one.
+    fn is_in_place(&self, at: Lsn, fragment: &Checked) -> bool {
+        let layout = self.directory.layout();
+        let ends_segment = layout.offset_of(fragment.end) == 0;
+        let begins_segment = at == layout.record_start(layout.segment_start(layout.segment_of(at)));
+        (ends_segment || !fragment.flags.contains(Flags::CONTINUES))
+            && (begins_segment || !fragment.flags.contains(Flags::CONTINUED))
+    }
+
     fn open_segment(&mut self, number: SegmentNumber) -> Result<bool, WalError> {
         if self.segment.as_ref().is_none_or(|(open, _)| *open != number) {
             self.segment = self.directory.open(number, Access::Read)?.map(|file| (number, file));
@@ -243,6 +256,10 @@ impl Cursor {
         let have_end = self.buffer_start.advanced(self.buffer.len() as u64);
         if at < self.buffer_start || at.advanced(len as u64) > have_end {
             let Some((number, file)) = &self.segment else { return Ok(&[]) };
+            if len <= CHUNK_BYTES && self.buffer.capacity() > CHUNK_BYTES {
+                // A large fragment is behind us.
+                self.buffer = Vec::new();
+            }
             self.buffer.resize(len.max(CHUNK_BYTES).min(end.bytes_since(at) as usize), 0);
             let offset = self.directory.layout().offset_of(at);
             let count = file.read_at(&mut self.buffer, offset).map_err(|error| {

@@ -16,6 +16,9 @@ use crate::lsn::TimelineId;
 /// Name of a segment that is being prepared. It gets its own when it is durable.
 const PREPARING: &str = "preparing.tmp";
 
+/// How much is filled between two looks at whether to go on.
+const FILL_STEP_BYTES: u64 = 4 << 20;
+
 /// The directory of one timeline's segments.
 #[derive(Clone, Debug)]
 pub struct SegmentDirectory {
@@ -120,14 +123,19 @@ impl SegmentDirectory {
     }
 
     /// Makes an empty segment: zeros in place and header written, both durable before it gets its name, and the name
-    /// durable before it is used.
+    /// durable before it is used. Ends early with [`WalError::Closed`] when cancelled.
     ///
     /// # Errors
-    /// Something failed, such as for want of space; nothing of it is left.
-    pub(super) fn prepare(&self, number: SegmentNumber) -> Result<Arc<dyn File>, WalError> {
+    /// Something failed, such as for want of space. Nothing of it is left, but for an empty segment if only the last
+    /// sync failed.
+    pub(super) fn prepare(
+        &self,
+        number: SegmentNumber,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Arc<dyn File>, WalError> {
         let temporary = self.path.join(PREPARING);
         self.remove_leftover()?;
-        let prepared = self.fill(&temporary, number).and_then(|file| {
+        let prepared = self.fill(&temporary, number, is_cancelled).and_then(|file| {
             let path = self.segment_path(number);
             self.disk.rename(&temporary, &path).map_err(WalError::io("rename to", &path))?;
             self.sync()?;
@@ -140,10 +148,23 @@ impl SegmentDirectory {
         prepared
     }
 
-    fn fill(&self, temporary: &Path, number: SegmentNumber) -> Result<Arc<dyn File>, WalError> {
+    fn fill(
+        &self,
+        temporary: &Path,
+        number: SegmentNumber,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Arc<dyn File>, WalError> {
         let header = SegmentHeader::new(self.layout, self.system, self.timeline, number);
         let file = self.disk.create(temporary).map_err(WalError::io("create", temporary))?;
-        file.zero_fill(0, self.layout.segment_bytes()).map_err(WalError::io("fill", temporary))?;
+        let mut at = 0;
+        while at < self.layout.segment_bytes() {
+            if is_cancelled() {
+                return Err(WalError::Closed);
+            }
+            let end = (at + FILL_STEP_BYTES).min(self.layout.segment_bytes());
+            file.zero_fill(at, end).map_err(WalError::io("fill", temporary))?;
+            at = end;
+        }
         file.write_at(&header.encode(), 0).map_err(WalError::io("write", temporary))?;
         file.sync().map_err(WalError::io("sync", temporary))?;
         Ok(file)
@@ -164,7 +185,11 @@ impl SegmentDirectory {
     /// It could not be removed, or it is not known to be.
     pub(super) fn remove(&self, number: SegmentNumber) -> Result<(), WalError> {
         let path = self.segment_path(number);
-        self.disk.remove(&path).map_err(WalError::io("remove", &path))?;
+        match self.disk.remove(&path) {
+            // An earlier attempt may have failed between the removal and its sync.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(WalError::io("remove", &path))?,
+        }
         self.sync()
     }
 

@@ -76,6 +76,9 @@ pub enum WalError {
     /// *This node must stop*: a write or sync failed before.
     #[error("{0}")]
     Poisoned(Failure),
+    /// *Retry elsewhere*: the log was closed, or its node dropped.
+    #[error("the log is closed")]
+    Closed,
 }
 
 impl WalError {
@@ -94,11 +97,19 @@ impl Failure {
     pub(super) fn new(cause: WalError) -> Failure {
         Failure(Arc::new(cause))
     }
+
+    /// Whether this is the same event as `other`.
+    pub(super) fn is(&self, other: &Failure) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the log failed and takes nothing more: {}", self.0)
+        match self.0.as_ref() {
+            WalError::Closed => write!(f, "{}", self.0),
+            cause => write!(f, "the log failed and takes nothing more: {cause}"),
+        }
     }
 }
 

@@ -34,7 +34,14 @@ impl Shared {
             return Err(failure);
         }
         let durable = self.durable();
-        let begun = begin(&mut self.tail.lock(), durable);
+        let begun = {
+            let mut tail = self.tail.lock();
+            let begun = begin(&mut tail, durable);
+            if tail.to_prepare().is_some() {
+                self.prepare_wanted.notify_one();
+            }
+            begun
+        };
         let flush = match begun.map_err(|error| self.fail_at("append a mark to", durable, error))? {
             Some(flush) => flush,
             None => return Ok(()),

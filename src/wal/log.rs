@@ -4,12 +4,15 @@
 //! may not); the second is published only after the syncs that make it true. A cluster of one has
 //! `committed = durable`.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, watch};
 
+use super::cursor::{Cursor, Step};
 use super::directory::SegmentDirectory;
 use super::errors::{AppendError, CommitError, Failure, WalError};
 use super::reader::Reader;
@@ -39,7 +42,7 @@ pub struct WalOptions {
 pub(super) struct Progress {
     /// Everything before it survives a crash.
     pub durable: Lsn,
-    /// Set once, for good (rule 5).
+    /// Set once, for good: the log failed (rule 5), or was closed.
     pub failure: Option<Failure>,
 }
 
@@ -48,8 +51,10 @@ pub(super) struct Shared {
     pub directory: SegmentDirectory,
     pub options: WalOptions,
     pub tail: Mutex<Tail>,
-    /// Segments, disk space or the unflushed bytes changed; for threads.
+    /// Segments, disk space or the unflushed bytes changed; for threads that wait for room.
     pub tail_changed: Condvar,
+    /// The preparing thread has something to do.
+    pub prepare_wanted: Condvar,
     /// The same, for tasks.
     pub room_changed: Notify,
     /// Held during a sync: one flush at a time.
@@ -70,7 +75,7 @@ pub(super) struct FlushWanted {
 /// A log that can be appended to.
 pub struct Wal {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Wal {
@@ -98,6 +103,7 @@ impl Wal {
             options,
             tail: Mutex::new(tail),
             tail_changed: Condvar::new(),
+            prepare_wanted: Condvar::new(),
             room_changed: Notify::new(),
             flushing: Mutex::new(()),
             flush_wanted: Mutex::new(FlushWanted { upto: Lsn::NONE, stop: false }),
@@ -106,18 +112,24 @@ impl Wal {
             retained: Mutex::new(Retained::new(segments)),
             directory,
         });
-        let mut wal = Wal { shared, threads: Vec::new() };
+        let wal = Wal { shared, threads: Mutex::new(Vec::new()) };
         // If the second thread does not start, dropping `wal` stops the first.
         wal.spawn("wal-prepare", prepare::run)?;
         wal.spawn("wal-flush", flush::run)?;
         Ok(wal)
     }
 
-    fn spawn(&mut self, name: &str, body: fn(&Shared)) -> Result<(), WalError> {
+    fn spawn(&self, name: &str, body: fn(&Shared)) -> Result<(), WalError> {
         let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || body(&shared));
+        let guarded = move || {
+            // Whoever waits for this thread must hear of its end.
+            if catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
+                shared.fail_at("work on", Lsn::NONE, io::Error::other("a thread of the log panicked"));
+            }
+        };
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(guarded);
         let path = self.shared.directory.segment_path(super::SegmentNumber::FIRST);
-        self.threads.push(thread.map_err(WalError::io("start a thread for", &path))?);
+        self.threads.lock().push(thread.map_err(WalError::io("start a thread for", &path))?);
         Ok(())
     }
 
@@ -229,7 +241,7 @@ impl Wal {
     /// Removes segments that neither `checkpoint` nor the bytes to keep need any more, and answers how many.
     ///
     /// # Errors
-    /// A file could not be removed; it is tried again next time.
+    /// A file could not be removed, or it is not known to be: the disk is failing.
     pub fn recycle(&self, checkpoint: Lsn) -> Result<usize, WalError> {
         let layout = self.shared.directory.layout();
         let mut retained = self.shared.retained.lock();
@@ -242,27 +254,50 @@ impl Wal {
         Ok(recyclable.len())
     }
 
-    /// Makes everything durable, ends the log with a last mark, stops the threads and answers where the log ends:
-    /// evidence of a clean stop, if the caller notes it.
+    /// Whether a record starts or ends at `lsn`, within what is durable.
+    ///
+    /// # Errors
+    /// The log cannot be read there.
+    pub fn is_boundary(&self, lsn: Lsn) -> Result<bool, WalError> {
+        let durable = self.durable();
+        if lsn == durable || lsn == self.shared.directory.layout().first_record() {
+            return Ok(true);
+        }
+        let mut cursor = Cursor::new(self.shared.directory.clone(), lsn);
+        Ok(lsn < durable && matches!(cursor.next(durable)?, Step::Record(_)))
+    }
+
+    /// Makes everything durable, ends the log with a last mark, stops as [`halt`](Wal::halt) does, and answers where
+    /// the log ends: evidence of a clean stop, if the caller notes it.
     ///
     /// # Errors
     /// Something could not be made durable.
     pub fn close(&self) -> Result<Lsn, WalError> {
-        self.shared.close()
+        let end = {
+            let mut tail = self.shared.tail.lock();
+            tail.closed = true;
+            tail.end()
+        };
+        let closed = self.shared.flush(end).and_then(|()| self.shared.flush_last_mark());
+        self.halt();
+        closed.map_err(WalError::Poisoned)
+    }
+
+    /// Stops the log where it stands, as a crash would: on return nothing is written to its files any more by this
+    /// process, nothing more becomes durable, and everybody who waits has been told.
+    pub fn halt(&self) {
+        self.shared.halt();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the log had panicked");
+            }
+        }
     }
 }
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        self.shared.tail.lock().closed = true;
-        self.shared.flush_wanted.lock().stop = true;
-        self.shared.notify_room();
-        self.shared.flush_wanted_changed.notify_all();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the log had panicked");
-            }
-        }
+        self.halt();
     }
 }
 
@@ -271,6 +306,9 @@ impl Shared {
         let mut tail = self.tail.lock();
         self.admit(&mut tail, payload.len())?;
         let (at, appended) = (tail.end(), tail.append(Kind::Data, payload));
+        if tail.to_prepare().is_some() {
+            self.prepare_wanted.notify_one();
+        }
         drop(tail);
         appended.map_err(|error| AppendError::Poisoned(self.fail_at("append to", at, error)))
     }
@@ -298,7 +336,7 @@ impl Shared {
             Space::Prepared if !too_much => Ok(()),
             Space::Prepared => Err(AppendError::Busy { len_bytes }),
             Space::InPreparation => {
-                self.tail_changed.notify_all();
+                self.prepare_wanted.notify_one();
                 Err(AppendError::Busy { len_bytes })
             }
         }
@@ -342,31 +380,38 @@ impl Shared {
     }
 
     /// [`fail`](Shared::fail) for an operation on the segment that holds `at`.
-    pub(super) fn fail_at(&self, doing: &'static str, at: Lsn, error: std::io::Error) -> Failure {
+    pub(super) fn fail_at(&self, doing: &'static str, at: Lsn, error: io::Error) -> Failure {
         let path = self.directory.segment_path(self.directory.layout().segment_of(at));
         self.fail(WalError::io(doing, &path)(error))
     }
 
     /// Poisons the log (rule 5): the first cause stays, every later call gets it. The caller does not hold the tail.
     pub(super) fn fail(&self, cause: WalError) -> Failure {
-        let mut failure = Failure::new(cause);
-        self.progress.send_modify(|progress| match &progress.failure {
-            Some(first) => failure = first.clone(),
-            None => {
-                tracing::error!("{failure}");
-                progress.failure = Some(failure.clone());
-            }
-        });
-        self.notify_room();
-        failure
+        let failure = Failure::new(cause);
+        let first = self.end_with(failure.clone());
+        if first.is(&failure) {
+            tracing::error!("{failure}");
+        }
+        first
     }
 
-    fn close(&self) -> Result<Lsn, WalError> {
-        let end = {
-            let mut tail = self.tail.lock();
-            tail.closed = true;
-            tail.end()
-        };
-        self.flush(end).and_then(|()| self.flush_last_mark()).map_err(WalError::Poisoned)
+    /// Ends the log without a fault.
+    fn halt(&self) {
+        self.tail.lock().closed = true;
+        self.flush_wanted.lock().stop = true;
+        self.flush_wanted_changed.notify_all();
+        // A flush under way ends first; none begins afterwards.
+        let _no_flush = self.flushing.lock();
+        self.end_with(Failure::new(WalError::Closed));
+    }
+
+    /// Notes why the log takes nothing more, unless that is known already, and tells everybody. Answers the first
+    /// cause.
+    fn end_with(&self, failure: Failure) -> Failure {
+        let mut first = failure.clone();
+        self.progress.send_modify(|progress| first = progress.failure.get_or_insert(failure).clone());
+        self.prepare_wanted.notify_all();
+        self.notify_room();
+        first
     }
 }

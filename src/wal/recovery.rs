@@ -1,8 +1,8 @@
 //! Where the log ends after a crash: the one place that decides between a torn tail and damage (rule 7).
 //!
 //! The log ends where no valid record starts. If nothing says that it ever reached further, what lies behind is a
-//! *torn tail*: records of a flush that never finished, perhaps with whole ones among them, because parallel copies
-//! and the kernel's own order leave holes. None of it was acknowledged, and it is cut. If something does say so, it is
+//! *torn tail*: records of a flush that never finished, perhaps with whole ones behind holes, because pages and sectors
+//! reach the disk in any order. None of it was acknowledged, and it is cut. If something does say so, it is
 //! *damage*, and nothing is changed. What may say so:
 //!
 //! - a valid mark behind the end that states a higher durable LSN: each flush carries one that states where the flush
@@ -12,8 +12,8 @@
 //! A flip inside the very last flush cannot be told from a tear: no later mark exists. The other nodes have it.
 //!
 //! [`scan`] only reads. [`Scan::cut`] then makes the end final before the first append: zeros to the segment's
-//! end, later segments removed, everything behind the last known durable LSN synced again. If we die inside the cut,
-//! the next scan finds the same end, for no byte before it was touched.
+//! end, later segments removed, everything behind the last known durable LSN written and synced again. If we die inside
+//! the cut, the next scan finds the same end: before it, only the same bytes were written.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,6 +23,7 @@ use super::directory::SegmentDirectory;
 use super::errors::{Damage, WalError};
 use super::layout::SegmentNumber;
 use super::record::{self, Kind};
+use super::segment;
 use crate::disk::{Access, File};
 use crate::lsn::Lsn;
 
@@ -164,6 +165,11 @@ impl Scan {
         self.oldest
     }
 
+    /// Whether the log can be read from `lsn` on.
+    pub fn reaches_back_to(&self, lsn: Lsn) -> bool {
+        self.directory.layout().record_start(lsn) >= self.oldest
+    }
+
     /// Whether the log still reaches back to its very first record.
     pub fn reaches_start(&self) -> bool {
         self.oldest == self.directory.layout().first_record()
@@ -244,7 +250,7 @@ impl Scan {
         if gap.is_some() {
             let first_to_sync = layout.segment_of(Lsn::new(known_durable.get().max(1) - 1));
             for number in segments.range(first_to_sync.min(last)..=last) {
-                settle(&directory, *number, (*number == last).then_some(end))?;
+                settle(&directory, *number, known_durable, (*number == last).then_some(end))?;
             }
         }
         directory.sync()?;
@@ -257,18 +263,37 @@ impl Scan {
     }
 }
 
-/// Makes durable what a segment holds, after cutting it at `end` if the log ends in it.
-fn settle(directory: &SegmentDirectory, number: SegmentNumber, end: Option<Lsn>) -> Result<(), WalError> {
+/// Makes what a segment holds from `from` on durable, after cutting it at `end` if the log ends in it.
+///
+/// Every byte is written again. After a sync that failed, the page cache may hold bytes as clean that never reached the
+/// disk, and a process that starts afterwards reads them, syncs, and hears that all is well. Only pages that are dirty
+/// again are written again.
+fn settle(directory: &SegmentDirectory, number: SegmentNumber, from: Lsn, end: Option<Lsn>) -> Result<(), WalError> {
     let Some(file) = directory.open(number, Access::Write)? else { return Ok(()) };
     let layout = directory.layout();
     let path = directory.segment_path(number);
-    if let Some(end) = end {
-        let (from, to) = (layout.offset_of(Lsn::new(end.get() - 1)) + 1, layout.segment_bytes());
-        if !is_zero(file.as_ref(), from, to).map_err(WalError::io("read", &path))? {
-            file.zero_fill(from, to).map_err(WalError::io("cut", &path))?;
-        }
-    }
+    let start = layout.segment_start(number);
+    let from = from.bytes_since(start).max(segment::HEADER_BYTES as u64);
+    let to = end.map_or(layout.segment_bytes(), |end| end.bytes_since(start));
+    rewrite(file.as_ref(), from, to).map_err(WalError::io("write again", &path))?;
+    file.zero_fill(to, layout.segment_bytes()).map_err(WalError::io("cut", &path))?;
     file.sync().map_err(WalError::io("sync", &path))
+}
+
+/// Writes bytes in place as they are read.
+fn rewrite(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK_BYTES.min(to.saturating_sub(from)) as usize];
+    let mut at = from;
+    while at < to {
+        let want = buffer.len().min((to - at) as usize);
+        let part = buffer.get_mut(..want).unwrap_or(&mut []);
+        if file.read_at(part, at)? < want {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.write_at(part, at)?;
+        at += want as u64;
+    }
+    Ok(())
 }
 
 /// A log whose end is final.
@@ -294,18 +319,4 @@ fn last_nonzero(file: &dyn File, from: u64, to: u64) -> io::Result<Option<u64>> 
         end = at;
     }
     Ok(None)
-}
-
-fn is_zero(file: &dyn File, from: u64, to: u64) -> io::Result<bool> {
-    let mut buffer = vec![0; CHUNK_BYTES.min(to - from) as usize];
-    let mut at = from;
-    while at < to {
-        let want = CHUNK_BYTES.min(to - at) as usize;
-        let Some(part) = buffer.get_mut(..want) else { return Ok(false) };
-        if file.read_at(part, at)? < want || part.iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-        at += want as u64;
-    }
-    Ok(true)
 }
