@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use mainstay::config::NodeConfig;
 use mainstay::engine::{Engine, EngineError};
+use mainstay::ident::SystemId;
 use mainstay::lsn::Lsn;
 use mainstay::node::{Node, NodeError, Primary};
 use mainstay::storage::StorageError;
@@ -28,6 +29,10 @@ struct State {
     records: BTreeMap<Lsn, Vec<u8>>,
     applied: Lsn,
     primary: Option<Arc<Primary>>,
+    /// Answered instead of the truth at the next checkpoint.
+    lie: Option<Lsn>,
+    /// The system it was told to belong to.
+    system: Option<SystemId>,
 }
 
 impl Tape {
@@ -66,6 +71,10 @@ impl Engine for Tape {
         Ok(self.state.lock().unwrap().applied)
     }
 
+    fn system(&self) -> Result<Option<SystemId>, EngineError> {
+        Ok(self.state.lock().unwrap().system)
+    }
+
     fn apply(&self, records: &[Record]) -> Result<(), EngineError> {
         let mut state = self.state.lock().unwrap();
         for record in records {
@@ -85,7 +94,7 @@ impl Engine for Tape {
             text += &format!("{end} {}\n", String::from_utf8_lossy(payload));
         }
         fs::write(&self.file, text).map_err(EngineError::new)?;
-        Ok(state.applied)
+        Ok(state.lie.unwrap_or(state.applied))
     }
 
     fn promote(&self, primary: Primary) -> Result<(), EngineError> {
@@ -146,6 +155,55 @@ async fn after_shutdown_the_old_handle_is_void() {
     assert!(matches!(kept.append(b"late"), Err(AppendError::Fenced)));
     drop(kept);
     assert!(open(&config).await.unwrap().engine().payloads().is_empty());
+}
+
+#[tokio::test]
+async fn a_dropped_nodes_engine_writes_nothing_more_while_another_node_has_the_directory() {
+    let place = tempfile::tempdir().unwrap();
+    let config = config(place.path());
+    let first = open(&config).await.unwrap();
+    let kept = Arc::clone(first.engine());
+    kept.write(b"one").unwrap();
+    drop(first);
+    let second = open(&config).await.unwrap();
+    assert!(matches!(kept.write(b"late"), Err(AppendError::Fenced)));
+    second.engine().write(b"two").unwrap();
+    drop(second);
+    assert_eq!(open(&config).await.unwrap().engine().payloads(), [b"one", b"two"]);
+}
+
+#[tokio::test]
+async fn an_engine_that_lies_about_its_checkpoint_is_refused_and_loses_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let config = config(place.path());
+    for lie in [Lsn::new(1 << 40), Lsn::new(MIB + 70), Lsn::new(1)] {
+        let node = open(&config).await.unwrap();
+        node.engine().write(b"true").unwrap();
+        node.engine().state.lock().unwrap().lie = Some(lie);
+        let error = node.shutdown().await.unwrap_err();
+        assert!(matches!(error, NodeError::BadCheckpoint { answered, .. } if answered == lie), "{error}");
+    }
+    assert_eq!(open(&config).await.unwrap().engine().payloads().len(), 3);
+}
+
+#[tokio::test]
+async fn an_engine_of_another_system_is_refused_before_anything_is_applied() {
+    let place = tempfile::tempdir().unwrap();
+    let config = config(place.path());
+    let node = open(&config).await.unwrap();
+    let ours = node.engine().state.lock().unwrap().primary.as_ref().unwrap().system();
+    node.shutdown().await.unwrap();
+    let open_as = async |system| {
+        let tape = move |directory: &Path| {
+            let tape = Tape::open(directory)?;
+            tape.state.lock().unwrap().system = Some(system);
+            Ok(tape)
+        };
+        Node::open(config.clone(), tape).await
+    };
+    open_as(ours).await.unwrap().shutdown().await.unwrap();
+    let error = open_as(SystemId::new(ours.get() ^ 1)).await.err().unwrap();
+    assert!(matches!(error, NodeError::EngineForeign { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ impl History {
 }
 
 /// Lengths that make the workload interesting: empty, small, filling a segment to its end, spanning several.
-const LENGTHS: [usize; 14] = [0, 300, 100, 600, 1500, 3, 5000, 700, 550, 1950, 24, 300, 2500, 16];
+const LENGTHS: [usize; 14] = [64, 304, 104, 600, 1504, 3, 5000, 700, 550, 1950, 0, 300, 2500, 16];
 
 /// Appends, flushes, recycles and reopens until the machine dies or the script ends.
 fn run(disk: &LossyDisk, history: &mut History) -> Result<(), Box<dyn std::error::Error>> {
@@ -42,7 +42,7 @@ fn run(disk: &LossyDisk, history: &mut History) -> Result<(), Box<dyn std::error
             let end = append(&wal, &bytes)?;
             history.appended.push((end, bytes));
             // Several records to a flush, so that a torn one leaves whole records behind holes.
-            if [0, 5, 6, 12].contains(&index) {
+            if [5, 6, 12].contains(&index) {
                 wal.make_durable(end)?;
                 history.acknowledged = history.appended.len();
             }
@@ -132,8 +132,11 @@ fn crash_and_go_on(disk: &LossyDisk, mut history: History, death: Death, what: &
         history.clean_end = None;
         // Everything that was found is durable now.
         history.acknowledged = survived;
-        // As long as the records that were cut: were their bytes still there, the ones behind would fit on again.
-        for len in cut.iter().map(|(_, bytes)| bytes.len()).take(1 + random.below(3) as usize) {
+        // Each new record and the mark behind it are as long as one that was cut: were its bytes still there, the
+        // records behind it would fit on again.
+        let mark_bytes = record::HEADER_BYTES + record::MARK_PAYLOAD_BYTES;
+        for (_, lost) in cut.iter().take(1 + random.below(3) as usize) {
+            let len = lost.len().saturating_sub(mark_bytes);
             let bytes = payload(1000 + history.appended.len() as u64, len);
             let Ok(end) = append(&wal, &bytes) else { break };
             history.appended.push((end, bytes));

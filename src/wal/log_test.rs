@@ -190,6 +190,12 @@ fn a_scan_shows_its_records_and_says_how_much_opening_will_cut() {
     };
     let wal = Wal::open(scan(directory.clone(), Evidence::default()).unwrap(), options()).unwrap();
     wal.make_durable(append(&wal, b"kept").unwrap()).unwrap();
+    // Closing cancels a preparation under way.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while directory.list().unwrap().len() < 2 {
+        assert!(std::time::Instant::now() < deadline, "no segment is prepared ahead");
+        std::thread::yield_now();
+    }
     drop(wal);
     let (found, torn_bytes, payloads) = torn(&directory);
     assert_eq!((torn_bytes, payloads), (0, vec![b"kept".to_vec()]), "a prepared segment is no torn tail");
