@@ -83,3 +83,8 @@ mod primary;
 pub mod server;
 pub mod storage;
 pub mod wal;
+
+/// Compiles what the README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
