@@ -21,7 +21,7 @@ use crate::lsn::{Epoch, Lsn};
 use crate::primary::Fence;
 pub use crate::primary::Primary;
 use crate::storage::{ENGINE_DIR, Storage, StorageError, WAL_DIR};
-use crate::wal::{self, Evidence, Layout, Scan, SegmentDirectory, Wal, WalError, WalOptions};
+use crate::wal::{self, Evidence, Layout, Scan, SegmentDirectory, Wal, WalError};
 
 /// How many bytes of records are handed to the engine at once during replay.
 const REPLAY_BATCH_BYTES: usize = 4 << 20;
@@ -152,7 +152,7 @@ impl<E: Engine> Node<E> {
             // From here on the log may end elsewhere.
             storage.forget_clean_end()?;
         }
-        let wal = Arc::new(Wal::open(scan, wal_options(config))?);
+        let wal = Arc::new(Wal::open(scan, config.wal.clone())?);
         replay(&wal, engine.as_ref(), applied)?;
         let log = RunningLog { wal, fence: Fence::default() };
         let primary = Primary::new(Arc::clone(&log.wal), storage.identity().system, Epoch::FIRST, log.fence.clone());
@@ -222,15 +222,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NodeError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| NodeError::Panicked(doing))
-}
-
-fn wal_options(config: &NodeConfig) -> WalOptions {
-    WalOptions {
-        max_record_bytes: config.wal.max_record_bytes,
-        max_unsynced_bytes: config.wal.max_unsynced_bytes,
-        reserve_bytes: config.wal.reserve_bytes,
-        keep_bytes: config.wal.keep_bytes,
-    }
 }
 
 fn find_end(config: &NodeConfig, storage: &Storage) -> Result<Scan, NodeError> {

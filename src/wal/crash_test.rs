@@ -36,7 +36,7 @@ fn run(disk: &LossyDisk, history: &mut History) -> Result<(), Box<dyn std::error
     for _life in 0..2 {
         let found = scan(directory(disk, Path::new("/wal")), history.evidence())?;
         history.clean_end = None;
-        let wal = Wal::open(found, options())?;
+        let wal = Wal::open(found, config())?;
         for (index, len) in LENGTHS.into_iter().enumerate() {
             let bytes = payload(history.appended.len() as u64, len);
             let end = append(&wal, &bytes)?;
@@ -246,7 +246,7 @@ fn flushed_log() -> (LossyDisk, Vec<Record>, Lsn) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2000), ..ProptestConfig::default() })]
 
     /// Any bit flipped in a segment is harmless, named as damage, or inside the last flush.
     #[test]

@@ -21,21 +21,9 @@ use super::recovery::{CutLog, Scan};
 use super::retention::{self, Retained};
 use super::tail::{Space, Tail, WritableSegment};
 use super::{flush, prepare};
+use crate::config::WalConfig;
 use crate::disk::Access;
 use crate::lsn::Lsn;
-
-/// Settings of an open log; see [`WalConfig`](crate::config::WalConfig) for their meaning.
-#[derive(Clone, Copy, Debug)]
-pub struct WalOptions {
-    /// Largest record.
-    pub max_record_bytes: u64,
-    /// Bound on appended bytes that wait for a sync.
-    pub max_unsynced_bytes: u64,
-    /// Free space below which records are refused.
-    pub reserve_bytes: u64,
-    /// What is kept behind the checkpoint.
-    pub keep_bytes: u64,
-}
 
 /// How far the log got, as waiters see it.
 #[derive(Clone, Debug)]
@@ -49,14 +37,14 @@ pub(super) struct Progress {
 /// What the log's threads share.
 pub(super) struct Shared {
     pub directory: SegmentDirectory,
-    pub options: WalOptions,
+    pub config: WalConfig,
     pub tail: Mutex<Tail>,
     /// Segments, disk space or the unflushed bytes changed; for threads that wait for room.
     pub tail_changed: Condvar,
-    /// The preparing thread has something to do.
-    pub prepare_wanted: Condvar,
     /// The same, for tasks.
     pub room_changed: Notify,
+    /// The preparing thread has something to do.
+    pub prepare_wanted: Condvar,
     /// Held during a sync: one flush at a time.
     pub flushing: Mutex<()>,
     /// Up to where tasks, which cannot sync themselves, want the log flushed.
@@ -83,7 +71,7 @@ impl Wal {
     ///
     /// # Errors
     /// The files cannot be written, synced or mapped, or a thread cannot be started.
-    pub fn open(scan: Scan, options: WalOptions) -> Result<Wal, WalError> {
+    pub fn open(scan: Scan, config: WalConfig) -> Result<Wal, WalError> {
         let CutLog { directory, segments, end, current } = scan.cut()?;
         let layout = directory.layout();
         let current = match current {
@@ -100,7 +88,7 @@ impl Wal {
         };
         let tail = Tail::new(layout, directory.timeline(), end, current);
         let shared = Arc::new(Shared {
-            options,
+            config,
             tail: Mutex::new(tail),
             tail_changed: Condvar::new(),
             prepare_wanted: Condvar::new(),
@@ -245,7 +233,7 @@ impl Wal {
     pub fn recycle(&self, checkpoint: Lsn) -> Result<usize, WalError> {
         let layout = self.shared.directory.layout();
         let mut retained = self.shared.retained.lock();
-        let horizon = retention::horizon(checkpoint, self.durable(), self.shared.options.keep_bytes);
+        let horizon = retention::horizon(checkpoint, self.durable(), self.shared.config.keep_bytes);
         let recyclable = retained.recyclable(layout, horizon);
         for number in &recyclable {
             self.shared.directory.remove(*number)?;
@@ -321,7 +309,7 @@ impl Shared {
         if tail.closed {
             return Err(AppendError::Fenced);
         }
-        let limit_bytes = self.options.max_record_bytes.min(MAX_PAYLOAD_BYTES);
+        let limit_bytes = self.config.max_record_bytes.min(MAX_PAYLOAD_BYTES);
         if len_bytes as u64 > limit_bytes {
             return Err(AppendError::TooLarge { len_bytes, limit_bytes });
         }
@@ -330,7 +318,7 @@ impl Shared {
         }
         // A record larger than the bound is admitted when nothing else waits.
         let unsynced = tail.end().bytes_since(self.durable());
-        let too_much = unsynced > 0 && unsynced + len_bytes as u64 > self.options.max_unsynced_bytes;
+        let too_much = unsynced > 0 && unsynced + len_bytes as u64 > self.config.max_unsynced_bytes;
         match tail.space_for(len_bytes) {
             Space::DiskFull => Err(AppendError::DiskFull),
             Space::Prepared if !too_much => Ok(()),

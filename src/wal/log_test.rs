@@ -21,7 +21,7 @@ fn fresh() -> (LossyDisk, Wal) {
 fn many_threads_commit_and_every_record_is_there_in_order() {
     let place = tempfile::tempdir().unwrap();
     let directory = directory(&RealDisk, place.path().join("wal"));
-    let wal = Wal::open(scan(directory.clone(), Evidence::default()).unwrap(), options()).unwrap();
+    let wal = Wal::open(scan(directory.clone(), Evidence::default()).unwrap(), config()).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..8u64 {
             let wal = &wal;
@@ -39,7 +39,7 @@ fn many_threads_commit_and_every_record_is_there_in_order() {
     assert!(records.windows(2).all(|pair| pair[0].end <= pair[1].start));
     drop(wal);
     // As after a kill: the same records again.
-    let wal = Wal::open(scan(directory, Evidence::default()).unwrap(), options()).unwrap();
+    let wal = Wal::open(scan(directory, Evidence::default()).unwrap(), config()).unwrap();
     assert_eq!(read_all(&wal, layout().first_record()).unwrap(), records);
 }
 
@@ -76,10 +76,10 @@ async fn a_cancelled_wait_leaves_the_record_in_the_log() {
 #[test]
 fn bounds_are_kept() {
     let (_disk, wal) = fresh();
-    let limit = options().max_record_bytes as usize;
+    let limit = config().max_record_bytes as usize;
     assert!(matches!(wal.append(&vec![1; limit + 1]), Err(AppendError::TooLarge { .. })));
     // Larger than everything that may wait for a sync, and than many segments: admitted alone.
-    let big = vec![1; options().max_unsynced_bytes as usize * 2];
+    let big = vec![1; config().max_unsynced_bytes as usize * 2];
     append(&wal, &big).unwrap();
     assert!(matches!(wal.append(b"x"), Err(AppendError::Busy { .. })));
     wal.room_blocking(1).unwrap();
@@ -188,7 +188,7 @@ fn a_scan_shows_its_records_and_says_how_much_opening_will_cut() {
         let torn_bytes = scan.torn_bytes().unwrap();
         (scan, torn_bytes, payloads)
     };
-    let wal = Wal::open(scan(directory.clone(), Evidence::default()).unwrap(), options()).unwrap();
+    let wal = Wal::open(scan(directory.clone(), Evidence::default()).unwrap(), config()).unwrap();
     wal.make_durable(append(&wal, b"kept").unwrap()).unwrap();
     // Closing cancels a preparation under way.
     let deadline = std::time::Instant::now() + PATIENCE;
@@ -210,7 +210,7 @@ fn a_scan_shows_its_records_and_says_how_much_opening_will_cut() {
     assert_eq!(torn(&directory).1, 99);
     write(SegmentNumber(2), 100, b"x");
     assert_eq!(torn(&directory).1, layout().segment_start(SegmentNumber(2)).advanced(101).bytes_since(end));
-    drop(Wal::open(scan(directory.clone(), Evidence::default()).unwrap(), options()).unwrap());
+    drop(Wal::open(scan(directory.clone(), Evidence::default()).unwrap(), config()).unwrap());
     let (found, torn_bytes, payloads) = torn(&directory);
     assert_eq!((found.end(), torn_bytes, payloads), (end, 0, vec![b"kept".to_vec()]));
 }

@@ -39,7 +39,7 @@ pub use cursor::{AnyRecord, Cursor, Gap, Step};
 pub use directory::SegmentDirectory;
 pub use errors::{AppendError, CommitError, Damage, Failure, WalError};
 pub use layout::{Layout, SegmentNumber};
-pub use log::{Wal, WalOptions};
+pub use log::Wal;
 pub use reader::Reader;
 pub use record::{Flags, Kind, Record, decode_mark};
 pub use recovery::{Evidence, Scan, scan, scan_with};

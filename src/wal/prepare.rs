@@ -66,7 +66,7 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
 /// How many segments can be made while the reserve, and one segment on top of it, stay free.
 fn affordable_segments(shared: &Shared, free_bytes: u64) -> u64 {
     let segment_bytes = shared.directory.layout().segment_bytes();
-    (free_bytes.saturating_sub(shared.options.reserve_bytes) / segment_bytes).saturating_sub(1)
+    (free_bytes.saturating_sub(shared.config.reserve_bytes) / segment_bytes).saturating_sub(1)
 }
 
 fn is_full(error: &WalError) -> bool {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::*;
+use crate::config::WalConfig;
 use crate::disk::Disk;
 use crate::ident::SystemId;
 use crate::lsn::{Lsn, TimelineId};
@@ -18,12 +19,18 @@ pub fn directory(disk: &(impl Disk + Clone), path: impl Into<PathBuf>) -> Segmen
     SegmentDirectory::new(Arc::new(disk.clone()), path.into(), layout(), SystemId::new(7), TimelineId::FIRST)
 }
 
-pub fn options() -> WalOptions {
-    WalOptions { max_record_bytes: 1 << 20, max_unsynced_bytes: 64 << 10, reserve_bytes: 0, keep_bytes: 0 }
+pub fn config() -> WalConfig {
+    WalConfig {
+        segment_size_bytes: SEGMENT_BYTES,
+        max_record_bytes: 1 << 20,
+        max_unsynced_bytes: 64 << 10,
+        reserve_bytes: 0,
+        keep_bytes: 0,
+    }
 }
 
 pub fn open(disk: &(impl Disk + Clone), evidence: Evidence) -> Result<Wal, WalError> {
-    Wal::open(scan(directory(disk, Path::new("/wal")), evidence)?, options())
+    Wal::open(scan(directory(disk, Path::new("/wal")), evidence)?, config())
 }
 
 /// Appends, waiting for room as long as it takes.
