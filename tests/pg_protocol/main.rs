@@ -7,6 +7,7 @@ mod drivers;
 mod fake;
 mod raw;
 mod stopping;
+mod transactions;
 
 use std::process::Stdio;
 use std::sync::Arc;

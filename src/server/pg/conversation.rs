@@ -159,6 +159,9 @@ impl Conversation {
     /// Tells the client of an error in a message of `kind`.
     fn fail(&mut self, error: SqlError, kind: Kind, outbox: &mut Outbox) -> Flow {
         self.abandon_implicit();
+        // Whatever went wrong, the client's block is not what the client meant any more. An error of Sync finds none: it
+        // is that of an implicit commit.
+        self.session.fail_transaction();
         let stopping = self.stopping.load(Ordering::Acquire);
         if outbox.is_closed() {
             // Nobody takes what is sent any more: the client is gone, or the server stops.

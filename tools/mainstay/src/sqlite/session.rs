@@ -550,6 +550,12 @@ impl Session for SqliteSession {
         Ok(())
     }
 
+    fn fail_transaction(&mut self) {
+        if let Some(transaction) = self.transaction.as_mut().filter(|transaction| transaction.block) {
+            transaction.failed = true;
+        }
+    }
+
     fn transaction_status(&self) -> TransactionStatus {
         match &self.transaction {
             Some(transaction) if transaction.block && transaction.failed => TransactionStatus::Failed,
