@@ -187,6 +187,7 @@ fn sql_that_is_deep_long_or_wide_gets_an_error_or_an_answer() {
         ("functions", format!("SELECT {}1{}", "abs(".repeat(deep), ")".repeat(deep))),
         ("cases", format!("SELECT {}1", "CASE WHEN 1 THEN ".repeat(deep))),
         ("sum", format!("SELECT 1{}", "+1".repeat(deep))),
+        ("questions", format!("SELECT 1{}", " IS NULL".repeat(2 * deep))),
         ("union", format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(deep))),
         ("unclosed", "(".repeat(deep)),
         ("statements", "SELECT 1;".repeat(20_000)),
