@@ -38,4 +38,5 @@ pub use backend::{
 };
 pub use error::{Severity, SqlError, SqlState};
 pub use listener::{PgConfig, PgServer, ServerError};
+pub use startup::SERVER_VERSION;
 pub use types::{Column, OwnedValue, PgType, Value};
