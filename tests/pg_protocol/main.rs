@@ -5,6 +5,7 @@
 
 mod drivers;
 mod fake;
+mod limits;
 mod raw;
 mod stopping;
 mod transactions;

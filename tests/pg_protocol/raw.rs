@@ -86,7 +86,7 @@ impl Socket {
         self.send(&message(b'Q', format!("{sql}\0").as_bytes())).await;
     }
 
-    async fn read_message(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub async fn read_message(&mut self) -> Option<(u8, Vec<u8>)> {
         let message_type = self.0.read_u8().await.ok()?;
         let length = self.0.read_u32().await.ok()?;
         let mut body = vec![0; usize::try_from(length).unwrap() - 4];

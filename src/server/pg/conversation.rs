@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::backend::{CommandTag, Scope, Session, TransactionStatus};
+use super::budget::Budget;
 use super::error::{Severity, SqlError, SqlState};
 use super::extended::{Portal, Prepared};
 use super::frame::{Batch, Frame, Kind};
@@ -30,6 +31,7 @@ pub(super) struct Conversation {
     pub(super) session: Box<dyn Session>,
     pub(super) statements: HashMap<String, Arc<Prepared>>,
     pub(super) portals: HashMap<String, Portal>,
+    pub(super) budget: Budget,
     /// A statement ran in [`Scope::Implicit`] whose end is still to come.
     pub(super) implicit_open: bool,
     /// After an error in the extended protocol: everything up to the Sync is passed over.
@@ -39,15 +41,21 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    pub(super) fn new(session: Box<dyn Session>, stopping: Arc<AtomicBool>) -> Conversation {
+    pub(super) fn new(session: Box<dyn Session>, budget: Budget, stopping: Arc<AtomicBool>) -> Conversation {
         Conversation {
             session,
             statements: HashMap::new(),
             portals: HashMap::new(),
+            budget,
             implicit_open: false,
             skipping: false,
             stopping,
         }
+    }
+
+    /// Whether a transaction is open, of a block or of statements whose Sync is still to come.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.implicit_open || self.session.transaction_status() != TransactionStatus::Idle
     }
 
     /// Does what the messages say, in order.

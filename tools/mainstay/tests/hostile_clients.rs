@@ -264,10 +264,33 @@ fn clients_that_say_nothing_are_let_go_and_those_beyond_the_limit_are_told() {
         assert_eq!(raw.until_closed().iter().filter_map(sqlstate).collect::<Vec<_>>(), ["08P01"]);
     }
     drop(guests);
-    // More of them than the node looks at at once: those who speak have to wait, and not for ever.
+    // Those who speak do not wait for those who do not.
     let _silent: Vec<Raw> = (0..200).map(|_| Raw::connect(&node.address)).collect();
     Raw::login(&node.address).query("SELECT 1");
     bystander.end(&node);
+}
+
+#[test]
+fn clients_that_keep_the_writer_to_themselves_lose_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = ["--sql-send-timeout-s", "1s", "--sql-idle-in-transaction-timeout-s", "1s"];
+    let node = Running::start(&directory.path().join("data"), &limits);
+    node.rows("CREATE TABLE wide (text text); CREATE TABLE calm (number int)");
+    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000)";
+    let wide = format!("{numbers} INSERT INTO wide SELECT printf('%.1000c', 'x') FROM n RETURNING *");
+    let read = format!("BEGIN IMMEDIATE; {numbers} SELECT printf('%.1000c', 'x') FROM n");
+    for (number, unread) in [wide, read].iter().enumerate() {
+        let mut deaf = Raw::login(&node.address);
+        deaf.send(&query(unread)).unwrap();
+        eventually("it has the writer", LIMIT, || deaf.has_answer());
+        // Others wait 5 s for the writer, so this one gets it.
+        node.rows(&format!("INSERT INTO calm VALUES ({number})"));
+    }
+    let mut idle = Raw::login(&node.address);
+    idle.query("BEGIN; INSERT INTO wide VALUES ('left')");
+    node.rows("INSERT INTO calm VALUES (2)");
+    assert_eq!(idle.until_closed().iter().filter_map(sqlstate).collect::<Vec<_>>(), ["25P03"]);
+    assert_eq!(node.rows("SELECT (SELECT count(*) FROM wide), (SELECT count(*) FROM calm)"), [["0", "3"]]);
 }
 
 #[test]
