@@ -196,10 +196,14 @@ fn settings_out_of_range_are_all_named() {
         connection_limit: 0,
         startup_timeout: std::time::Duration::ZERO,
         message_limit_bytes: usize::MAX,
+        send_timeout: std::time::Duration::ZERO,
+        idle_in_transaction_timeout: std::time::Duration::ZERO,
         ..PgConfig::default()
     };
     let message = config.validate().unwrap_err().to_string();
-    for name in ["connection_limit", "startup_timeout", "message_limit_bytes"] {
+    for name in
+        ["connection_limit", "startup_timeout", "message_limit_bytes", " send_timeout", "idle_in_transaction_timeout"]
+    {
         assert!(message.contains(name), "{message}");
     }
     assert!(PgConfig::default().validate().is_ok());

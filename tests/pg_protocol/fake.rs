@@ -1,6 +1,6 @@
 //! An engine of a few words, in memory: enough for every turn that the protocol can take.
 //!
-//! `select N`, `rows N`, `echo TYPE…` (returns its parameters), `put WORD`, `begin`, `start`, `commit`, `rollback`,
+//! `select N`, `rows N`, `echo TYPE…` (returns its parameters), `put WORD` (a commit of `refused` fails), `begin`, `start`, `commit`, `rollback`,
 //! `error CODE`, `sleep` (until interrupted), `deaf` (until released), `notice`, `mismatch`, `panic`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -281,10 +281,24 @@ impl Session for FakeSession {
 
     fn end_implicit(&mut self, commit: bool) -> Result<(), SqlError> {
         self.fake.note(format!("end {commit}"));
-        if self.status == TransactionStatus::Idle {
-            if commit { self.commit() } else { self.pending.clear() }
+        if self.status != TransactionStatus::Idle {
+            return Ok(());
+        }
+        if !commit {
+            self.pending.clear();
+        } else if self.pending.iter().any(|word| word == "refused") {
+            self.pending.clear();
+            return Err(SqlError::new(SqlState::FOREIGN_KEY_VIOLATION, "the commit is refused"));
+        } else {
+            self.commit();
         }
         Ok(())
+    }
+
+    fn fail_transaction(&mut self) {
+        if self.status == TransactionStatus::InTransaction {
+            self.status = TransactionStatus::Failed;
+        }
     }
 
     fn transaction_status(&self) -> TransactionStatus {

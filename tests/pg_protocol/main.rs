@@ -5,8 +5,10 @@
 
 mod drivers;
 mod fake;
+mod limits;
 mod raw;
 mod stopping;
+mod transactions;
 
 use std::process::Stdio;
 use std::sync::Arc;

@@ -34,6 +34,11 @@ impl Replies {
         self.types().ends_with('Z')
     }
 
+    /// What ReadyForQuery said at the end: `I`, `T` or `E`.
+    pub fn status(&self) -> Option<char> {
+        self.0.last().filter(|(message_type, _)| *message_type == b'Z').map(|(_, body)| char::from(body[0]))
+    }
+
     fn has(&self, wanted: u8, part: &[u8]) -> bool {
         self.0.iter().any(|(message_type, body)| {
             *message_type == wanted && body.windows(part.len()).any(|window| window == part)
@@ -81,7 +86,7 @@ impl Socket {
         self.send(&message(b'Q', format!("{sql}\0").as_bytes())).await;
     }
 
-    async fn read_message(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub async fn read_message(&mut self) -> Option<(u8, Vec<u8>)> {
         let message_type = self.0.read_u8().await.ok()?;
         let length = self.0.read_u32().await.ok()?;
         let mut body = vec![0; usize::try_from(length).unwrap() - 4];
@@ -114,19 +119,19 @@ impl Socket {
     }
 }
 
-fn parse(name: &str, sql: &str) -> Vec<u8> {
+pub fn parse(name: &str, sql: &str) -> Vec<u8> {
     message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
 }
 
-fn bind(portal: &str, statement: &str) -> Vec<u8> {
+pub fn bind(portal: &str, statement: &str) -> Vec<u8> {
     message(b'B', format!("{portal}\0{statement}\0\0\0\0\0\0\0").as_bytes())
 }
 
-fn execute(portal: &str) -> Vec<u8> {
+pub fn execute(portal: &str) -> Vec<u8> {
     message(b'E', format!("{portal}\0\0\0\0\0").as_bytes())
 }
 
-fn sync() -> Vec<u8> {
+pub fn sync() -> Vec<u8> {
     message(b'S', b"")
 }
 

@@ -62,6 +62,10 @@ pub trait Session: Send {
     /// The commit failed; nothing of it remains.
     fn end_implicit(&mut self, commit: bool) -> Result<(), SqlError>;
 
+    /// Fails the transaction block that the client began, if one is open and has not failed yet: something went wrong
+    /// in it that the session did not see, such as a message that makes no sense. Outside a block it does nothing.
+    fn fail_transaction(&mut self);
+
     /// Where this session stands, as told to the client after each query.
     fn transaction_status(&self) -> TransactionStatus;
 

@@ -17,10 +17,11 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::backend::{ClientInfo, Interrupt, Session};
+use super::budget::Budget;
 use super::conversation::{Conversation, Flow, server_stopping};
 use super::error::{Severity, SqlError, SqlState};
 use super::frame::{self, Batch};
-use super::listener::{Phase, Shared, reached};
+use super::listener::{PgConfig, Phase, Shared, reached};
 use super::outbox::Outbox;
 use super::startup::{self, Hello, Opening};
 use super::wire::{self, Wire};
@@ -31,6 +32,8 @@ const READ_AHEAD_BYTES: usize = 64 * 1024;
 const VANISHED_GRACE: Duration = Duration::from_secs(1);
 /// A session is interrupted again and again until it ends: one interrupt may fall between two statements.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
+/// A client has taken a good part of what it asked for when it took so much.
+const GOOD_PART_BYTES: usize = 16 * 1024;
 /// When the server stops and waits no longer, a client gets this long to take the replies that are on their way.
 const LAST_REPLIES_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -75,6 +78,13 @@ pub(super) async fn serve(
     }
 }
 
+/// Answers one client of too many that connect at once, without hearing what it wants.
+pub(super) async fn turn_away(stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    let mut wire = Wire::new(stream);
+    wire.last_word(&SqlError::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients are connecting")).await;
+    wire.let_finish().await;
+}
+
 fn cannot_connect_now() -> SqlError {
     SqlError::fatal(SqlState::CANNOT_CONNECT_NOW, "the server is stopping")
 }
@@ -100,7 +110,8 @@ async fn connect(
     let interrupt = session.interrupter();
     let status = session.transaction_status();
     let stopping = Arc::new(AtomicBool::new(false));
-    let conversation = Box::new(Conversation::new(session, Arc::clone(&stopping)));
+    let budget = Budget::new(shared.config.message_limit_bytes);
+    let conversation = Box::new(Conversation::new(session, budget, Arc::clone(&stopping)));
     let ready = shared.cancels.register(Arc::clone(&interrupt)).and_then(|registration| {
         let greeting = startup::greeting(hello, &registration, status)?;
         Ok((registration, greeting))
@@ -115,8 +126,7 @@ async fn connect(
     drop(startup_permit);
     let process_id = registration.process_id;
     tracing::debug!(process_id, "connection opened");
-    let limit_bytes = shared.config.message_limit_bytes;
-    let mut connection = Connection { wire, phase, interrupt, stopping, limit_bytes };
+    let mut connection = Connection { wire, phase, interrupt, stopping, config: &shared.config };
     let left = if connection.wire.write_all(&greeting).await.is_ok() {
         connection.converse(conversation).await
     } else {
@@ -149,6 +159,11 @@ async fn close_session(conversation: Option<Box<Conversation>>) {
 fn session_fault(error: &JoinError) -> SqlError {
     tracing::error!(%error, "a session failed");
     fault()
+}
+
+fn abandoned() -> SqlError {
+    let message = "terminating connection due to idle-in-transaction timeout";
+    SqlError::fatal(SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, message)
 }
 
 fn fault() -> SqlError {
@@ -185,24 +200,32 @@ struct Connection<'a> {
     phase: watch::Receiver<Phase>,
     interrupt: Arc<dyn Interrupt>,
     stopping: Arc<AtomicBool>,
-    limit_bytes: usize,
+    config: &'a PgConfig,
 }
 
 impl Connection<'_> {
     /// Answers the client until it or the server ends it. Gives back the session, if there still is one.
     async fn converse(&mut self, mut conversation: Box<Conversation>) -> Option<Box<Conversation>> {
+        // When a transaction has been left alone for too long. Parts of a message do not put it off.
+        let mut abandoned_at = None;
         loop {
             if *self.phase.borrow() != Phase::Serving {
                 self.wire.last_word(&server_stopping()).await;
                 return Some(conversation);
             }
-            let batch = frame::take_batch(&mut self.wire.input, self.limit_bytes);
+            let batch = frame::take_batch(&mut self.wire.input, self.config.message_limit_bytes);
             if batch.is_empty() {
                 tokio::select! {
                     biased;
                     () = reached(&mut self.phase, Phase::Draining) => {
                         self.wire.last_word(&server_stopping()).await;
                         return Some(conversation);
+                    }
+                    () = at(abandoned_at) => {
+                        // The session is closed first: others wait for it to let go, not for its client to listen.
+                        close_session(Some(conversation)).await;
+                        self.wire.last_word(&abandoned()).await;
+                        return None;
                     }
                     read = self.wire.read_more() => if matches!(read, Ok(0) | Err(_)) {
                         return Some(conversation);
@@ -230,6 +253,8 @@ impl Connection<'_> {
                 return finished.conversation;
             }
             conversation = finished.conversation?;
+            let timeout = self.config.idle_in_transaction_timeout;
+            abandoned_at = conversation.is_in_transaction().then(|| Instant::now() + timeout);
         }
     }
 }
@@ -243,6 +268,10 @@ struct Pump<'a, 'b> {
     finished: Option<Result<Finished, JoinError>>,
     /// A chunk that is being written.
     pending: Bytes,
+    /// How much of it was written since `stalls_at` was set.
+    taken_bytes: usize,
+    /// When the client has taken too little for too long.
+    stalls_at: Option<Instant>,
     /// The client closed its side; when what runs for it is interrupted.
     vanishes_at: Option<Instant>,
     /// The server waits no longer; when writing ends.
@@ -264,6 +293,8 @@ impl<'a, 'b> Pump<'a, 'b> {
             task,
             finished: None,
             pending: Bytes::new(),
+            taken_bytes: 0,
+            stalls_at: None,
             vanishes_at: None,
             gives_up_at: None,
             broken: false,
@@ -282,7 +313,7 @@ impl<'a, 'b> Pump<'a, 'b> {
             let reads_ahead = running && !self.broken && self.vanishes_at.is_none() && input.len() < READ_AHEAD_BYTES;
             tokio::select! {
                 written = writer.write(&self.pending), if !self.pending.is_empty() => match written {
-                    Ok(count) if count > 0 => self.pending.advance(count),
+                    Ok(count) if count > 0 => self.wrote(count),
                     _ => self.break_off(),
                 },
                 chunk = self.chunks.recv(), if self.pending.is_empty() && !self.chunks_ended => match chunk {
@@ -297,6 +328,10 @@ impl<'a, 'b> Pump<'a, 'b> {
                 },
                 () = reached(&mut self.connection.phase, Phase::Forced), if self.gives_up_at.is_none() => self.stop(),
                 () = at(self.gives_up_at), if !self.broken => self.break_off(),
+                () = at(self.stalls_at), if !self.broken => {
+                    tracing::info!("a client that took no replies is disconnected");
+                    self.break_off();
+                }
                 () = at(self.vanishes_at), if running && !self.broken => self.break_off(),
                 _ = interrupts.tick(), if interrupting => self.connection.interrupt.interrupt(),
             }
@@ -326,7 +361,23 @@ impl<'a, 'b> Pump<'a, 'b> {
     fn write(&mut self, chunk: Bytes) {
         if !self.broken {
             self.pending = chunk;
+            self.expect_progress();
         }
+    }
+
+    fn wrote(&mut self, count: usize) {
+        self.pending.advance(count);
+        self.taken_bytes += count;
+        if self.pending.is_empty() || self.taken_bytes >= GOOD_PART_BYTES {
+            self.expect_progress();
+        }
+    }
+
+    /// Gives the client the whole time again for what is still to be written, if anything is.
+    fn expect_progress(&mut self) {
+        self.taken_bytes = 0;
+        let waits = !self.pending.is_empty();
+        self.stalls_at = waits.then(|| Instant::now() + self.connection.config.send_timeout);
     }
 
     /// The client is gone: the thread is told when it sends the next time, and is interrupted.

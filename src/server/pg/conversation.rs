@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::backend::{CommandTag, Scope, Session, TransactionStatus};
+use super::budget::Budget;
 use super::error::{Severity, SqlError, SqlState};
 use super::extended::{Portal, Prepared};
 use super::frame::{Batch, Frame, Kind};
@@ -30,6 +31,7 @@ pub(super) struct Conversation {
     pub(super) session: Box<dyn Session>,
     pub(super) statements: HashMap<String, Arc<Prepared>>,
     pub(super) portals: HashMap<String, Portal>,
+    pub(super) budget: Budget,
     /// A statement ran in [`Scope::Implicit`] whose end is still to come.
     pub(super) implicit_open: bool,
     /// After an error in the extended protocol: everything up to the Sync is passed over.
@@ -39,15 +41,21 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    pub(super) fn new(session: Box<dyn Session>, stopping: Arc<AtomicBool>) -> Conversation {
+    pub(super) fn new(session: Box<dyn Session>, budget: Budget, stopping: Arc<AtomicBool>) -> Conversation {
         Conversation {
             session,
             statements: HashMap::new(),
             portals: HashMap::new(),
+            budget,
             implicit_open: false,
             skipping: false,
             stopping,
         }
+    }
+
+    /// Whether a transaction is open, of a block or of statements whose Sync is still to come.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.implicit_open || self.session.transaction_status() != TransactionStatus::Idle
     }
 
     /// Does what the messages say, in order.
@@ -159,6 +167,9 @@ impl Conversation {
     /// Tells the client of an error in a message of `kind`.
     fn fail(&mut self, error: SqlError, kind: Kind, outbox: &mut Outbox) -> Flow {
         self.abandon_implicit();
+        // Whatever went wrong, the client's block is not what the client meant any more. An error of Sync finds none: it
+        // is that of an implicit commit.
+        self.session.fail_transaction();
         let stopping = self.stopping.load(Ordering::Acquire);
         if outbox.is_closed() {
             // Nobody takes what is sent any more: the client is gone, or the server stops.

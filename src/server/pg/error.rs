@@ -32,6 +32,7 @@ sql_states! {
     READ_ONLY_SQL_TRANSACTION = "25006", "Writes are not possible here or now.";
     NO_ACTIVE_SQL_TRANSACTION = "25P01", "No transaction block is open.";
     IN_FAILED_SQL_TRANSACTION = "25P02", "The transaction block has failed and can only be ended.";
+    IDLE_IN_TRANSACTION_SESSION_TIMEOUT = "25P03", "A transaction was left open for too long.";
     INVALID_SQL_STATEMENT_NAME = "26000", "No prepared statement of that name.";
     OBJECT_NOT_IN_PREREQUISITE_STATE = "55000", "It cannot be used so in the state it is in.";
     INVALID_AUTHORIZATION = "28000", "This role may not connect.";
@@ -39,6 +40,7 @@ sql_states! {
     INVALID_CATALOG_NAME = "3D000", "No database of that name.";
     TRANSACTION_RESOLUTION_UNKNOWN = "08007", "Whether the transaction committed is not known; it may still.";
     SYNTAX_ERROR = "42601", "The statement does not parse.";
+    NAME_TOO_LONG = "42622", "A name is longer than names may be.";
     UNDEFINED_COLUMN = "42703", "No column of that name.";
     UNDEFINED_FUNCTION = "42883", "No function of that name.";
     UNDEFINED_TABLE = "42P01", "No table of that name.";

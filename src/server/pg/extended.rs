@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::backend::Scope;
+use super::backend::{Description, Scope};
+use super::budget::Reserved;
 use super::codec::{self, Format};
 use super::conversation::Conversation;
 use super::error::{SqlError, SqlState};
@@ -13,8 +14,6 @@ use super::types::{Column, OwnedValue, PgType};
 
 /// A connection may keep so many prepared statements.
 const STATEMENT_LIMIT: usize = 1024;
-/// They may keep so many bytes of SQL in all.
-const STATEMENT_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 /// A connection may keep so many portals.
 const PORTAL_LIMIT: usize = 64;
 
@@ -24,12 +23,7 @@ pub(super) struct Prepared {
     statement: Option<String>,
     parameters: Vec<PgType>,
     columns: Vec<Column>,
-}
-
-impl Prepared {
-    fn size_bytes(&self) -> usize {
-        self.statement.as_ref().map_or(0, String::len)
-    }
+    _reserved: Reserved,
 }
 
 /// A prepared statement with its parameters, run once.
@@ -38,6 +32,7 @@ pub(super) struct Portal {
     /// Gone once it has run.
     parameters: Option<Vec<OwnedValue>>,
     result_formats: Vec<i16>,
+    _reserved: Reserved,
 }
 
 impl Conversation {
@@ -54,26 +49,21 @@ impl Conversation {
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(SqlError::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message));
         }
-        let kept_bytes: usize = self.statements.values().map(|prepared| prepared.size_bytes()).sum();
-        if self.statements.len() >= STATEMENT_LIMIT || kept_bytes + sql.len() > STATEMENT_LIMIT_BYTES {
+        if self.statements.len() >= STATEMENT_LIMIT {
             return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many prepared statements")
                 .with_hint("Close those that are not needed any more."));
         }
-        let prepared = match self.session.split(sql).as_slice() {
-            [] => Prepared { statement: None, parameters: declared.to_vec(), columns: Vec::new() },
-            [statement] => {
-                let described = self.session.describe(statement, declared)?;
-                Prepared {
-                    statement: Some((*statement).to_owned()),
-                    parameters: described.parameters,
-                    columns: described.columns,
-                }
-            }
+        let (statement, described) = match self.session.split(sql).as_slice() {
+            [] => (None, Description { parameters: declared.to_vec(), columns: Vec::new() }),
+            [statement] => (Some(*statement), self.session.describe(statement, declared)?),
             _ => {
                 let message = "cannot insert multiple commands into a prepared statement";
                 return Err(SqlError::new(SqlState::SYNTAX_ERROR, message));
             }
         };
+        let reserved = self.budget.reserve(prepared_bytes(&name, statement, &described))?;
+        let Description { parameters, columns } = described;
+        let prepared = Prepared { statement: statement.map(str::to_owned), parameters, columns, _reserved: reserved };
         self.statements.insert(name, Arc::new(prepared));
         outbox.parse_complete()
     }
@@ -91,7 +81,9 @@ impl Conversation {
         }
         let parameters = parameters(&bind, &prepared)?;
         sink::result_formats(&prepared.columns, &bind.result_formats)?;
-        let portal = Portal { prepared, parameters: Some(parameters), result_formats: bind.result_formats };
+        let reserved = self.budget.reserve(portal_bytes(&bind, &parameters))?;
+        let portal =
+            Portal { prepared, parameters: Some(parameters), result_formats: bind.result_formats, _reserved: reserved };
         self.portals.insert(bind.portal, portal);
         outbox.bind_complete()
     }
@@ -165,6 +157,24 @@ impl Conversation {
             SqlError::new(SqlState::INVALID_SQL_STATEMENT_NAME, message)
         })
     }
+}
+
+/// About so much memory a prepared statement takes.
+fn prepared_bytes(name: &str, statement: Option<&str>, described: &Description) -> usize {
+    let columns: usize = described.columns.iter().map(|column| size_of::<Column>() + column.name.len()).sum();
+    let parameters = size_of_val(described.parameters.as_slice());
+    size_of::<Prepared>() + name.len() + statement.map_or(0, str::len) + parameters + columns
+}
+
+/// About so much memory a portal takes beside its statement.
+fn portal_bytes(bind: &Bind, parameters: &[OwnedValue]) -> usize {
+    let contents = parameters.iter().map(|value| match value {
+        OwnedValue::Text(text) => text.len(),
+        OwnedValue::Blob(bytes) => bytes.len(),
+        OwnedValue::Null | OwnedValue::Integer(_) | OwnedValue::Real(_) => 0,
+    });
+    let formats = size_of_val(bind.result_formats.as_slice());
+    size_of::<Portal>() + bind.portal.len() + size_of_val(parameters) + formats + contents.sum::<usize>()
 }
 
 fn parameters(bind: &Bind, prepared: &Prepared) -> Result<Vec<OwnedValue>, SqlError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -14,8 +14,11 @@ use super::backend::Backend;
 use super::cancel::Cancels;
 use super::connection;
 
-/// So many connections may be in their startup at once. More wait in the system's queue.
-const STARTUP_LIMIT: usize = 64;
+/// So many connections may be in their startup at once, which takes a client that speaks a moment; more are told so and
+/// turned away.
+const STARTUP_LIMIT: usize = 256;
+/// So many are being turned away at once. More are closed without a word.
+const REFUSAL_LIMIT: usize = 64;
 /// The most connections a server can be set to: each running statement holds one of the runtime's blocking threads,
 /// of which there are 512 unless the embedder says otherwise, and the engine needs some too.
 const CONNECTION_LIMIT_MAXIMUM: usize = 400;
@@ -41,6 +44,13 @@ pub struct PgConfig {
     /// The largest message that a client may send, in bytes; a larger one ends its connection with 54000. Default
     /// 64 MiB, from 1 KiB to 1 GiB. A connection takes about twice as much memory while it receives one.
     pub message_limit_bytes: usize,
+    /// Time in which a client must take what it asked for, or a good part of it; one that does not is disconnected, and
+    /// its transaction rolled back. A statement waits for its client meanwhile, and other writers for the statement.
+    /// Default 60 s, more than 0.
+    pub send_timeout: Duration,
+    /// Time that a client may let pass between two messages of a transaction; then it is disconnected with 25P03, and
+    /// its transaction rolled back. A transaction that wrote keeps all other writers waiting. Default 60 s, more than 0.
+    pub idle_in_transaction_timeout: Duration,
 }
 
 impl Default for PgConfig {
@@ -50,6 +60,8 @@ impl Default for PgConfig {
             connection_limit: 100,
             startup_timeout: Duration::from_secs(10),
             message_limit_bytes: 64 * 1024 * 1024,
+            send_timeout: Duration::from_secs(60),
+            idle_in_transaction_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -64,8 +76,14 @@ impl PgConfig {
         if !(1..=CONNECTION_LIMIT_MAXIMUM).contains(&self.connection_limit) {
             problems.push(format!("connection_limit must be from 1 to {CONNECTION_LIMIT_MAXIMUM}"));
         }
-        if self.startup_timeout.is_zero() {
-            problems.push("startup_timeout must be more than 0".to_owned());
+        for (name, timeout) in [
+            ("startup_timeout", self.startup_timeout),
+            ("send_timeout", self.send_timeout),
+            ("idle_in_transaction_timeout", self.idle_in_transaction_timeout),
+        ] {
+            if timeout.is_zero() {
+                problems.push(format!("{name} must be more than 0"));
+            }
         }
         if !(MESSAGE_LIMIT_MINIMUM_BYTES..=MESSAGE_LIMIT_MAXIMUM_BYTES).contains(&self.message_limit_bytes) {
             problems.push(format!(
@@ -160,6 +178,7 @@ impl PgServer {
             shared,
             phase: receiver,
             startups: Arc::new(Semaphore::new(STARTUP_LIMIT)),
+            refusals: Arc::new(Semaphore::new(REFUSAL_LIMIT)),
             clients: JoinSet::new(),
             latecomers: JoinSet::new(),
         };
@@ -206,9 +225,10 @@ struct Acceptor {
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
     startups: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     /// Connections that came while the server served.
     clients: JoinSet<()>,
-    /// Connections that came later. They are told so; nobody waits for them.
+    /// Connections that came later, or too many at once. They are told so; nobody waits for them.
     latecomers: JoinSet<()>,
 }
 
@@ -221,8 +241,8 @@ impl Acceptor {
                 return;
             }
             tokio::select! {
-                accepted = accept(&self.listener, &self.startups) => match accepted {
-                    Ok((stream, permit)) => self.spawn(stream, permit, serving),
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => self.spawn(stream, serving),
                     Err(error) => {
                         tracing::warn!(%error, "accepting an SQL client failed");
                         sleep(ACCEPT_PAUSE).await;
@@ -235,18 +255,15 @@ impl Acceptor {
         }
     }
 
-    fn spawn(&mut self, stream: TcpStream, permit: OwnedSemaphorePermit, serving: bool) {
-        let served = connection::serve(stream, Arc::clone(&self.shared), self.phase.clone(), permit);
-        let tasks = if serving { &mut self.clients } else { &mut self.latecomers };
-        tasks.spawn(served);
+    fn spawn(&mut self, stream: TcpStream, serving: bool) {
+        if let Ok(permit) = Arc::clone(&self.startups).try_acquire_owned() {
+            let served = connection::serve(stream, Arc::clone(&self.shared), self.phase.clone(), permit);
+            let tasks = if serving { &mut self.clients } else { &mut self.latecomers };
+            tasks.spawn(served);
+        } else if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+            self.latecomers.spawn(connection::turn_away(stream, permit));
+        }
     }
-}
-
-/// The next connection, when there is room for its startup.
-async fn accept(listener: &TcpListener, startups: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(startups).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
 }
 
 fn note(ended: Result<(), JoinError>) {

@@ -60,24 +60,27 @@ const SSL_REQUEST: i32 = 80_877_103;
 const GSS_ENCRYPTION_REQUEST: i32 = 80_877_104;
 const CANCEL_REQUEST: i32 = 80_877_102;
 
+/// The longest name of a statement or portal.
+const NAME_LIMIT_BYTES: usize = 1024;
+
 /// Reads a frame's body.
 ///
 /// # Errors
-/// 08P01 for a body that is not one of its kind, 22021 for text that is not UTF-8. The frame's end is known, so the
+/// 08P01 for a body that is not one of its kind, 22021 for text that is not UTF-8, 42622 for a name that is too long. The frame's end is known, so the
 /// connection can go on.
 pub(super) fn read(frame: Frame) -> Result<Message, SqlError> {
     let mut body = Body(frame.body);
     let message = match frame.kind {
         Kind::Query => Message::Query(body.text()?),
         Kind::Parse => {
-            let (name, sql) = (body.text()?, body.text()?);
+            let (name, sql) = (body.name()?, body.text()?);
             let count = body.u16()?;
             let parameter_types = body.many(count, |body| Ok(PgType(body.u32()?)))?;
             Message::Parse { name, sql, parameter_types }
         }
         Kind::Bind => Message::Bind(bind(&mut body)?),
         Kind::Describe => Message::Describe(target(&mut body)?),
-        Kind::Execute => Message::Execute { portal: body.text()?, row_limit: body.u32()?.cast_signed() },
+        Kind::Execute => Message::Execute { portal: body.name()?, row_limit: body.u32()?.cast_signed() },
         Kind::Close => Message::Close(target(&mut body)?),
         Kind::Flush => Message::Flush,
         Kind::Sync => Message::Sync,
@@ -91,7 +94,7 @@ pub(super) fn read(frame: Frame) -> Result<Message, SqlError> {
 }
 
 fn bind(body: &mut Body) -> Result<Bind, SqlError> {
-    let (portal, statement) = (body.text()?, body.text()?);
+    let (portal, statement) = (body.name()?, body.name()?);
     let count = body.u16()?;
     let parameter_formats = body.many(count, Body::i16)?;
     let count = body.u16()?;
@@ -103,8 +106,8 @@ fn bind(body: &mut Body) -> Result<Bind, SqlError> {
 
 fn target(body: &mut Body) -> Result<Target, SqlError> {
     match body.u8()? {
-        b'S' => Ok(Target::Statement(body.text()?)),
-        b'P' => Ok(Target::Portal(body.text()?)),
+        b'S' => Ok(Target::Statement(body.name()?)),
+        b'P' => Ok(Target::Portal(body.name()?)),
         other => Err(violation(format!("neither a statement nor a portal: {other}"))),
     }
 }
@@ -180,6 +183,17 @@ impl Body {
             Ok(text) => Ok(text.to_owned()),
             Err(error) => Err(not_utf8(error)),
         }
+    }
+
+    /// The name of a statement or portal. It is kept, and repeated in errors.
+    fn name(&mut self) -> Result<String, SqlError> {
+        let name = self.text()?;
+        if name.len() > NAME_LIMIT_BYTES {
+            let message =
+                format!("a name of {} bytes is longer than the limit of {NAME_LIMIT_BYTES} bytes", name.len());
+            return Err(SqlError::new(SqlState::NAME_TOO_LONG, message));
+        }
+        Ok(name)
     }
 
     /// A length and so many bytes; a negative length stands for NULL.

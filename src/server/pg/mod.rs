@@ -7,7 +7,7 @@
 //! listener    accepts, limits, stops       connection  one client's task: socket, session thread, interrupts
 //! startup     up to the first answer       wire        the socket
 //! frame       bytes into messages          message     messages into their parts
-//! conversation, simple, extended           what messages do to a session
+//! conversation, simple, extended, budget   what messages do to a session, and what is remembered of them
 //! outbox, sink, codec                      rows and replies into bytes
 //! ```
 //!
@@ -17,6 +17,7 @@
 //! - Every connection ends with its session dropped, however it ends.
 
 mod backend;
+mod budget;
 mod cancel;
 mod codec;
 mod connection;
@@ -38,4 +39,5 @@ pub use backend::{
 };
 pub use error::{Severity, SqlError, SqlState};
 pub use listener::{PgConfig, PgServer, ServerError};
+pub use startup::SERVER_VERSION;
 pub use types::{Column, OwnedValue, PgType, Value};

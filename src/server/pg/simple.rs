@@ -17,10 +17,16 @@ impl Conversation {
         // What an extended-protocol client ran without a Sync belongs to the same transaction.
         let alone = statements.len() == 1 && !self.implicit_open;
         let scope = if alone { Scope::Single } else { Scope::Implicit };
-        for statement in statements {
+        let last = statements.len().saturating_sub(1);
+        for (index, statement) in statements.into_iter().enumerate() {
             let tag = self.run(statement, &[], scope, Expected::Nothing, outbox)?;
+            if index == last {
+                // Before its completion is told: a commit that fails fails the last statement.
+                self.commit_implicit()?;
+            }
             outbox.complete(&tag)?;
         }
+        // Of a blank string after an extended-protocol client's statements.
         self.commit_implicit()?;
         self.ready(outbox)
     }

@@ -14,6 +14,9 @@ use super::message::{self, Startup};
 use super::outbox::{self, put};
 use super::wire::Wire;
 
+/// The version that clients are told: a PostgreSQL whose protocol and words are spoken here, and what it really is.
+/// Clients take what comes before the blank for PostgreSQL's version.
+pub const SERVER_VERSION: &str = concat!("15.0 (Mainstay ", env!("CARGO_PKG_VERSION"), ")");
 /// The major protocol version that is spoken here.
 const MAJOR: u16 = 3;
 /// Answer to a request for encryption: there is none.
@@ -133,7 +136,7 @@ pub(super) fn greeting(
     put(&mut bytes, &Authentication::Ok)?;
     let application_name = hello.client.parameters.get("application_name").map_or("", String::as_str);
     for (name, value) in [
-        ("server_version", concat!("15.0 (Mainstay ", env!("CARGO_PKG_VERSION"), ")")),
+        ("server_version", SERVER_VERSION),
         ("server_encoding", "UTF8"),
         ("client_encoding", hello.client_encoding),
         ("DateStyle", "ISO, MDY"),

@@ -141,6 +141,20 @@ pub const TABLE: &[Setting] = &[
         kind: Kind::Memory { low: 1 << 10, high: GIB - 1, field: |settings| &mut settings.sql.message_limit_bytes },
     },
     Setting {
+        section: "sql",
+        name: "send_timeout_s",
+        meaning: "How long a client may leave untaken what it asked for. Then it is disconnected and its transaction rolled \
+                  back: a statement waits for its client, and other writers for the statement.",
+        kind: Kind::Seconds { low: 1, high: 86_400, field: |settings| &mut settings.sql.send_timeout },
+    },
+    Setting {
+        section: "sql",
+        name: "idle_in_transaction_timeout_s",
+        meaning: "How long a client may leave a transaction open without sending anything. Then it is disconnected and the \
+                  transaction rolled back: one that wrote keeps all other writers waiting.",
+        kind: Kind::Seconds { low: 1, high: 86_400, field: |settings| &mut settings.sql.idle_in_transaction_timeout },
+    },
+    Setting {
         section: "wal",
         name: "segment_size_bytes",
         meaning: "Size of a segment file. Fixed when the data directory is made; one made with another size is refused.",

@@ -141,8 +141,10 @@ fn a_printed_value_is_read_back_for_every_setting() {
 }
 
 /// For each row of the table a value that is not the default.
-const OTHER_VALUES: &[&str] =
-    &["/x", "[::1]:9", "7", "3s", "3MiB", "1MiB", "2KiB", "65KiB", "0", "1025", "1TiB", "7min", "json", "debug"];
+const OTHER_VALUES: &[&str] = &[
+    "/x", "[::1]:9", "7", "3s", "3MiB", "4s", "5s", "1MiB", "2KiB", "65KiB", "0", "1025", "1TiB", "7min", "json",
+    "debug",
+];
 
 /// Names every field, so that a new one does not compile until somebody comes here; and each must have its row.
 #[test]
@@ -156,7 +158,14 @@ fn every_field_has_its_row() {
     let NodeConfig { data_dir, wal, checkpoint } = changed.node_config().unwrap();
     let WalConfig { segment_size_bytes, max_record_bytes, max_unsynced_bytes, keep_bytes, reserve_bytes } = wal;
     let CheckpointConfig { wal_bytes, interval } = checkpoint;
-    let PgConfig { listen, connection_limit, startup_timeout, message_limit_bytes } = changed.sql;
+    let PgConfig {
+        listen,
+        connection_limit,
+        startup_timeout,
+        message_limit_bytes,
+        send_timeout,
+        idle_in_transaction_timeout,
+    } = changed.sql;
     let LogSettings { format, level } = changed.log;
     assert_eq!(data_dir, Path::new("/x"));
     assert_ne!(segment_size_bytes, default.wal.segment_size_bytes);
@@ -170,12 +179,15 @@ fn every_field_has_its_row() {
     assert_ne!(connection_limit, default.sql.connection_limit);
     assert_ne!(startup_timeout, default.sql.startup_timeout);
     assert_ne!(message_limit_bytes, default.sql.message_limit_bytes);
+    assert_ne!(send_timeout, default.sql.send_timeout);
+    assert_ne!(idle_in_transaction_timeout, default.sql.idle_in_transaction_timeout);
     assert_ne!(format, default.log.format);
     assert_ne!(level, default.log.level);
 }
 
 /// Settings to which only the table gives a largest value.
-const UNLIMITED_IN_LIBRARY: &[&str] = &["sql.startup_timeout_s"];
+const UNLIMITED_IN_LIBRARY: &[&str] =
+    &["sql.startup_timeout_s", "sql.send_timeout_s", "sql.idle_in_transaction_timeout_s"];
 
 type Put = Box<dyn Fn(&mut Settings, u64)>;
 

@@ -324,7 +324,6 @@ else:
 
 /// PostgreSQL fails the transaction for an error in Parse as for any other.
 #[test]
-#[ignore = "fault: an error in Parse leaves the transaction open, and a later COMMIT keeps its other statements"]
 fn an_error_in_preparing_a_statement_fails_the_transaction() {
     let (_directory, node) = node();
     python(

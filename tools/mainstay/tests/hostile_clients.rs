@@ -187,6 +187,7 @@ fn sql_that_is_deep_long_or_wide_gets_an_error_or_an_answer() {
         ("functions", format!("SELECT {}1{}", "abs(".repeat(deep), ")".repeat(deep))),
         ("cases", format!("SELECT {}1", "CASE WHEN 1 THEN ".repeat(deep))),
         ("sum", format!("SELECT 1{}", "+1".repeat(deep))),
+        ("questions", format!("SELECT 1{}", " IS NULL".repeat(2 * deep))),
         ("union", format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(deep))),
         ("unclosed", "(".repeat(deep)),
         ("statements", "SELECT 1;".repeat(20_000)),
@@ -263,10 +264,33 @@ fn clients_that_say_nothing_are_let_go_and_those_beyond_the_limit_are_told() {
         assert_eq!(raw.until_closed().iter().filter_map(sqlstate).collect::<Vec<_>>(), ["08P01"]);
     }
     drop(guests);
-    // More of them than the node looks at at once: those who speak have to wait, and not for ever.
+    // Those who speak do not wait for those who do not.
     let _silent: Vec<Raw> = (0..200).map(|_| Raw::connect(&node.address)).collect();
     Raw::login(&node.address).query("SELECT 1");
     bystander.end(&node);
+}
+
+#[test]
+fn clients_that_keep_the_writer_to_themselves_lose_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = ["--sql-send-timeout-s", "1s", "--sql-idle-in-transaction-timeout-s", "1s"];
+    let node = Running::start(&directory.path().join("data"), &limits);
+    node.rows("CREATE TABLE wide (text text); CREATE TABLE calm (number int)");
+    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000)";
+    let wide = format!("{numbers} INSERT INTO wide SELECT printf('%.1000c', 'x') FROM n RETURNING *");
+    let read = format!("BEGIN IMMEDIATE; {numbers} SELECT printf('%.1000c', 'x') FROM n");
+    for (number, unread) in [wide, read].iter().enumerate() {
+        let mut deaf = Raw::login(&node.address);
+        deaf.send(&query(unread)).unwrap();
+        eventually("it has the writer", LIMIT, || deaf.has_answer());
+        // Others wait 5 s for the writer, so this one gets it.
+        node.rows(&format!("INSERT INTO calm VALUES ({number})"));
+    }
+    let mut idle = Raw::login(&node.address);
+    idle.query("BEGIN; INSERT INTO wide VALUES ('left')");
+    node.rows("INSERT INTO calm VALUES (2)");
+    assert_eq!(idle.until_closed().iter().filter_map(sqlstate).collect::<Vec<_>>(), ["25P03"]);
+    assert_eq!(node.rows("SELECT (SELECT count(*) FROM wide), (SELECT count(*) FROM calm)"), [["0", "3"]]);
 }
 
 #[test]

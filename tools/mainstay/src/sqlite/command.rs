@@ -6,50 +6,36 @@ use mainstay::server::pg::{SqlError, SqlState};
 use super::lexer::{Kind, Token, tokens};
 use super::policy;
 
-/// What a transaction may do and see.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Modes {
-    /// Writes are refused.
-    pub(super) read_only: bool,
-    /// It sees one state from its first statement on.
-    pub(super) stable: bool,
-    /// The level as it was asked for.
-    pub(super) isolation: Isolation,
-}
+mod modes;
 
-/// PostgreSQL's isolation levels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Isolation {
-    #[default]
-    ReadCommitted,
-    ReadUncommitted,
-    RepeatableRead,
-    Serializable,
-}
-
-impl Isolation {
-    /// As `SHOW transaction_isolation` says it.
-    pub(super) fn words(self) -> &'static str {
-        match self {
-            Isolation::ReadCommitted => "read committed",
-            Isolation::ReadUncommitted => "read uncommitted",
-            Isolation::RepeatableRead => "repeatable read",
-            Isolation::Serializable => "serializable",
-        }
-    }
-}
+pub(super) use modes::{Asked, Isolation, Modes};
 
 /// A statement that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    Begin { modes: Modes, tag: &'static str },
-    Commit { chain: bool },
-    Rollback { chain: bool },
+    Begin {
+        modes: Asked,
+        tag: &'static str,
+    },
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
     Savepoint(String),
     Release(String),
     RollbackTo(String),
-    SetTransaction(Modes),
-    Set { tag: &'static str },
+    SetTransaction(Asked),
+    /// Sets the modes that the session's transactions have from now on, unless they ask for others.
+    SetDefaults {
+        modes: Asked,
+        tag: &'static str,
+    },
+    /// Sets what has no meaning here.
+    Set {
+        tag: &'static str,
+    },
     Show(String),
 }
 
@@ -85,8 +71,8 @@ pub(super) fn parse(statement: &str) -> Result<Option<Command>, SqlError> {
             Command::Release(words.name()?)
         }
         "SET" => return words.set().map(Some),
-        "RESET" => return Ok(Some(Command::Set { tag: "RESET" })),
-        "DISCARD" => return Ok(Some(Command::Set { tag: "DISCARD" })),
+        "RESET" => return Ok(Some(words.reset("RESET"))),
+        "DISCARD" => return Ok(Some(words.reset("DISCARD"))),
         "SHOW" => {
             words.advance();
             return words.show().map(Some);
@@ -167,22 +153,22 @@ impl<'a> Words<'a> {
         let at_once = self.take("IMMEDIATE") || self.take("EXCLUSIVE");
         let _ = at_once || self.take("DEFERRED");
         self.work();
-        let mut modes = self.modes()?;
-        modes.stable |= at_once;
+        let modes = Asked { at_once, ..self.modes()? };
         Ok(Command::Begin { modes, tag })
     }
 
-    fn modes(&mut self) -> Result<Modes, SqlError> {
-        let mut modes = Modes::default();
+    fn modes(&mut self) -> Result<Asked, SqlError> {
+        let mut modes = Asked::default();
         loop {
             if self.take("ISOLATION") {
                 self.expect("LEVEL")?;
-                modes.isolation = self.isolation()?;
+                modes.isolation = Some(self.isolation()?);
             } else if self.take("READ") {
-                modes.read_only = self.take("ONLY");
-                if !modes.read_only {
+                let read_only = self.take("ONLY");
+                if !read_only {
                     self.expect("WRITE")?;
                 }
+                modes.read_only = Some(read_only);
             } else if self.take("NOT") {
                 self.expect("DEFERRABLE")?;
             } else if !self.take("DEFERRABLE") {
@@ -192,7 +178,6 @@ impl<'a> Words<'a> {
                 self.advance();
             }
         }
-        modes.stable = matches!(modes.isolation, Isolation::RepeatableRead | Isolation::Serializable);
         Ok(modes)
     }
 
@@ -224,12 +209,69 @@ impl<'a> Words<'a> {
 
     fn set(&mut self) -> Result<Command, SqlError> {
         self.advance();
+        let local = self.take("LOCAL");
+        let session = self.take("SESSION");
         if self.take("TRANSACTION") {
-            let modes = self.modes()?;
-            self.end()?;
-            return Ok(Command::SetTransaction(modes));
+            return self.modes_to_the_end().map(Command::SetTransaction);
         }
-        if self.next.is_none() { Err(self.unexpected()) } else { Ok(Command::Set { tag: "SET" }) }
+        if session && self.take("CHARACTERISTICS") {
+            self.expect("AS")?;
+            self.expect("TRANSACTION")?;
+            return Ok(Command::SetDefaults { modes: self.modes_to_the_end()?, tag: "SET" });
+        }
+        let Some(token) = self.next else { return Err(self.unexpected()) };
+        let name = token.name().unwrap_or_default();
+        let Some(mode) = ModeSetting::of(&name) else { return Ok(Command::Set { tag: "SET" }) };
+        self.advance();
+        if !self.take("TO") {
+            self.symbol('=')?;
+        }
+        let value = self.value()?;
+        self.end()?;
+        let modes = mode.asked(&name, &value)?;
+        match name.starts_with(DEFAULT_PREFIX) {
+            true if local => Err(policy::refused(format!("SET LOCAL {name} is not supported"))
+                .with_hint("Use SET TRANSACTION for the modes of this transaction.")),
+            true => Ok(Command::SetDefaults { modes, tag: "SET" }),
+            false => Ok(Command::SetTransaction(modes)),
+        }
+    }
+
+    fn modes_to_the_end(&mut self) -> Result<Asked, SqlError> {
+        let modes = self.modes()?;
+        self.end()?;
+        Ok(modes)
+    }
+
+    fn symbol(&mut self, symbol: char) -> Result<(), SqlError> {
+        if self.next.is_none_or(|token| token.kind != Kind::Symbol(symbol)) {
+            return Err(self.unexpected());
+        }
+        self.advance();
+        Ok(())
+    }
+
+    /// A name, text or number.
+    fn value(&mut self) -> Result<String, SqlError> {
+        let Some(token) = self.next.filter(|token| token.kind == Kind::Number) else { return self.name() };
+        self.advance();
+        Ok(token.text.to_owned())
+    }
+
+    /// `RESET` or `DISCARD`, of one setting or all.
+    fn reset(&mut self, tag: &'static str) -> Command {
+        self.advance();
+        let name = self.next.and_then(|token| token.name()).unwrap_or_default();
+        match ModeSetting::of(&name).filter(|_| name.starts_with(DEFAULT_PREFIX)) {
+            Some(ModeSetting::ReadOnly) => {
+                Command::SetDefaults { modes: Asked { isolation: None, ..Asked::ORIGINAL }, tag }
+            }
+            Some(ModeSetting::Isolation) => {
+                Command::SetDefaults { modes: Asked { read_only: None, ..Asked::ORIGINAL }, tag }
+            }
+            None if name == "all" => Command::SetDefaults { modes: Asked::ORIGINAL, tag },
+            None => Command::Set { tag },
+        }
     }
 
     fn show(&mut self) -> Result<Command, SqlError> {
@@ -243,6 +285,49 @@ impl<'a> Words<'a> {
             "transaction isolation level" => Ok(Command::Show("transaction_isolation".to_owned())),
             _ => Ok(Command::Show(name)),
         }
+    }
+}
+
+/// Settings with this prefix are about the transactions to come, those without about the one that is open.
+const DEFAULT_PREFIX: &str = "default_";
+
+/// A mode of transactions as a setting.
+#[derive(Clone, Copy)]
+enum ModeSetting {
+    ReadOnly,
+    Isolation,
+}
+
+impl ModeSetting {
+    fn of(name: &str) -> Option<ModeSetting> {
+        match name.strip_prefix(DEFAULT_PREFIX).unwrap_or(name) {
+            "transaction_read_only" => Some(ModeSetting::ReadOnly),
+            "transaction_isolation" => Some(ModeSetting::Isolation),
+            _ => None,
+        }
+    }
+
+    fn asked(self, name: &str, value: &str) -> Result<Asked, SqlError> {
+        let original = value.eq_ignore_ascii_case("default").then_some(Asked::ORIGINAL);
+        let (read_only, isolation) = match self {
+            ModeSetting::ReadOnly => (original.map_or_else(|| boolean(value), |modes| modes.read_only), None),
+            ModeSetting::Isolation => {
+                (None, original.map_or_else(|| Isolation::from_words(value), |modes| modes.isolation))
+            }
+        };
+        if read_only.is_none() && isolation.is_none() {
+            let message = format!("invalid value for parameter \"{name}\": \"{value}\"");
+            return Err(SqlError::new(SqlState("22023"), message));
+        }
+        Ok(Asked { read_only, isolation, at_once: false })
+    }
+}
+
+fn boolean(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" => Some(true),
+        "off" | "false" | "no" | "0" => Some(false),
+        _ => None,
     }
 }
 
@@ -280,18 +365,18 @@ mod tests {
 
     #[test]
     fn transaction_control_of_both_worlds_is_understood() {
-        let begin = |read_only, isolation, stable| {
-            Some(Command::Begin { modes: Modes { read_only, stable, isolation }, tag: "BEGIN" })
+        let begin = |read_only, isolation, at_once| {
+            Some(Command::Begin { modes: Asked { read_only, isolation, at_once }, tag: "BEGIN" })
         };
         let cases = [
-            ("BEGIN", begin(false, Isolation::ReadCommitted, false)),
-            ("/* x */ begin -- y\n work", begin(false, Isolation::ReadCommitted, false)),
-            ("BEGIN DEFERRED TRANSACTION", begin(false, Isolation::ReadCommitted, false)),
-            ("BEGIN IMMEDIATE", begin(false, Isolation::ReadCommitted, true)),
-            ("BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY", begin(true, Isolation::Serializable, true)),
+            ("BEGIN", begin(None, None, false)),
+            ("/* x */ begin -- y\n work", begin(None, None, false)),
+            ("BEGIN DEFERRED TRANSACTION", begin(None, None, false)),
+            ("BEGIN IMMEDIATE", begin(None, None, true)),
+            ("BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY", begin(Some(true), Some(Isolation::Serializable), false)),
             (
                 "BEGIN READ WRITE ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE",
-                begin(false, Isolation::ReadCommitted, false),
+                begin(Some(false), Some(Isolation::ReadCommitted), false),
             ),
             ("END TRANSACTION", Some(Command::Commit { chain: false })),
             ("COMMIT AND CHAIN", Some(Command::Commit { chain: true })),
@@ -307,6 +392,41 @@ mod tests {
         ];
         for (sql, expected) in cases {
             assert_eq!(parse(sql).unwrap(), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn default_modes_are_set_in_many_ways() {
+        let defaults = |read_only, isolation, tag| Command::SetDefaults {
+            modes: Asked { read_only, isolation, at_once: false },
+            tag,
+        };
+        let serializable = Some(Isolation::Serializable);
+        for (sql, expected) in [
+            ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", defaults(Some(true), None, "SET")),
+            ("SET session default_transaction_read_only = 1", defaults(Some(true), None, "SET")),
+            ("SET default_transaction_read_only TO DEFAULT", defaults(Some(false), None, "SET")),
+            ("SET Default_Transaction_Isolation TO 'serializable'", defaults(None, serializable, "SET")),
+            ("RESET default_transaction_read_only", defaults(Some(false), None, "RESET")),
+            ("DISCARD ALL", defaults(Some(false), Some(Isolation::ReadCommitted), "DISCARD")),
+            (
+                "SET LOCAL transaction_isolation = serializable",
+                Command::SetTransaction(Asked { isolation: serializable, ..Asked::default() }),
+            ),
+            ("SET SESSION AUTHORIZATION x", Command::Set { tag: "SET" }),
+            ("RESET search_path", Command::Set { tag: "RESET" }),
+        ] {
+            assert_eq!(parse(sql).unwrap(), Some(expected), "{sql}");
+        }
+        for (sql, state) in [
+            ("SET default_transaction_isolation = chaos", "22023"),
+            ("SET default_transaction_read_only = 'perhaps'", "22023"),
+            ("SET LOCAL default_transaction_read_only = on", "0A000"),
+            ("SET default_transaction_read_only", "42601"),
+            ("SET SESSION CHARACTERISTICS AS TRANSACTION READ", "42601"),
+            ("SET transaction_read_only = on off", "42601"),
+        ] {
+            assert_eq!(parse(sql).unwrap_err().state.0, state, "{sql}");
         }
     }
 

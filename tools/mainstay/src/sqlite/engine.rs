@@ -193,7 +193,7 @@ fn prepare_connection(connection: &Connection) -> rusqlite::Result<()> {
 
 /// What clients are told of the server's version: PostgreSQL's, whose protocol and words are spoken, and what it really is.
 pub(super) fn server_version() -> String {
-    format!("17.0 (Mainstay {}, SQLite {})", env!("CARGO_PKG_VERSION"), rusqlite::version())
+    format!("{}, SQLite {}", mainstay::server::pg::SERVER_VERSION, rusqlite::version())
 }
 
 impl Engine for SqliteEngine {

@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mainstay::server::pg::{
-    Column, CommandTag, Description, Interrupt, OwnedValue, PgType, ResultSink, Scope, Session, Severity, SqlError,
-    SqlState, TransactionStatus, Value,
+    Column, CommandTag, Description, Interrupt, OwnedValue, PgType, ResultSink, SERVER_VERSION, Scope, Session,
+    Severity, SqlError, SqlState, TransactionStatus, Value,
 };
 use parking_lot::Mutex;
 use rusqlite::{Connection, InterruptHandle};
 
-use super::command::{self, Command, Modes};
-use super::engine::{Shared, WRITER_WAIT, server_version};
+use super::command::{self, Asked, Command, Modes};
+use super::engine::{Shared, WRITER_WAIT};
 use super::errors::from_sqlite;
-use super::policy::Policy;
+use super::policy::{self, Policy};
 use super::turnstile::{Ticket, Waited};
 use super::writer::no_savepoint;
 use super::{lexer, values};
@@ -28,6 +28,8 @@ pub(super) struct SqliteSession {
     reader: Option<Reader>,
     control: Arc<Control>,
     transaction: Option<Transaction>,
+    /// The modes of transactions that do not ask for others.
+    defaults: Modes,
 }
 
 /// The connection that only reads.
@@ -88,6 +90,8 @@ struct Transaction {
     /// The client began it with BEGIN.
     block: bool,
     modes: Modes,
+    /// The session's, which come back if it is rolled back.
+    defaults_before: Modes,
     failed: bool,
     /// A statement ran in it, so its modes are settled.
     started: bool,
@@ -145,7 +149,13 @@ impl SqliteSession {
     pub(super) fn new(shared: Arc<Shared>) -> SqliteSession {
         let control =
             Control { shared: Arc::clone(&shared), cancelled: AtomicBool::new(false), running: Mutex::default() };
-        SqliteSession { shared, reader: None, control: Arc::new(control), transaction: None }
+        SqliteSession {
+            shared,
+            reader: None,
+            control: Arc::new(control),
+            transaction: None,
+            defaults: Modes::default(),
+        }
     }
 
     fn reader(&mut self) -> Result<&Reader, SqlError> {
@@ -166,7 +176,20 @@ impl SqliteSession {
     }
 
     fn modes(&self) -> Modes {
-        self.transaction.as_ref().map_or_else(Modes::default, |transaction| transaction.modes)
+        self.transaction.as_ref().map_or(self.defaults, |transaction| transaction.modes)
+    }
+
+    /// A transaction of these modes.
+    fn open(&mut self, block: bool, modes: Modes) -> &mut Transaction {
+        let transaction = Transaction { block, modes, defaults_before: self.defaults, ..Transaction::default() };
+        self.transaction.insert(transaction)
+    }
+
+    /// The transaction; outside a block, that of the statements that succeed or fail together with this one.
+    fn open_if_implicit(&mut self, scope: Scope) {
+        if self.transaction.is_none() && scope == Scope::Implicit {
+            self.open(false, self.defaults);
+        }
     }
 
     fn refuse_if_failed(&self) -> Result<(), SqlError> {
@@ -186,23 +209,25 @@ impl SqliteSession {
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
         self.refuse_if_failed()?;
-        if self.transaction.is_none() && scope == Scope::Implicit {
-            self.transaction = Some(Transaction::default());
-        }
+        self.open_if_implicit(scope);
         let modes = self.modes();
-        if self.turn().is_none() && (modes.read_only || !modes.stable) {
-            self.hold_state_if_asked(modes)?;
+        // A statement by itself sees one state anyway.
+        let stable = modes.stable() && self.transaction.is_some();
+        if let Some(ticket) = self.turn().filter(|_| modes.read_only) {
+            self.refuse_if_it_writes(sql, ticket)?;
+        } else if self.turn().is_none() && (modes.read_only || !stable) {
+            if modes.read_only && stable {
+                OneState::hold(self.reader()?)?.keep();
+            }
             if let Some(tag) = self.run_reading(sql, parameters, sink)? {
                 self.note_started();
                 return Ok(tag);
             }
-            let word = command::leading_words(sql);
             if modes.read_only {
-                let message = format!("cannot execute {word} in a read-only transaction");
-                return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message));
+                return Err(read_only(sql));
             }
             if self.shared.log.read().is_none() {
-                let message = format!("cannot execute {word}: this node is not the primary");
+                let message = format!("cannot execute {}: this node is not the primary", command::leading_words(sql));
                 return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message));
             }
         }
@@ -222,13 +247,12 @@ impl SqliteSession {
         }
     }
 
-    /// A read-only transaction that is to see one state holds it on the reading connection.
-    fn hold_state_if_asked(&mut self, modes: Modes) -> Result<(), SqlError> {
-        if !(modes.stable && modes.read_only) {
-            return Ok(());
-        }
-        OneState::hold(self.reader()?)?.keep();
-        Ok(())
+    /// In a transaction that wrote before it became read-only.
+    fn refuse_if_it_writes(&self, sql: &str, ticket: Ticket) -> Result<(), SqlError> {
+        let writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
+        let (connection, policy) = writer.for_describe();
+        let (statement, _) = policy.watch(|| connection.prepare(sql))?;
+        if statement.readonly() { Ok(()) } else { Err(read_only(sql)) }
     }
 
     /// Runs a statement on the reading connection; `None` if it does not only read.
@@ -330,6 +354,14 @@ impl SqliteSession {
     /// Ends the transaction; answers whether it was committed.
     fn end(&mut self, commit: bool) -> Result<bool, SqlError> {
         let Some(mut transaction) = self.transaction.take() else { return Ok(commit) };
+        let outcome = self.finish(&mut transaction, commit);
+        if !matches!(outcome, Ok(true)) {
+            self.defaults = transaction.defaults_before;
+        }
+        outcome
+    }
+
+    fn finish(&self, transaction: &mut Transaction, commit: bool) -> Result<bool, SqlError> {
         if let Some(reader) = self.reader.as_ref().filter(|reader| !reader.connection.is_autocommit()) {
             reader.connection.execute_batch("ROLLBACK").map_err(|error| from_sqlite(&error))?;
         }
@@ -340,7 +372,12 @@ impl SqliteSession {
         }
     }
 
-    fn run_command(&mut self, command: Command, sink: &mut dyn ResultSink) -> Result<CommandTag, SqlError> {
+    fn run_command(
+        &mut self,
+        command: Command,
+        scope: Scope,
+        sink: &mut dyn ResultSink,
+    ) -> Result<CommandTag, SqlError> {
         if !matches!(command, Command::Commit { .. } | Command::Rollback { .. } | Command::RollbackTo(_)) {
             self.refuse_if_failed()?;
         }
@@ -373,8 +410,14 @@ impl SqliteSession {
                 "ROLLBACK"
             }
             Command::SetTransaction(modes) => {
+                self.open_if_implicit(scope);
                 self.set_transaction(modes, sink)?;
                 "SET"
+            }
+            Command::SetDefaults { modes, tag } => {
+                self.open_if_implicit(scope);
+                self.set_defaults(modes)?;
+                tag
             }
             Command::Set { tag } => {
                 sink.notice(&SqlError::notice("settings have no effect here"))?;
@@ -390,23 +433,19 @@ impl SqliteSession {
         Ok(CommandTag(tag.to_owned()))
     }
 
-    fn begin(&mut self, modes: Modes, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
-        match &mut self.transaction {
-            Some(transaction) if transaction.block => {
-                let message = "there is already a transaction in progress";
-                sink.notice(&warning(SqlState::ACTIVE_SQL_TRANSACTION, message))
-            }
-            // What ran before in the same query string becomes part of the block.
-            Some(transaction) => {
-                transaction.block = true;
-                transaction.modes = modes;
-                Ok(())
-            }
-            None => {
-                self.transaction = Some(Transaction { block: true, modes, ..Transaction::default() });
-                Ok(())
-            }
+    fn begin(&mut self, modes: Asked, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
+        let Some(transaction) = &mut self.transaction else {
+            self.open(true, self.defaults.with(modes));
+            return Ok(());
+        };
+        if transaction.block {
+            let message = "there is already a transaction in progress";
+            sink.notice(&warning(SqlState::ACTIVE_SQL_TRANSACTION, message))?;
         }
+        transaction.modes = transaction.modes.changed(modes, transaction.started)?;
+        // What ran before in the same query string becomes part of the block.
+        transaction.block = true;
+        Ok(())
     }
 
     fn end_block(&mut self, commit: bool, chain: bool, sink: &mut dyn ResultSink) -> Result<&'static str, SqlError> {
@@ -417,7 +456,7 @@ impl SqliteSession {
         }
         let committed = self.end(commit)?;
         if chain {
-            self.transaction = Some(Transaction { block: true, modes, ..Transaction::default() });
+            self.open(true, modes);
         }
         Ok(if committed { "COMMIT" } else { "ROLLBACK" })
     }
@@ -429,30 +468,33 @@ impl SqliteSession {
         })
     }
 
-    fn set_transaction(&mut self, modes: Modes, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
-        match &mut self.transaction {
-            Some(transaction) if transaction.block && transaction.started => {
-                let message = "SET TRANSACTION must be called before any query";
-                Err(SqlError::new(SqlState::ACTIVE_SQL_TRANSACTION, message))
-            }
-            Some(transaction) if transaction.block => {
-                transaction.modes = modes;
-                Ok(())
-            }
-            _ => {
-                let message = "SET TRANSACTION can only be used in transaction blocks";
-                sink.notice(&warning(SqlState::NO_ACTIVE_SQL_TRANSACTION, message))
-            }
+    fn set_transaction(&mut self, modes: Asked, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
+        let Some(transaction) = &mut self.transaction else {
+            let message = "SET TRANSACTION can only be used in transaction blocks";
+            return sink.notice(&warning(SqlState::NO_ACTIVE_SQL_TRANSACTION, message));
+        };
+        transaction.modes = transaction.modes.changed(modes, transaction.started)?;
+        Ok(())
+    }
+
+    fn set_defaults(&mut self, modes: Asked) -> Result<(), SqlError> {
+        if self.transaction.as_ref().is_some_and(|transaction| !transaction.savepoints.is_empty()) {
+            // Rolling back to it would have to bring the old ones back.
+            return Err(policy::refused("the default modes of transactions cannot be changed after a savepoint"));
         }
+        self.defaults = self.defaults.with(modes);
+        Ok(())
     }
 
     fn setting(&self, name: &str) -> Result<String, SqlError> {
         let modes = self.modes();
+        let on_or_off = |on: bool| if on { "on" } else { "off" }.to_owned();
         Ok(match name {
-            "server_version" => server_version(),
+            "server_version" => SERVER_VERSION.to_owned(),
             "transaction_isolation" => modes.isolation.words().to_owned(),
-            "default_transaction_isolation" => "read committed".to_owned(),
-            "transaction_read_only" => if modes.read_only { "on" } else { "off" }.to_owned(),
+            "default_transaction_isolation" => self.defaults.isolation.words().to_owned(),
+            "transaction_read_only" => on_or_off(modes.read_only),
+            "default_transaction_read_only" => on_or_off(self.defaults.read_only),
             "server_encoding" | "client_encoding" => "UTF8".to_owned(),
             "standard_conforming_strings" | "integer_datetimes" => "on".to_owned(),
             "search_path" => "main".to_owned(),
@@ -485,6 +527,11 @@ impl Transaction {
 
 fn warning(state: SqlState, message: &str) -> SqlError {
     SqlError { severity: Severity::Warning, ..SqlError::new(state, message) }
+}
+
+fn read_only(sql: &str) -> SqlError {
+    let message = format!("cannot execute {} in a read-only transaction", command::leading_words(sql));
+    SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message)
 }
 
 fn cancelled() -> SqlError {
@@ -531,7 +578,7 @@ impl Session for SqliteSession {
     ) -> Result<CommandTag, SqlError> {
         self.control.cancelled.store(false, Ordering::SeqCst);
         let outcome = match command::parse(statement) {
-            Ok(Some(command)) => self.run_command(command, sink),
+            Ok(Some(command)) => self.run_command(command, scope, sink),
             Ok(None) => self.run_sql(statement, parameters, scope, sink),
             Err(error) => self.refuse_if_failed().and(Err(error)),
         };
@@ -548,6 +595,12 @@ impl Session for SqliteSession {
             self.end(commit)?;
         }
         Ok(())
+    }
+
+    fn fail_transaction(&mut self) {
+        if let Some(transaction) = self.transaction.as_mut().filter(|transaction| transaction.block) {
+            transaction.failed = true;
+        }
     }
 
     fn transaction_status(&self) -> TransactionStatus {
