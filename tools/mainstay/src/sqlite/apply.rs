@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_streaming_iterator::FallibleStreamingIterator;
 use rusqlite::session::{ChangesetItem, ChangesetIter, ConflictAction, ConflictType};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 
-use super::payload::{Part, Payload, PayloadError, SequenceChange};
-use super::{DATABASE, STATE_TABLE};
+use super::payload::{Part, Payload, PayloadError};
+use super::{DATABASE, STATE_TABLE, sequences};
 
 /// Records per SQLite transaction: many small ones share one commit.
 const BATCH_RECORDS: usize = 256;
@@ -98,6 +98,7 @@ fn apply_batch(connection: &Connection, batch: &[Record]) -> Result<(), ApplyErr
 
 fn apply_in_transaction(connection: &Connection, batch: &[Record]) -> Result<(), ApplyError> {
     let mut applied = stored_lsn(connection)?;
+    let mut counters = sequences::read(connection)?;
     for record in batch {
         let start = record.start;
         if record.end <= applied {
@@ -108,39 +109,25 @@ fn apply_in_transaction(connection: &Connection, batch: &[Record]) -> Result<(),
             return Err(ApplyError::Database { start, found: payload.database.get() });
         }
         for part in &payload.parts {
-            apply_part(connection, start, part)?;
+            match part {
+                Part::Changeset(changeset) => apply_changeset(connection, start, changeset)?,
+                Part::Ddl(text) => {
+                    apply_ddl(connection, text).map_err(|source| ApplyError::Sqlite { start, source })?;
+                }
+                Part::Sequences(changes) => sequences::note(&mut counters, changes),
+            }
         }
         applied = record.end;
     }
+    // No record's effects depend on where counters stand, so once for all is enough.
+    sequences::restore(connection, &counters)?;
     Ok(store_lsn(connection, applied)?)
 }
 
-fn apply_part(connection: &Connection, start: Lsn, part: &Part) -> Result<(), ApplyError> {
-    let sqlite = |source| ApplyError::Sqlite { start, source };
-    match part {
-        Part::Changeset(changeset) => apply_changeset(connection, start, changeset),
-        Part::Ddl(text) => {
-            let mut statement = connection.prepare(text).map_err(sqlite)?;
-            let mut rows = statement.raw_query();
-            while rows.next().map_err(sqlite)?.is_some() {}
-            Ok(())
-        }
-        Part::Sequences(changes) => {
-            changes.iter().try_for_each(|change| apply_sequence(connection, change)).map_err(sqlite)
-        }
-    }
-}
-
-fn apply_sequence(connection: &Connection, change: &SequenceChange) -> rusqlite::Result<()> {
-    let Some(value) = change.value else {
-        connection.prepare_cached("DELETE FROM sqlite_sequence WHERE name = ?1")?.execute([&change.table])?;
-        return Ok(());
-    };
-    let update = "UPDATE sqlite_sequence SET seq = ?2 WHERE name = ?1";
-    if connection.prepare_cached(update)?.execute(params![change.table, value])? == 0 {
-        let insert = "INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)";
-        connection.prepare_cached(insert)?.execute(params![change.table, value])?;
-    }
+fn apply_ddl(connection: &Connection, text: &str) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(text)?;
+    let mut rows = statement.raw_query();
+    while rows.next()?.is_some() {}
     Ok(())
 }
 

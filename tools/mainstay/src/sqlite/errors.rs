@@ -53,6 +53,8 @@ fn state_of_primary(code: i32) -> SqlState {
         ffi::SQLITE_FULL => SqlState::DISK_FULL,
         ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => SqlState::DATA_CORRUPTED,
         ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN => SqlState::IO_ERROR,
+        // The statement was compiled for another schema; compiled again, it may well work.
+        ffi::SQLITE_SCHEMA => SqlState("40001"),
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => SqlState::LOCK_NOT_AVAILABLE,
         ffi::SQLITE_READONLY => SqlState::READ_ONLY_SQL_TRANSACTION,
         ffi::SQLITE_TOOBIG => SqlState::PROGRAM_LIMIT_EXCEEDED,
@@ -167,6 +169,12 @@ mod tests {
             Ok(())
         };
         from_sqlite(&Result::<(), rusqlite::Error>::and(run(), Ok(())).unwrap_err())
+    }
+
+    #[test]
+    fn a_schema_that_moved_is_worth_another_try() {
+        let moved = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_SCHEMA), None);
+        assert_eq!(from_sqlite(&moved).state, SqlState("40001"));
     }
 
     #[test]

@@ -16,8 +16,10 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::{errors, policy};
 
-/// Whether column `c` of `pragma_table_xinfo` keeps numbers as they come, in SQL.
-pub(super) const UNTYPED: &str = "(c.type = '' OR c.type LIKE '%blob%')";
+/// Whether column `c` of `pragma_table_xinfo` of table `t` of `pragma_table_list` keeps numbers as they come, in SQL. ANY
+/// does so in STRICT tables; in others it means NUMERIC.
+pub(super) const UNTYPED: &str =
+    "(c.type = '' OR c.type LIKE '%blob%' OR (t.strict AND c.type = 'ANY' COLLATE NOCASE))";
 
 /// Rows of one statement that are remembered one by one; with more, whole tables are looked at.
 const MAX_ROWS: usize = 1024;
@@ -80,10 +82,13 @@ impl KeyWatch {
         watched.too_many = false;
     }
 
-    /// Fails if a row written since [`forget`](KeyWatch::forget) has such a value in its key.
-    pub(super) fn check(&self, connection: &Connection) -> Result<(), SqlError> {
+    /// Fails if a row written since [`forget`](KeyWatch::forget) has such a value in its key. Tables that were `dropped`
+    /// since are left out.
+    pub(super) fn check(&self, connection: &Connection, dropped: &[String]) -> Result<(), SqlError> {
         let (rows, everything) = {
             let mut watched = self.0.lock();
+            let is_dropped = |table: &str| dropped.iter().any(|name| name.eq_ignore_ascii_case(table));
+            watched.tables.retain(|table, _| !is_dropped(table));
             let everything = watched.too_many.then(|| watched.tables.clone());
             (std::mem::take(&mut watched.rows), everything)
         };

@@ -68,7 +68,7 @@ impl<'a> Tokens<'a> {
     fn skip_blanks_and_comments(&mut self) {
         loop {
             let rest = self.rest();
-            let blank = rest.len() - rest.trim_start_matches(is_blank).len();
+            let blank = blank_length(rest);
             let skipped = if blank > 0 {
                 blank
             } else if rest.starts_with("--") {
@@ -104,9 +104,15 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// What SQLite takes for a blank, and the zero byte, which ends its text anyway.
-fn is_blank(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0C' | '\u{FEFF}')
+/// The blanks that SQLite sees at the beginning of `text`: a vertical tab is one only behind another.
+fn blank_length(text: &str) -> usize {
+    match text.chars().next() {
+        Some(' ' | '\t' | '\n' | '\r' | '\x0C') => {
+            run_length(text, |c| matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0B' | '\x0C'))
+        }
+        Some(mark @ '\u{FEFF}') => mark.len_utf8(),
+        _ => 0,
+    }
 }
 
 fn is_word(c: char) -> bool {

@@ -22,11 +22,15 @@ mod lexer;
 mod log;
 mod payload;
 mod policy;
+mod schema;
+mod sequences;
 mod session;
 mod turnstile;
 mod values;
 mod writer;
 
+#[cfg(test)]
+mod escape_test;
 #[cfg(test)]
 mod node_test;
 #[cfg(test)]

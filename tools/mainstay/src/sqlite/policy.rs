@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mainstay::server::pg::{SqlError, SqlState};
 use parking_lot::Mutex;
-use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::{CachedStatement, Connection, Statement};
 
 use super::{RESERVED_PREFIX, errors};
 
@@ -42,6 +42,12 @@ const VALUE_PRAGMAS: &[&str] = &[
     "user_version",
 ];
 
+/// Functions that speak of the writing connection, which all sessions share.
+const CONNECTION_FUNCTIONS: &[&str] = &["changes", "last_insert_rowid", "total_changes"];
+
+/// How the tables begin that SQLite has for its pragmas.
+const PRAGMA_TABLE_PREFIX: &str = "pragma_";
+
 const TEMPORARY: &str = "temporary tables, views and triggers are not supported";
 
 /// What a statement that changes rows calls itself.
@@ -69,37 +75,113 @@ pub(super) struct Actions {
 
 /// Watches what one connection compiles.
 #[derive(Clone)]
-pub(super) struct Policy(Arc<Mutex<Option<Actions>>>);
+pub(super) struct Policy(Arc<Mutex<Watch>>);
+
+/// Whose statement is being compiled.
+enum Watch {
+    /// Nobody's, so it is within one that runs.
+    Nobody,
+    /// Ours.
+    Own,
+    /// A client's.
+    Client(Actions),
+}
+
+/// A compiled statement that can be kept from being compiled without being watched the next time.
+pub(super) trait Compiled {
+    /// Drops it for good.
+    fn discard(self);
+}
+
+impl Compiled for Statement<'_> {
+    fn discard(self) {}
+}
+
+impl Compiled for CachedStatement<'_> {
+    fn discard(self) {
+        CachedStatement::discard(self);
+    }
+}
 
 impl Policy {
     /// Installs itself on `connection`.
     pub(super) fn install(connection: &mut Connection) -> rusqlite::Result<Policy> {
-        let policy = Policy(Arc::new(Mutex::new(None)));
+        let policy = Policy(Arc::new(Mutex::new(Watch::Nobody)));
         let watched = policy.clone();
-        connection.authorizer(Some(move |context: AuthContext<'_>| match watched.0.lock().as_mut() {
-            Some(actions) => actions.note(&context),
-            // Statements of our own, and those that SQLite runs inside.
-            None => Authorization::Allow,
+        let only_reads = connection.is_readonly(rusqlite::MAIN_DB)?;
+        let pragma_tables = refused_pragma_tables(connection)?;
+        connection.authorizer(Some(move |context: AuthContext<'_>| match &mut *watched.0.lock() {
+            Watch::Client(actions) => actions.note(&context, &pragma_tables),
+            Watch::Own => Authorization::Allow,
+            Watch::Nobody => unwatched(&context.action, only_reads),
         }))?;
         Ok(policy)
     }
 
     /// Compiles a client's statement with `prepare` and answers it with what it does, unless that is refused. A
     /// `prepare` that answers from a cache does nothing that can be seen: `Actions` are empty.
-    pub(super) fn watch<T>(&self, prepare: impl FnOnce() -> rusqlite::Result<T>) -> Result<(T, Actions), SqlError> {
-        *self.0.lock() = Some(Actions::default());
+    pub(super) fn watch<T: Compiled>(
+        &self,
+        prepare: impl FnOnce() -> rusqlite::Result<T>,
+    ) -> Result<(T, Actions), SqlError> {
+        *self.0.lock() = Watch::Client(Actions::default());
         let prepared = prepare();
-        let mut actions = self.0.lock().take().unwrap_or_default();
+        let Watch::Client(mut actions) = std::mem::replace(&mut *self.0.lock(), Watch::Nobody) else {
+            return Err(SqlError::new(SqlState::INTERNAL_ERROR, "a statement was compiled within another"));
+        };
         if let Some(refusal) = actions.refusal.take().or_else(|| actions.refusal_of_the_whole()) {
+            // It may have compiled all the same, and must not come from a cache the next time.
+            let _ = prepared.map(Compiled::discard);
             return Err(refusal);
         }
         Ok((prepared.map_err(|error| errors::from_sqlite(&error))?, actions))
     }
+
+    /// Runs `work`, whose statements are our own and may do anything.
+    pub(super) fn own<T>(&self, work: impl FnOnce() -> T) -> T {
+        *self.0.lock() = Watch::Own;
+        let _until = OwnEnds(self);
+        work()
+    }
+}
+
+/// Also when our own work panics, what clients do next is not taken for ours.
+struct OwnEnds<'a>(&'a Policy);
+
+impl Drop for OwnEnds<'_> {
+    fn drop(&mut self) {
+        *self.0.0.lock() = Watch::Nobody;
+    }
+}
+
+/// What SQLite may compile while a statement runs: that statement anew, or the pragma behind one of its tables. Of our own,
+/// those that only look need not say that they are ours.
+fn unwatched(action: &AuthAction<'_>, only_reads: bool) -> Authorization {
+    let allowed = match action {
+        AuthAction::Select
+        | AuthAction::Read { .. }
+        | AuthAction::Function { .. }
+        | AuthAction::Recursive
+        | AuthAction::Insert { .. }
+        | AuthAction::Update { .. }
+        | AuthAction::Delete { .. } => true,
+        AuthAction::Pragma { pragma_name, pragma_value } => pragma(pragma_name, *pragma_value).is_ok(),
+        AuthAction::Transaction { .. } => only_reads,
+        _ => false,
+    };
+    if allowed { Authorization::Allow } else { Authorization::Deny }
+}
+
+/// The tables of pragmas that are refused; a client's own table may begin with the same letters.
+fn refused_pragma_tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_pragma_list")?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(names.into_iter().filter(|name| pragma(name, None).is_err()).collect())
 }
 
 impl Actions {
-    fn note(&mut self, context: &AuthContext<'_>) -> Authorization {
-        match self.check(context) {
+    fn note(&mut self, context: &AuthContext<'_>, refused_pragmas: &[String]) -> Authorization {
+        match self.check(context, refused_pragmas) {
             Ok(()) => Authorization::Allow,
             Err(refusal) => {
                 self.refusal.get_or_insert(refusal);
@@ -108,7 +190,7 @@ impl Actions {
         }
     }
 
-    fn check(&mut self, context: &AuthContext<'_>) -> Result<(), SqlError> {
+    fn check(&mut self, context: &AuthContext<'_>, refused_pragmas: &[String]) -> Result<(), SqlError> {
         let makes = matches!(
             context.action,
             AuthAction::CreateTable { .. }
@@ -160,11 +242,21 @@ impl Actions {
             AuthAction::CreateVtable { .. } | AuthAction::DropVtable { .. } => {
                 return Err(refused("virtual tables are not supported: their changes cannot be captured for the WAL"));
             }
-            AuthAction::Read { .. }
-            | AuthAction::Function { .. }
-            | AuthAction::Recursive
-            | AuthAction::Transaction { .. }
-            | AuthAction::Savepoint { .. } => {}
+            AuthAction::Read { table_name, .. } => {
+                let name = table_name.get(PRAGMA_TABLE_PREFIX.len()..).unwrap_or_default();
+                if starts_with(table_name, PRAGMA_TABLE_PREFIX) && is_listed(refused_pragmas, name) {
+                    return pragma(name, None);
+                }
+            }
+            AuthAction::Function { function_name } if is_listed(CONNECTION_FUNCTIONS, function_name) => {
+                let message = format!("{function_name}() is not supported: sessions share the connection it speaks of");
+                return Err(refused(message).with_hint("Use RETURNING."));
+            }
+            AuthAction::Function { .. } | AuthAction::Recursive => {}
+            // What is a command of ours never gets here.
+            AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => {
+                return Err(refused("transaction control is not possible here"));
+            }
             // ATTACH with an expression for a name arrives as unknown; so would whatever a newer SQLite adds.
             _ => return Err(refused("ATTACH and DETACH are not supported: the WAL carries one database")),
         }
@@ -206,12 +298,15 @@ impl Actions {
 }
 
 fn pragma(name: &str, value: Option<&str>) -> Result<(), SqlError> {
-    let listed = |list: &[&str]| list.iter().any(|known| known.eq_ignore_ascii_case(name));
-    if listed(READING_PRAGMAS) || (listed(VALUE_PRAGMAS) && value.is_none()) {
+    if is_listed(READING_PRAGMAS, name) || (is_listed(VALUE_PRAGMAS, name) && value.is_none()) {
         return Ok(());
     }
     let message = format!("PRAGMA {name} is not supported here: it may change the database behind the WAL");
     Err(refused(message).with_hint("Pragmas that only read, such as table_info, work."))
+}
+
+fn is_listed(list: &[impl AsRef<str>], name: &str) -> bool {
+    list.iter().any(|known| known.as_ref().eq_ignore_ascii_case(name))
 }
 
 fn refuse_reserved(name: &str) -> Result<(), SqlError> {

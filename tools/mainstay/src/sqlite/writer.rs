@@ -6,22 +6,22 @@
 //!
 //! **The order of a commit** ([`Writer::commit`]): nothing enters SQLite's files before it is committed in the WAL.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mainstay::lsn::Lsn;
 use mainstay::server::pg::{CommandTag, OwnedValue, ResultSink, SqlError, SqlState};
 use mainstay::wal::{AppendError, CommitError, Record};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::errors::{self, from_sqlite};
 use super::ffi::{self, CaptureConnection};
-use super::keys::{KeyWatch, UNTYPED, quoted};
+use super::keys::{KeyWatch, quoted};
 use super::log::Log;
-use super::payload::{Part, Payload, SequenceChange};
+use super::payload::{Part, Payload};
 use super::policy::{self, Actions, Policy, Verb};
-use super::{DATABASE, RESERVED_PREFIX, STATE_TABLE, apply, command, values};
+use super::sequences::Sequences;
+use super::{DATABASE, apply, command, schema, sequences, values};
 
 /// The writing connection.
 pub(super) struct Writer {
@@ -45,8 +45,6 @@ struct Savepoint {
     /// Parts when it was set.
     parts: usize,
 }
-
-type Sequences = BTreeMap<String, i64>;
 
 impl Writer {
     /// Takes over a connection whose schema exists.
@@ -84,9 +82,9 @@ impl Writer {
         if let Some(reason) = &self.halted {
             return Err(SqlError::new(SqlState::IO_ERROR, format!("writes are refused until a restart: {reason}")));
         }
-        self.connection().execute_batch("BEGIN IMMEDIATE").map_err(|error| from_sqlite(&error))?;
+        self.batch("BEGIN IMMEDIATE")?;
         let started = self.start_capture().and_then(|()| {
-            self.sequences = sequences(self.connection())?;
+            self.sequences = sequences::read(self.connection())?;
             Ok(())
         });
         if let Err(error) = started {
@@ -102,7 +100,7 @@ impl Writer {
         self.parts.clear();
         self.savepoints.clear();
         if !self.connection().is_autocommit()
-            && let Err(error) = self.connection().execute_batch("ROLLBACK")
+            && let Err(error) = self.policy.own(|| self.connection().execute_batch("ROLLBACK"))
         {
             self.halt(format!("a transaction could not be rolled back: {error}"));
         }
@@ -142,15 +140,22 @@ impl Writer {
         self.keys.forget();
         let connection = self.capture.connection();
         let (verb, rows) = if known.is_some() || first == "SELECT" {
-            let (mut statement, _) = self.policy.watch(|| connection.prepare_cached(sql))?;
+            let (mut statement, actions) = self.policy.watch(|| connection.prepare_cached(sql))?;
+            if actions.ddl {
+                statement.discard();
+                return Err(hidden_ddl());
+            }
             (known, run(&mut statement, sql, parameters, sink)?)
         } else {
             // WITH may lead any of them: only the authorizer knows, and only of what is not in the cache.
             let (mut statement, actions) = self.policy.watch(|| connection.prepare(sql))?;
+            if actions.ddl && statement.is_explain() == 0 {
+                return Err(hidden_ddl());
+            }
             let verb = actions.verb.filter(|_| !statement.readonly());
             (verb, run(&mut statement, sql, parameters, sink)?)
         };
-        self.keys.check(connection)?;
+        self.keys.check(connection, &[])?;
         let changes = connection.changes();
         Ok(CommandTag(match verb {
             Some(Verb::Insert) => format!("INSERT 0 {changes}"),
@@ -162,11 +167,6 @@ impl Writer {
     }
 
     fn execute_ddl(&mut self, sql: &str, words: &str, sink: &mut dyn ResultSink) -> Result<CommandTag, SqlError> {
-        if words == "CREATE TABLE" && command::has_conflict_clause(sql) {
-            let refusal =
-                policy::refused("ON CONFLICT in a table's definition is not supported: it would act again at replay");
-            return Err(refusal.with_hint("Write INSERT OR …, or INSERT … ON CONFLICT, in the statements instead."));
-        }
         self.drain().map_err(|error| from_sqlite(&error))?;
         self.schema_changed = true;
         let outcome = self.run_ddl(sql, sink);
@@ -179,16 +179,24 @@ impl Writer {
     }
 
     /// DROP TABLE deletes the rows first, which foreign keys may carry on to other tables. Replay has foreign keys off, so
-    /// those changes travel as a changeset behind the statement; those of the dropped table itself do not.
+    /// those changes travel as a changeset behind the statement; those of the dropped table itself do not. Nor would rows
+    /// whose key it made NULL, so keys are looked at as after any other statement.
     fn run_ddl(&mut self, sql: &str, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
         let connection = self.capture.connection();
         let (mut statement, actions): (_, Actions) = self.policy.watch(|| connection.prepare(sql))?;
         *self.excluded.lock() = actions.dropped.clone();
+        self.keys.forget();
         run(&mut statement, sql, &[], sink)?;
         drop(statement);
+        self.keys.check(connection, &actions.dropped)?;
         let failed = |error: rusqlite::Error| from_sqlite(&error);
-        let carried = if actions.dropped.is_empty() { Vec::new() } else { self.capture.changeset().map_err(failed)? };
-        check_schema(self.connection())?;
+        let carried = if actions.dropped.is_empty() {
+            Vec::new()
+        } else {
+            // It works in a savepoint of its own.
+            self.policy.own(|| self.capture.changeset()).map_err(failed)?
+        };
+        schema::check(self.connection())?;
         if actions.ddl {
             self.parts.push(Part::Ddl(sql.to_owned()));
         }
@@ -233,7 +241,7 @@ impl Writer {
     }
 
     fn batch(&self, sql: &str) -> Result<(), SqlError> {
-        self.connection().execute_batch(sql).map_err(|error| from_sqlite(&error))
+        self.policy.own(|| self.connection().execute_batch(sql)).map_err(|error| from_sqlite(&error))
     }
 
     fn start_capture(&mut self) -> rusqlite::Result<()> {
@@ -241,12 +249,17 @@ impl Writer {
         self.capture.start(Arc::clone(&self.excluded))
     }
 
-    /// Moves what the session captured into a part.
+    /// Moves what the session captured into a part and begins a new one, in any case: a session remembers tables that
+    /// were touched without effect, and would ask for them after they were dropped.
     fn drain(&mut self) -> rusqlite::Result<()> {
-        let changeset = self.capture.changeset()?;
+        self.keep_captured()?;
+        self.start_capture()
+    }
+
+    fn keep_captured(&mut self) -> rusqlite::Result<()> {
+        let changeset = self.policy.own(|| self.capture.changeset())?;
         if !changeset.is_empty() {
             self.parts.push(Part::Changeset(changeset));
-            self.start_capture()?;
         }
         Ok(())
     }
@@ -273,7 +286,7 @@ impl Writer {
             return Err(unknown(&error));
         }
         let stored = apply::store_lsn(self.connection(), end);
-        let committed = stored.and_then(|()| self.connection().execute_batch("COMMIT"));
+        let committed = stored.and_then(|()| self.policy.own(|| self.connection().execute_batch("COMMIT")));
         if let Err(error) = committed {
             self.commit_from_payload(payload, end, &error);
             return Ok(());
@@ -293,8 +306,8 @@ impl Writer {
         if ffi::deferred_foreign_keys(self.connection()).map_err(failed)? != 0 {
             return Err(errors::foreign_key());
         }
-        self.drain().map_err(failed)?;
-        let changes = sequence_changes(&self.sequences, &sequences(self.connection()).map_err(failed)?);
+        self.keep_captured().map_err(failed)?;
+        let changes = sequences::changes(&self.sequences, &sequences::read(self.connection()).map_err(failed)?);
         if !changes.is_empty() {
             self.parts.push(Part::Sequences(changes));
         }
@@ -314,7 +327,7 @@ impl Writer {
         self.rollback();
         // The record's start is known to the log alone; it only serves error messages here.
         let record = Record { start: end, end, payload };
-        let applied = apply::apply(self.connection(), &[record]);
+        let applied = self.policy.own(|| apply::apply(self.connection(), &[record]));
         if let Err(error) = applied
             .map_err(|error| error.to_string())
             .and_then(|()| self.schema_moved().map_err(|error| error.to_string()))
@@ -337,7 +350,7 @@ impl Writer {
 
     /// Applies records from the WAL; no transaction is open.
     pub(super) fn apply(&mut self, records: &[Record]) -> Result<(), apply::ApplyError> {
-        let applied = apply::apply(self.connection(), records);
+        let applied = self.policy.own(|| apply::apply(self.connection(), records));
         self.schema_moved()?;
         applied
     }
@@ -357,6 +370,11 @@ fn run(
 /// No savepoint of that name.
 pub(super) fn no_savepoint(name: &str) -> SqlError {
     SqlError::new(SqlState("3B001"), format!("savepoint \"{name}\" does not exist"))
+}
+
+/// SQLite takes the statement for more than its first word says.
+fn hidden_ddl() -> SqlError {
+    policy::refused("a statement that changes the schema begins with CREATE, DROP, ALTER, REINDEX or ANALYZE")
 }
 
 fn unknown(error: &CommitError) -> SqlError {
@@ -382,71 +400,4 @@ fn append(log: &dyn Log, payload: &[u8]) -> Result<Lsn, SqlError> {
         };
         return Err(SqlError::new(state, error.to_string()));
     }
-}
-
-/// What the schema must not contain after a DDL statement, whatever the statement was.
-fn check_schema(connection: &Connection) -> Result<(), SqlError> {
-    let failed = |error: rusqlite::Error| from_sqlite(&error);
-    let own = "SELECT name FROM sqlite_schema WHERE lower(substr(name, 1, length(?1))) = ?1 AND name <> ?2";
-    let mut statement = connection.prepare_cached(own).map_err(failed)?;
-    let prefix = RESERVED_PREFIX;
-    let mut rows = statement.query((prefix, STATE_TABLE)).map_err(failed)?;
-    if let Some(row) = rows.next().map_err(failed)? {
-        return Err(policy::reserved(&row.get::<_, String>(0).map_err(failed)?));
-    }
-    if let Some(table) = collating_key(connection).map_err(failed)? {
-        let message = format!("the primary key of table \"{table}\" has a collation other than BINARY");
-        return Err(policy::refused(message).with_hint("Use a UNIQUE constraint with that collation beside the key."));
-    }
-    if let Some(table) = untyped_key(connection).map_err(failed)? {
-        let message = format!("the primary key of table \"{table}\", which is WITHOUT ROWID, has a column of no type");
-        return Err(policy::refused(message).with_hint("Declare a type: 1 and 1.0 must not be two keys."));
-    }
-    // A session tells rows of a table without a key apart by their `_rowid_`, which must then be the real one.
-    let hidden = "SELECT t.name FROM pragma_table_list t, pragma_table_xinfo(t.name) c \
-                  WHERE t.schema = 'main' AND t.type = 'table' \
-                  GROUP BY t.name HAVING max(c.pk) = 0 AND max(c.name = '_rowid_' COLLATE NOCASE)";
-    let mut statement = connection.prepare_cached(hidden).map_err(failed)?;
-    let mut rows = statement.raw_query();
-    let Some(row) = rows.next().map_err(failed)? else { return Ok(()) };
-    let table: String = row.get(0).map_err(failed)?;
-    let message =
-        format!("table \"{table}\" has no primary key and a column called _rowid_, which hides the key it has");
-    Err(policy::refused(message).with_hint("Declare a primary key, or choose another name."))
-}
-
-/// A session tells rows apart by the bytes of their keys, SQLite by the key's collation: a key changed from `A` to `a` would
-/// be one row to SQLite and two in the changeset, which then fits nowhere. ([`KeyWatch`] sees to 1 and 1.0.)
-fn collating_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    let sql = "SELECT t.name FROM pragma_table_list t, pragma_index_list(t.name) i, pragma_index_xinfo(i.name) c \
-               WHERE t.schema = 'main' AND t.type = 'table' AND i.origin = 'pk' AND c.key = 1 \
-               AND c.coll <> 'BINARY' COLLATE NOCASE LIMIT 1";
-    connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
-}
-
-/// In such a key 1 and 1.0 are equal to SQLite and two rows to a session. Rows of other tables are watched one by one, but
-/// SQLite does not tell which row of these was written.
-fn untyped_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    let sql = format!(
-        "SELECT t.name FROM pragma_table_list t, pragma_table_xinfo(t.name) c \
-         WHERE t.schema = 'main' AND t.wr = 1 AND c.pk > 0 AND {UNTYPED} LIMIT 1"
-    );
-    connection.prepare_cached(&sql)?.query_row([], |row| row.get(0)).optional()
-}
-
-fn sequences(connection: &Connection) -> rusqlite::Result<Sequences> {
-    // The table comes with the first AUTOINCREMENT and never goes.
-    if !connection.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'")?.exists([])? {
-        return Ok(Sequences::new());
-    }
-    let mut statement = connection.prepare_cached("SELECT name, seq FROM sqlite_sequence")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    rows.collect()
-}
-
-fn sequence_changes(before: &Sequences, after: &Sequences) -> Vec<SequenceChange> {
-    let gone = before.keys().filter(|table| !after.contains_key(*table));
-    let gone = gone.map(|table| SequenceChange { table: table.clone(), value: None });
-    let moved = after.iter().filter(|(table, value)| before.get(*table) != Some(*value));
-    gone.chain(moved.map(|(table, value)| SequenceChange { table: table.clone(), value: Some(*value) })).collect()
 }
