@@ -100,6 +100,7 @@ impl Wal {
             retained: Mutex::new(Retained::new(segments)),
             directory,
         });
+        prepare::look_at_space(&shared)?;
         let wal = Wal { shared, threads: Mutex::new(Vec::new()) };
         // If the second thread does not start, dropping `wal` stops the first.
         wal.spawn("wal-prepare", prepare::run)?;

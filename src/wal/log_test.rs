@@ -101,6 +101,9 @@ fn a_full_disk_refuses_and_resumes_by_itself() {
     }
     assert!(written > 5, "{written}");
     assert!(matches!(wal.append(b"x"), Err(AppendError::DiskFull)));
+    drop(wal);
+    let wal = open(&disk, Evidence::default()).unwrap();
+    assert!(matches!(wal.append(b"x"), Err(AppendError::DiskFull)), "a log that opens on a full disk knows it at once");
     disk.set_capacity(None);
     let deadline = std::time::Instant::now() + PATIENCE;
     while matches!(append(&wal, &bytes), Err(AppendError::DiskFull)) {

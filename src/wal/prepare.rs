@@ -39,6 +39,12 @@ fn is_closed(shared: &Shared) -> bool {
     shared.tail.lock().closed
 }
 
+/// Notes how much space there is, before the first record is admitted.
+pub(super) fn look_at_space(shared: &Shared) -> Result<(), WalError> {
+    note_space(shared, affordable_segments(shared, shared.directory.free_bytes()?));
+    Ok(())
+}
+
 /// Looks at the free space, then prepares one segment if one is wanted, else waits for something to change.
 fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
     let affordable = affordable_segments(shared, shared.directory.free_bytes()?);

@@ -317,7 +317,6 @@ fn no_permission_is_said_with_the_path_and_changes_nothing() {
 }
 
 #[test]
-#[ignore = "fault: the data directory is made readable for everyone"]
 fn a_data_directory_is_for_its_owner_only() {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
