@@ -21,6 +21,7 @@ use super::turnstile::{Ticket, Waited};
 use super::writer::no_savepoint;
 use super::{lexer, values};
 
+mod parameters;
 mod reader;
 
 use reader::{OneState, Reader};

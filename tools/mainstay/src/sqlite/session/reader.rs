@@ -9,6 +9,7 @@ use rusqlite::{Connection, InterruptHandle};
 use super::super::errors::from_sqlite;
 use super::super::policy::Policy;
 use super::super::values;
+use super::parameters;
 
 /// The connection that only reads.
 pub(super) struct Reader {
@@ -83,6 +84,13 @@ pub(super) fn describe(
     let (statement, _) = policy.watch(|| connection.prepare(sql))?;
     let count = values::parameter_numbers(&statement, sql)?.into_iter().max().unwrap_or(0).max(declared.len());
     let stated = |position: usize| declared.get(position).copied().filter(|stated| *stated != PgType::UNSPECIFIED);
-    let parameters = (0..count).map(|position| stated(position).unwrap_or(PgType::TEXT)).collect();
+    let inferred = if (0..count).all(|position| stated(position).is_some()) {
+        Vec::new()
+    } else {
+        parameters::types(connection, sql, count)
+    };
+    let inferred = |position: usize| inferred.get(position).copied().flatten();
+    let parameters =
+        (0..count).map(|position| stated(position).or_else(|| inferred(position)).unwrap_or(PgType::TEXT)).collect();
     Ok(Description { parameters, columns: values::columns(&statement, sql) })
 }
