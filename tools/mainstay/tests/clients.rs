@@ -418,6 +418,11 @@ fn tokio_postgres_runs_statements_whose_parameters_have_no_given_type() {
         assert_eq!(client.execute("INSERT INTO parents (id, name) VALUES (2, $1)", &[&"second"]).await.unwrap(), 1);
         let found = client.query("SELECT id FROM parents WHERE name = $1", &[&"second"]).await.unwrap();
         assert_eq!(found.iter().map(|row| row.get::<_, i64>(0)).collect::<Vec<_>>(), [2]);
+        assert_eq!(client.execute("INSERT INTO parents VALUES ($1, $2)", &[&3_i64, &"third"]).await.unwrap(), 1);
+        let update = "UPDATE parents SET name = $1 WHERE id = $2";
+        assert_eq!(client.execute(update, &[&"3rd", &3_i64]).await.unwrap(), 1);
+        let found = client.query("SELECT name FROM parents WHERE id >= $1 LIMIT $2", &[&3_i64, &1_i64]).await.unwrap();
+        assert_eq!(found.iter().map(|row| row.get::<_, &str>(0)).collect::<Vec<_>>(), ["3rd"]);
         // The same parameter twice, and parameters out of order.
         let found =
             client.query("SELECT name FROM parents WHERE name = $2 OR name = $1 OR name = $2", &[&"x", &"first"]);

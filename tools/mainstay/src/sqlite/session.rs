@@ -3,7 +3,6 @@
 //! What only reads runs on the session's own connection and waits for nobody. A transaction takes the writer at its first
 //! write, or at its first statement if it is to see one state throughout, and from then on runs everything there.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,15 +11,20 @@ use mainstay::server::pg::{
     Severity, SqlError, SqlState, TransactionStatus, Value,
 };
 use parking_lot::Mutex;
-use rusqlite::{Connection, InterruptHandle};
+use rusqlite::InterruptHandle;
 
 use super::command::{self, Asked, Command, Modes};
 use super::engine::{Shared, WRITER_WAIT};
 use super::errors::from_sqlite;
-use super::policy::{self, Policy};
+use super::policy;
 use super::turnstile::{Ticket, Waited};
 use super::writer::no_savepoint;
 use super::{lexer, values};
+
+mod parameters;
+mod reader;
+
+use reader::{OneState, Reader};
 
 /// A client's session.
 pub(super) struct SqliteSession {
@@ -30,58 +34,6 @@ pub(super) struct SqliteSession {
     transaction: Option<Transaction>,
     /// The modes of transactions that do not ask for others.
     defaults: Modes,
-}
-
-/// The connection that only reads.
-struct Reader {
-    connection: Connection,
-    policy: Policy,
-    interrupt: Arc<InterruptHandle>,
-    /// The version of the schema that compiled statements are for.
-    schema_version: Cell<i64>,
-}
-
-/// One state of the database, seen until this is dropped; part of a longer one if such is held already.
-///
-/// SQLite compiles against the schema it knows and looks only at the first step whether it is still the one. Columns and
-/// errors are taken from the compiled statement before, so the schema must be read first and stay.
-struct OneState<'a>(Option<&'a Connection>);
-
-impl OneState<'_> {
-    fn hold(reader: &Reader) -> Result<OneState<'_>, SqlError> {
-        let connection = &reader.connection;
-        if !connection.is_autocommit() {
-            return Ok(OneState(None));
-        }
-        let begin = || -> rusqlite::Result<OneState<'_>> {
-            connection.prepare_cached("BEGIN")?.execute([])?;
-            let state = OneState(Some(connection));
-            let version = connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
-            if reader.schema_version.replace(version) != version {
-                connection.flush_prepared_statement_cache();
-                // The first step of anything reads the schema.
-                connection.prepare("SELECT 1 FROM sqlite_schema")?.exists([])?;
-            }
-            Ok(state)
-        };
-        begin().map_err(|error| from_sqlite(&error))
-    }
-
-    /// Goes on seeing it until the transaction of the connection is ended.
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for OneState<'_> {
-    fn drop(&mut self) {
-        // A transaction that only read has nothing to lose; if it does not end, the next one simply goes on in it.
-        if let Some(connection) = self.0
-            && let Err(error) = connection.prepare_cached("ROLLBACK").and_then(|mut rollback| rollback.execute([]))
-        {
-            tracing::warn!(%error, "a reading transaction did not end");
-        }
-    }
 }
 
 /// A transaction, of a block or implicit.
@@ -160,13 +112,8 @@ impl SqliteSession {
 
     fn reader(&mut self) -> Result<&Reader, SqlError> {
         if self.reader.is_none() {
-            let open = || -> rusqlite::Result<Reader> {
-                let mut connection = self.shared.open_reader()?;
-                let policy = Policy::install(&mut connection)?;
-                let interrupt = Arc::new(connection.get_interrupt_handle());
-                Ok(Reader { connection, policy, interrupt, schema_version: Cell::new(0) })
-            };
-            self.reader = Some(open().map_err(|error| from_sqlite(&error))?);
+            let opened = self.shared.open_reader().and_then(Reader::new);
+            self.reader = Some(opened.map_err(|error| from_sqlite(&error))?);
         }
         self.reader.as_ref().ok_or_else(|| SqlError::new(SqlState::INTERNAL_ERROR, "no connection to read with"))
     }
@@ -562,11 +509,11 @@ impl Session for SqliteSession {
         if let Some(ticket) = self.turn() {
             let writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
             let (connection, policy) = writer.for_describe();
-            return describe(connection, policy, statement, parameter_types);
+            return reader::describe(connection, policy, statement, parameter_types);
         }
         let reader = self.reader()?;
         let _state = OneState::hold(reader)?;
-        describe(&reader.connection, &reader.policy, statement, parameter_types)
+        reader::describe(&reader.connection, &reader.policy, statement, parameter_types)
     }
 
     fn execute(
@@ -616,10 +563,6 @@ impl Session for SqliteSession {
     }
 }
 
-fn describe(connection: &Connection, policy: &Policy, sql: &str, declared: &[PgType]) -> Result<Description, SqlError> {
-    let (statement, _) = policy.watch(|| connection.prepare(sql))?;
-    let count = values::parameter_numbers(&statement, sql)?.into_iter().max().unwrap_or(0).max(declared.len());
-    let stated = |position: usize| declared.get(position).copied().filter(|stated| *stated != PgType::UNSPECIFIED);
-    let parameters = (0..count).map(|position| stated(position).unwrap_or(PgType::TEXT)).collect();
-    Ok(Description { parameters, columns: values::columns(&statement, sql) })
-}
+#[cfg(test)]
+#[path = "session_modes_test.rs"]
+mod modes_tests;

@@ -89,7 +89,7 @@ pub(super) fn columns(statement: &Statement<'_>, sql: &str) -> Vec<Column> {
 
 /// The type that values of a column of this declared type are sent as. SQLite keeps to it by affinity only; NUMERIC is
 /// sent as text, which is what it is in PostgreSQL's text format.
-fn declared_type(declared: &str) -> PgType {
+pub(super) fn declared_type(declared: &str) -> PgType {
     let declared = declared.to_ascii_lowercase();
     let has = |part: &str| declared.contains(part);
     if declared.starts_with("bool") {

@@ -1,0 +1,96 @@
+//! The connection on which a session reads, and the state of the database that it sees there.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use mainstay::server::pg::{Description, PgType, SqlError};
+use rusqlite::{Connection, InterruptHandle};
+
+use super::super::errors::from_sqlite;
+use super::super::policy::Policy;
+use super::super::values;
+use super::parameters;
+
+/// The connection that only reads.
+pub(super) struct Reader {
+    pub(super) connection: Connection,
+    pub(super) policy: Policy,
+    pub(super) interrupt: Arc<InterruptHandle>,
+    /// The version of the schema that compiled statements are for.
+    schema_version: Cell<i64>,
+}
+
+impl Reader {
+    pub(super) fn new(mut connection: Connection) -> rusqlite::Result<Reader> {
+        let policy = Policy::install(&mut connection)?;
+        let interrupt = Arc::new(connection.get_interrupt_handle());
+        Ok(Reader { connection, policy, interrupt, schema_version: Cell::new(0) })
+    }
+}
+
+/// One state of the database, seen until this is dropped; part of a longer one if such is held already.
+///
+/// SQLite compiles against the schema it knows and looks only at the first step whether it is still the one. Columns and
+/// errors are taken from the compiled statement before, so the schema must be read first and stay.
+pub(super) struct OneState<'a>(Option<&'a Connection>);
+
+impl OneState<'_> {
+    pub(super) fn hold(reader: &Reader) -> Result<OneState<'_>, SqlError> {
+        let connection = &reader.connection;
+        if !connection.is_autocommit() {
+            return Ok(OneState(None));
+        }
+        let begin = || -> rusqlite::Result<OneState<'_>> {
+            connection.prepare_cached("BEGIN")?.execute([])?;
+            let state = OneState(Some(connection));
+            let version = connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
+            if reader.schema_version.replace(version) != version {
+                connection.flush_prepared_statement_cache();
+                // The first step of anything reads the schema.
+                connection.prepare("SELECT 1 FROM sqlite_schema")?.exists([])?;
+            }
+            Ok(state)
+        };
+        begin().map_err(|error| from_sqlite(&error))
+    }
+
+    /// Goes on seeing it until the transaction of the connection is ended.
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for OneState<'_> {
+    fn drop(&mut self) {
+        // A transaction that only read has nothing to lose; if it does not end, the next one simply goes on in it.
+        if let Some(connection) = self.0
+            && let Err(error) = connection.prepare_cached("ROLLBACK").and_then(|mut rollback| rollback.execute([]))
+        {
+            tracing::warn!(%error, "a reading transaction did not end");
+        }
+    }
+}
+
+/// What a statement takes and returns, without running it.
+///
+/// # Errors
+/// It is not valid, or refused.
+pub(super) fn describe(
+    connection: &Connection,
+    policy: &Policy,
+    sql: &str,
+    declared: &[PgType],
+) -> Result<Description, SqlError> {
+    let (statement, _) = policy.watch(|| connection.prepare(sql))?;
+    let count = values::parameter_numbers(&statement, sql)?.into_iter().max().unwrap_or(0).max(declared.len());
+    let stated = |position: usize| declared.get(position).copied().filter(|stated| *stated != PgType::UNSPECIFIED);
+    let inferred = if (0..count).all(|position| stated(position).is_some()) {
+        Vec::new()
+    } else {
+        parameters::types(connection, sql, count)
+    };
+    let inferred = |position: usize| inferred.get(position).copied().flatten();
+    let parameters =
+        (0..count).map(|position| stated(position).or_else(|| inferred(position)).unwrap_or(PgType::TEXT)).collect();
+    Ok(Description { parameters, columns: values::columns(&statement, sql) })
+}

@@ -1,0 +1,96 @@
+//! The modes of transactions: asked for, kept, merged and obeyed.
+
+use mainstay::server::pg::Scope;
+
+use super::super::test_support::{Database, Seen};
+
+fn with(sql: &str) -> Database {
+    let database = Database::new();
+    database.session().ok(sql);
+    database
+}
+
+#[test]
+fn default_modes_are_kept_shown_and_obeyed() {
+    let database = with("CREATE TABLE t (a)");
+    let (mut client, mut other) = (database.session(), database.session());
+    for (set, reset) in [
+        (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+        ),
+        ("SET default_transaction_read_only = on", "RESET default_transaction_read_only"),
+        ("SET default_transaction_read_only TO 'true'", "DISCARD ALL"),
+    ] {
+        client.ok(set);
+        assert_eq!(client.rows("SHOW default_transaction_read_only"), [["on"]]);
+        assert_eq!(client.rows("SHOW transaction_read_only"), [["on"]]);
+        assert_eq!(client.fails("INSERT INTO t VALUES (1)"), "25006", "{set}");
+        client.ok("BEGIN");
+        assert_eq!(client.fails("INSERT INTO t VALUES (1)"), "25006", "{set}");
+        client.ok("ROLLBACK; BEGIN READ WRITE; INSERT INTO t VALUES (1); ROLLBACK");
+        client.ok(reset);
+        client.ok("BEGIN; INSERT INTO t VALUES (1); ROLLBACK");
+    }
+    client.ok(
+        "SET default_transaction_isolation = 'repeatable read'; SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    );
+    assert_eq!(client.rows("SHOW default_transaction_isolation"), [["repeatable read"]]);
+    client.ok("BEGIN");
+    assert_eq!(client.rows("SELECT count(*) FROM t"), [["0"]]);
+    other.ok("INSERT INTO t VALUES (2)");
+    assert_eq!(client.rows("SELECT count(*) FROM t"), [["0"]]);
+    client.ok("COMMIT");
+    assert_eq!(client.rows("SELECT count(*) FROM t"), [["1"]]);
+    database.assert_replays();
+}
+
+#[test]
+fn default_modes_come_back_with_a_rollback() {
+    let database = Database::new();
+    let mut client = database.session();
+    client.ok("BEGIN; SET default_transaction_read_only = on; ROLLBACK");
+    assert_eq!(client.rows("SHOW default_transaction_read_only"), [["off"]]);
+    client.0.execute("SET default_transaction_read_only = on", &[], Scope::Implicit, &mut Seen::default()).unwrap();
+    client.0.end_implicit(false).unwrap();
+    assert_eq!(client.rows("SHOW default_transaction_read_only"), [["off"]]);
+    client.ok("BEGIN; SAVEPOINT s");
+    assert_eq!(client.fails("SET default_transaction_read_only = on"), "0A000");
+    client.ok("ROLLBACK; BEGIN; SET default_transaction_read_only = on; COMMIT");
+    assert_eq!(client.rows("SHOW default_transaction_read_only"), [["on"]]);
+}
+
+#[test]
+fn modes_that_are_not_named_stay() {
+    let database = with("CREATE TABLE t (a)");
+    let mut client = database.session();
+    client.ok("BEGIN READ ONLY; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE");
+    assert_eq!(client.fails("INSERT INTO t VALUES (1)"), "25006");
+    client.ok("ROLLBACK; BEGIN ISOLATION LEVEL SERIALIZABLE; SET TRANSACTION READ ONLY");
+    assert_eq!(client.rows("SHOW transaction_isolation"), [["serializable"]]);
+    client.ok("SELECT 1");
+    assert_eq!(client.fails("SET TRANSACTION READ WRITE"), "25001");
+    client.ok("ROLLBACK");
+}
+
+#[test]
+fn a_transaction_that_becomes_read_only_after_a_write_writes_no_more() {
+    let database = with("CREATE TABLE t (a)");
+    let mut client = database.session();
+    for becomes in ["BEGIN READ ONLY", "SET TRANSACTION READ ONLY", "SET transaction_read_only = on"] {
+        for sql in ["INSERT INTO t VALUES (2)", "CREATE TABLE u (a)", "WITH x AS (SELECT 1) DELETE FROM t"] {
+            let mut run = |sql: &str| client.0.execute(sql, &[], Scope::Implicit, &mut Seen::default());
+            run("INSERT INTO t VALUES (1)").unwrap();
+            run(becomes).unwrap();
+            run("SELECT count(*) FROM t").unwrap();
+            assert_eq!(run(sql).unwrap_err().state.0, "25006", "{becomes}: {sql}");
+            client.0.end_implicit(false).unwrap();
+            client.ok("ROLLBACK");
+        }
+    }
+    client.0.execute("SET TRANSACTION READ ONLY", &[], Scope::Implicit, &mut Seen::default()).unwrap();
+    let refused = client.0.execute("INSERT INTO t VALUES (1)", &[], Scope::Implicit, &mut Seen::default());
+    assert_eq!(refused.unwrap_err().state.0, "25006");
+    client.0.end_implicit(false).unwrap();
+    assert_eq!(client.rows("SELECT * FROM t").len(), 0);
+}
