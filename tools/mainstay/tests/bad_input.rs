@@ -140,7 +140,6 @@ fn parts_of_another_node_are_refused_and_going_back_heals() {
 }
 
 #[test]
-#[ignore = "fault: engine files of another node are served, or blamed on the WAL"]
 fn engine_files_of_another_node_are_refused_and_never_served() {
     let directory = tempfile::tempdir().unwrap();
     let (one, other) = (directory.path().join("one"), directory.path().join("other"));
