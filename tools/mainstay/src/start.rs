@@ -2,11 +2,10 @@
 
 use std::io::{self, Write};
 use std::process;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use mainstay::node::{Node, NodeError};
+use anyhow::{Context, anyhow};
+use mainstay::node::Node;
 use mainstay::server::pg::PgServer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -66,20 +65,24 @@ async fn serve_node(
     let server = PgServer::start(settings.sql.clone(), node.engine().clone()).await?;
     announce(&server.local_addr().to_string(), data_dir);
 
-    let failed: Option<Arc<NodeError>> = tokio::select! {
+    let failed: Option<anyhow::Error> = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, "stopping; a second signal exits at once");
             None
         }
         error = node.failed() => {
             tracing::error!(%error, "the node failed; stopping");
-            Some(error)
+            Some(anyhow::Error::new(error).context("the node failed"))
+        }
+        reason = node.engine().failed() => {
+            tracing::error!(%reason, "the engine failed; stopping");
+            Some(anyhow!("the engine failed: {reason}; the next start brings it back from the log"))
         }
     };
     signals.exit_on_next();
     let drained = server.shutdown(GRACE).await;
     if let Some(error) = failed {
-        return Err(error).context("the node failed");
+        return Err(error);
     }
     drained.context("the SQL server did not stop cleanly")
 }

@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -140,7 +141,6 @@ fn parts_of_another_node_are_refused_and_going_back_heals() {
 }
 
 #[test]
-#[ignore = "fault: engine files of another node are served, or blamed on the WAL"]
 fn engine_files_of_another_node_are_refused_and_never_served() {
     let directory = tempfile::tempdir().unwrap();
     let (one, other) = (directory.path().join("one"), directory.path().join("other"));
@@ -323,6 +323,45 @@ fn a_data_directory_is_for_its_owner_only() {
     made(&data_dir, "mine");
     let mode = fs::metadata(&data_dir).unwrap().permissions().mode();
     assert_eq!(mode & 0o007, 0, "everyone may read the rows: {mode:o}");
+}
+
+/// A file-size limit in place of a full disk: it stops SQLite's files, which grow, and no segment or file of RocksDB.
+#[test]
+fn a_node_whose_engine_cannot_take_what_is_durable_stops_and_the_next_one_has_it() {
+    const LIMIT_BYTES: u64 = 12 << 20;
+    const ROW_BYTES: usize = 600_000;
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    made(&data_dir, "mine");
+
+    let mut command = Command::new("sh");
+    let start = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", LIMIT_BYTES / 512);
+    let arguments = ["start", "--sql-listen", "127.0.0.1:0", "--log-level", "off", "--data-dir"];
+    command.args(["-c", &start, "sh"]).arg(mainstay().get_program()).args(arguments).arg(&data_dir).args(SMALL);
+    support::piped(&mut command);
+    let mut process = command.spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let address = ready.strip_prefix("mainstay ready sql=").unwrap().split_whitespace().next().unwrap().to_owned();
+    let acknowledged = support::runtime().block_on(async {
+        let client = support::connect(&address).await;
+        let sql = format!("INSERT INTO t SELECT printf('%0{ROW_BYTES}d', count(*)) FROM t");
+        let mut acknowledged = 1;
+        while client.simple_query(&sql).await.is_ok() {
+            acknowledged += 1;
+            assert!(acknowledged < 200, "SQLite's file never reached the limit");
+        }
+        acknowledged
+    });
+    let output = process.wait_with_output().unwrap();
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), line.lines().count()), (Some(1), 1), "{line}");
+    assert!(line.contains("could not be put into SQLite"), "{line}");
+
+    let node = Running::start(&data_dir, &SMALL);
+    let found: usize = node.rows("SELECT count(*) FROM t")[0][0].parse().unwrap();
+    assert!(found >= acknowledged, "{found} of {acknowledged} rows");
+    assert_eq!(node.stop("TERM").code, Some(0));
 }
 
 #[test]

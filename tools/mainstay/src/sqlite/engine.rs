@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay::engine::{Engine, EngineError};
+use mainstay::ident::SystemId;
 use mainstay::lsn::Lsn;
 use mainstay::node::Primary;
 use mainstay::server::pg::{Backend, ClientInfo, Session, SqlError, SqlState};
@@ -17,6 +18,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
+use super::health::Health;
 use super::log::Log;
 use super::session::SqliteSession;
 use super::turnstile::{Turnstile, Waited};
@@ -55,8 +57,7 @@ pub(super) struct Shared {
     keeper: Mutex<Connection>,
     /// Pages in SQLite's WAL file after the last commit.
     wal_pages: Arc<AtomicU32>,
-    /// A sync failed: what it should have made durable may be gone from memory too, so none is believed any more.
-    sync_failed: AtomicBool,
+    health: Arc<Health>,
 }
 
 impl SqliteEngine {
@@ -74,6 +75,12 @@ impl SqliteEngine {
         Ok(SqliteEngine { shared: Arc::new(shared) })
     }
 
+    /// Resolves with the reason when the engine cannot go on: what can be read is not what clients were told, until replay
+    /// at the next start makes it so. The node should then be shut down.
+    pub async fn failed(&self) -> String {
+        self.shared.health.failed().await
+    }
+
     /// Takes writes into `log` from now on.
     pub(super) fn write_to(&self, log: Box<dyn Log>) {
         *self.shared.log.write() = Some(log);
@@ -86,8 +93,9 @@ impl Shared {
         connection.execute_batch(&format!(
             "PRAGMA journal_mode = WAL;
              BEGIN IMMEDIATE;
-             CREATE TABLE IF NOT EXISTS {STATE_TABLE} (one INTEGER PRIMARY KEY CHECK (one = 1), applied INTEGER NOT NULL);
-             INSERT OR IGNORE INTO {STATE_TABLE} VALUES (1, 0);
+             CREATE TABLE IF NOT EXISTS {STATE_TABLE}
+                 (one INTEGER PRIMARY KEY CHECK (one = 1), applied INTEGER NOT NULL, system INTEGER);
+             INSERT OR IGNORE INTO {STATE_TABLE} VALUES (1, 0, NULL);
              COMMIT;"
         ))?;
         let wal_pages = Arc::new(AtomicU32::new(0));
@@ -97,14 +105,15 @@ impl Shared {
             Ok(())
         }))?;
         let writer_interrupt = Arc::new(connection.get_interrupt_handle());
+        let health = Arc::new(Health::new());
         Ok(Shared {
             path: path.to_owned(),
-            turnstile: Turnstile::new(Writer::new(connection)?),
+            turnstile: Turnstile::new(Writer::new(connection, Arc::clone(&health))?),
             writer_interrupt,
             log: RwLock::new(None),
             keeper: Mutex::new(open_writing(path)?),
             wal_pages,
-            sync_failed: AtomicBool::new(false),
+            health,
         })
     }
 
@@ -131,10 +140,7 @@ impl Shared {
     fn copy(&self, keeper: &Connection) -> rusqlite::Result<()> {
         let done = keeper.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         self.wal_pages.store(0, Ordering::Relaxed);
-        if done.is_err() {
-            self.sync_failed.store(true, Ordering::SeqCst);
-        }
-        done
+        done.inspect_err(|error| self.health.note(error))
     }
 
     /// Makes everything committed in SQLite so far durable; answers up to which LSN that reaches.
@@ -144,17 +150,14 @@ impl Shared {
     /// it, or were copied into the database file, which SQLite syncs before it writes over the WAL file. Opening after
     /// a crash finds them there.
     fn make_durable(&self) -> Result<Lsn, EngineError> {
-        if self.sync_failed.load(Ordering::SeqCst) {
+        if self.health.has_failed_sync() {
             return Err(EngineError::new(
                 "an earlier sync of SQLite's files failed; nothing is trusted until a restart",
             ));
         }
         let keeper = self.keeper.lock();
         let applied = apply::stored_lsn(&keeper).map_err(EngineError::new)?;
-        if let Err(error) = self.sync_wal_file() {
-            self.sync_failed.store(true, Ordering::SeqCst);
-            return Err(EngineError::new(error));
-        }
+        self.sync_wal_file().map_err(EngineError::new)?;
         self.copy(&keeper).map_err(EngineError::new)?;
         Ok(applied)
     }
@@ -164,8 +167,9 @@ impl Shared {
     fn sync_wal_file(&self) -> io::Result<()> {
         let mut wal = self.path.clone().into_os_string();
         wal.push("-wal");
-        File::open(&wal)?.sync_all()?;
-        self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+        let sync = |path: &Path| File::open(path)?.sync_all().inspect_err(|_| self.health.note_failed_sync());
+        sync(Path::new(&wal))?;
+        self.path.parent().map_or(Ok(()), sync)
     }
 }
 
@@ -201,6 +205,12 @@ impl Engine for SqliteEngine {
         apply::stored_lsn(&self.shared.keeper.lock()).map_err(EngineError::new)
     }
 
+    fn system(&self) -> Result<Option<SystemId>, EngineError> {
+        let sql = format!("SELECT system FROM {STATE_TABLE}");
+        let stored: Result<Option<i64>, _> = self.shared.keeper.lock().query_row(&sql, [], |row| row.get(0));
+        Ok(stored.map_err(EngineError::new)?.map(|system| SystemId::new(system.cast_unsigned())))
+    }
+
     /// A record that is applied already is an error: replay starts at [`applied`](Engine::applied), so being given it
     /// again means that somebody lost count.
     fn apply(&self, records: &[Record]) -> Result<(), EngineError> {
@@ -223,6 +233,9 @@ impl Engine for SqliteEngine {
     }
 
     fn promote(&self, primary: Primary) -> Result<(), EngineError> {
+        let sql = format!("UPDATE {STATE_TABLE} SET system = ?1 WHERE system IS NULL");
+        let system = primary.system().get().cast_signed();
+        self.shared.keeper.lock().execute(&sql, [system]).map_err(EngineError::new)?;
         self.write_to(Box::new(primary));
         Ok(())
     }

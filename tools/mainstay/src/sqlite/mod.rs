@@ -16,6 +16,7 @@ mod command;
 mod engine;
 mod errors;
 mod ffi;
+mod health;
 mod infer;
 mod keys;
 mod lexer;
@@ -34,6 +35,8 @@ mod escape_test;
 #[cfg(test)]
 mod node_test;
 #[cfg(test)]
+mod random_test;
+#[cfg(test)]
 mod replay_test;
 #[cfg(test)]
 mod session_test;
@@ -50,5 +53,5 @@ pub use engine::SqliteEngine;
 const DATABASE: DatabaseId = DatabaseId::new(1);
 /// Names that clients can neither create nor change.
 const RESERVED_PREFIX: &str = "mainstay_";
-/// Where SQLite's file keeps up to which LSN the WAL is in it. One row; in no payload.
+/// Where SQLite's file keeps up to which LSN the WAL is in it, and of which system. One row; in no payload.
 const STATE_TABLE: &str = "mainstay_state";

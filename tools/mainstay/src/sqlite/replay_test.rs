@@ -1,7 +1,5 @@
 //! Whatever clients do, a database made from the log alone holds the same.
 
-use proptest::prelude::*;
-
 use super::test_support::{Client, Database};
 
 /// Runs scripts, each statement by itself, and compares with a replay after each script.
@@ -274,64 +272,4 @@ fn what_does_not_fit_is_an_error() {
     let mut foreign = records[0].clone();
     foreign.payload[1] = 2;
     assert!(other.engine.apply(&[foreign]).unwrap_err().to_string().contains("database 2"));
-}
-
-/// One statement of a random transaction, over few keys so that they meet.
-fn statement() -> impl Strategy<Value = String> {
-    let number = 0..6_i32;
-    prop_oneof![
-        4 => (0..3_usize, number.clone(), number.clone(), number.clone()).prop_map(|(table, k, u, v)| {
-            let table = ["keyed", "loose", "sealed"][table];
-            format!("INSERT OR REPLACE INTO {table} (k, u, v) VALUES ({k}, {u}, {v})")
-        }),
-        2 => (number.clone(), number.clone()).prop_map(|(u, v)| {
-            format!("INSERT INTO keyed (k, u, v) VALUES ({v}, {u}, 7) ON CONFLICT DO UPDATE SET v = v + 1 WHERE v < 50")
-        }),
-        3 => (0..3_usize, number.clone(), number.clone()).prop_map(|(table, from, to)| {
-            let table = ["keyed", "loose", "sealed"][table];
-            format!("UPDATE OR REPLACE {table} SET k = {to}, v = v + 1 WHERE k = {from}")
-        }),
-        2 => number.clone().prop_map(|k| format!("UPDATE OR IGNORE keyed SET u = (u + 1) % 6 WHERE k <= {k}")),
-        2 => (0..3_usize, number).prop_map(|(table, k)| {
-            format!("DELETE FROM {} WHERE k = {k}", ["keyed", "loose", "sealed"][table])
-        }),
-        1 => Just("DELETE FROM loose".to_owned()),
-        1 => Just("INSERT INTO counted DEFAULT VALUES".to_owned()),
-        1 => Just("DELETE FROM counted".to_owned()),
-        1 => (0..1000_u32).prop_map(|n| format!("ALTER TABLE loose ADD COLUMN x{n}")),
-        1 => (0..1000_u32).prop_map(|n| format!("CREATE TABLE y{n} (a)")),
-        2 => Just("SAVEPOINT s".to_owned()),
-        2 => Just("ROLLBACK TO s".to_owned()),
-        1 => Just("RELEASE s".to_owned()),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    #[test]
-    fn random_transactions_replay(
-        transactions in proptest::collection::vec((proptest::collection::vec(statement(), 1..12), any::<bool>()), 1..6)
-    ) {
-        let database = Database::new();
-        let mut client = database.session();
-        client.ok(
-            "CREATE TABLE keyed (k INTEGER PRIMARY KEY, u UNIQUE, v); CREATE TABLE loose (k, u, v);
-             CREATE TABLE sealed (k TEXT PRIMARY KEY, u UNIQUE, v) WITHOUT ROWID;
-             CREATE TABLE counted (k INTEGER PRIMARY KEY AUTOINCREMENT, v);
-             CREATE TABLE child (k REFERENCES keyed ON DELETE CASCADE ON UPDATE CASCADE);
-             CREATE TRIGGER t AFTER INSERT ON keyed BEGIN INSERT INTO child VALUES (new.k); END",
-        );
-        for (statements, commit) in transactions {
-            client.ok("BEGIN");
-            for sql in statements {
-                // What fails, such as a name used twice, fails the block; a savepoint may save it.
-                if client.run(&sql).is_err() {
-                    let _ = client.run("ROLLBACK TO s");
-                }
-            }
-            client.ok(if commit { "COMMIT" } else { "ROLLBACK" });
-        }
-        database.assert_replays();
-    }
 }

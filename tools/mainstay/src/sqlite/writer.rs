@@ -16,6 +16,7 @@ use rusqlite::Connection;
 
 use super::errors::{self, from_sqlite};
 use super::ffi::{self, CaptureConnection};
+use super::health::Health;
 use super::keys::{KeyWatch, quoted};
 use super::log::Log;
 use super::payload::{Part, Payload};
@@ -36,8 +37,19 @@ pub(super) struct Writer {
     sequences: Sequences,
     /// The transaction changed the schema, so what is known of it has to be read again if it is rolled back.
     schema_changed: bool,
-    /// Why nothing may be written any more: SQLite's files and the WAL could not be brought together.
-    halted: Option<String>,
+    state: State,
+    health: Arc<Health>,
+}
+
+/// Whether SQLite holds what the WAL holds.
+enum State {
+    /// It does.
+    Agreed,
+    /// A record was, or is about to be, appended that SQLite does not have yet. Seen at any other time, it says that a
+    /// commit panicked: the next transaction would step over its record.
+    Committing,
+    /// They could not be brought together, and why; nothing may be written any more.
+    Halted(String),
 }
 
 struct Savepoint {
@@ -48,7 +60,7 @@ struct Savepoint {
 
 impl Writer {
     /// Takes over a connection whose schema exists.
-    pub(super) fn new(mut connection: Connection) -> rusqlite::Result<Writer> {
+    pub(super) fn new(mut connection: Connection, health: Arc<Health>) -> rusqlite::Result<Writer> {
         let policy = Policy::install(&mut connection)?;
         let keys = KeyWatch::install(&mut connection)?;
         keys.refresh(&connection)?;
@@ -61,7 +73,8 @@ impl Writer {
             savepoints: Vec::new(),
             sequences: Sequences::new(),
             schema_changed: false,
-            halted: None,
+            state: State::Agreed,
+            health,
         })
     }
 
@@ -79,7 +92,7 @@ impl Writer {
     /// # Errors
     /// SQLite refused, or nothing may be written any more.
     pub(super) fn begin(&mut self) -> Result<(), SqlError> {
-        if let Some(reason) = &self.halted {
+        if let State::Halted(reason) = &self.state {
             return Err(SqlError::new(SqlState::IO_ERROR, format!("writes are refused until a restart: {reason}")));
         }
         self.batch("BEGIN IMMEDIATE")?;
@@ -96,18 +109,25 @@ impl Writer {
 
     /// Ends the transaction, if one is open, as if it had never been.
     pub(super) fn rollback(&mut self) {
+        self.undo();
+        if matches!(self.state, State::Committing) {
+            self.fail("a commit ended before SQLite had what is in the WAL".to_owned());
+        }
+    }
+
+    fn undo(&mut self) {
         self.capture.stop();
         self.parts.clear();
         self.savepoints.clear();
         if !self.connection().is_autocommit()
             && let Err(error) = self.policy.own(|| self.connection().execute_batch("ROLLBACK"))
         {
-            self.halt(format!("a transaction could not be rolled back: {error}"));
+            self.fail(format!("a transaction could not be rolled back: {error}"));
         }
         if std::mem::take(&mut self.schema_changed)
             && let Err(error) = self.schema_moved()
         {
-            self.halt(format!("the schema could not be read: {error}"));
+            self.fail(format!("the schema could not be read: {error}"));
         }
     }
 
@@ -279,9 +299,18 @@ impl Writer {
             return Ok(());
         };
         self.capture.stop();
-        let end = append(log, &payload).inspect_err(|_| self.rollback())?;
+        self.state = State::Committing;
+        let end = match append(log, &payload) {
+            Ok(end) => end,
+            Err(error) => {
+                self.state = State::Agreed;
+                self.rollback();
+                return Err(error);
+            }
+        };
         if let Err(error) = log.commit(end) {
-            self.rollback();
+            self.undo();
+            // The log has told the node itself.
             self.halt(error.to_string());
             return Err(unknown(&error));
         }
@@ -291,6 +320,7 @@ impl Writer {
             self.commit_from_payload(payload, end, &error);
             return Ok(());
         }
+        self.state = State::Agreed;
         self.parts.clear();
         self.savepoints.clear();
         self.schema_changed = false;
@@ -303,6 +333,8 @@ impl Writer {
             return Err(SqlError::new(SqlState("40000"), "the transaction was rolled back by one of its statements"));
         }
         let failed = |error: rusqlite::Error| from_sqlite(&error);
+        // What stands there is of no meaning yet; that it can be written is.
+        apply::store_lsn(self.connection(), Lsn::NONE).map_err(failed)?;
         if ffi::deferred_foreign_keys(self.connection()).map_err(failed)? != 0 {
             return Err(errors::foreign_key());
         }
@@ -323,16 +355,17 @@ impl Writer {
     /// else writes meanwhile, because this writer is still held.
     fn commit_from_payload(&mut self, payload: Vec<u8>, end: Lsn, cause: &rusqlite::Error) {
         tracing::warn!(%end, %cause, "SQLite failed to commit a transaction that is in the WAL; applying it from there");
+        self.health.note(cause);
         self.schema_changed = true;
-        self.rollback();
+        self.undo();
         // The record's start is known to the log alone; it only serves error messages here.
         let record = Record { start: end, end, payload };
         let applied = self.policy.own(|| apply::apply(self.connection(), &[record]));
-        if let Err(error) = applied
-            .map_err(|error| error.to_string())
-            .and_then(|()| self.schema_moved().map_err(|error| error.to_string()))
-        {
-            self.halt(format!("a committed transaction could not be put into SQLite ({cause}; {error})"));
+        match applied.and_then(|()| Ok(self.schema_moved()?)) {
+            Ok(()) => self.state = State::Agreed,
+            Err(error) => {
+                self.fail(format!("a committed transaction could not be put into SQLite ({cause}; {error})"));
+            }
         }
     }
 
@@ -343,9 +376,19 @@ impl Writer {
         self.keys.refresh(self.connection())
     }
 
+    /// Nothing may be written any more.
     fn halt(&mut self, reason: String) {
         tracing::error!(%reason, "no more writes until a restart");
-        self.halted.get_or_insert(reason);
+        if !matches!(self.state, State::Halted(_)) {
+            self.state = State::Halted(reason);
+        }
+    }
+
+    /// Nothing may be written any more, nor is what can be read what clients were told: this node must stop. At the next
+    /// start, replay brings the two together.
+    fn fail(&mut self, reason: String) {
+        self.health.fail(&reason);
+        self.halt(reason);
     }
 
     /// Applies records from the WAL; no transaction is open.

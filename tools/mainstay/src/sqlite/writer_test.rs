@@ -3,14 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use mainstay::wal::AppendError;
 use rusqlite::Connection;
 
 use super::STATE_TABLE;
+use super::health::Health;
 use super::test_support::{MemoryLog, Seen};
 use super::writer::Writer;
 
 /// A writer whose next `failures` SQLite commits fail, as a full disk would make them.
 fn writer() -> (Writer, Arc<AtomicUsize>) {
+    let (writer, failures, _) = writer_and_health();
+    (writer, failures)
+}
+
+fn writer_and_health() -> (Writer, Arc<AtomicUsize>, Arc<Health>) {
     let mut connection = Connection::open_in_memory().unwrap();
     let sql = format!("CREATE TABLE {STATE_TABLE} (applied); INSERT INTO {STATE_TABLE} VALUES (0); CREATE TABLE t (a)");
     connection.execute_batch(&sql).unwrap();
@@ -18,7 +25,8 @@ fn writer() -> (Writer, Arc<AtomicUsize>) {
     let left = Arc::clone(&failures);
     let fail = move || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
     connection.commit_hook(Some(fail)).unwrap();
-    (Writer::new(connection).unwrap(), failures)
+    let health = Arc::new(Health::new());
+    (Writer::new(connection, Arc::clone(&health)).unwrap(), failures, health)
 }
 
 fn count(writer: &Writer) -> i64 {
@@ -45,9 +53,9 @@ fn the_transaction_is_applied_from_its_record() {
     assert_eq!(count(&writer), 0);
 }
 
-#[test]
-fn if_that_fails_too_nothing_is_written_any_more_and_it_is_still_committed() {
-    let (mut writer, failures) = writer();
+#[tokio::test]
+async fn if_that_fails_too_nothing_is_written_any_more_and_it_is_still_committed() {
+    let (mut writer, failures, health) = writer_and_health();
     let log = MemoryLog::default();
     writer.begin().unwrap();
     writer.execute("INSERT INTO t VALUES (1)", &[], &mut Seen::default()).unwrap();
@@ -56,4 +64,48 @@ fn if_that_fails_too_nothing_is_written_any_more_and_it_is_still_committed() {
     assert_eq!((failures.load(Ordering::SeqCst), count(&writer), applied(&writer)), (0, 0, 0));
     assert_eq!(writer.begin().unwrap_err().state.0, "58030");
     assert_eq!(log.0.lock().records.len(), 1);
+    let reason = health.failed().await;
+    assert!(reason.contains("could not be put into SQLite"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_commit_that_panics_lets_nobody_step_over_its_record() {
+    let (mut writer, _, health) = writer_and_health();
+    let log = MemoryLog::default();
+    log.0.lock().on_commit = Some(Box::new(|| panic!("in the middle of a commit")));
+    writer.begin().unwrap();
+    writer.execute("INSERT INTO t VALUES (1)", &[], &mut Seen::default()).unwrap();
+    let commit = std::panic::AssertUnwindSafe(|| writer.commit(&log));
+    std::panic::catch_unwind(commit).unwrap_err();
+    // As the session does when it unwinds.
+    writer.rollback();
+    assert_eq!(writer.begin().unwrap_err().state.0, "58030");
+    assert!(health.failed().await.contains("a commit ended"));
+}
+
+#[test]
+fn a_log_that_took_nothing_does_not_stop_writes() {
+    let (mut writer, _) = writer();
+    let log = MemoryLog::default();
+    log.0.lock().append_failures.push(AppendError::DiskFull);
+    writer.begin().unwrap();
+    writer.execute("INSERT INTO t VALUES (1)", &[], &mut Seen::default()).unwrap();
+    assert_eq!(writer.commit(&log).unwrap_err().state.0, "53100");
+    writer.begin().unwrap();
+    writer.execute("INSERT INTO t VALUES (2)", &[], &mut Seen::default()).unwrap();
+    writer.commit(&log).unwrap();
+    assert_eq!(count(&writer), 1);
+}
+
+#[test]
+fn what_sqlite_cannot_store_is_noticed_before_the_log() {
+    let (mut writer, _) = writer();
+    let log = MemoryLog::default();
+    let trigger = "CREATE TRIGGER g BEFORE UPDATE ON mainstay_state BEGIN SELECT raise(ABORT, 'no'); END";
+    let (connection, policy) = writer.for_describe();
+    policy.own(|| connection.execute_batch(trigger)).unwrap();
+    writer.begin().unwrap();
+    writer.execute("INSERT INTO t VALUES (1)", &[], &mut Seen::default()).unwrap();
+    writer.commit(&log).unwrap_err();
+    assert_eq!((log.0.lock().records.len(), count(&writer)), (0, 0));
 }
