@@ -39,18 +39,20 @@ fn is_closed(shared: &Shared) -> bool {
     shared.tail.lock().closed
 }
 
-/// Notes how much space there is, before the first record is admitted.
+/// Notes how much space there is beside the segment that is to be prepared now, if one is.
 pub(super) fn look_at_space(shared: &Shared) -> Result<(), WalError> {
-    note_space(shared, affordable_segments(shared, shared.directory.free_bytes()?));
+    let affordable = affordable_segments(shared)?;
+    let is_pending = shared.tail.lock().to_prepare().is_some();
+    note_space(shared, affordable.saturating_sub(u64::from(is_pending)));
     Ok(())
 }
 
 /// Looks at the free space, then prepares one segment if one is wanted, else waits for something to change.
 fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
-    let affordable = affordable_segments(shared, shared.directory.free_bytes()?);
     if !was_refused {
-        note_space(shared, affordable);
+        look_at_space(shared)?;
     }
+    let affordable = affordable_segments(shared)?;
     let wanted = if affordable == 0 { None } else { shared.tail.lock().to_prepare() };
     let Some(number) = wanted else {
         let mut tail = shared.tail.lock();
@@ -64,15 +66,16 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
     let map = map.map_err(WalError::io("map", &shared.directory.segment_path(number)))?;
     shared.retained.lock().add(number);
     shared.tail.lock().add_prepared(WritableSegment { number, file, map });
-    note_space(shared, affordable);
+    look_at_space(shared)?;
     shared.notify_room();
     Ok(())
 }
 
 /// How many segments can be made while the reserve, and one segment on top of it, stay free.
-fn affordable_segments(shared: &Shared, free_bytes: u64) -> u64 {
+fn affordable_segments(shared: &Shared) -> Result<u64, WalError> {
+    let free_bytes = shared.directory.free_bytes()?;
     let segment_bytes = shared.directory.layout().segment_bytes();
-    (free_bytes.saturating_sub(shared.config.reserve_bytes) / segment_bytes).saturating_sub(1)
+    Ok((free_bytes.saturating_sub(shared.config.reserve_bytes) / segment_bytes).saturating_sub(1))
 }
 
 fn is_full(error: &WalError) -> bool {
