@@ -80,6 +80,19 @@ fn check(disk: &LossyDisk, history: &History, what: &str) -> Option<(Wal, usize)
 
 #[test]
 fn every_crash_point_keeps_what_was_acknowledged_and_invents_nothing() {
+    try_every_crash_point(1_000_003);
+}
+
+#[test]
+#[ignore = "soak: every crash point with a thousand seeds"]
+fn every_crash_point_with_a_thousand_seeds() {
+    for seed in 0..1000 {
+        println!("seed {seed}");
+        try_every_crash_point(0x9E37_79B9 + seed * 7919);
+    }
+}
+
+fn try_every_crash_point(seed: u64) {
     let whole = LossyDisk::new(Faults::default());
     run(&whole, &mut History::default()).unwrap();
     let total = whole.operations();
@@ -88,7 +101,7 @@ fn every_crash_point_keeps_what_was_acknowledged_and_invents_nothing() {
         let disk = LossyDisk::new(Faults { die_at: Some(die_at), ..Faults::default() });
         let mut history = History::default();
         let _ = run(&disk, &mut history);
-        let seed = die_at * 1_000_003;
+        let seed = die_at.wrapping_mul(seed);
         for loss in [Loss::Everything, Loss::Nothing, Loss::Older(seed), Loss::Random(seed), Loss::Random(!seed)] {
             crash_and_go_on(&disk, history.clone(), Death::PowerCut(loss), &format!("died at {die_at}, lost {loss:?}"));
         }

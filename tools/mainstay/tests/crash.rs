@@ -32,7 +32,17 @@ fn kill_under_load(data_dir: &Path, ledger: &Ledger, random: &mut Random, settin
 
 #[test]
 fn twenty_kills_under_sixteen_clients_lose_nothing_and_leave_no_half_transaction() {
-    let mut random = Random::new("twenty kills");
+    kill_again_and_again(KILLS);
+}
+
+#[test]
+#[ignore = "soak: half an hour of kills"]
+fn a_thousand_kills_under_sixteen_clients_lose_nothing_and_leave_no_half_transaction() {
+    kill_again_and_again(50 * KILLS);
+}
+
+fn kill_again_and_again(kills: usize) {
+    let mut random = Random::new("kills");
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
     let ledger = Ledger::new(100);
@@ -40,7 +50,7 @@ fn twenty_kills_under_sixteen_clients_lose_nothing_and_leave_no_half_transaction
     ledger.create_tables(&node, CLIENTS);
     node.kill();
     let (mut found, mut unknown, mut unknown_present) = (Found::default(), 0, 0);
-    for round in 0..KILLS {
+    for round in 0..kills {
         // Now with checkpoints all the time, now with none: then recovery replays everything since the last one.
         let settings: [&str; 2] = if random.below(2) == 0 { ["1MiB", "1s"] } else { ["1GiB", "1d"] };
         let settings = ["--checkpoint-wal-bytes", settings[0], "--checkpoint-interval-s", settings[1]];
@@ -50,9 +60,9 @@ fn twenty_kills_under_sixteen_clients_lose_nothing_and_leave_no_half_transaction
         unknown += found.unknown;
         unknown_present += found.unknown_present;
     }
-    println!("{KILLS} kills: {unknown} transactions without an answer, {unknown_present} of them there; {found:?}");
-    assert!(found.acknowledged >= KILLS && found.rolled_back > 0, "{found:?}");
-    assert!(unknown >= KILLS, "the kills met no transaction in flight: {unknown}");
+    println!("{kills} kills: {unknown} transactions without an answer, {unknown_present} of them there; {found:?}");
+    assert!(found.acknowledged >= kills && found.rolled_back > 0, "{found:?}");
+    assert!(unknown >= kills, "the kills met no transaction in flight: {unknown}");
     assert!(found.present >= found.acknowledged);
 }
 
