@@ -314,7 +314,7 @@ impl Shared {
         if len_bytes as u64 > limit_bytes {
             return Err(AppendError::TooLarge { len_bytes, limit_bytes });
         }
-        if tail.disk_full {
+        if tail.affordable == 0 {
             return Err(AppendError::DiskFull);
         }
         // A record larger than the bound is admitted when nothing else waits.

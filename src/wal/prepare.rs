@@ -41,18 +41,21 @@ fn is_closed(shared: &Shared) -> bool {
 
 /// Notes how much space there is beside the segment that is to be prepared now, if one is.
 pub(super) fn look_at_space(shared: &Shared) -> Result<(), WalError> {
-    let affordable = affordable_segments(shared)?;
+    note_affordable(shared, affordable_segments(shared)?);
+    Ok(())
+}
+
+fn note_affordable(shared: &Shared, affordable: u64) {
     let is_pending = shared.tail.lock().to_prepare().is_some();
     note_space(shared, affordable.saturating_sub(u64::from(is_pending)));
-    Ok(())
 }
 
 /// Looks at the free space, then prepares one segment if one is wanted, else waits for something to change.
 fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
-    if !was_refused {
-        look_at_space(shared)?;
-    }
     let affordable = affordable_segments(shared)?;
+    if !was_refused {
+        note_affordable(shared, affordable);
+    }
     let wanted = if affordable == 0 { None } else { shared.tail.lock().to_prepare() };
     let Some(number) = wanted else {
         let mut tail = shared.tail.lock();
@@ -84,14 +87,9 @@ fn is_full(error: &WalError) -> bool {
 }
 
 fn note_space(shared: &Shared, affordable: u64) {
-    let full = affordable == 0;
-    let changed = {
-        let mut tail = shared.tail.lock();
-        tail.affordable = affordable;
-        std::mem::replace(&mut tail.disk_full, full) != full
-    };
-    if changed {
-        if full {
+    let before = std::mem::replace(&mut shared.tail.lock().affordable, affordable);
+    if (before == 0) != (affordable == 0) {
+        if affordable == 0 {
             tracing::warn!("the disk is full: writes are refused until there is room");
         } else {
             tracing::info!("there is room on the disk again: writes resume");

@@ -47,9 +47,8 @@ pub(super) struct Tail {
     wanted: usize,
     /// Files written since the last flush, older first.
     unsynced: Vec<(SegmentNumber, Arc<dyn File>)>,
-    /// Free space is below the reserve, or ran out.
-    pub disk_full: bool,
-    /// How many more segments the free space allows without going below the reserve, when last looked at.
+    /// How many more segments the free space allows without going below the reserve, when last looked at. None: the
+    /// disk is full.
     pub affordable: u64,
     /// No more records: the log is closing.
     pub closed: bool,
@@ -72,7 +71,6 @@ impl Tail {
             next_number,
             wanted: 1,
             unsynced: Vec::new(),
-            disk_full: false,
             affordable: u64::MAX,
             closed: false,
         }
