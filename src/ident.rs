@@ -5,7 +5,7 @@ use std::fmt;
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name($inner);
 
         impl $name {
@@ -42,4 +42,46 @@ identifier! {
 identifier! {
     /// A database within a system. The first is 1.
     DatabaseId(u32)
+}
+
+identifier! {
+    /// A Raft cluster: drawn when it is formed; changes only when an operator forces a new one out of a lost majority.
+    ClusterId(u64)
+}
+
+identifier! {
+    /// Which life of a node: counts its starts, so that what an earlier life left behind is told from what is now.
+    Incarnation(u64)
+}
+
+identifier! {
+    /// A Raft group. Group 0 holds the cluster's metadata.
+    GroupId(u64)
+}
+
+identifier! {
+    /// One replica's life in one group. Never 0, never used again.
+    ReplicaId(u64)
+}
+
+identifier! {
+    /// A term of a Raft group: at most one leader each. 0 means "none yet".
+    Term(u64)
+}
+
+identifier! {
+    /// A position in a Raft group's log. The first entry is 1; 0 means "none".
+    LogIndex(u64)
+}
+
+impl LogIndex {
+    /// The one after it.
+    pub const fn next(self) -> LogIndex {
+        LogIndex(self.0.saturating_add(1))
+    }
+
+    /// The one before it; of 0, 0.
+    pub const fn previous(self) -> LogIndex {
+        LogIndex(self.0.saturating_sub(1))
+    }
 }

@@ -67,7 +67,7 @@
 //! | floor | rooms |
 //! |---|---|
 //! | words | [`lsn`], [`ident`], [`config`] |
-//! | 1 | [`disk`]: files and memory maps; [`storage`]: the data directory and RocksDB |
+//! | 1 | [`disk`]: files and memory maps; [`storage`]: the data directory and RocksDB; [`net`]: connections to peers |
 //! | 2 | [`wal`]: the write-ahead log |
 //! | wiring | [`engine`]: what a database implements; [`node`]: opens the floors in order |
 //! | 6 | [`server`]: the PostgreSQL protocol (feature `pg`, on by default) |
@@ -78,8 +78,10 @@ pub mod disk;
 pub mod engine;
 pub mod ident;
 pub mod lsn;
+pub mod net;
 pub mod node;
 mod primary;
+pub mod raftstore;
 pub mod server;
 pub mod storage;
 pub mod wal;

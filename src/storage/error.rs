@@ -90,6 +90,14 @@ pub enum StorageError {
         /// The cause.
         source: rocksdb::Error,
     },
+    /// *This node must stop*: RocksDB failed before, and what it holds is no longer known.
+    #[error("{path} failed earlier: {what}")]
+    Poisoned {
+        /// Its directory.
+        path: PathBuf,
+        /// The first failure.
+        what: String,
+    },
 }
 
 impl StorageError {

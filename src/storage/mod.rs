@@ -1,8 +1,10 @@
 //! Floor 1: the data directory, and RocksDB in it.
 //!
 //! [`Storage::open`] takes the directory's lock, makes or checks its identity, and opens RocksDB under `meta/` with the
-//! families of the design. What RocksDB holds here so far are the node's own notes ([`Storage::checkpoint`],
-//! [`Storage::clean_end`]); the Raft log and the tables of the metadata machine join in the same families.
+//! families of the design. It keeps the node's own notes ([`Storage::checkpoint`], [`Storage::clean_end`]) in one, and
+//! offers the others to the floors above: [`Tables`] to read, [`Storage::batch`] and [`Storage::write`] to write. What
+//! they keep there is theirs to know; that a failed write is the last one (rule of durable order 5), and that lost
+//! writes are noticed at the next start, is enforced here for all of them.
 //!
 //! Durable facts and their order: RocksDB's copy of the identity, synced, then the file `identity`, its name synced
 //! last. If we die in between, the next start finishes with the copy. A directory that has neither is new; one that
@@ -15,9 +17,12 @@ mod layout;
 mod lock;
 mod notes;
 mod store;
+mod tables;
+mod warm;
 
 pub use error::StorageError;
 pub use identity::{FORMAT_VERSION, Identity};
 pub use layout::{ENGINE_DIR, IDENTITY_FILE, LOCK_FILE, META_DIR, WAL_DIR};
 pub use lock::DirectoryLock;
 pub use store::{Storage, StorageView};
+pub use tables::{Batch, Durability, Family, Tables};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use mainstay::lsn::Lsn;
 
-/// How many records `wal dump` shows unless told otherwise.
+/// How many records `wal dump`, or entries `raft log`, shows unless told otherwise.
 const DEFAULT_LIMIT: u64 = 1000;
 
 /// Looks into the data directory of a node that is not running. Creates and changes nothing.
@@ -40,6 +40,12 @@ pub enum Command {
         #[command(subcommand)]
         command: WalCommand,
     },
+    /// The Raft groups: their logs, and what is kept beside them
+    Raft {
+        /// What of them.
+        #[command(subcommand)]
+        command: RaftCommand,
+    },
 }
 
 /// What of the write-ahead log to look at.
@@ -57,5 +63,35 @@ pub enum WalCommand {
         limit: u64,
     },
     /// Read everything from the oldest segment on and check it
+    Verify,
+}
+
+/// What of the Raft groups to look at.
+#[derive(Debug, Subcommand)]
+pub enum RaftCommand {
+    /// The groups: one line each
+    Groups,
+    /// All records of a group, or of all of them
+    State {
+        /// The group's number
+        #[arg(value_name = "GROUP")]
+        group: Option<u64>,
+    },
+    /// The entries of a group's log: one line each
+    Log {
+        /// The group's number
+        #[arg(value_name = "GROUP")]
+        group: u64,
+        /// Start at this entry, or at the next one there is; without it, at the first
+        #[arg(long, value_name = "INDEX")]
+        from: Option<u64>,
+        /// Show at most this many entries
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+        /// Show what is in them, in hexadecimal. It may be anybody's secret
+        #[arg(long)]
+        payload: bool,
+    },
+    /// Read everything and check it
     Verify,
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use mainstay::config::NodeConfig;
 use mainstay::disk::RealDisk;
 use mainstay::lsn::{Epoch, Lsn};
+use mainstay::raftstore::rocks::RocksView;
 use mainstay::storage::{DirectoryLock, Identity, StorageError, StorageView, WAL_DIR};
 use mainstay::wal::{self, Damage, Evidence, Layout, Scan, SegmentDirectory, SegmentNumber, WalError};
 
@@ -19,6 +20,8 @@ pub struct DataDirectory {
     pub segments: SegmentDirectory,
     /// What RocksDB holds, or why it cannot be read.
     pub notes: Result<Notes, StorageError>,
+    /// The Raft groups, if RocksDB can be read.
+    pub raft: Option<RocksView>,
     _lock: Option<DirectoryLock>,
 }
 
@@ -53,10 +56,13 @@ impl DataDirectory {
         })?;
         let identity = Identity::read(path)?.ok_or_else(|| StorageError::NoIdentity(path.to_owned()))?;
         check_segment_size(path, identity.segment_size_bytes)?;
-        let notes = match StorageView::open(path) {
-            Ok(view) => Ok(Notes { checkpoint: view.checkpoint, clean_end: view.clean_end }),
+        let (notes, raft) = match StorageView::open(path) {
+            Ok(view) => {
+                let notes = Notes { checkpoint: view.checkpoint, clean_end: view.clean_end };
+                (Ok(notes), Some(RocksView::new(view)))
+            }
             Err(error @ (StorageError::Damaged { .. } | StorageError::RocksDb { .. } | StorageError::Io { .. })) => {
-                Err(error)
+                (Err(error), None)
             }
             Err(error) => bail!(error),
         };
@@ -67,7 +73,7 @@ impl DataDirectory {
             identity.system,
             Epoch::FIRST.timeline(),
         );
-        Ok(DataDirectory { path: path.to_owned(), identity, segments, notes, _lock: lock })
+        Ok(DataDirectory { path: path.to_owned(), identity, segments, notes, raft, _lock: lock })
     }
 
     /// The shape of its log.

@@ -7,11 +7,12 @@
 //! | `report` | what each command finds, and how it is written for people and as JSON |
 //!
 //! It creates and changes nothing, and holds the directory's lock in common with other readers, so that no node starts
-//! meanwhile. No format is parsed here: records, segments and notes are read by [`mainstay::wal`] and
-//! [`mainstay::storage`], and where the log ends is decided by the rule that a starting node uses.
+//! meanwhile. No format is parsed here: records, segments and notes are read by [`mainstay::wal`],
+//! [`mainstay::storage`] and [`mainstay::raftstore`]; where the log ends, and what must hold for a Raft group, is decided
+//! by the rules that a starting node uses.
 //!
 //! **When RocksDB cannot be read**, the `wal` commands go on with what the file `identity` says and judge the log by
-//! its own marks; they say so, and do not exit with 0.
+//! its own marks; they say so, and do not exit with 0. The `raft` commands then show nothing but that.
 //!
 //! **Exit codes**: 0 all is well, 1 damage was found, 2 wrong usage, a node is running, or something cannot be read.
 //! Damage goes before what cannot be read. With `--json`, standard output holds exactly one document in each case but
@@ -25,11 +26,12 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use mainstay::ident::{GroupId, LogIndex};
 use mainstay::storage::StorageError;
 
-use args::{Args, Command, WalCommand};
+use args::{Args, Command, RaftCommand, WalCommand};
 use directory::DataDirectory;
-use report::{Damage, Exit, Report};
+use report::{Damage, Exit, LogWanted, Report};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -49,11 +51,22 @@ fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Exit> {
         Command::Wal { command: WalCommand::List } => finish(args, out, &report::list(&directory)?),
         Command::Wal { command: WalCommand::Verify } => finish(args, out, &report::verify(&directory)?),
         Command::Wal { command: WalCommand::Dump { from, limit } } => {
-            match report::dump(&directory, *from, *limit, args.json, out) {
-                Err(error) if is_broken_pipe(&error) => Ok(Exit::Clean),
-                other => other,
-            }
+            while_read(report::dump(&directory, *from, *limit, args.json, out))
         }
+        Command::Raft { command: RaftCommand::Groups } => finish(args, out, &report::raft_groups(&directory)?),
+        Command::Raft { command: RaftCommand::State { group } } => {
+            finish(args, out, &report::raft_state(&directory, group.map(GroupId::new))?)
+        }
+        Command::Raft { command: RaftCommand::Log { group, from, limit, payload } } => {
+            let wanted = LogWanted {
+                group: GroupId::new(*group),
+                from: from.map(LogIndex::new),
+                limit: *limit,
+                payload: *payload,
+            };
+            while_read(report::raft_log(&directory, &wanted, args.json, out))
+        }
+        Command::Raft { command: RaftCommand::Verify } => finish(args, out, &report::raft_verify(&directory)?),
     }
 }
 
@@ -67,6 +80,14 @@ fn write<R: Report>(args: &Args, out: &mut dyn Write, report: &R) -> anyhow::Res
         Ok(writeln!(out)?)
     } else {
         Ok(report.write_text(out)?)
+    }
+}
+
+/// How a dump ended, if not because whoever reads it has seen enough.
+fn while_read(dumped: anyhow::Result<Exit>) -> anyhow::Result<Exit> {
+    match dumped {
+        Err(error) if is_broken_pipe(&error) => Ok(Exit::Clean),
+        other => other,
     }
 }
 

@@ -57,6 +57,12 @@ impl Damage {
         Damage { file, offset: None, lsn: None, expected: None, found, bytes: None }
     }
 
+    /// Damage of something that RocksDB holds. Several bytes of several files may make it up: it has a place, but no
+    /// offset.
+    pub fn of_stored(place: String, expected: Option<String>, found: &str) -> Damage {
+        Damage { file: place, offset: None, lsn: None, expected, found: found.replace('\n', " "), bytes: None }
+    }
+
     /// Whether it is the same place.
     pub fn is_at(&self, damage: &mainstay::wal::Damage) -> bool {
         self.offset == Some(damage.offset) && self.file == damage.path.display().to_string()

@@ -3,12 +3,14 @@
 mod damage;
 mod dump;
 mod list;
+mod raft;
 mod summary;
 mod text;
 mod verify;
 
 use std::io::{self, Write};
 
+use mainstay::raftstore::log_store::StoreError;
 use mainstay::storage::StorageError;
 use serde::Serialize;
 
@@ -16,6 +18,7 @@ use crate::directory::DataDirectory;
 pub use damage::Damage;
 pub use dump::dump;
 pub use list::list;
+pub use raft::{LogWanted, raft_groups, raft_log, raft_state, raft_verify};
 pub use summary::summary;
 pub use verify::verify;
 
@@ -85,11 +88,25 @@ impl Findings {
         }
     }
 
-    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// Adds damage in RocksDB. Any other failure is an error.
+    fn add_stored(&mut self, error: StoreError) -> anyhow::Result<()> {
+        match error {
+            StoreError::Damaged { place, what } => self.damage.push(Damage::of_stored(place, None, &what)),
+            other => return Err(other.into()),
+        }
+        Ok(())
+    }
+
+    fn write_damage(&self, out: &mut dyn Write) -> io::Result<()> {
         for damage in &self.damage {
             writeln!(out)?;
             damage.write_text(out)?;
         }
+        Ok(())
+    }
+
+    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.write_damage(out)?;
         if let Some(error) = &self.rocksdb_error {
             writeln!(out, "\nRocksDB cannot be read: {error}")?;
             writeln!(out, "Its notes (checkpoint, clean stop) are unknown; the WAL is judged by its own marks alone.")?;

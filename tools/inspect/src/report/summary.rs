@@ -9,6 +9,7 @@ use mainstay::lsn::Lsn;
 use mainstay::storage::{ENGINE_DIR, FORMAT_VERSION, META_DIR, WAL_DIR};
 use serde::Serialize;
 
+use super::raft::groups;
 use super::{Exit, Findings, Report, text};
 use crate::directory::{DataDirectory, Survey};
 
@@ -23,6 +24,8 @@ pub struct Summary {
     segment_size_bytes: u64,
     notes: Option<NotesSummary>,
     wal: WalSummary,
+    /// Unknown if RocksDB cannot be read.
+    raft_groups: Option<usize>,
     size_bytes: Sizes,
     #[serde(flatten)]
     findings: Findings,
@@ -64,6 +67,11 @@ pub fn summary(directory: &DataDirectory) -> anyhow::Result<Summary> {
         checkpoint: Some(notes.checkpoint).filter(|lsn| !lsn.is_none()).map(|lsn| lsn.to_string()),
         clean_end: notes.clean_end.map(|lsn| lsn.to_string()),
     });
+    let wal = wal_summary(directory, &mut findings)?;
+    let raft_groups = match &directory.raft {
+        Some(view) => Some(groups(view, &mut findings)?.len()),
+        None => None,
+    };
     Ok(Summary {
         directory: directory.path.display().to_string(),
         system_id: identity.system.to_string(),
@@ -72,7 +80,8 @@ pub fn summary(directory: &DataDirectory) -> anyhow::Result<Summary> {
         format_version: FORMAT_VERSION,
         segment_size_bytes: identity.segment_size_bytes,
         notes,
-        wal: wal_summary(directory, &mut findings)?,
+        wal,
+        raft_groups,
         size_bytes: Sizes {
             meta: size_of(&directory.path.join(META_DIR))?,
             wal: size_of(&directory.path.join(WAL_DIR))?,
@@ -150,6 +159,9 @@ impl Report for Summary {
             writeln!(out, "checkpoint      {checkpoint}")?;
         }
         self.wal.write_text(out, self.segment_size_bytes)?;
+        if let Some(groups) = self.raft_groups {
+            writeln!(out, "\nraft groups     {groups}")?;
+        }
         let Sizes { meta, wal, engine } = self.size_bytes;
         writeln!(out, "\nfiles")?;
         for (name, bytes) in [(META_DIR, meta), (WAL_DIR, wal), (ENGINE_DIR, engine)] {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop anywhere")]
 
 mod damaged;
+mod raft;
 mod refused;
 mod support;
 mod whole;

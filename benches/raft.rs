@@ -1,0 +1,158 @@
+//! `make bench BENCH=raft`: three processes of `examples/raft_kv` against three of etcd, and the engine by itself.
+//!
+//! Both keep every promise, on the same disk; clients speak gRPC to the leader. `RAFT_ROUNDS` (5), `RAFT_SECONDS` (4)
+//! and `RAFT_FAILOVERS` (50) make a run longer or shorter; `RAFT_ONLY=put.256` runs the measures whose names contain
+//! that. The files are made in `TMPDIR`.
+
+use std::env;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mainstay_benches::raw::RawFile;
+use mainstay_benches::{Goal, Row, add, median, print_head, quantile, write};
+
+#[path = "raft/engine.rs"]
+mod engine;
+#[path = "raft/load.rs"]
+mod load;
+#[path = "raft/servers.rs"]
+mod servers;
+
+use load::Work;
+use servers::{NODES, Servers};
+
+/// Entries of the log that is opened.
+const OPENED_ENTRIES: u64 = 1_000_000;
+
+struct Settings {
+    rounds: usize,
+    duration: Duration,
+    failovers: usize,
+    only: Option<String>,
+}
+
+impl Settings {
+    fn runs(&self, measure: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| measure.contains(only.as_str()))
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let settings = Settings {
+        rounds: number("RAFT_ROUNDS", 5) as usize,
+        duration: Duration::from_secs(number("RAFT_SECONDS", 4)),
+        failovers: number("RAFT_FAILOVERS", 50) as usize,
+        only: env::var("RAFT_ONLY").ok(),
+    };
+    let directory = tempfile::tempdir()?;
+    let mut rows = Vec::new();
+    print_head();
+    against_etcd(&settings, directory.path(), &mut rows).await?;
+    by_itself(&settings, directory.path(), &mut rows).await?;
+    let page = [7; 4096];
+    let sync_us = median(&RawFile::new(&directory.path().join("raw"), 1 << 20)?.latencies(&page, 200)?);
+    write("raft", directory.path(), sync_us, &rows)
+}
+
+/// Rates, latencies and syncs of ours and etcd's, in alternating rounds.
+async fn against_etcd(settings: &Settings, directory: &Path, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+    let measures = ["raft.put.256", "raft.put.1.p50", "raft.get.64", "raft.syncs_per_proposal"];
+    let has_failover = settings.runs("raft.failover");
+    if !has_failover && !measures.iter().any(|measure| settings.runs(measure)) {
+        return Ok(());
+    }
+    let mut ours = Servers::start(true, directory.join("ours")).await?;
+    if measures.iter().any(|measure| settings.runs(measure)) {
+        // Only one of them runs while the other is measured; an idle one costs next to nothing.
+        let etcd = Servers::start(false, directory.join("etcd")).await?;
+        let mut put = Row::against("raft.put.256", "puts/s", "etcd", Goal::AtLeast(5.0));
+        let mut one = Row::against("raft.put.1.p50", "us", "etcd", Goal::AtMost(0.5));
+        let mut get = Row::against("raft.get.64", "gets/s", "etcd", Goal::AtLeast(2.0));
+        let mut syncs = Row::alone("raft.syncs_per_proposal", "syncs", Goal::AtMost(0.1));
+        for _ in 0..settings.rounds {
+            for servers in [&ours, &etcd] {
+                let is_ours = std::ptr::eq(servers, &ours);
+                let before = written(servers).await;
+                let seen = load::run(servers, Work::Put, 256, settings.duration).await?;
+                let after = written(servers).await;
+                put.push(is_ours, seen.rate);
+                if is_ours {
+                    let most =
+                        before.iter().zip(&after).map(|(before, after)| (after.0 - before.0) / (after.1 - before.1));
+                    syncs.push(true, most.fold(0.0, f64::max));
+                }
+                one.push(is_ours, median(&load::run(servers, Work::Put, 1, settings.duration).await?.latencies_us));
+                get.push(is_ours, load::run(servers, Work::Get, 64, settings.duration).await?.rate);
+            }
+        }
+        for row in [put, one, get, syncs] {
+            add(rows, row);
+        }
+    }
+    if has_failover {
+        let (mut p50, mut p99) = (
+            Row::alone("raft.failover.p50", "s", Goal::AtMost(1.0)),
+            Row::alone("raft.failover.p99", "s", Goal::AtMost(2.0)),
+        );
+        let gaps = failovers(&mut ours, settings.failovers).await?;
+        p50.push(true, median(&gaps));
+        p99.push(true, quantile(&gaps, 0.99));
+        add(rows, p50);
+        add(rows, p99);
+    }
+    Ok(())
+}
+
+/// Syncs and entries written by each node so far.
+async fn written(servers: &Servers) -> Vec<(f64, f64)> {
+    let mut written = Vec::new();
+    for node in 0..NODES {
+        let status = servers.status(node).await;
+        written.push(status.map_or((0.0, 0.0), |status| (status.syncs as f64, status.entries_written as f64)));
+    }
+    written
+}
+
+/// Seconds from the death of a leader to the next acknowledged write.
+async fn failovers(servers: &mut Servers, count: usize) -> anyhow::Result<Vec<f64>> {
+    let mut gaps = Vec::new();
+    for _ in 0..count {
+        let leader = servers.leader().await?;
+        servers.kill(leader)?;
+        let begun = Instant::now();
+        servers.leader().await?;
+        gaps.push(begun.elapsed().as_secs_f64());
+        servers.spawn(leader)?;
+        // It has to be back before the next one dies.
+        while servers.status(leader).await.is_none_or(|status| status.leader == 0 || status.applied < status.last) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    Ok(gaps)
+}
+
+/// What needs no peer.
+async fn by_itself(settings: &Settings, directory: &Path, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+    if settings.runs("raft.open") {
+        let mut row = Row::alone("raft.open", "s", Goal::AtMost(1.0));
+        let path = directory.join("long");
+        engine::make_log(&path, OPENED_ENTRIES)?;
+        for _ in 0..settings.rounds {
+            row.push(true, engine::open(&path).await?);
+        }
+        add(rows, row);
+    }
+    if settings.runs("raft.engine_ceiling") {
+        let mut row = Row::alone("raft.engine_ceiling", "props/s", Goal::AtLeast(300_000.0));
+        for _ in 0..settings.rounds {
+            row.push(true, engine::ceiling(256, settings.duration).await?);
+        }
+        add(rows, row);
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! Three processes of each contestant, on loopback, in directories of the same file system.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// What `examples/raft_kv` says.
+pub mod kv {
+    #![allow(missing_docs, clippy::all, reason = "generated")]
+    tonic::include_proto!("raft_kv");
+}
+/// What etcd says.
+pub mod etcd {
+    #![allow(missing_docs, clippy::all, reason = "generated")]
+    tonic::include_proto!("etcdserverpb");
+}
+use etcd::kv_client::KvClient as EtcdClient;
+use kv::kv_client::KvClient;
+
+/// Nodes of each contestant.
+pub const NODES: usize = 3;
+/// How long a server may take until it serves.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client's connection.
+#[derive(Clone)]
+pub enum Client {
+    /// To ours.
+    Ours(KvClient<Channel>),
+    /// To etcd.
+    Etcd(EtcdClient<Channel>),
+}
+
+impl Client {
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), Status> {
+        match self {
+            Client::Ours(client) => client.put(kv::PutRequest { key, value, client: 0, sequence: 0 }).await.map(drop),
+            Client::Etcd(client) => client.put(etcd::PutRequest { key, value }).await.map(drop),
+        }
+    }
+
+    /// Reads a key, linearizably.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn get(&mut self, key: Vec<u8>) -> Result<(), Status> {
+        match self {
+            Client::Ours(client) => client.get(kv::GetRequest { key }).await.map(drop),
+            Client::Etcd(client) => client.range(etcd::RangeRequest { key }).await.map(drop),
+        }
+    }
+}
+
+/// Three processes.
+pub struct Servers {
+    is_ours: bool,
+    directory: PathBuf,
+    clients: Vec<String>,
+    peers: Vec<String>,
+    processes: Vec<Option<Child>>,
+}
+
+impl Servers {
+    /// Starts three of ours, or of etcd, and waits for a leader.
+    ///
+    /// # Errors
+    /// They do not start.
+    pub async fn start(is_ours: bool, directory: PathBuf) -> anyhow::Result<Servers> {
+        std::fs::create_dir_all(&directory)?;
+        let mut addresses = free_addresses(2 * NODES)?;
+        let clients = addresses.split_off(NODES);
+        let processes = (0..NODES).map(|_| None).collect();
+        let mut servers = Servers { is_ours, directory, clients, peers: addresses, processes };
+        for node in 0..NODES {
+            servers.spawn(node)?;
+        }
+        servers.leader().await?;
+        Ok(servers)
+    }
+
+    /// Starts one of them.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn spawn(&mut self, node: usize) -> anyhow::Result<()> {
+        let log = std::fs::File::create(self.directory.join(format!("{node}.log")))?;
+        let mut command = if self.is_ours { self.ours(node)? } else { self.etcd(node) };
+        let process = command.stdout(Stdio::null()).stderr(Stdio::from(log)).spawn();
+        self.processes[node] = Some(process.with_context(|| format!("cannot start {command:?}"))?);
+        Ok(())
+    }
+
+    fn ours(&self, node: usize) -> anyhow::Result<Command> {
+        let mut command = Command::new(example()?);
+        command.args(["serve", "--node", &(node + 1).to_string(), "--raft", &self.peers[node]]);
+        command.args(["--clients", &self.clients[node], "--data"]).arg(self.directory.join(node.to_string()));
+        for (peer, address) in self.peers.iter().enumerate() {
+            command.args(["--peer", &format!("{}={address}", peer + 1)]);
+        }
+        Ok(command)
+    }
+
+    fn etcd(&self, node: usize) -> Command {
+        let url = |address: &String| format!("http://{address}");
+        let cluster: Vec<String> =
+            self.peers.iter().enumerate().map(|(peer, address)| format!("n{peer}={}", url(address))).collect();
+        let mut command = Command::new("etcd");
+        command.args(["--name", &format!("n{node}"), "--data-dir"]).arg(self.directory.join(node.to_string()));
+        command.args(["--listen-peer-urls", &url(&self.peers[node])]);
+        command.args(["--initial-advertise-peer-urls", &url(&self.peers[node])]);
+        command.args(["--listen-client-urls", &url(&self.clients[node])]);
+        command.args(["--advertise-client-urls", &url(&self.clients[node])]);
+        command.args(["--initial-cluster", &cluster.join(","), "--log-level", "error"]);
+        command
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn kill(&mut self, node: usize) -> anyhow::Result<()> {
+        let mut process = self.processes[node].take().context("the node is not running")?;
+        process.kill()?;
+        process.wait()?;
+        Ok(())
+    }
+
+    /// A connection to a node.
+    ///
+    /// # Errors
+    /// Its address is none.
+    pub fn client(&self, node: usize) -> anyhow::Result<Client> {
+        let channel = Endpoint::from_shared(format!("http://{}", self.clients[node]))?.connect_lazy();
+        Ok(match self.is_ours {
+            true => Client::Ours(KvClient::new(channel)),
+            false => Client::Etcd(EtcdClient::new(channel)),
+        })
+    }
+
+    /// How one of ours stands.
+    pub async fn status(&self, node: usize) -> Option<kv::StatusResponse> {
+        let Ok(Client::Ours(mut client)) = self.client(node) else { return None };
+        let asked = tokio::time::timeout(Duration::from_millis(500), client.status(kv::StatusRequest {}));
+        Some(asked.await.ok()?.ok()?.into_inner())
+    }
+
+    /// The node that leads. Of etcd any, as soon as it takes writes: each forwards to its leader; the client of `etcdctl`
+    /// does no better.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub async fn leader(&self) -> anyhow::Result<usize> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            for node in (0..NODES).filter(|node| self.processes[*node].is_some()) {
+                let leads = match self.is_ours {
+                    true => self.status(node).await.is_some_and(|status| status.leader == node as u64 + 1),
+                    false => self.etcd_leads(node).await?,
+                };
+                if leads && self.client(node)?.put(b"probe".into(), b"probe".into()).await.is_ok() {
+                    return Ok(node);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        bail!("nobody leads; see {}", self.directory.display())
+    }
+
+    async fn etcd_leads(&self, node: usize) -> anyhow::Result<bool> {
+        let mut command = tokio_command("etcdctl");
+        command.args(["--endpoints", &self.clients[node], "endpoint", "status", "--write-out", "json"]);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let status = &status[0]["Status"];
+        Ok(status["leader"].is_u64() && status["leader"] == status["header"]["member_id"])
+    }
+}
+
+fn tokio_command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env("ETCDCTL_API", "3");
+    command
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for process in self.processes.iter_mut().flatten() {
+            // One that has ended needs no end.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn free_addresses(count: usize) -> anyhow::Result<Vec<String>> {
+    let listeners: Result<Vec<_>, _> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
+    listeners?.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
+}
+
+fn example() -> anyhow::Result<PathBuf> {
+    let bench = std::env::current_exe()?;
+    let target = bench.parent().and_then(Path::parent).context("no target directory")?;
+    let example = target.join("examples/raft_kv");
+    if !example.exists() {
+        bail!("{} is not built: run `make bench BENCH=raft`", example.display());
+    }
+    Ok(example)
+}

@@ -1,0 +1,14 @@
+//! Compiles `proto/` with protoc.
+
+fn main() -> std::io::Result<()> {
+    println!("cargo:rerun-if-changed=proto");
+    tonic_prost_build::configure()
+        .build_transport(false)
+        // Both are types of ours, which bound what they decode: see raftstore/transport/wire.rs.
+        .extern_path(".mainstay.raft.v1.Batch", "crate::raftstore::transport::wire::Batch")
+        .extern_path(".mainstay.raft.v1.Envelope", "crate::raftstore::message::Envelope")
+        .compile_protos(&["proto/raft.proto"], &["proto"])?;
+    // What the example says to its clients; only the example, its tests and its benchmark include it.
+    println!("cargo:rerun-if-changed=examples/raft_kv/kv.proto");
+    tonic_prost_build::configure().compile_protos(&["examples/raft_kv/kv.proto"], &["examples/raft_kv"])
+}

@@ -1,0 +1,281 @@
+//! A replicated map: what an embedder of the raftstore copies. `examples/raft_kv/README.md` explains it step by step.
+//!
+//! ```text
+//! raft_kv serve --node 1 --data /tmp/kv1 --raft 127.0.0.1:7101 --clients 127.0.0.1:7201 \
+//!     --peer 1=127.0.0.1:7101 --peer 2=127.0.0.1:7102 --peer 3=127.0.0.1:7103
+//! raft_kv put KEY VALUE --addr 127.0.0.1:7201,127.0.0.1:7202,127.0.0.1:7203
+//! raft_kv get KEY --addr …      raft_kv status --addr …
+//! ```
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mainstay::config::WalConfig;
+use mainstay::ident::{ClusterId, GroupId, NodeId, ReplicaId};
+use mainstay::net::NetConfig;
+use mainstay::net::identity::Identity;
+use mainstay::raftstore::context::Attempt;
+use mainstay::raftstore::entry::Membership;
+use mainstay::raftstore::group::GroupConfig;
+use mainstay::raftstore::log_store::{Table, TableStore};
+use mainstay::raftstore::rocks::RocksStore;
+use mainstay::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
+use mainstay::raftstore::store::{GroupHandle, ProposeError, RaftStore, ReadError, StoreConfig};
+use mainstay::raftstore::transport::GrpcTransport;
+use mainstay::storage::Storage;
+use tonic::{Code, Request, Response, Status};
+
+mod proto {
+    #![allow(missing_docs, reason = "generated")]
+    tonic::include_proto!("raft_kv");
+}
+use proto::kv_client::KvClient;
+use proto::kv_server::{Kv, KvServer};
+use proto::{GetRequest, GetResponse, PutRequest, PutResponse, StatusRequest, StatusResponse};
+
+/// One group is enough for a map.
+const GROUP: GroupId = GroupId::new(1);
+/// Keeps nodes of different clusters apart. A real program draws one when it forms the cluster.
+const CLUSTER: ClusterId = ClusterId::new(0x6b76);
+
+/// The replicated state machine: its whole state is in the table, so a position of its own is not needed. A command is
+/// the key's length, the key and the value.
+struct Map;
+
+impl StateMachine for Map {
+    fn apply(&mut self, commands: &[Command<'_>], batch: &mut ApplyBatch<'_>) -> Result<Vec<Bytes>, ApplyError> {
+        let mut responses = Vec::with_capacity(commands.len());
+        for command in commands {
+            let (key, value) = decode(command.data)
+                .ok_or_else(|| ApplyError::Machine(format!("command {} is of a newer version", command.index)))?;
+            batch.put(Table::Kv, key, value);
+            responses.push(Bytes::copy_from_slice(&command.index.get().to_le_bytes()));
+        }
+        Ok(responses)
+    }
+}
+
+fn encode(key: &[u8], value: &[u8]) -> Vec<u8> {
+    [&(key.len() as u32).to_le_bytes(), key, value].concat()
+}
+
+fn decode(command: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = command.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+}
+
+/// What clients talk to.
+struct Service {
+    node: NodeId,
+    group: GroupHandle,
+    store: Arc<RocksStore>,
+    raft: Arc<RaftStore>,
+}
+
+#[tonic::async_trait]
+impl Kv for Service {
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let put = request.into_inner();
+        let command = encode(&put.key, &put.value);
+        let response = match put.client {
+            0 => self.group.propose(command).await,
+            client => self.group.propose_once(Attempt { client, sequence: put.sequence }, command).await,
+        };
+        let response = response.map_err(refused)?;
+        let index = response.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Ok(Response::new(PutResponse { index }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        // After this the table shows everything that was acknowledged before, by any node.
+        self.group.read_barrier().await.map_err(|error| match error {
+            ReadError::Stopped(_) => Status::internal(error.to_string()),
+            _ => Status::unavailable(error.to_string()),
+        })?;
+        let value = self.store.get(GROUP, Table::Kv, &request.into_inner().key);
+        let value = value.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(GetResponse { found: value.is_some(), value: value.unwrap_or_default() }))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let (view, written) = (self.group.view(), self.raft.written());
+        Ok(Response::new(StatusResponse {
+            node: self.node.get(),
+            leader: view.leader_node().map_or(0, NodeId::get),
+            term: view.status.positions.term.get(),
+            applied: view.status.positions.applied.get(),
+            last: view.status.positions.last.get(),
+            syncs: written.syncs,
+            entries_written: written.entries,
+        }))
+    }
+}
+
+/// What the caller may do next is in the code: `unavailable` had no effect and may be tried elsewhere or again, after
+/// `deadline_exceeded` nobody knows.
+fn refused(error: ProposeError) -> Status {
+    let code = match error {
+        ProposeError::NotLeader { .. } | ProposeError::Busy => Code::Unavailable,
+        ProposeError::TooLarge { .. } | ProposeError::Empty => Code::InvalidArgument,
+        ProposeError::Unknown { .. } => Code::DeadlineExceeded,
+        _ => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}
+
+async fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
+    let node = NodeId::new(args.required("node")?.parse()?);
+    let peers = args.peers()?;
+    let directory = PathBuf::from(args.required("data")?);
+
+    // 1. The store. Opening it checks that it holds what it is known to have held.
+    let storage = Arc::new(Storage::open(&directory, WalConfig::default().segment_size_bytes)?);
+    // Durable before anybody hears of it: of two processes with copies of one directory, only one is listened to.
+    let incarnation = storage.raise_incarnation()?;
+    let store = Arc::new(RocksStore::open(storage)?);
+
+    // 2. The transport, which proves who we are, and the driver, which uses it.
+    let identity = Identity { cluster: CLUSTER, node, incarnation };
+    let listen = args.required("raft")?.parse()?;
+    // Beyond loopback it takes certificates, or saying that it does not.
+    let allow_plaintext = args.required("allow-plaintext").is_ok_and(|answer| answer == "yes");
+    let net = NetConfig { listen, allow_plaintext, ..NetConfig::default() };
+    let transport = GrpcTransport::start(net, identity, None).await?;
+    for (peer, address) in peers.iter().filter(|(peer, _)| *peer != node) {
+        transport.set_peer(*peer, vec![address.parse()?])?;
+    }
+    let transport = Arc::new(transport);
+    let raft =
+        Arc::new(RaftStore::start(StoreConfig::default(), Arc::clone(&store) as _, Arc::clone(&transport) as _)?);
+
+    // 3. The group: made once by each founding member, with the same members, then opened at every start.
+    let replica = |node: NodeId| ReplicaId::new(node.get());
+    if !raft.groups()?.contains(&GROUP) {
+        let members = Membership::of_voters(peers.iter().map(|(peer, _)| (replica(*peer), *peer)));
+        raft.create_group(GROUP, replica(node), members)?;
+    }
+    let group = raft.open_group(GROUP, GroupConfig::new(replica(node)), Map)?;
+    transport.receive_into(raft.inbox());
+
+    // 4. Clients, until we are told to stop or cannot go on.
+    let clients: SocketAddr = args.required("clients")?.parse()?;
+    let service = KvServer::new(Service { node, group, store, raft: Arc::clone(&raft) });
+    println!("node {node} serves clients on {clients}");
+    let server = tonic::transport::Server::builder().add_service(service).serve(clients);
+    let failure = tokio::select! {
+        served = server => served.err().map(|error| error.to_string()),
+        failure = raft.failed() => Some(failure.to_string()),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    transport.shutdown().await;
+    tokio::task::spawn_blocking(move || raft.shutdown()).await?;
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// Asks one node after the other until one answers.
+async fn ask<T, F: Future<Output = Result<Response<T>, Status>>>(
+    args: &Args,
+    call: impl Fn(KvClient<tonic::transport::Channel>) -> F,
+) -> Result<T, Box<dyn Error>> {
+    let mut last = "no address was given".to_owned();
+    for address in args.required("addr")?.split(',') {
+        match KvClient::connect(format!("http://{address}")).await {
+            Err(error) => last = format!("{address}: {error}"),
+            Ok(client) => match call(client).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) if status.code() == Code::Unavailable => last = format!("{address}: {}", status.message()),
+                Err(status) => return Err(format!("{address}: {}", status.message()).into()),
+            },
+        }
+    }
+    Err(last.into())
+}
+
+async fn put(args: &Args) -> Result<(), Box<dyn Error>> {
+    let (key, value) = (args.word(1)?.into(), args.word(2)?.into());
+    let request = PutRequest { key, value, client: 0, sequence: 0 };
+    let response = ask(args, |mut client| {
+        let request = request.clone();
+        async move { client.put(request).await }
+    });
+    println!("put as entry {}", response.await?.index);
+    Ok(())
+}
+
+async fn get(args: &Args) -> Result<(), Box<dyn Error>> {
+    let request = GetRequest { key: args.word(1)?.into() };
+    let response = ask(args, |mut client| {
+        let request = request.clone();
+        async move { client.get(request).await }
+    });
+    match response.await? {
+        GetResponse { found: true, value } => println!("{}", String::from_utf8_lossy(&value)),
+        _ => return Err("not found".into()),
+    }
+    Ok(())
+}
+
+async fn status(args: &Args) -> Result<(), Box<dyn Error>> {
+    for address in args.required("addr")?.split(',') {
+        match KvClient::connect(format!("http://{address}")).await {
+            Err(error) => println!("{address}: {error}"),
+            Ok(mut client) => println!("{address}: {:?}", client.status(StatusRequest {}).await?.into_inner()),
+        }
+    }
+    Ok(())
+}
+
+/// The command line: words, and options that take a value each.
+struct Args {
+    words: Vec<String>,
+    options: Vec<(String, String)>,
+}
+
+impl Args {
+    fn parse(mut given: impl Iterator<Item = String>) -> Result<Args, Box<dyn Error>> {
+        let mut args = Args { words: Vec::new(), options: Vec::new() };
+        while let Some(word) = given.next() {
+            match word.strip_prefix("--") {
+                Some(name) => {
+                    let value = given.next().ok_or_else(|| format!("--{name} takes a value"))?;
+                    args.options.push((name.to_owned(), value));
+                }
+                None => args.words.push(word),
+            }
+        }
+        Ok(args)
+    }
+
+    fn word(&self, place: usize) -> Result<&str, String> {
+        self.words.get(place).map(String::as_str).ok_or_else(|| "a word is missing; see the top of main.rs".to_owned())
+    }
+
+    fn required(&self, name: &str) -> Result<&str, String> {
+        let found = self.options.iter().find(|(option, _)| option == name);
+        found.map(|(_, value)| value.as_str()).ok_or_else(|| format!("--{name} is required"))
+    }
+
+    fn peers(&self) -> Result<Vec<(NodeId, String)>, Box<dyn Error>> {
+        let given = self.options.iter().filter(|(option, _)| option == "peer");
+        let peer = |value: &String| -> Result<(NodeId, String), Box<dyn Error>> {
+            let (node, address) = value.split_once('=').ok_or("--peer takes NODE=ADDRESS")?;
+            Ok((NodeId::new(node.parse()?), address.to_owned()))
+        };
+        given.map(|(_, value)| peer(value)).collect()
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse(std::env::args().skip(1))?;
+    match args.word(0)? {
+        "serve" => serve(&args).await,
+        "put" => put(&args).await,
+        "get" => get(&args).await,
+        "status" => status(&args).await,
+        other => Err(format!("there is no command {other}; see the top of main.rs").into()),
+    }
+}

@@ -1,0 +1,92 @@
+//! What the raftstore notes beside a command: the context of an entry.
+//!
+//! ```text
+//!  empty                                  a command, nothing noted
+//!  offset  bytes
+//!       0      1  kind
+//!  kind 1: compact the log; the entry has no command
+//!       1      8  up to this index
+//!  kind 2: a command that is applied once, however often it is proposed
+//!       1      8  client
+//!       9      8  sequence: of one client, they rise
+//! ```
+//!
+//! All numbers are little-endian. A kind that is not known comes from a newer version: the replica stops instead of
+//! skipping it.
+
+use crate::ident::LogIndex;
+
+const COMPACT: u8 = 1;
+const ONCE: u8 = 2;
+
+/// What was noted beside a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// Nothing.
+    Plain,
+    /// Compact the log.
+    Compact(LogIndex),
+    /// Apply once.
+    Once(Attempt),
+}
+
+/// Names a command of a client, however often it is proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Attempt {
+    /// The client: a number that it drew at random, or was given.
+    pub client: u64,
+    /// Which of its commands. They rise; a client waits for one before it proposes the next.
+    pub sequence: u64,
+}
+
+impl Context {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Context::Plain => Vec::new(),
+            Context::Compact(index) => [&[COMPACT][..], &index.get().to_le_bytes()].concat(),
+            Context::Once(attempt) => {
+                [&[ONCE][..], &attempt.client.to_le_bytes(), &attempt.sequence.to_le_bytes()].concat()
+            }
+        }
+    }
+
+    /// What these bytes say; `None` if no version so far writes them.
+    pub fn decode(bytes: &[u8]) -> Option<Context> {
+        let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        match (bytes.first(), bytes.len()) {
+            (None, _) => Some(Context::Plain),
+            (Some(&COMPACT), 9) => Some(Context::Compact(LogIndex::new(number(1)?))),
+            (Some(&ONCE), 17) => Some(Context::Once(Attempt { client: number(1)?, sequence: number(9)? })),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        let cases: [(Context, &[u8]); 3] = [
+            (Context::Plain, &[]),
+            (Context::Compact(LogIndex::new(0x0102)), &[1, 2, 1, 0, 0, 0, 0, 0, 0]),
+            (
+                Context::Once(Attempt { client: 3, sequence: 0x0405 }),
+                &[2, 3, 0, 0, 0, 0, 0, 0, 0, 5, 4, 0, 0, 0, 0, 0, 0],
+            ),
+        ];
+        for (context, bytes) in cases {
+            assert_eq!(context.encode(), bytes, "{context:?}");
+            assert_eq!(Context::decode(bytes), Some(context));
+        }
+    }
+
+    #[test]
+    fn what_no_version_writes_is_not_understood() {
+        for bytes in [&[3][..], &[1], &[1, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[2, 0], &[0]] {
+            assert_eq!(Context::decode(bytes), None, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Known bugs that tests put back in, to see that they are caught. Outside of tests none of them exists.
+
+/// A rule that is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "only tests break rules"))]
+pub(super) enum Fault {
+    /// A vote leaves before it is durable.
+    VoteBeforeDurable,
+    /// A leader counts its own entries before they are durable.
+    LeaderCountsItselfEarly,
+    /// A group of one acknowledges before its entry is durable.
+    SoleVoterEarly,
+    /// An append is acknowledged before it is durable.
+    AppendBeforeDurable,
+    /// Entries behind an overwritten one stay in the store.
+    StaleTail,
+    /// After a restart the applied index is taken from the commit index.
+    AppliedFromCommit,
+    /// Overwritten entries stay in the entry cache.
+    CacheNotTruncated,
+    /// A completed write marks entries of a later one as durable.
+    OldCompletion,
+    /// A new leader answers reads before its first commit.
+    ReadBeforeCommit,
+    /// Contexts of reads repeat after a restart.
+    ReadContextReused,
+    /// An old append cuts off entries that match.
+    OldAppendTruncates,
+    /// A read is answered before the state machine got there.
+    ReadBeforeApplied,
+    /// The log is compacted beyond what was applied.
+    CompactBeyondApplied,
+    /// A proposal whose entry was replaced is answered as done.
+    ReplacedProposalDone,
+    /// A failed write is ignored.
+    PersistErrorIgnored,
+    /// A command that could not be applied is skipped.
+    ApplyErrorSkipped,
+}
+
+#[cfg(test)]
+impl Fault {
+    /// How many there are.
+    pub(super) const ALL: usize = Fault::ApplyErrorSkipped as usize + 1;
+}
+
+#[cfg(test)]
+thread_local! {
+    static ACTIVE: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+}
+
+/// Breaks a rule on this thread, or with `None` none any more.
+#[cfg(test)]
+pub(super) fn set(fault: Option<Fault>) {
+    ACTIVE.set(fault);
+}
+
+/// Whether this rule is broken now.
+#[cfg(test)]
+pub(super) fn active(fault: Fault) -> bool {
+    ACTIVE.get() == Some(fault)
+}
+
+/// Whether this rule is broken now: never.
+#[cfg(not(test))]
+pub(super) const fn active(_: Fault) -> bool {
+    false
+}

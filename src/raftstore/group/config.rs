@@ -1,0 +1,102 @@
+//! The bounds and times of a replica. Times are ticks: the driver says how long one is.
+
+use crate::ident::ReplicaId;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// The bounds and times of a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// Which replica it is.
+    pub replica: ReplicaId,
+    /// Heartbeats of a leader: one every so many ticks, 1 by default.
+    pub heartbeat_ticks: usize,
+    /// A follower that hears nothing for this long, plus as much again at most, stands for election. 5 by default; more
+    /// than `heartbeat_ticks`.
+    pub election_ticks: usize,
+    /// Among candidates with equal logs those of a higher priority win. 0 by default.
+    pub priority: i64,
+    /// Largest command in bytes, 8 MiB by default.
+    pub max_entry_bytes: usize,
+    /// Entries in one message, in bytes, 1 MiB by default; a larger entry travels alone.
+    pub max_message_bytes: usize,
+    /// Messages with entries on their way to one follower, 256 by default.
+    pub max_inflight_messages: usize,
+    /// Bytes of entries on their way to one follower, 16 MiB by default. One more batch may be sent when it is reached.
+    pub max_inflight_bytes: usize,
+    /// Bytes of commands proposed and not yet committed, 64 MiB by default. Beyond it proposals are refused.
+    pub max_uncommitted_bytes: usize,
+    /// Bytes of entries committed but not yet applied here, 64 MiB by default. Beyond it a leader refuses proposals and
+    /// a follower takes no entries.
+    pub max_unapplied_bytes: usize,
+    /// Bytes of entries handed to the state machine at once, 4 MiB by default.
+    pub max_apply_batch_bytes: usize,
+    /// Bytes of applied entries kept in memory for followers, 16 MiB by default.
+    pub cache_bytes: usize,
+    /// Requests that may wait, 65 536 by default.
+    pub max_waiting_requests: usize,
+    /// A proposal or read not answered after this many ticks is answered "unknown" or "expired", 50 by default.
+    pub request_ticks: u64,
+    /// Leadership is not handed to a voter further behind than this many entries, 10 000 by default.
+    pub max_transfer_lag: u64,
+    /// The log is compacted when this many applied entries could go, 10 000 by default.
+    pub compact_entries: u64,
+    /// The same in bytes, 64 MiB by default.
+    pub compact_bytes: u64,
+    /// Applied entries that stay in the log when it is compacted, for followers that are a little late, 1 000 by
+    /// default.
+    pub keep_entries: u64,
+}
+
+impl GroupConfig {
+    /// The defaults.
+    pub fn new(replica: ReplicaId) -> GroupConfig {
+        GroupConfig {
+            replica,
+            heartbeat_ticks: 1,
+            election_ticks: 5,
+            priority: 0,
+            max_entry_bytes: 8 * MIB,
+            max_message_bytes: MIB,
+            max_inflight_messages: 256,
+            max_inflight_bytes: 16 * MIB,
+            max_uncommitted_bytes: 64 * MIB,
+            max_unapplied_bytes: 64 * MIB,
+            max_apply_batch_bytes: 4 * MIB,
+            cache_bytes: 16 * MIB,
+            max_waiting_requests: 64 * KIB,
+            request_ticks: 50,
+            max_transfer_lag: 10_000,
+            compact_entries: 10_000,
+            compact_bytes: 64 * MIB as u64,
+            keep_entries: 1_000,
+        }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// All problems at once, in words.
+    pub fn validate(&self) -> Result<(), Vec<String>> {
+        let mut problems = Vec::new();
+        let mut require = |holds: bool, what: &str| {
+            if !holds {
+                problems.push(what.to_owned());
+            }
+        };
+        require(self.replica.get() != 0, "replica must not be 0");
+        require(self.heartbeat_ticks >= 1, "heartbeat_ticks must be 1 or more");
+        require(self.election_ticks > self.heartbeat_ticks, "election_ticks must be more than heartbeat_ticks");
+        require(self.max_message_bytes >= KIB, "max_message_bytes must be 1 KiB or more");
+        require(self.max_inflight_messages >= 1, "max_inflight_messages must be 1 or more");
+        require(self.max_inflight_bytes >= self.max_message_bytes, "max_inflight_bytes must hold one message");
+        require(self.max_uncommitted_bytes >= self.max_entry_bytes, "max_uncommitted_bytes must hold one entry");
+        require(self.max_uncommitted_bytes >= self.max_message_bytes, "max_uncommitted_bytes must hold one message");
+        require(self.max_unapplied_bytes >= self.max_entry_bytes, "max_unapplied_bytes must hold one entry");
+        require(self.max_apply_batch_bytes >= 1, "max_apply_batch_bytes must be 1 or more");
+        require(self.max_waiting_requests >= 1, "max_waiting_requests must be 1 or more");
+        require(self.request_ticks >= 1, "request_ticks must be 1 or more");
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+}

@@ -1,0 +1,537 @@
+//! raft-rs behind inputs and effects.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb;
+use raft::prelude::MessageType;
+use raft::storage::RaftState;
+use raft::{RawNode, StateRole};
+
+use super::config::GroupConfig;
+use super::effects::{Answer, Follower, GroupStatus, LogRead, PersistId, Positions, Refusal, RequestId};
+use super::inflight::{Change, Inflight};
+use super::log_view::LogView;
+use super::persisting::Persisting;
+use super::requests::{Proposals, Reads};
+use super::terms::TermRuns;
+use super::validate::{self, Known, Rejected};
+use crate::ident::{LogIndex, NodeId, ReplicaId, Term};
+use crate::raftstore::bridge;
+use crate::raftstore::context::{Attempt, Context};
+use crate::raftstore::entry::{Entry, Membership, Position};
+use crate::raftstore::fault::{self, Fault};
+use crate::raftstore::log_store::StoredGroup;
+use crate::raftstore::message::Message;
+
+/// Questions of followers that a leader keeps before it drops more.
+const MAX_FORWARDED_READS: usize = 4096;
+
+/// One replica of one group. See the [module](super).
+pub struct Group {
+    pub(super) config: GroupConfig,
+    pub(super) node: RawNode<LogView>,
+    pub(super) membership: Membership,
+    pub(super) seed: u64,
+    /// How often it stood for election; each draws another time-out.
+    pub(super) elections: u64,
+    /// Ticks since it was opened.
+    pub(super) now: u64,
+    pub(super) persisting: Persisting,
+    /// Term and vote as last handed out for writing.
+    pub(super) written_vote: (Term, Option<ReplicaId>),
+    pub(super) proposals: Proposals,
+    pub(super) reads: Reads,
+    pub(super) inflight: Inflight,
+    pub(super) answers: Vec<Answer>,
+    /// What is written besides Readies.
+    pub(super) truncations: Vec<Position>,
+    pub(super) applied: LogIndex,
+    /// Bytes of what was handed out for applying and is not applied, by last index.
+    pub(super) applying: VecDeque<(LogIndex, usize)>,
+    pub(super) applying_bytes: usize,
+    /// Compactions that were handed out for applying, by the index of their command.
+    pub(super) compactions: VecDeque<(LogIndex, LogIndex)>,
+    /// Applied since the log was compacted last.
+    pub(super) applied_bytes_since: u64,
+    pub(super) compaction_proposed: bool,
+    /// The log is being read back up to its end: what is not applied has to be in memory before Raft may begin.
+    pub(super) replaying: bool,
+    pub(super) replay_asked: bool,
+    pub(super) led: (u64, u64, StateRole),
+    pub(super) transfer_not_before: u64,
+}
+
+/// Why a replica cannot be opened, or cannot go on. *This node must stop.*
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// The configuration makes no sense.
+    #[error("the configuration of the group makes no sense: {0}")]
+    Config(String),
+    /// What is stored contradicts itself.
+    #[error("what is stored of the group contradicts itself: {0}")]
+    Stored(String),
+    /// An entry that this version does not understand.
+    #[error("entry {0} was written by a newer version")]
+    NewerEntry(LogIndex),
+}
+
+impl Group {
+    /// Opens a replica as it was stored. `seed` must not repeat from one opening to the next: it tells the reads of
+    /// this life from those of earlier ones, and draws the election time-outs.
+    ///
+    /// # Errors
+    /// The configuration or what is stored makes no sense.
+    pub fn open(config: GroupConfig, stored: &StoredGroup, terms: TermRuns, seed: u64) -> Result<Group, GroupError> {
+        config.validate().map_err(|problems| GroupError::Config(problems.join("; ")))?;
+        if config.replica != stored.replica {
+            let what = format!("replica {} is stored, replica {} was asked for", stored.replica, config.replica);
+            return Err(GroupError::Config(what));
+        }
+        let violations = crate::raftstore::check::check_bounds(&stored.clone().with_applied_committed());
+        if !violations.is_empty() {
+            let what: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            return Err(GroupError::Stored(what.join("; ")));
+        }
+        // Rule of durable order 3: the applied index is what was written with the effects, never what is committed.
+        let applied = match fault::active(Fault::AppliedFromCommit) {
+            true => stored.hard_state.commit.max(stored.applied),
+            false => stored.applied,
+        };
+        let mut hard_state = eraftpb::HardState::from(&stored.hard_state);
+        hard_state.commit = hard_state.commit.max(applied.get());
+        let initial = RaftState { hard_state, conf_state: stored.membership.to_conf_state() };
+        let view = LogView::new(initial, terms, applied, config.max_message_bytes);
+        let node = RawNode::new(&raft_config(&config, applied), view, &bridge::logger(config.replica))
+            .map_err(|error| GroupError::Stored(error.to_string()))?;
+        let mut group = Group {
+            membership: stored.membership.clone(),
+            seed,
+            elections: 0,
+            now: 0,
+            persisting: Persisting::default(),
+            written_vote: (stored.hard_state.term, stored.hard_state.vote),
+            proposals: Proposals::default(),
+            reads: Reads::new(mix(seed ^ mix(config.replica.get()))),
+            inflight: Inflight::default(),
+            answers: Vec::new(),
+            truncations: Vec::new(),
+            applied,
+            applying: VecDeque::new(),
+            applying_bytes: 0,
+            compactions: VecDeque::new(),
+            applied_bytes_since: 0,
+            compaction_proposed: false,
+            replaying: applied < stored.last.index,
+            replay_asked: false,
+            led: (0, 0, StateRole::Follower),
+            transfer_not_before: 0,
+            config,
+            node,
+        };
+        group.settle();
+        Ok(group)
+    }
+
+    /// A message has arrived.
+    ///
+    /// # Errors
+    /// It was dropped, and why. Raft goes on as if it had been lost.
+    pub fn step(&mut self, message: Message) -> Result<(), Rejected> {
+        let message = message.0;
+        let known = Known {
+            replica: self.config.replica.get(),
+            is_member: &|replica| self.membership.nodes.contains_key(&ReplicaId::new(replica)),
+            last: self.node.raft.raft_log.last_index(),
+            term: self.node.raft.term,
+            leads: self.node.raft.state == StateRole::Leader,
+            max_message_bytes: self.config.max_message_bytes,
+            max_entry_bytes: self.config.max_entry_bytes,
+        };
+        validate::check(&message, &known)?;
+        if self.replaying {
+            return Err(Rejected::Starting);
+        }
+        self.admit(&message)?;
+        if fault::active(Fault::OldAppendTruncates) && message.get_msg_type() == MessageType::MsgAppend {
+            self.truncate_by_mistake(&message);
+        }
+        // Before raft-rs sees it, which sends more at once if it may.
+        self.made_room(&message);
+        // What raft-rs refuses here it refuses because nothing is to be done.
+        let _ = self.node.step(message);
+        self.settle();
+        Ok(())
+    }
+
+    /// A follower answers: so much less is on its way to it.
+    fn made_room(&mut self, message: &eraftpb::Message) {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader || message.term != raft.term {
+            return;
+        }
+        let (from, bound) = (message.from, self.config.max_inflight_bytes);
+        let change = match message.get_msg_type() {
+            MessageType::MsgAppendResponse if message.reject => self.inflight.lost(from),
+            MessageType::MsgAppendResponse => self.inflight.acknowledged(from, message.index, bound),
+            MessageType::MsgHeartbeatResponse => self.inflight.heard(from, bound),
+            _ => Change::None,
+        };
+        self.pace(from, change);
+    }
+
+    /// Bounds, and what would make raft-rs panic in the state it is in.
+    fn admit(&self, message: &eraftpb::Message) -> Result<(), Rejected> {
+        let raft = &self.node.raft;
+        match message.get_msg_type() {
+            MessageType::MsgAppend
+                if !message.entries.is_empty() && self.unapplied_bytes() >= self.config.max_unapplied_bytes =>
+            {
+                Err(Rejected::Busy)
+            }
+            // Late. Raft-rs would go back to where the follower was then, and the log may begin behind that by now.
+            MessageType::MsgAppendResponse if message.reject && self.matched(message.from) >= message.index => {
+                Err(Rejected::Late)
+            }
+            // It was asked for when all entries were durable, and none came since; raft-rs panics if there are any.
+            MessageType::MsgRequestVoteResponse if raft.raft_log.persisted != raft.raft_log.last_index() => {
+                Err(Rejected::Inconsistent("a vote that was not asked for"))
+            }
+            MessageType::MsgTimeoutNow if message.from != raft.leader_id => {
+                Err(Rejected::Inconsistent("leadership handed over by somebody who does not lead"))
+            }
+            // Only a learner could offer it; and a sole voter elects itself at once, durable or not.
+            MessageType::MsgTimeoutNow if self.is_sole_voter() => {
+                Err(Rejected::Inconsistent("leadership handed over to the only voter"))
+            }
+            // Whoever asked will ask again, and somebody who leads. Forwarded on, it might go in circles.
+            MessageType::MsgReadIndex if raft.state != StateRole::Leader => {
+                Err(Rejected::Inconsistent("a read of somebody who does not lead"))
+            }
+            MessageType::MsgReadIndex if raft.read_only.pending_read_count() >= MAX_FORWARDED_READS => {
+                Err(Rejected::Busy)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self) {
+        self.now += 1;
+        self.proposals.expire(self.now, &mut self.answers);
+        self.reads.tick(self.now, self.config.election_ticks as u64, &mut self.answers);
+        let leads = self.node.raft.state == StateRole::Leader;
+        // A sole voter elects itself at once; raft-rs panics if it does so while entries are not durable.
+        let must_wait = self.is_sole_voter() && !leads && self.is_writing();
+        if self.replaying || must_wait {
+            return;
+        }
+        if self.node.tick() && !leads {
+            self.elections += 1;
+        }
+        self.settle();
+    }
+
+    /// Stands for election now, without waiting for the time-out: for a group that was just made.
+    pub fn campaign(&mut self) {
+        if self.replaying || self.is_writing() || !self.node.raft.promotable() {
+            return;
+        }
+        self.elections += 1;
+        // It refuses only what is none of its business.
+        let _ = self.node.campaign();
+        self.settle();
+    }
+
+    /// Proposes a command. The answer comes with [`Committed::request`](super::Committed::request), or as an [`Answer`].
+    pub fn propose(&mut self, request: RequestId, command: Vec<u8>, attempt: Option<Attempt>) {
+        let context = attempt.map_or(Context::Plain, Context::Once);
+        if let Err(refusal) = self.try_propose(Some(request), command, context) {
+            self.answers.push(Answer::Refused(request, refusal));
+        }
+    }
+
+    pub(super) fn try_propose(
+        &mut self,
+        request: Option<RequestId>,
+        data: Vec<u8>,
+        context: Context,
+    ) -> Result<(), Refusal> {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader {
+            return Err(Refusal::NotLeader { leader: self.leader() });
+        }
+        if raft.lead_transferee.is_some() {
+            return Err(Refusal::Transferring);
+        }
+        if data.len() > self.config.max_entry_bytes {
+            return Err(Refusal::TooLarge);
+        }
+        let full = self.proposals.len() >= self.config.max_waiting_requests
+            || self.unapplied_bytes() >= self.config.max_unapplied_bytes;
+        if full || self.node.propose(context.encode(), data).is_err() {
+            return Err(Refusal::Busy);
+        }
+        if let Some(request) = request {
+            let raft = &self.node.raft;
+            let position = Position::new(raft.raft_log.last_index(), raft.term);
+            self.proposals.push(position, request, self.now + self.config.request_ticks);
+        }
+        Ok(())
+    }
+
+    /// Asks from where on the state machine here shows everything that was acknowledged before, anywhere (ReadIndex,
+    /// Raft thesis 6.4). All that ask before the next effects are answered by one round to the quorum.
+    pub fn read(&mut self, request: RequestId) {
+        if self.reads.len() >= self.config.max_waiting_requests {
+            self.answers.push(Answer::Refused(request, Refusal::Busy));
+            return;
+        }
+        self.reads.push(request, self.now + self.config.request_ticks);
+    }
+
+    /// Hands leadership to another voter. It has happened when the status says so.
+    ///
+    /// # Errors
+    /// Nothing was begun.
+    pub fn transfer_leader(&mut self, to: ReplicaId) -> Result<(), Refusal> {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader {
+            return Err(Refusal::NotLeader { leader: self.leader() });
+        }
+        if to == self.config.replica || !self.membership.voters.contains(&to) {
+            return Err(Refusal::NoSuchVoter);
+        }
+        // One that failed is not repeated at once: each stops proposals for up to an election time-out.
+        if raft.lead_transferee.is_some() || self.now < self.transfer_not_before {
+            return Err(Refusal::Transferring);
+        }
+        let lag = raft.raft_log.last_index().saturating_sub(self.matched(to.get()));
+        if lag > self.config.max_transfer_lag {
+            return Err(Refusal::TooFarBehind { lag });
+        }
+        self.transfer_not_before = self.now + 2 * self.config.election_ticks as u64;
+        self.node.transfer_leader(to.get());
+        self.settle();
+        Ok(())
+    }
+
+    /// A write is done, and all before it: durable if it had to be.
+    pub fn persisted(&mut self, id: PersistId) {
+        if let Some(ready) = self.persisting.done(id) {
+            self.node.on_persist_ready(ready);
+        }
+        self.settle();
+    }
+
+    /// Everything up to `through` is applied and visible; what is applied up to `durable` survives a crash, or is
+    /// written before whatever is written from now on.
+    pub fn applied(&mut self, through: LogIndex, durable: LogIndex) {
+        if through <= self.applied {
+            return;
+        }
+        self.applied = through;
+        while self.applying.front().is_some_and(|(last, _)| *last <= through) {
+            self.applying_bytes -= self.applying.pop_front().map_or(0, |(_, bytes)| bytes);
+        }
+        self.node.advance_apply_to(through.get());
+        self.reads.applied(through, &mut self.answers);
+        while self.compactions.front().is_some_and(|(at, _)| *at <= through) {
+            let Some((_, to)) = self.compactions.pop_front() else { break };
+            self.compaction_proposed = false;
+            let durable = durable.min(through);
+            let to = if fault::active(Fault::CompactBeyondApplied) { through } else { to.min(durable) };
+            self.compact(to);
+        }
+        let cached = through.get().min(self.node.raft.raft_log.persisted);
+        self.node.mut_store().evict(cached, self.config.cache_bytes);
+        self.propose_compaction();
+        self.settle();
+    }
+
+    /// A part of the log that was asked for. Empty if it is gone.
+    pub fn log_read(&mut self, read: &LogRead, entries: Vec<Entry>) {
+        if self.replaying {
+            self.replay_asked = false;
+            let view = self.node.mut_store();
+            view.append_replayed(entries);
+            self.replaying = view.cached_to() <= view.last();
+        } else {
+            for context in self.node.mut_store().chunk_read(read.range.start, entries) {
+                self.node.on_entries_fetched(context);
+            }
+        }
+        self.settle();
+    }
+
+    /// What was sent to a replica lately did not arrive.
+    pub fn unreachable(&mut self, replica: ReplicaId) {
+        self.node.report_unreachable(replica.get());
+        let change = self.inflight.lost(replica.get());
+        self.pace(replica.get(), change);
+        self.settle();
+    }
+
+    /// The replica stops: everyone who waits hears that nobody will say.
+    pub fn stop(&mut self) -> Vec<Answer> {
+        self.proposals.fail_all(&mut self.answers);
+        self.reads.fail_all(&mut self.answers);
+        std::mem::take(&mut self.answers)
+    }
+
+    /// After every input: what raft-rs would do behind our back, done our way.
+    pub(super) fn settle(&mut self) {
+        let timeout = self.election_timeout();
+        let raft = &mut self.node.raft;
+        if raft.randomized_election_timeout() != timeout {
+            raft.set_randomized_election_timeout(timeout);
+        }
+        let led = (raft.term, raft.leader_id, raft.state);
+        if led != self.led {
+            let led_before = self.led.2 == StateRole::Leader;
+            self.led = led;
+            self.reads.ask_again();
+            self.compaction_proposed = false;
+            if led_before || led.2 == StateRole::Leader {
+                self.node.mut_store().forget_sends();
+                for follower in self.inflight.clear() {
+                    self.pace(follower, Change::Resume);
+                }
+            }
+        }
+    }
+
+    /// Raft-rs draws it from a random number generator of its own; here it comes from the seed, so that a simulation
+    /// can be repeated.
+    fn election_timeout(&self) -> usize {
+        let ticks = self.config.election_ticks;
+        let mixed = mix(self.seed ^ mix(self.node.raft.term ^ (self.elections << 32)) ^ self.config.replica.get());
+        ticks + (mixed % ticks as u64) as usize
+    }
+
+    pub(super) fn pace(&mut self, follower: u64, change: Change) {
+        let messages = match change {
+            Change::None => return,
+            Change::Pause => 0,
+            Change::Resume => self.config.max_inflight_messages,
+        };
+        self.node.raft.adjust_max_inflight_msgs(follower, messages);
+    }
+
+    fn matched(&self, replica: u64) -> u64 {
+        self.node.raft.prs().get(replica).map_or(0, |progress| progress.matched)
+    }
+
+    pub(super) fn unapplied_bytes(&self) -> usize {
+        self.applying_bytes
+    }
+
+    fn is_writing(&self) -> bool {
+        !self.persisting.is_idle() || !self.node.raft.raft_log.unstable_entries().is_empty()
+    }
+
+    pub(super) fn is_sole_voter(&self) -> bool {
+        self.membership.voters == [self.config.replica] && self.membership.voters_outgoing.is_empty()
+    }
+
+    pub(super) fn leader(&self) -> Option<ReplicaId> {
+        let leader = self.node.raft.leader_id;
+        (leader != 0).then(|| ReplicaId::new(leader))
+    }
+
+    fn truncate_by_mistake(&mut self, message: &eraftpb::Message) {
+        let log = &mut self.node.raft.raft_log;
+        if !message.entries.is_empty()
+            && message.index >= log.committed
+            && log.match_term(message.index, message.log_term)
+        {
+            log.append(&message.entries);
+        }
+    }
+
+    /// The node of a replica of the group.
+    pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        self.membership.node_of(replica)
+    }
+
+    /// The replicas of the group that live on a node.
+    pub fn replicas_on(&self, node: NodeId) -> Vec<ReplicaId> {
+        let nodes = self.membership.nodes.iter();
+        nodes.filter(|(_, lives_on)| **lives_on == node).map(|(replica, _)| *replica).collect()
+    }
+
+    /// How far it is.
+    pub fn positions(&self) -> Positions {
+        let raft = &self.node.raft;
+        let view = self.node.store();
+        Positions {
+            role: raft.state.into(),
+            term: Term::new(raft.term),
+            leader: self.leader(),
+            applied: self.applied,
+            committed: LogIndex::new(raft.raft_log.committed),
+            persisted: LogIndex::new(raft.raft_log.persisted),
+            last: LogIndex::new(raft.raft_log.last_index()),
+            first: LogIndex::new(view.first()),
+            cache_bytes: view.cache_bytes(),
+        }
+    }
+
+    /// Whether it is still reading its log back. It takes no part until then.
+    pub fn is_starting(&self) -> bool {
+        self.replaying
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> GroupStatus {
+        let raft = &self.node.raft;
+        let followers = match raft.state {
+            StateRole::Leader => {
+                raft.prs().iter().filter(|(id, _)| **id != self.config.replica.get()).map(follower).collect()
+            }
+            _ => Vec::new(),
+        };
+        GroupStatus {
+            replica: self.config.replica,
+            positions: self.positions(),
+            membership: self.membership.clone(),
+            followers,
+        }
+    }
+}
+
+fn follower((id, progress): (&u64, &raft::Progress)) -> Follower {
+    Follower {
+        replica: ReplicaId::new(*id),
+        matched: LogIndex::new(progress.matched),
+        next: LogIndex::new(progress.next_idx),
+        recently_active: progress.recent_active,
+    }
+}
+
+/// Raft-rs' defaults are unsafe for us: no pre-vote, no check of the quorum, no bounds.
+fn raft_config(config: &GroupConfig, applied: LogIndex) -> raft::Config {
+    raft::Config {
+        id: config.replica.get(),
+        election_tick: config.election_ticks,
+        heartbeat_tick: config.heartbeat_ticks,
+        applied: applied.get(),
+        max_size_per_msg: config.max_message_bytes as u64,
+        max_inflight_msgs: config.max_inflight_messages,
+        check_quorum: true,
+        pre_vote: true,
+        batch_append: true,
+        priority: config.priority,
+        max_uncommitted_size: config.max_uncommitted_bytes as u64,
+        max_committed_size_per_ready: config.max_apply_batch_bytes as u64,
+        ..raft::Config::default()
+    }
+}
+
+/// A finaliser of SplitMix64 (Steele, Lea, Flood 2014): spreads a number over all bits.
+fn mix(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}

@@ -1,0 +1,160 @@
+//! What may reach raft-rs: it trusts its input and panics on what a broken or hostile peer could send, and on messages
+//! that contradict what it knows. Everything that could is refused here.
+
+use raft::eraftpb::{EntryType, Message};
+use raft::prelude::MessageType;
+
+use crate::raftstore::context::Context;
+
+/// Bytes of a read's context: its nonce and its number.
+pub(super) const READ_CONTEXT_BYTES: usize = 16;
+
+/// No cluster gets there; and from here on, there is room for elections.
+const MAX_TERM: u64 = 1 << 62;
+
+/// What a message is held against.
+pub(super) struct Known<'a> {
+    pub(super) replica: u64,
+    pub(super) is_member: &'a dyn Fn(u64) -> bool,
+    pub(super) last: u64,
+    pub(super) term: u64,
+    pub(super) leads: bool,
+    pub(super) max_message_bytes: usize,
+    pub(super) max_entry_bytes: usize,
+}
+
+/// Why a message was refused. Raft goes on as if it had been lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejected {
+    /// It is for another replica: one that lived here before, perhaps.
+    #[error("the message is for another replica")]
+    NotForUs,
+    /// The sender takes no part in the group.
+    #[error("the sender takes no part in the group")]
+    NotAMember,
+    /// A kind that never travels, or is not understood.
+    #[error("the message is of a kind that never travels")]
+    Kind,
+    /// Its parts contradict each other.
+    #[error("the message contradicts itself: {0}")]
+    Inconsistent(&'static str),
+    /// It claims that entries were committed or taken over that this replica does not have. Somebody lost what he
+    /// acknowledged.
+    #[error("the message speaks of entry {index} as agreed upon, but the log ends with {last}: a disk lost entries")]
+    BeyondLog {
+        /// The index.
+        index: u64,
+        /// The last entry here.
+        last: u64,
+    },
+    /// It says what was true once: the sender has acknowledged more since.
+    #[error("the message comes late")]
+    Late,
+    /// Entries larger than agreed.
+    #[error("the message is larger than agreed")]
+    TooLarge,
+    /// The replica is reading its own log back.
+    #[error("the replica is still starting")]
+    Starting,
+    /// Too much waits to be applied.
+    #[error("too much waits to be applied")]
+    Busy,
+}
+
+/// Checks a message that arrived.
+pub(super) fn check(message: &Message, known: &Known<'_>) -> Result<(), Rejected> {
+    if message.to != known.replica {
+        return Err(Rejected::NotForUs);
+    }
+    if message.from == 0 || message.from == known.replica || !(known.is_member)(message.from) {
+        return Err(Rejected::NotAMember);
+    }
+    let kind = MessageType::from_i32(message.msg_type).ok_or(Rejected::Kind)?;
+    let reads = matches!(kind, MessageType::MsgReadIndex);
+    // Term 0 makes a message local: it would pass all checks of terms. Raft-rs adds one to a term in every election.
+    if (message.term == 0) != reads || message.term > MAX_TERM {
+        return Err(Rejected::Inconsistent("term"));
+    }
+    match kind {
+        MessageType::MsgAppend => check_append(message, known),
+        MessageType::MsgAppendResponse => check_append_response(message, known),
+        MessageType::MsgHeartbeat => {
+            // Of an older leader it is answered without being believed.
+            if message.commit > known.last && message.term >= known.term {
+                return Err(Rejected::BeyondLog { index: message.commit, last: known.last });
+            }
+            check_read_context(message)
+        }
+        MessageType::MsgHeartbeatResponse => check_read_context(message),
+        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => check_read(message),
+        MessageType::MsgRequestVote
+        | MessageType::MsgRequestVoteResponse
+        | MessageType::MsgRequestPreVote
+        | MessageType::MsgRequestPreVoteResponse
+        | MessageType::MsgTimeoutNow => no_entries(message),
+        // Proposals and transfers are not forwarded, and snapshots do not exist yet.
+        _ => Err(Rejected::Kind),
+    }
+}
+
+fn no_entries(message: &Message) -> Result<(), Rejected> {
+    match message.entries.is_empty() {
+        true => Ok(()),
+        false => Err(Rejected::Inconsistent("entries")),
+    }
+}
+
+/// A heartbeat carries the context of a read, or none.
+fn check_read_context(message: &Message) -> Result<(), Rejected> {
+    match message.context.len() {
+        0 | READ_CONTEXT_BYTES => no_entries(message),
+        _ => Err(Rejected::Inconsistent("context of a heartbeat")),
+    }
+}
+
+fn check_append(message: &Message, known: &Known<'_>) -> Result<(), Rejected> {
+    let (mut index, mut term) = (message.index, message.log_term);
+    let mut bytes = 0usize;
+    // Raft-rs takes term 0 for that of every entry that it does not have.
+    if term > message.term || (term == 0 && index != 0) {
+        return Err(Rejected::Inconsistent("term of the previous entry"));
+    }
+    for entry in &message.entries {
+        index = index.checked_add(1).ok_or(Rejected::Inconsistent("index"))?;
+        if entry.index != index || entry.term < term || entry.term > message.term || entry.term == 0 {
+            return Err(Rejected::Inconsistent("position of an entry"));
+        }
+        term = entry.term;
+        // A change of the membership is for the next version of this room.
+        if entry.entry_type != EntryType::EntryNormal as i32 || Context::decode(&entry.context).is_none() {
+            return Err(Rejected::Inconsistent("kind of an entry"));
+        }
+        if entry.data.len() > known.max_entry_bytes {
+            return Err(Rejected::TooLarge);
+        }
+        bytes = bytes.saturating_add(entry.data.len());
+    }
+    let limit =
+        known.max_message_bytes.saturating_mul(2).max(known.max_entry_bytes.saturating_add(known.max_message_bytes));
+    if bytes > limit { Err(Rejected::TooLarge) } else { Ok(()) }
+}
+
+fn check_append_response(message: &Message, known: &Known<'_>) -> Result<(), Rejected> {
+    // What is said to a leader of another term is not about this log; nor what is said to one that lost entries in a
+    // crash before they were durable, and does not lead any more.
+    if known.leads && message.term == known.term && message.index > known.last {
+        return Err(Rejected::BeyondLog { index: message.index, last: known.last });
+    }
+    if message.request_snapshot != 0 || (message.reject && message.reject_hint > message.index) {
+        return Err(Rejected::Inconsistent("rejection"));
+    }
+    no_entries(message)
+}
+
+fn check_read(message: &Message) -> Result<(), Rejected> {
+    match message.entries.as_slice() {
+        [entry] if entry.data.len() == READ_CONTEXT_BYTES => Ok(()),
+        _ => Err(Rejected::Inconsistent("context of a read")),
+    }
+}

@@ -1,0 +1,181 @@
+//! A store in memory, for tests and for what need not outlive the process. It keeps every rule of a durable one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::{Bound, Range};
+
+use parking_lot::Mutex;
+
+use super::entry::{Entry, HardState, Membership, Position};
+use super::log_store::{
+    AppliedTo, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
+};
+use super::rules::{self, Outline};
+use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
+
+/// A store in memory.
+#[derive(Default)]
+pub struct MemoryStore {
+    groups: Mutex<BTreeMap<GroupId, Group>>,
+}
+
+struct Group {
+    replica: ReplicaId,
+    hard_state: HardState,
+    membership: Membership,
+    applied: LogIndex,
+    truncated: Position,
+    /// Everything behind `truncated`, without a gap.
+    log: VecDeque<Entry>,
+    tables: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+}
+
+impl Group {
+    fn new(replica: ReplicaId, membership: Membership) -> Group {
+        Group {
+            replica,
+            hard_state: HardState::default(),
+            membership,
+            applied: LogIndex::default(),
+            truncated: Position::default(),
+            log: VecDeque::new(),
+            tables: BTreeMap::new(),
+        }
+    }
+
+    fn stored(&self) -> StoredGroup {
+        let stored = StoredGroup {
+            replica: self.replica,
+            hard_state: self.hard_state,
+            membership: self.membership.clone(),
+            applied: self.applied,
+            truncated: self.truncated,
+            last: self.outline().last,
+        };
+        stored.with_applied_committed()
+    }
+
+    fn outline(&self) -> Outline {
+        let Group { hard_state, applied, truncated, .. } = *self;
+        Outline { hard_state, applied, truncated, last: self.log.back().map_or(truncated, Entry::position) }
+    }
+
+    /// Where in `log` an entry lies, or would.
+    fn place(&self, index: LogIndex) -> Option<usize> {
+        usize::try_from(index.get().checked_sub(self.truncated.index.next().get())?).ok()
+    }
+
+    fn term(&self, index: LogIndex) -> Option<Term> {
+        if index == self.truncated.index {
+            return Some(self.truncated.term);
+        }
+        self.log.get(self.place(index)?).map(Entry::term)
+    }
+}
+
+impl LogStore for MemoryStore {
+    fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
+        Ok(self.groups.lock().keys().copied().collect())
+    }
+
+    fn load(&self, group: GroupId) -> Result<Option<StoredGroup>, StoreError> {
+        Ok(self.groups.lock().get(&group).map(Group::stored))
+    }
+
+    fn write(&self, writes: &[LogWrite], _sync: bool) -> Result<(), StoreError> {
+        let mut groups = self.groups.lock();
+        // Everything is judged before anything is changed.
+        let plan = rules::plan(
+            writes,
+            |group| groups.get(&group).map(Group::outline),
+            |group, index| Ok(groups.get(&group).and_then(|group| group.term(index))),
+        )?;
+        for (write, step) in writes.iter().zip(plan.steps) {
+            if let Some((replica, membership)) = &write.create {
+                groups.insert(write.group, Group::new(*replica, membership.clone()));
+            }
+            let Some(group) = groups.get_mut(&write.group) else { continue };
+            group.hard_state = write.hard_state.unwrap_or(group.hard_state);
+            if let Some(place) = write.entries.first().and_then(|first| group.place(first.index())) {
+                // Rule of durable order 4: all that is behind goes.
+                group.log.truncate(place);
+                group.log.extend(write.entries.iter().cloned());
+            }
+            if let Some((_, position)) = step.truncate {
+                let count = group.place(position.index.next()).unwrap_or(0).min(group.log.len());
+                group.log.drain(..count);
+                group.truncated = position;
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+        let groups = self.groups.lock();
+        let Some(group) = groups.get(&group) else { return Ok(Vec::new()) };
+        let Some(place) = group.place(range.start).filter(|place| *place < group.log.len()) else {
+            return Ok(Vec::new());
+        };
+        let mut size_bytes = 0;
+        let mut fits = |entry: &Entry| {
+            size_bytes += entry.size_bytes();
+            entry.index() < range.end && (size_bytes <= limit_bytes || entry.index() == range.start)
+        };
+        Ok(group.log.range(place..).take_while(|entry| fits(entry)).cloned().collect())
+    }
+
+    fn term(&self, group: GroupId, index: LogIndex) -> Result<Option<Term>, StoreError> {
+        Ok(self.groups.lock().get(&group).and_then(|group| group.term(index)))
+    }
+}
+
+impl TableStore for MemoryStore {
+    fn get(&self, group: GroupId, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let groups = self.groups.lock();
+        Ok(groups.get(&group).and_then(|group| group.tables.get(&table)?.get(key).cloned()))
+    }
+
+    fn scan(
+        &self,
+        group: GroupId,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, StoreError> {
+        // A map panics when asked for a range that is none.
+        if rules::is_empty(range) {
+            return Ok(Vec::new());
+        }
+        let groups = self.groups.lock();
+        let Some(table) = groups.get(&group).and_then(|group| group.tables.get(&table)) else { return Ok(Vec::new()) };
+        let pairs = table.range::<[u8], _>(range).take(limit);
+        Ok(pairs.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError> {
+        let mut groups = self.groups.lock();
+        rules::check_applied(group, groups.get(&group).map(Group::outline), applied)?;
+        let Some(group) = groups.get_mut(&group) else { return Ok(()) };
+        for write in writes {
+            match write {
+                TableWrite::Put(table, key, value) => {
+                    group.tables.entry(*table).or_default().insert(key.clone(), value.clone());
+                }
+                TableWrite::Delete(table, key) => {
+                    group.tables.entry(*table).or_default().remove(key);
+                }
+            }
+        }
+        group.applied = applied.index;
+        if let Some(membership) = &applied.membership {
+            group.membership = membership.clone();
+        }
+        Ok(())
+    }
+}

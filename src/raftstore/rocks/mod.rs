@@ -1,0 +1,240 @@
+//! A store in RocksDB.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `read` | reading, the same for a store and for a look at one |
+//! | `view` | a store that is only looked at |
+//!
+//! Keys and values are those of `format`, what may be written is judged by `rules`, and damage by
+//! [`super::check`] at each opening; what is left for here is to put it all into one batch.
+//!
+//! **What a crash leaves.** RocksDB keeps one log for all its families, so a directory recovers to a prefix of the
+//! batches, of logs and tables alike, and at least to the last synced one ([`Storage::write`]). So a batch of effects
+//! needs no sync: if it is lost, so is every later truncation of the log, and the entries are applied once more. And
+//! rule of durable order 3 holds because effects, applied index and membership are one batch. That RocksDB writes out
+//! the memory of one family before that of another changes nothing: before it does, it syncs the logs that fed it.
+//!
+//! **Threads.** `write` belongs to one thread at a time, `apply` to one as well, and neither waits for the other;
+//! reading waits for nobody. A read may see what is written but not yet durable: whoever says so to others waits for
+//! `write` to return.
+//!
+//! It knows the last entry of each group, so that appending neither reads nor leaves tombstones.
+
+mod read;
+mod view;
+
+use std::collections::HashMap;
+use std::ops::{Bound, Range};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::check;
+use super::entry::{Entry, HardState, Membership, Position};
+use super::format::{self, Generation, Replica, Tag};
+use super::log_store::{
+    AppliedTo, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
+};
+use super::rules::{self, Outline, Step};
+use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
+use crate::storage::{Batch, Durability, Family, Storage};
+use read::{Loaded, Reader};
+pub use view::{Checked, RocksView, StoredEntry};
+
+/// A larger buffer is not kept for the next write.
+const MAX_BUFFER_BYTES: usize = 1 << 20;
+
+/// A store in RocksDB.
+pub struct RocksStore {
+    storage: Arc<Storage>,
+    /// What is known of each group without reading. Taken for moments only.
+    known: RwLock<HashMap<GroupId, Known>>,
+    /// Held during a log write, with a buffer for the values of its entries.
+    writer: Mutex<Vec<u8>>,
+    /// Held during an apply.
+    applier: Mutex<()>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Known {
+    outline: Outline,
+    generation: Generation,
+}
+
+impl RocksStore {
+    /// The store in a data directory. Checks all of its groups, without reading their logs.
+    ///
+    /// # Errors
+    /// RocksDB failed, or what is stored of a group is damaged.
+    pub fn open(storage: Arc<Storage>) -> Result<RocksStore, StoreError> {
+        let reader = Reader(storage.tables());
+        let mut known = HashMap::new();
+        for group in reader.all_groups()? {
+            let Some(Loaded { stored, generation }) = reader.load(group)? else { continue };
+            known.insert(group, Known { outline: Outline::from(&stored), generation });
+            check::refuse(
+                || format!("group {group} in {}", storage.tables().path().display()),
+                &check::check_bounds(&stored.with_applied_committed()),
+            )?;
+        }
+        if let Some(group) = reader.logs()?.into_iter().find(|group| !known.contains_key(group)) {
+            return Err(reader.without_replica(group, "its log"));
+        }
+        let (writer, applier) = (Mutex::default(), Mutex::default());
+        Ok(RocksStore { storage, known: RwLock::new(known), writer, applier })
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader(self.storage.tables())
+    }
+
+    fn outline(&self, group: GroupId) -> Option<Outline> {
+        self.known.read().get(&group).map(|known| known.outline)
+    }
+
+    fn generation(&self, group: GroupId) -> Option<Generation> {
+        self.known.read().get(&group).map(|known| known.generation)
+    }
+}
+
+impl LogStore for RocksStore {
+    fn prepare(&self) -> Result<(), StoreError> {
+        Ok(self.storage.warm_log()?)
+    }
+
+    fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
+        self.reader().all_groups()
+    }
+
+    fn load(&self, group: GroupId) -> Result<Option<StoredGroup>, StoreError> {
+        // Records and log are two reads: nothing is written between them.
+        let (_writer, _applier) = (self.writer.lock(), self.applier.lock());
+        Ok(self.reader().load(group)?.map(|loaded| loaded.stored.with_applied_committed()))
+    }
+
+    fn write(&self, writes: &[LogWrite], sync: bool) -> Result<(), StoreError> {
+        let mut buffer = self.writer.lock();
+        let plan = rules::plan(writes, |group| self.outline(group), |group, index| self.reader().term(group, index))?;
+        let mut batch = self.storage.batch()?;
+        for (write, step) in writes.iter().zip(&plan.steps) {
+            put_log_write(&mut batch, write, step, &mut buffer)?;
+        }
+        let durability = match (sync, plan.votes) {
+            (false, _) => Durability::Buffered,
+            (true, false) => Durability::Synced,
+            // A vote that is lost unnoticed is given twice.
+            (true, true) => Durability::Evident,
+        };
+        self.storage.write(batch, durability)?;
+        if buffer.capacity() > MAX_BUFFER_BYTES {
+            *buffer = Vec::new();
+        }
+        let mut known = self.known.write();
+        for (group, outline) in &plan.outlines {
+            known.entry(*group).or_default().outline.set_log(outline);
+        }
+        Ok(())
+    }
+
+    fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+        self.reader().entries(group, range, limit_bytes)
+    }
+
+    fn term(&self, group: GroupId, index: LogIndex) -> Result<Option<Term>, StoreError> {
+        self.reader().term(group, index)
+    }
+}
+
+impl TableStore for RocksStore {
+    fn get(&self, group: GroupId, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.generation(group) {
+            Some(generation) => self.reader().get(group, generation, table, key),
+            None => Ok(None),
+        }
+    }
+
+    fn scan(
+        &self,
+        group: GroupId,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, StoreError> {
+        match self.generation(group) {
+            Some(generation) => self.reader().scan(group, generation, table, range, limit),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError> {
+        let _applier = self.applier.lock();
+        rules::check_applied(group, self.outline(group), applied)?;
+        let generation = self.generation(group).unwrap_or_default();
+        // Rule of durable order 3: one batch.
+        let mut batch = self.storage.batch()?;
+        for write in writes {
+            match write {
+                TableWrite::Put(table, key, value) => {
+                    batch.put(read::family(*table), &format::table_key(group, generation, key), value);
+                }
+                TableWrite::Delete(table, key) => {
+                    batch.delete(read::family(*table), &format::table_key(group, generation, key));
+                }
+            }
+        }
+        put(&mut batch, group, Tag::Applied, &format::encode_applied(applied.index));
+        if let Some(membership) = &applied.membership {
+            put(&mut batch, group, Tag::Membership, &format::encode_membership(membership));
+        }
+        self.storage.write(batch, Durability::Buffered)?;
+        if let Some(known) = self.known.write().get_mut(&group) {
+            known.outline.applied = applied.index;
+        }
+        Ok(())
+    }
+}
+
+fn put_log_write(batch: &mut Batch<'_>, write: &LogWrite, step: &Step, buffer: &mut Vec<u8>) -> Result<(), StoreError> {
+    let group = write.group;
+    if let Some((replica, membership)) = &write.create {
+        put_group(batch, group, *replica, membership);
+    }
+    if let Some(state) = &write.hard_state {
+        put(batch, group, Tag::HardState, &format::encode_hard_state(state));
+    }
+    for entry in &write.entries {
+        buffer.clear();
+        if !format::encode_entry(entry, buffer) {
+            return Err(StoreError::Refused(format!("group {group}: {entry:?} has a context too large to keep")));
+        }
+        batch.put(Family::RaftLog, &format::log_key(group, entry.index()), buffer);
+    }
+    // Rule of durable order 4: what the new entries do not replace goes with the same batch.
+    if let Some(stale) = &step.stale {
+        delete_entries(batch, group, stale.clone());
+    }
+    if let Some((compacted, position)) = &step.truncate {
+        put(batch, group, Tag::Truncated, &format::encode_truncated(*position));
+        delete_entries(batch, group, compacted.clone());
+    }
+    Ok(())
+}
+
+/// Every group has all records from the start, so that one that is missing is damage.
+fn put_group(batch: &mut Batch<'_>, group: GroupId, replica: ReplicaId, membership: &Membership) {
+    let replica = Replica { replica, generation: Generation::FIRST };
+    put(batch, group, Tag::Replica, &replica.encode());
+    put(batch, group, Tag::HardState, &format::encode_hard_state(&HardState::default()));
+    put(batch, group, Tag::Membership, &format::encode_membership(membership));
+    put(batch, group, Tag::Applied, &format::encode_applied(LogIndex::default()));
+    put(batch, group, Tag::Truncated, &format::encode_truncated(Position::default()));
+}
+
+fn put(batch: &mut Batch<'_>, group: GroupId, tag: Tag, value: &[u8]) {
+    batch.put(Family::RaftState, &format::state_key(group, tag), value);
+}
+
+fn delete_entries(batch: &mut Batch<'_>, group: GroupId, range: Range<LogIndex>) {
+    let keys = format::log_range(group, range);
+    batch.delete_range(Family::RaftLog, &keys.start..&keys.end);
+}

@@ -1,0 +1,130 @@
+//! A store that is only looked at: nothing is written, and damage in one group hides no other.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::read::{EVERYTHING, Loaded, Reader};
+use crate::ident::{GroupId, LogIndex};
+use crate::raftstore::check::{self, LogCheck, Violation};
+use crate::raftstore::entry::{Entry, Position};
+use crate::raftstore::format;
+use crate::raftstore::log_store::{StoreError, StoredGroup};
+use crate::storage::StorageView;
+
+/// A store in a data directory on which no node runs.
+#[derive(Debug)]
+pub struct RocksView {
+    storage: StorageView,
+}
+
+/// What lies in a log.
+#[derive(Debug)]
+pub enum StoredEntry {
+    /// An entry.
+    Whole(Entry),
+    /// Something that is none.
+    Damaged(LogIndex, StoreError),
+}
+
+/// What checking a group showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Entries found in its log, and readable.
+    pub entries: u64,
+    /// Their bytes, of data and context.
+    pub payload_bytes: u64,
+    /// The rules that do not hold.
+    pub violations: Vec<Violation>,
+}
+
+impl RocksView {
+    /// Looks at a data directory.
+    pub fn new(storage: StorageView) -> RocksView {
+        RocksView { storage }
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader(self.storage.tables())
+    }
+
+    /// Where RocksDB's files are.
+    pub fn path(&self) -> &Path {
+        self.storage.tables().path()
+    }
+
+    /// The groups, in order, and the damage that belongs to none of them.
+    ///
+    /// # Errors
+    /// RocksDB failed, or a key of a log is damaged.
+    pub fn groups(&self) -> Result<(Vec<GroupId>, Vec<StoreError>), StoreError> {
+        let reader = self.reader();
+        let (groups, mut damage) = reader.groups()?;
+        let strays = reader.logs()?.into_iter().filter(|group| groups.binary_search(group).is_err());
+        damage.extend(strays.map(|group| reader.without_replica(group, "its log")));
+        Ok((groups, damage))
+    }
+
+    /// What is stored of a group; `None` if it was never made.
+    ///
+    /// # Errors
+    /// RocksDB failed, or a record is damaged.
+    pub fn load(&self, group: GroupId) -> Result<Option<StoredGroup>, StoreError> {
+        Ok(self.reader().load(group)?.map(|loaded| loaded.stored.with_applied_committed()))
+    }
+
+    /// Which of a group's sets of tables is the one to be seen; `None` if it was never made. The first is 1.
+    ///
+    /// # Errors
+    /// See [`RocksView::load`].
+    pub fn generation(&self, group: GroupId) -> Result<Option<u32>, StoreError> {
+        Ok(self.reader().load(group)?.map(|loaded| loaded.generation.0))
+    }
+
+    /// Visits what lies in a group's log from an index on, until the visitor breaks off.
+    ///
+    /// # Errors
+    /// RocksDB failed, or a key is damaged.
+    pub fn visit_log(
+        &self,
+        group: GroupId,
+        from: LogIndex,
+        mut visit: impl FnMut(StoredEntry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let reader = self.reader();
+        reader.visit(group, from..EVERYTHING.end, |index, value| {
+            visit(match format::decode_entry(index, value) {
+                Ok(entry) => StoredEntry::Whole(entry),
+                Err(mismatch) => StoredEntry::Damaged(index, reader.damaged_entry(group, index, mismatch)),
+            })
+        })
+    }
+
+    /// Checks everything that is stored of a group, entry by entry, whether it is where it should be or not.
+    ///
+    /// # Errors
+    /// RocksDB failed, or a record is damaged.
+    pub fn check(&self, group: GroupId) -> Result<Checked, StoreError> {
+        let Some(Loaded { stored, .. }) = self.reader().load(group)? else {
+            return Err(StoreError::Refused(format!("there is no group {group}")));
+        };
+        let stored = stored.with_applied_committed();
+        let mut checked = Checked { entries: 0, payload_bytes: 0, violations: check::check_bounds(&stored) };
+        let mut log = LogCheck::new(&stored);
+        self.reader().visit(group, EVERYTHING, |index, value| {
+            match format::decode_entry_term(value) {
+                Ok(term) => {
+                    log.entry(Position { index, term });
+                    checked.entries += 1;
+                    checked.payload_bytes += format::payload_bytes(value) as u64;
+                }
+                Err(mismatch) => {
+                    let found = format!("{} at entry {index}", mismatch.found);
+                    log.unreadable(index, Violation { expected: mismatch.expected, found });
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        checked.violations.extend(log.finish());
+        Ok(checked)
+    }
+}

@@ -1,0 +1,105 @@
+//! What an embedder of the raftstore implements.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::log_store::{GroupStore, StoreError, Table, TableWrite};
+use crate::ident::{GroupId, LogIndex};
+
+/// A committed command.
+#[derive(Clone, Debug)]
+pub struct Command<'a> {
+    /// Where it stands in the log.
+    pub index: LogIndex,
+    /// What was proposed.
+    pub data: &'a [u8],
+}
+
+/// A deterministic machine that a group replicates. Equal commands in equal order give equal states and responses on
+/// every replica: no clock, no randomness, no map with a random order.
+pub trait StateMachine: Send + 'static {
+    /// Where the machine itself says it has got to, if it keeps its own position; `None` if it writes all its state
+    /// into the batch, and so has effects and applied index in one write without further thought.
+    ///
+    /// # Errors
+    /// The group does not start.
+    fn own_applied(&self) -> Result<Option<LogIndex>, ApplyError> {
+        Ok(None)
+    }
+
+    /// Applies commands in order and answers each, in order.
+    ///
+    /// # Errors
+    /// The group stops on this replica: a command is never skipped.
+    fn apply(&mut self, commands: &[Command<'_>], batch: &mut ApplyBatch<'_>) -> Result<Vec<Bytes>, ApplyError>;
+
+    /// Makes durable what the machine keeps outside of the batch, and says up to where. Only asked of machines that
+    /// keep their own position, before the log is compacted.
+    ///
+    /// # Errors
+    /// The group stops on this replica.
+    fn flush(&mut self) -> Result<LogIndex, ApplyError> {
+        Ok(LogIndex::default())
+    }
+}
+
+/// Why a command could not be applied: the group stops.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The machine cannot go on.
+    #[error("{0}")]
+    Machine(String),
+}
+
+/// Collects the effects of commands; they become visible and durable together with the applied index. Reading through
+/// it shows what earlier commands of the same batch wrote.
+pub struct ApplyBatch<'a> {
+    store: &'a dyn GroupStore,
+    group: GroupId,
+    writes: Vec<TableWrite>,
+    /// The latest write of each key: its place in `writes`.
+    latest: HashMap<(Table, Vec<u8>), usize>,
+}
+
+impl<'a> ApplyBatch<'a> {
+    /// An empty batch.
+    pub fn new(store: &'a dyn GroupStore, group: GroupId) -> ApplyBatch<'a> {
+        ApplyBatch { store, group, writes: Vec::new(), latest: HashMap::new() }
+    }
+
+    /// Sets a key.
+    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        let key = key.into();
+        self.latest.insert((table, key.clone()), self.writes.len());
+        self.writes.push(TableWrite::Put(table, key, value.into()));
+    }
+
+    /// Removes a key.
+    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        let key = key.into();
+        self.latest.insert((table, key.clone()), self.writes.len());
+        self.writes.push(TableWrite::Delete(table, key));
+    }
+
+    /// The value of a key as of the last command.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.latest.get(&(table, key.to_vec())).and_then(|place| self.writes.get(*place)) {
+            Some(TableWrite::Put(_, _, value)) => Ok(Some(value.clone())),
+            Some(TableWrite::Delete(..)) => Ok(None),
+            None => self.store.get(self.group, table, key),
+        }
+    }
+
+    /// What was collected, in order.
+    pub fn writes(&self) -> &[TableWrite] {
+        &self.writes
+    }
+}

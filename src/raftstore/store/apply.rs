@@ -1,0 +1,204 @@
+//! The apply thread: committed commands into state machines, effects and applied index in one write (rule of durable
+//! order 3), then the responses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::error::{GroupFailure, ProposeError};
+use super::handle::ProposalWaiter;
+use super::mailbox::{Input, Mailbox};
+use super::metrics;
+use crate::ident::{GroupId, LogIndex};
+use crate::raftstore::context::Context;
+use crate::raftstore::entry::{Entry, EntryKind};
+use crate::raftstore::log_store::{AppliedTo, GroupStore};
+use crate::raftstore::sessions::{Seen, Sessions};
+use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
+
+/// Commands gathered into one write at most.
+const MAX_BATCH_COMMANDS: usize = 4096;
+
+/// What the driver hands over.
+pub(super) enum ApplyTask {
+    /// A group was opened.
+    Open { group: GroupId, machine: Box<dyn StateMachine>, sessions: Option<Sessions> },
+    /// Entries of a group, in order.
+    Apply { group: GroupId, items: Vec<ApplyItem> },
+}
+
+/// A committed entry and who waits for its response.
+pub(super) struct ApplyItem {
+    pub(super) entry: Entry,
+    pub(super) compacts: bool,
+    pub(super) waiter: Option<ProposalWaiter>,
+}
+
+/// Runs until the driver is gone or the store fails.
+pub(super) struct ApplyThread {
+    pub(super) tasks: Receiver<ApplyTask>,
+    pub(super) store: Arc<dyn GroupStore>,
+    pub(super) mailbox: Mailbox,
+    pub(super) machines: BTreeMap<GroupId, Machine>,
+}
+
+pub(super) struct Machine {
+    machine: Box<dyn StateMachine>,
+    /// `None`: it keeps its own position, and a repeated command cannot be told from a new one.
+    sessions: Option<Sessions>,
+}
+
+impl ApplyThread {
+    pub(super) fn run(mut self) {
+        let mut next = None;
+        while let Some(task) = next.take().or_else(|| self.tasks.recv().ok()) {
+            match task {
+                ApplyTask::Open { group, machine, sessions } => {
+                    self.machines.insert(group, Machine { machine, sessions });
+                }
+                ApplyTask::Apply { group, mut items } => {
+                    // What waits for the same group goes into the same write.
+                    while items.len() < MAX_BATCH_COMMANDS && next.is_none() {
+                        match self.tasks.try_recv() {
+                            Ok(ApplyTask::Apply { group: same, items: more }) if same == group => items.extend(more),
+                            Ok(other) => next = Some(other),
+                            Err(_) => break,
+                        }
+                    }
+                    if !self.apply(group, items) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says whether the store still works.
+    fn apply(&mut self, group: GroupId, items: Vec<ApplyItem>) -> bool {
+        let begun = Instant::now();
+        // A group that has failed applies nothing any more; whoever waits hears "unknown".
+        let Some(machine) = self.machines.get_mut(&group) else { return true };
+        let (commands, entries) = (items.len(), items.last().map(|item| item.entry.index()));
+        match machine.apply(&*self.store, group, items) {
+            Ok((answers, durable)) => {
+                metrics::applied(begun.elapsed(), commands);
+                for (waiter, answer) in answers {
+                    metrics::proposal_done(waiter.since.elapsed());
+                    waiter.resolve(answer);
+                }
+                let through = entries.unwrap_or_default();
+                self.mailbox.tell(Input::Applied { group, through, durable });
+                true
+            }
+            Err(ApplyError::Store(error)) => {
+                tracing::error!(%error, "effects could not be written; the raftstore stops");
+                self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::Store(error))));
+                false
+            }
+            Err(source) => {
+                tracing::error!(%group, error = %source, "a committed command could not be applied; the group stops here");
+                self.machines.remove(&group);
+                let failure = Arc::new(GroupFailure::Apply { group, source });
+                self.mailbox.tell(Input::ApplyFailed { group, failure });
+                true
+            }
+        }
+    }
+}
+
+/// A response on its way to who waits for it.
+type Answered = (ProposalWaiter, Result<Bytes, ProposeError>);
+
+/// Where the response to an entry comes from.
+enum Source {
+    /// The machine's answer to this command of the batch.
+    Machine(usize),
+    /// It was applied before.
+    Known(Seen),
+}
+
+impl Machine {
+    /// Applies entries in one write; says the responses and up to where effects are durable, or as good as.
+    fn apply(
+        &mut self,
+        store: &dyn GroupStore,
+        group: GroupId,
+        items: Vec<ApplyItem>,
+    ) -> Result<(Vec<Answered>, LogIndex), ApplyError> {
+        let Some(through) = items.last().map(|item| item.entry.index()) else { return Ok(Default::default()) };
+        let (commands, sources) = self.plan(&items);
+        let mut batch = ApplyBatch::new(store, group);
+        let mut responses = if commands.is_empty() { Vec::new() } else { self.machine.apply(&commands, &mut batch)? };
+        if responses.len() != commands.len() {
+            let what = format!("it answered {} of {} commands", responses.len(), commands.len());
+            return Err(ApplyError::Machine(what));
+        }
+        if let Some(sessions) = &mut self.sessions {
+            for (item, source) in items.iter().zip(&sources) {
+                if let (Some(Source::Machine(at)), Some(Context::Once(attempt))) =
+                    (source, Context::decode(item.entry.context()))
+                {
+                    let response = responses.get(*at).cloned().unwrap_or_default();
+                    sessions.note(attempt, item.entry.index(), response, &mut batch);
+                }
+            }
+        }
+        store.apply(group, batch.writes(), &AppliedTo { index: through, membership: None })?;
+        // What is in the batch comes before every later write of this store; what a machine keeps itself does not.
+        let compacts = items.iter().any(|item| item.compacts);
+        let durable = match (&self.sessions, compacts) {
+            (Some(_), _) => through,
+            (None, true) => self.machine.flush()?,
+            (None, false) => LogIndex::default(),
+        };
+        let mut answers = Vec::new();
+        for (item, source) in items.into_iter().zip(sources) {
+            let Some(waiter) = item.waiter else { continue };
+            let answer = match source {
+                Some(Source::Machine(at)) => {
+                    Ok(responses.get_mut(at).map(|response| response.clone()).unwrap_or_default())
+                }
+                Some(Source::Known(Seen::Response(response))) => Ok(response),
+                Some(Source::Known(Seen::Forgotten)) => Err(ProposeError::AppliedBefore),
+                None => Ok(Bytes::new()),
+            };
+            answers.push((waiter, answer));
+        }
+        Ok((answers, durable))
+    }
+
+    /// Which entries are commands for the machine, and where each entry's response comes from.
+    fn plan<'a>(&self, items: &'a [ApplyItem]) -> (Vec<Command<'a>>, Vec<Option<Source>>) {
+        let mut commands: Vec<Command<'a>> = Vec::new();
+        let mut first_time: BTreeMap<(u64, u64), usize> = BTreeMap::new();
+        let mut sources = Vec::with_capacity(items.len());
+        for item in items {
+            let is_command = item.entry.kind() == EntryKind::Command && !item.entry.data().is_empty();
+            if !is_command {
+                sources.push(None);
+                continue;
+            }
+            if let (Some(sessions), Some(Context::Once(attempt))) =
+                (&self.sessions, Context::decode(item.entry.context()))
+            {
+                if let Some(at) = first_time.get(&(attempt.client, attempt.sequence)) {
+                    sources.push(Some(Source::Machine(*at)));
+                    continue;
+                }
+                let newer = first_time.range((attempt.client, attempt.sequence)..(attempt.client, u64::MAX)).next();
+                let seen = newer.map(|_| Seen::Forgotten).or_else(|| sessions.seen(attempt));
+                if let Some(seen) = seen {
+                    sources.push(Some(Source::Known(seen)));
+                    continue;
+                }
+                first_time.insert((attempt.client, attempt.sequence), commands.len());
+            }
+            sources.push(Some(Source::Machine(commands.len())));
+            commands.push(Command { index: item.entry.index(), data: item.entry.data() });
+        }
+        (commands, sources)
+    }
+}

@@ -1,0 +1,390 @@
+//! The loop. One thread owns all groups of a node; nothing in it waits for anything but the mailbox.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::apply::{ApplyItem, ApplyTask};
+use super::error::{GroupFailure, ProposeError, ReadError, StoreStopped};
+use super::handle::{GroupView, ProposalWaiter, ReadWaiter};
+use super::mailbox::{Input, Waiting};
+use super::metrics;
+use super::persist::{PersistTask, Workers};
+use crate::ident::{GroupId, NodeId, ReplicaId};
+use crate::raftstore::entry::Entry;
+use crate::raftstore::group::{Answer, Committed, Effects, Group, Refusal, RequestId, Role};
+use crate::raftstore::message::{Envelope, Message};
+use crate::raftstore::sessions::Sessions;
+use crate::raftstore::state_machine::StateMachine;
+use crate::raftstore::transport::Transport;
+
+/// Inputs taken before their effects are carried out.
+const MAX_INPUTS_PER_TURN: usize = 4096;
+
+/// A group on its way into the driver.
+pub(super) struct OpenedGroup {
+    pub(super) id: GroupId,
+    pub(super) group: Group,
+    pub(super) machine: Box<dyn StateMachine>,
+    pub(super) sessions: Option<Sessions>,
+    pub(super) view: watch::Sender<GroupView>,
+    pub(super) max_command_bytes: usize,
+}
+
+/// See the module.
+pub(super) struct Driver {
+    pub(super) receiver: Receiver<Input>,
+    pub(super) waiting: Arc<Waiting>,
+    pub(super) workers: Workers,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) tick: Duration,
+    pub(super) queued_bytes: Arc<AtomicUsize>,
+    pub(super) max_queued_bytes: usize,
+    pub(super) failure: watch::Sender<Option<Arc<GroupFailure>>>,
+    pub(super) groups: BTreeMap<GroupId, Slot>,
+    pub(super) next_request: u64,
+}
+
+/// A group and who waits for what of it.
+pub(super) struct Slot {
+    name: String,
+    /// `None` once it has failed.
+    group: Option<Group>,
+    proposals: HashMap<RequestId, ProposalWaiter>,
+    reads: HashMap<RequestId, ReadWaiter>,
+    view: watch::Sender<GroupView>,
+    max_command_bytes: usize,
+    dirty: bool,
+}
+
+impl Driver {
+    pub(super) fn run(mut self) {
+        let mut next_tick = Instant::now() + self.tick;
+        loop {
+            let patience = next_tick.saturating_duration_since(Instant::now());
+            let mut input = match self.receiver.recv_timeout(patience) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut taken = 0;
+            while let Some(next) = input {
+                self.waiting.taken(&next);
+                if let Input::Stop(failure) = next {
+                    return self.stop(failure);
+                }
+                self.take(next);
+                taken += 1;
+                input = if taken < MAX_INPUTS_PER_TURN { self.receiver.try_recv().ok() } else { None };
+            }
+            let now = Instant::now();
+            let ticks = now >= next_tick;
+            if ticks {
+                // After a pause time does not pass all at once: what arrived meanwhile is heard first.
+                next_tick = now + self.tick;
+                metrics::queues(&self.waiting, self.queued_bytes.load(Ordering::Relaxed));
+            }
+            if let Err(failure) = self.turn(ticks) {
+                return self.stop(failure);
+            }
+        }
+    }
+
+    /// Ticks if it is time, and carries out the effects of all that came in.
+    fn turn(&mut self, ticks: bool) -> Result<(), Arc<GroupFailure>> {
+        for (id, slot) in &mut self.groups {
+            let Some(group) = &mut slot.group else { continue };
+            if ticks {
+                group.tick();
+            } else if !slot.dirty {
+                continue;
+            }
+            slot.dirty = false;
+            let effects = match group.effects() {
+                Ok(effects) => effects,
+                Err(source) => {
+                    slot.fail(Arc::new(GroupFailure::Group { group: *id, source }));
+                    continue;
+                }
+            };
+            slot.carry_out(*id, effects, &self.workers, &*self.transport, &self.queued_bytes)?;
+            slot.publish(ticks);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Propose { group, command, attempt, waiter } => {
+                metrics::taken(waiter.since.elapsed());
+                let request = self.request();
+                let is_full = self.is_persist_queue_full();
+                let Some(slot) = self.slot(group) else { return };
+                match &mut slot.group {
+                    None => waiter.resolve(Err(slot.stopped().into())),
+                    Some(_) if is_full => waiter.resolve(Err(ProposeError::Busy)),
+                    Some(raft) => {
+                        slot.proposals.insert(request, waiter);
+                        raft.propose(request, command, attempt);
+                    }
+                }
+            }
+            Input::Read { group, waiter } => {
+                metrics::taken(waiter.since.elapsed());
+                let request = self.request();
+                let Some(slot) = self.slot(group) else { return };
+                match &mut slot.group {
+                    None => waiter.resolve(Err(slot.stopped().into())),
+                    Some(raft) => {
+                        slot.reads.insert(request, waiter);
+                        raft.read(request);
+                    }
+                }
+            }
+            Input::Message { from, group, message } => self.receive(from, group, *message),
+            Input::Unreachable(node) => self.unreachable(node),
+            Input::Transfer { group, to, answer } => {
+                let refused = Err(Refusal::NotLeader { leader: None });
+                let result = self.running(group).map_or(refused, |raft| raft.transfer_leader(to));
+                // Whoever asked may have gone.
+                let _ = answer.send(result);
+            }
+            Input::Campaign(group) => self.with(group, Group::campaign),
+            Input::Persisted(done) => {
+                for (group, id) in done {
+                    self.with(group, |raft| raft.persisted(id));
+                }
+            }
+            Input::Applied { group, through, durable } => self.with(group, |raft| raft.applied(through, durable)),
+            Input::ApplyFailed { group, failure } => {
+                if let Some(slot) = self.slot(group) {
+                    slot.fail(failure);
+                }
+            }
+            Input::LogRead { group, read, entries } => self.with(group, |raft| raft.log_read(&read, entries)),
+            Input::Open(opened) => self.open(*opened),
+            // Taken by the loop.
+            Input::Stop(_) => {}
+        }
+    }
+
+    fn request(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
+    }
+
+    fn slot(&mut self, group: GroupId) -> Option<&mut Slot> {
+        let slot = self.groups.get_mut(&group)?;
+        slot.dirty = true;
+        Some(slot)
+    }
+
+    /// A group that failed needs no news.
+    fn with(&mut self, group: GroupId, act: impl FnOnce(&mut Group)) {
+        if let Some(raft) = self.running(group) {
+            act(raft);
+        }
+    }
+
+    fn running(&mut self, group: GroupId) -> Option<&mut Group> {
+        self.slot(group)?.group.as_mut()
+    }
+
+    fn is_persist_queue_full(&self) -> bool {
+        self.queued_bytes.load(Ordering::Relaxed) > self.max_queued_bytes
+    }
+
+    fn receive(&mut self, from: NodeId, group: GroupId, message: Message) {
+        let is_full = self.is_persist_queue_full();
+        let Some(raft) = self.running(group) else { return metrics::shed("refused") };
+        // A node speaks for the replicas that live on it.
+        let speaks = raft.node_of(message.from()) == Some(from);
+        let too_much = is_full && message.entries_size_bytes() > 0;
+        if !speaks || too_much {
+            return metrics::shed(if speaks { "message" } else { "refused" });
+        }
+        if let Err(error) = raft.step(message) {
+            metrics::shed("refused");
+            tracing::debug!(%group, %from, %error, "dropped a message");
+        }
+    }
+
+    fn unreachable(&mut self, node: NodeId) {
+        for slot in self.groups.values_mut() {
+            let Some(raft) = &mut slot.group else { continue };
+            slot.dirty = true;
+            for replica in raft.replicas_on(node) {
+                raft.unreachable(replica);
+            }
+        }
+    }
+
+    fn open(&mut self, opened: OpenedGroup) {
+        let OpenedGroup { id, group, machine, sessions, view, max_command_bytes } = opened;
+        // The apply thread goes only after us.
+        let _ = self.workers.apply.send(ApplyTask::Open { group: id, machine, sessions });
+        let slot = Slot {
+            name: id.to_string(),
+            group: Some(group),
+            proposals: HashMap::new(),
+            reads: HashMap::new(),
+            view,
+            max_command_bytes,
+            dirty: true,
+        };
+        self.groups.insert(id, slot);
+    }
+
+    fn stop(mut self, failure: Arc<GroupFailure>) {
+        // Said first: whoever hears "unknown" and looks for the reason finds it.
+        self.failure.send_replace(Some(Arc::clone(&failure)));
+        for slot in self.groups.values_mut() {
+            slot.fail(Arc::clone(&failure));
+        }
+        // What came meanwhile was not proposed, and says so. What comes after this hears "unknown", which is no lie.
+        while let Ok(input) = self.receiver.try_recv() {
+            let stopped = StoreStopped(Arc::clone(&failure));
+            match input {
+                Input::Propose { waiter, .. } => waiter.resolve(Err(stopped.into())),
+                Input::Read { waiter, .. } => waiter.resolve(Err(stopped.into())),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn carry_out(
+        &mut self,
+        id: GroupId,
+        effects: Effects,
+        workers: &Workers,
+        transport: &dyn Transport,
+        queued_bytes: &AtomicUsize,
+    ) -> Result<(), Arc<GroupFailure>> {
+        for message in effects.send {
+            self.send(id, message, transport);
+        }
+        if !effects.persist.is_empty() {
+            let bytes = effects.persist.iter().flat_map(|persist| &persist.entries).map(Entry::size_bytes).sum();
+            queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+            let task = PersistTask { group: id, persists: effects.persist, bytes };
+            workers.persist.send(task).map_err(|_| Arc::new(GroupFailure::Panicked("persist")))?;
+        }
+        if !effects.apply.is_empty() {
+            let items = effects.apply.into_iter().map(|committed| self.item(committed)).collect();
+            let task = ApplyTask::Apply { group: id, items };
+            workers.apply.send(task).map_err(|_| Arc::new(GroupFailure::Panicked("apply")))?;
+        }
+        for read in effects.read_log {
+            workers.log_reader.send((id, read)).map_err(|_| Arc::new(GroupFailure::Panicked("log reader")))?;
+        }
+        for answer in effects.answers {
+            self.answer(answer);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, id: GroupId, message: Message, transport: &dyn Transport) {
+        let Some(raft) = &mut self.group else { return };
+        let (from, to) = (message.from(), message.to());
+        let carries_entries = message.entries_size_bytes() > 0;
+        let Some(node) = raft.node_of(to) else { return };
+        let envelope = Envelope { group: id, from, to, message: message.encode() };
+        if transport.send(node, envelope).is_err() && carries_entries {
+            // Otherwise raft-rs would go on as if it had arrived, until a later message is refused.
+            raft.unreachable(to);
+            self.dirty = true;
+        }
+    }
+
+    fn item(&mut self, committed: Committed) -> ApplyItem {
+        let waiter = committed.request.and_then(|request| self.proposals.remove(&request));
+        if let Some(waiter) = &waiter {
+            metrics::committed(waiter.since.elapsed());
+        }
+        ApplyItem { entry: committed.entry, compacts: committed.compact_to.is_some(), waiter }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Readable(request, index) => {
+                if let Some(waiter) = self.reads.remove(&request) {
+                    metrics::read_done(waiter.since.elapsed());
+                    waiter.resolve(Ok(index));
+                }
+            }
+            Answer::Unknown(request) => {
+                if let Some(waiter) = self.proposals.remove(&request) {
+                    let why = "it was not committed in time";
+                    waiter.resolve(Err(ProposeError::Unknown { why }));
+                }
+            }
+            Answer::Refused(request, refusal) => {
+                if let Some(waiter) = self.proposals.remove(&request) {
+                    waiter.resolve(Err(self.refused(refusal)));
+                } else if let Some(waiter) = self.reads.remove(&request) {
+                    let error = if refusal == Refusal::Busy { ReadError::Busy } else { ReadError::Expired };
+                    waiter.resolve(Err(error));
+                }
+            }
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) -> ProposeError {
+        match refusal {
+            Refusal::NotLeader { leader } => {
+                ProposeError::NotLeader { leader: leader.and_then(|leader| self.node_of(leader)) }
+            }
+            Refusal::TooLarge => ProposeError::TooLarge { limit_bytes: self.max_command_bytes },
+            _ => ProposeError::Busy,
+        }
+    }
+
+    fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        self.group.as_ref().and_then(|raft| raft.node_of(replica))
+    }
+
+    /// Shows how the group stands: at once if another leads, else with each tick.
+    fn publish(&mut self, ticks: bool) {
+        let Some(raft) = &self.group else { return };
+        let (now, shown) = (raft.positions(), self.view.borrow().status.positions);
+        let changed = (now.term, now.leader, now.role) != (shown.term, shown.leader, shown.role);
+        if !changed && !ticks {
+            return;
+        }
+        let status = raft.status();
+        if now.leader.is_some() && now.leader != shown.leader {
+            metrics::leader_changed(&self.name);
+        }
+        if ticks && now.role == Role::Leader {
+            metrics::group(&self.name, &status);
+        }
+        self.view.send_replace(GroupView { status, failure: None });
+    }
+
+    fn stopped(&self) -> StoreStopped {
+        let failure = self.view.borrow().failure.clone();
+        StoreStopped(failure.unwrap_or_else(|| Arc::new(GroupFailure::ShutDown)))
+    }
+
+    /// The group stops here. Proposals that wait may still take effect elsewhere.
+    fn fail(&mut self, failure: Arc<GroupFailure>) {
+        self.group = None;
+        self.view.send_modify(|view| {
+            view.failure = Some(failure);
+            view.status.positions.role = Role::Follower;
+        });
+        let stopped = self.stopped();
+        for (_, waiter) in self.proposals.drain() {
+            waiter.resolve(Err(ProposeError::Unknown { why: "the group stopped on this node" }));
+        }
+        for (_, waiter) in self.reads.drain() {
+            waiter.resolve(Err(stopped.clone().into()));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What callers of the raftstore hear.
+
+use std::sync::Arc;
+
+use crate::ident::{GroupId, NodeId, ReplicaId};
+use crate::raftstore::group::GroupError;
+use crate::raftstore::log_store::StoreError;
+use crate::raftstore::state_machine::ApplyError;
+
+/// Why a group cannot be made or opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// *This node must stop*: the store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored or configured makes no sense.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The state machine does not start.
+    #[error("the state machine does not start: {0}")]
+    Machine(#[from] ApplyError),
+    /// *Your mistake*: there is no such group in the store.
+    #[error("group {0} was never made here")]
+    NoSuchGroup(GroupId),
+    /// *Your mistake*: it is open already.
+    #[error("group {0} is open already")]
+    AlreadyOpen(GroupId),
+    /// *Your mistake*: settings that make no sense, all at once.
+    #[error("the settings make no sense: {0}")]
+    Config(String),
+    /// The operating system refused something.
+    #[error("cannot {doing}: {source}")]
+    Io {
+        /// What was to be done.
+        doing: &'static str,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The raftstore has stopped.
+    #[error(transparent)]
+    Stopped(#[from] StoreStopped),
+}
+
+/// What became of a proposal that has no response.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// *Retry elsewhere*: it had no effect and will have none.
+    #[error("this node does not lead the group{}", hint(*.leader))]
+    NotLeader {
+        /// The node that leads, as far as is known.
+        leader: Option<NodeId>,
+    },
+    /// *Retry here*, later: a bound is reached. It had no effect.
+    #[error("too much is in flight")]
+    Busy,
+    /// *Your mistake*: larger than a command may be. It had no effect.
+    #[error("the command is larger than {limit_bytes} bytes")]
+    TooLarge {
+        /// What is allowed.
+        limit_bytes: usize,
+    },
+    /// *Your mistake*: an empty command says nothing.
+    #[error("the command is empty")]
+    Empty,
+    /// It took effect when it was proposed before; its response is no longer known.
+    #[error("the command was applied before; its response is no longer known")]
+    AppliedBefore,
+    /// It may or may not take effect: nobody will say. Retrying may apply it twice.
+    #[error("it is not known whether the command took effect: {why}")]
+    Unknown {
+        /// What happened.
+        why: &'static str,
+    },
+    /// *This node must stop*: it was not proposed.
+    #[error(transparent)]
+    Stopped(#[from] StoreStopped),
+}
+
+/// Why a read cannot be answered. Reads have no effects: each may be retried.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// *Retry here*: nobody answered in time; there may be no leader, or no majority.
+    #[error("no leader with a majority answered in time")]
+    Expired,
+    /// *Retry here*, later: a bound is reached.
+    #[error("too much is in flight")]
+    Busy,
+    /// *This node must stop*.
+    #[error(transparent)]
+    Stopped(#[from] StoreStopped),
+}
+
+/// The raftstore, or this group of it, has stopped on this node.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreStopped(pub Arc<GroupFailure>);
+
+/// Why a raftstore or a group stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupFailure {
+    /// It was asked to.
+    #[error("the raftstore was shut down")]
+    ShutDown,
+    /// Its store failed: what it holds is not known.
+    #[error("the raftstore stopped: {0}")]
+    Store(StoreError),
+    /// A committed command could not be applied.
+    #[error("group {group} stopped: a command could not be applied: {source}")]
+    Apply {
+        /// The group.
+        group: GroupId,
+        /// The cause.
+        source: ApplyError,
+    },
+    /// The replica cannot go on.
+    #[error("group {group} stopped: {source}")]
+    Group {
+        /// The group.
+        group: GroupId,
+        /// The cause.
+        source: GroupError,
+    },
+    /// A bug: a thread of the raftstore panicked.
+    #[error("the raftstore stopped: its {0} thread panicked")]
+    Panicked(&'static str),
+}
+
+fn hint(leader: Option<NodeId>) -> String {
+    leader.map_or(String::new(), |leader| format!("; node {leader} does"))
+}
+
+/// Why leadership is not handed over.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("leadership is not handed to replica {to}: {why}")]
+pub struct TransferError {
+    /// To whom.
+    pub to: ReplicaId,
+    /// Why not.
+    pub why: crate::raftstore::group::Refusal,
+}

@@ -1,0 +1,158 @@
+//! A group as its users on this node hold it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+use super::error::{GroupFailure, ProposeError, ReadError, StoreStopped, TransferError};
+use super::mailbox::{Input, Mailbox, Unaccepted};
+use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
+use crate::raftstore::context::Attempt;
+use crate::raftstore::group::GroupStatus;
+
+/// How a group stands on this node.
+#[derive(Clone, Debug)]
+pub struct GroupView {
+    /// The replica here. At most a tick old; role, term and leader are never.
+    pub status: GroupStatus,
+    /// Why the group has stopped here, if it has.
+    pub failure: Option<Arc<GroupFailure>>,
+}
+
+impl GroupView {
+    /// The node that leads, as far as is known.
+    pub fn leader_node(&self) -> Option<NodeId> {
+        self.status.positions.leader.and_then(|leader| self.status.membership.node_of(leader))
+    }
+}
+
+/// A group as its users on this node hold it. Cheap to clone. It does not keep the raftstore alive.
+#[derive(Clone)]
+pub struct GroupHandle {
+    pub(super) group: GroupId,
+    pub(super) mailbox: Mailbox,
+    pub(super) view: watch::Receiver<GroupView>,
+    pub(super) max_command_bytes: usize,
+}
+
+/// Who waits for a proposal. Dropped unanswered it says "unknown".
+pub(super) struct ProposalWaiter {
+    pub(super) answer: oneshot::Sender<Result<Bytes, ProposeError>>,
+    pub(super) since: Instant,
+}
+
+/// Who waits for a read.
+pub(super) struct ReadWaiter {
+    pub(super) answer: oneshot::Sender<Result<LogIndex, ReadError>>,
+    pub(super) since: Instant,
+}
+
+impl ProposalWaiter {
+    /// Whoever waited may have gone.
+    pub(super) fn resolve(self, answer: Result<Bytes, ProposeError>) {
+        let _ = self.answer.send(answer);
+    }
+}
+
+impl ReadWaiter {
+    /// Whoever waited may have gone.
+    pub(super) fn resolve(self, answer: Result<LogIndex, ReadError>) {
+        let _ = self.answer.send(answer);
+    }
+}
+
+impl GroupHandle {
+    /// Which group.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Proposes a command and waits until it is applied here; the response is the state machine's. Only the leader
+    /// takes proposals.
+    ///
+    /// Dropping the future takes nothing back.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]: all but `Unknown` and `AppliedBefore` mean that the command had no effect.
+    pub async fn propose(&self, command: impl Into<Vec<u8>>) -> Result<Bytes, ProposeError> {
+        self.submit(command.into(), None).await
+    }
+
+    /// The same for a command that takes effect once, however often it is proposed and wherever: after `Unknown` or
+    /// `NotLeader` it can be proposed again under the same name, and a repeated one gets the first one's response.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose_once(&self, attempt: Attempt, command: impl Into<Vec<u8>>) -> Result<Bytes, ProposeError> {
+        self.submit(command.into(), Some(attempt)).await
+    }
+
+    async fn submit(&self, command: Vec<u8>, attempt: Option<Attempt>) -> Result<Bytes, ProposeError> {
+        if command.is_empty() {
+            return Err(ProposeError::Empty);
+        }
+        if command.len() > self.max_command_bytes {
+            return Err(ProposeError::TooLarge { limit_bytes: self.max_command_bytes });
+        }
+        let (answer, answered) = oneshot::channel();
+        let waiter = ProposalWaiter { answer, since: Instant::now() };
+        match self.mailbox.request(Input::Propose { group: self.group, command, attempt, waiter }) {
+            Ok(()) => {}
+            Err(Unaccepted::Full) => return Err(ProposeError::Busy),
+            Err(Unaccepted::Stopped) => return Err(self.stopped().into()),
+        }
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => Err(ProposeError::Unknown { why: "the raftstore stopped" }),
+        }
+    }
+
+    /// Waits until the state machine here shows everything that was acknowledged, on any node, before this was called
+    /// (ReadIndex). What is then read here is linearizable. Works on every replica that can reach the leader. Says up
+    /// to which entry it was waited.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn read_barrier(&self) -> Result<LogIndex, ReadError> {
+        let (answer, answered) = oneshot::channel();
+        let waiter = ReadWaiter { answer, since: Instant::now() };
+        match self.mailbox.request(Input::Read { group: self.group, waiter }) {
+            Ok(()) => {}
+            Err(Unaccepted::Full) => return Err(ReadError::Busy),
+            Err(Unaccepted::Stopped) => return Err(self.stopped().into()),
+        }
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.stopped().into()),
+        }
+    }
+
+    /// How the group stands here; changes can be waited for.
+    pub fn watch(&self) -> watch::Receiver<GroupView> {
+        self.view.clone()
+    }
+
+    /// How the group stands here.
+    pub fn view(&self) -> GroupView {
+        self.view.borrow().clone()
+    }
+
+    /// Begins to hand leadership to another voter. The view says when it has happened.
+    ///
+    /// # Errors
+    /// Nothing was begun.
+    pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), TransferError> {
+        use crate::raftstore::group::Refusal;
+        let (answer, answered) = oneshot::channel();
+        self.mailbox.tell(Input::Transfer { group: self.group, to, answer });
+        let refused = answered.await.unwrap_or(Err(Refusal::NotLeader { leader: None }));
+        refused.map_err(|why| TransferError { to, why })
+    }
+
+    fn stopped(&self) -> StoreStopped {
+        let failure = self.view.borrow().failure.clone();
+        StoreStopped(failure.unwrap_or_else(|| Arc::new(GroupFailure::ShutDown)))
+    }
+}

@@ -1,0 +1,181 @@
+//! What reaches the driver. What comes from outside is bounded and shed when it does not fit; what its own threads
+//! report is bounded by what they were given.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tokio::sync::oneshot;
+
+use super::handle::{ProposalWaiter, ReadWaiter};
+use super::metrics;
+use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
+use crate::raftstore::context::Attempt;
+use crate::raftstore::entry::Entry;
+use crate::raftstore::group::{LogRead, PersistId, Refusal};
+use crate::raftstore::message::{Envelope, Message};
+use crate::raftstore::transport::{Inbox, InboxFull};
+
+use super::driver::OpenedGroup;
+use super::error::GroupFailure;
+
+/// Bounds of a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailboxConfig {
+    /// Proposals and reads that wait for the driver, 16 384 by default. More are answered "busy".
+    pub max_requests: usize,
+    /// Messages of peers that wait for the driver, 16 384 by default. More are dropped.
+    pub max_messages: usize,
+    /// The same in bytes of entries, 64 MiB by default.
+    pub max_message_bytes: usize,
+}
+
+impl Default for MailboxConfig {
+    fn default() -> MailboxConfig {
+        MailboxConfig { max_requests: 16 << 10, max_messages: 16 << 10, max_message_bytes: 64 << 20 }
+    }
+}
+
+/// What the driver is told.
+pub(super) enum Input {
+    Propose {
+        group: GroupId,
+        command: Vec<u8>,
+        attempt: Option<Attempt>,
+        waiter: ProposalWaiter,
+    },
+    Read {
+        group: GroupId,
+        waiter: ReadWaiter,
+    },
+    Message {
+        from: NodeId,
+        group: GroupId,
+        message: Box<Message>,
+    },
+    Unreachable(NodeId),
+    Transfer {
+        group: GroupId,
+        to: ReplicaId,
+        answer: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Campaign(GroupId),
+    Persisted(Vec<(GroupId, PersistId)>),
+    Applied {
+        group: GroupId,
+        through: LogIndex,
+        durable: LogIndex,
+    },
+    ApplyFailed {
+        group: GroupId,
+        failure: Arc<GroupFailure>,
+    },
+    LogRead {
+        group: GroupId,
+        read: LogRead,
+        entries: Vec<Entry>,
+    },
+    Open(Box<OpenedGroup>),
+    /// The whole store fails or is shut down.
+    Stop(Arc<GroupFailure>),
+}
+
+/// The sending end.
+#[derive(Clone)]
+pub(super) struct Mailbox {
+    sender: Sender<Input>,
+    config: MailboxConfig,
+    waiting: Arc<Waiting>,
+}
+
+#[derive(Default)]
+pub(super) struct Waiting {
+    requests: AtomicUsize,
+    messages: AtomicUsize,
+    message_bytes: AtomicUsize,
+}
+
+impl Waiting {
+    /// The driver took an input out.
+    pub(super) fn taken(&self, input: &Input) {
+        match input {
+            Input::Propose { .. } | Input::Read { .. } => {
+                self.requests.fetch_sub(1, Ordering::Relaxed);
+            }
+            Input::Message { message, .. } => {
+                self.messages.fetch_sub(1, Ordering::Relaxed);
+                self.message_bytes.fetch_sub(message.entries_size_bytes(), Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn messages(&self) -> usize {
+        self.messages.load(Ordering::Relaxed)
+    }
+}
+
+impl Mailbox {
+    pub(super) fn new(config: MailboxConfig) -> (Mailbox, Receiver<Input>, Arc<Waiting>) {
+        let (sender, receiver) = channel();
+        let waiting = Arc::new(Waiting::default());
+        (Mailbox { sender, config, waiting: Arc::clone(&waiting) }, receiver, waiting)
+    }
+
+    /// A proposal or read; given back if the mailbox is full or the driver gone.
+    pub(super) fn request(&self, input: Input) -> Result<(), Unaccepted> {
+        if self.waiting.requests.fetch_add(1, Ordering::Relaxed) >= self.config.max_requests {
+            self.waiting.requests.fetch_sub(1, Ordering::Relaxed);
+            metrics::shed("request");
+            return Err(Unaccepted::Full);
+        }
+        self.sender.send(input).map_err(|_| Unaccepted::Stopped)
+    }
+
+    /// What one of the driver's own threads, or an operator, has to say. A driver that is gone needs no news.
+    pub(super) fn tell(&self, input: Input) {
+        let _ = self.sender.send(input);
+    }
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unaccepted {
+    Full,
+    Stopped,
+}
+
+impl Inbox for Mailbox {
+    fn deliver(&self, from: NodeId, envelope: Envelope) -> Result<(), InboxFull> {
+        // Decoded here, on the thread that received it: the driver has enough to do.
+        let Some(message) = Message::decode(&envelope.message) else {
+            metrics::shed("garbage");
+            return Ok(());
+        };
+        if message.from() != envelope.from || message.to() != envelope.to {
+            metrics::shed("garbage");
+            return Ok(());
+        }
+        let bytes = message.entries_size_bytes();
+        let messages = self.waiting.messages.fetch_add(1, Ordering::Relaxed);
+        let before = self.waiting.message_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let full =
+            messages >= self.config.max_messages || (before > 0 && before + bytes > self.config.max_message_bytes);
+        let input = Input::Message { from, group: envelope.group, message: Box::new(message) };
+        if full || self.sender.send(input).is_err() {
+            self.waiting.messages.fetch_sub(1, Ordering::Relaxed);
+            self.waiting.message_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            metrics::shed("message");
+            return Err(InboxFull);
+        }
+        Ok(())
+    }
+
+    fn unreachable(&self, node: NodeId) {
+        self.tell(Input::Unreachable(node));
+    }
+}

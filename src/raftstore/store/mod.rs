@@ -1,0 +1,41 @@
+//! The driver: what turns a mailbox into effects, and effects into I/O.
+//!
+//! ```text
+//!   handles ──▶┌─────────┐   ┌────────┐──▶ persist thread ── one batch, one sync ──┐
+//!   inbox   ──▶│ mailbox │──▶│ driver │──▶ apply thread ──── effects + applied ────┤──▶ mailbox
+//!   ticks   ──▶└─────────┘   └────────┘──▶ log reader ─────── parts of the log ────┘
+//!                                  └─────▶ transport
+//! ```
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `raft_store` | [`RaftStore`]: opens groups, starts and stops the threads |
+//! | `handle` | [`GroupHandle`]: proposals, reads, status; every request resolves exactly once |
+//! | `mailbox` | bounded: what does not fit is shed, the loop never blocks |
+//! | `driver` | the loop: one thread owns the pure [`Group`](super::group::Group)s |
+//! | `persist` | gathers log writes into one batch and one sync |
+//! | `apply` | state machines: effects and applied index in one write |
+//! | `metrics` | names and units |
+//!
+//! **A failed write stops the store**: nothing that was promised rests on it, everyone who waits hears "unknown", and
+//! [`RaftStore::failed`] resolves. A command that cannot be applied stops its group on this replica; it is never
+//! skipped.
+
+mod apply;
+mod driver;
+mod error;
+mod handle;
+mod mailbox;
+pub mod metrics;
+mod persist;
+mod raft_store;
+
+pub use error::{GroupFailure, OpenError, ProposeError, ReadError, StoreStopped, TransferError};
+pub use handle::{GroupHandle, GroupView};
+pub use mailbox::MailboxConfig;
+pub use persist::Written;
+pub use raft_store::{RaftStore, StoreConfig};
+
+#[cfg(test)]
+#[path = "store_test.rs"]
+mod tests;

@@ -1,0 +1,153 @@
+//! The persist thread: everything that waits goes into one batch and one sync (async ready, as TiKV does).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::apply::ApplyTask;
+use super::error::GroupFailure;
+use super::mailbox::{Input, Mailbox};
+use super::metrics;
+use crate::ident::GroupId;
+use crate::raftstore::group::{Persist, PersistId};
+use crate::raftstore::log_store::{GroupStore, LogWrite, StoreError};
+
+/// Entries gathered into one batch, in bytes; a batch may exceed it by one task.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// What a group wants written.
+pub(super) struct PersistTask {
+    pub(super) group: GroupId,
+    pub(super) persists: Vec<Persist>,
+    pub(super) bytes: usize,
+}
+
+/// What was written to the log since the raftstore was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Synced writes.
+    pub syncs: u64,
+    /// Entries in all writes.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Runs until the driver is gone or a write fails.
+pub(super) struct PersistThread {
+    pub(super) tasks: Receiver<PersistTask>,
+    pub(super) store: Arc<dyn GroupStore>,
+    pub(super) mailbox: Mailbox,
+    /// Bytes handed to this thread and not written.
+    pub(super) queued_bytes: Arc<AtomicUsize>,
+    pub(super) written: Arc<Mutex<Written>>,
+}
+
+impl PersistThread {
+    pub(super) fn run(self) {
+        while let Ok(first) = self.tasks.recv() {
+            let mut batch = Batch::default();
+            batch.add(first);
+            while batch.bytes < MAX_BATCH_BYTES {
+                match self.tasks.try_recv() {
+                    Ok(task) => batch.add(task),
+                    Err(_) => break,
+                }
+            }
+            if let Err(error) = self.write(batch) {
+                // Rule of durable order 5: nothing is written after a write that failed.
+                tracing::error!(%error, "a write of the Raft log failed; the raftstore stops");
+                return self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::Store(error))));
+            }
+        }
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        self.store.write(&batch.writes, batch.must_sync)?;
+        metrics::persisted(begun.elapsed(), batch.entries, batch.bytes, batch.must_sync);
+        {
+            let mut written = self.written.lock();
+            written.syncs += u64::from(batch.must_sync);
+            written.entries += batch.entries as u64;
+            written.bytes += batch.bytes as u64;
+        }
+        self.queued_bytes.fetch_sub(batch.bytes, Ordering::Relaxed);
+        self.mailbox.tell(Input::Persisted(batch.done));
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    writes: Vec<LogWrite>,
+    done: Vec<(GroupId, PersistId)>,
+    must_sync: bool,
+    bytes: usize,
+    entries: usize,
+}
+
+impl Batch {
+    fn add(&mut self, task: PersistTask) {
+        self.bytes += task.bytes;
+        for persist in task.persists {
+            self.must_sync |= persist.must_sync;
+            self.entries += persist.entries.len();
+            // Only the last number of a group matters: it stands for all before it.
+            match self.done.last_mut() {
+                Some((group, id)) if *group == task.group => *id = persist.id,
+                _ => self.done.push((task.group, persist.id)),
+            }
+            self.push(task.group, persist);
+        }
+    }
+
+    /// Continues the group's last write where that means the same, so that a batch has few of them.
+    fn push(&mut self, group: GroupId, persist: Persist) {
+        if let Some(last) = self.writes.last_mut() {
+            let follows = match (last.entries.last(), persist.entries.first()) {
+                (Some(last), Some(first)) => last.index().next() == first.index(),
+                (None, Some(_)) | (_, None) => true,
+            };
+            if last.group == group && follows && last.truncate.is_none() && persist.truncate.is_none() {
+                last.hard_state = persist.hard_state.or(last.hard_state);
+                last.entries.extend(persist.entries);
+                return;
+            }
+        }
+        let mut write = LogWrite::new(group);
+        (write.hard_state, write.entries, write.truncate) = (persist.hard_state, persist.entries, persist.truncate);
+        self.writes.push(write);
+    }
+}
+
+/// Reads parts of the log for followers that are behind, off the driver's thread.
+pub(super) struct LogReader {
+    pub(super) tasks: Receiver<(GroupId, crate::raftstore::group::LogRead)>,
+    pub(super) store: Arc<dyn GroupStore>,
+    pub(super) mailbox: Mailbox,
+}
+
+impl LogReader {
+    pub(super) fn run(self) {
+        while let Ok((group, read)) = self.tasks.recv() {
+            match self.store.entries(group, read.range.clone(), read.limit_bytes) {
+                Ok(entries) => self.mailbox.tell(Input::LogRead { group, read, entries }),
+                Err(error) => {
+                    tracing::error!(%error, "a read of the Raft log failed; the raftstore stops");
+                    return self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::Store(error))));
+                }
+            }
+        }
+    }
+}
+
+/// What the driver's threads are reached by.
+pub(super) struct Workers {
+    pub(super) persist: Sender<PersistTask>,
+    pub(super) apply: Sender<ApplyTask>,
+    pub(super) log_reader: Sender<(GroupId, crate::raftstore::group::LogRead)>,
+}

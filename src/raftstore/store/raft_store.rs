@@ -1,0 +1,266 @@
+//! Opening, starting, stopping.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::channel;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::apply::ApplyThread;
+use super::driver::{Driver, OpenedGroup};
+use super::error::{GroupFailure, OpenError};
+use super::handle::{GroupHandle, GroupView};
+use super::mailbox::{Input, Mailbox, MailboxConfig};
+use super::persist::{LogReader, PersistThread, Workers, Written};
+use crate::ident::{GroupId, ReplicaId};
+use crate::raftstore::entry::Membership;
+use crate::raftstore::group::{Group, GroupConfig, TermRuns};
+use crate::raftstore::log_store::{GroupStore, LogWrite, StoreError, StoredGroup};
+use crate::raftstore::sessions::Sessions;
+use crate::raftstore::state_machine::StateMachine;
+use crate::raftstore::transport::{Inbox, Transport};
+
+/// Settings of a raftstore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// How long a tick is: 100 ms by default, 1 ms to 10 s. Heartbeats and time-outs of groups are counted in ticks.
+    pub tick: Duration,
+    /// What may wait for the driver.
+    pub mailbox: MailboxConfig,
+    /// Bytes of entries that may wait to be written, 64 MiB by default. Beyond it proposals are refused and entries of
+    /// peers dropped.
+    pub max_persist_queue_bytes: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> StoreConfig {
+        StoreConfig {
+            tick: Duration::from_millis(100),
+            mailbox: MailboxConfig::default(),
+            max_persist_queue_bytes: 64 << 20,
+        }
+    }
+}
+
+impl StoreConfig {
+    fn validate(&self) -> Result<(), OpenError> {
+        let mut problems = Vec::new();
+        if !(Duration::from_millis(1)..=Duration::from_secs(10)).contains(&self.tick) {
+            problems.push(format!("tick is {:?}; must be 1 ms to 10 s", self.tick));
+        }
+        let bounds = [
+            ("mailbox.max_requests", self.mailbox.max_requests),
+            ("mailbox.max_messages", self.mailbox.max_messages),
+            ("mailbox.max_message_bytes", self.mailbox.max_message_bytes),
+            ("max_persist_queue_bytes", self.max_persist_queue_bytes),
+        ];
+        problems
+            .extend(bounds.iter().filter(|(_, value)| *value == 0).map(|(name, _)| format!("{name} must not be 0")));
+        if problems.is_empty() { Ok(()) } else { Err(OpenError::Config(problems.join("; "))) }
+    }
+}
+
+/// The Raft groups of a node. Dropped, it stops without waiting for what is under way, as a crash would.
+pub struct RaftStore {
+    store: Arc<dyn GroupStore>,
+    mailbox: Mailbox,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    failure: watch::Receiver<Option<Arc<GroupFailure>>>,
+    written: Arc<Mutex<Written>>,
+    open: Mutex<BTreeSet<GroupId>>,
+}
+
+impl RaftStore {
+    /// Makes the store ready and starts the threads. Blocks for about as long as the store takes to write 64 MiB. Groups
+    /// are opened one by one.
+    ///
+    /// # Errors
+    /// Settings that make no sense, the store failed, or the operating system has no threads left.
+    pub fn start(
+        config: StoreConfig,
+        store: Arc<dyn GroupStore>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<RaftStore, OpenError> {
+        config.validate()?;
+        store.prepare()?;
+        let (mailbox, receiver, waiting) = Mailbox::new(config.mailbox.clone());
+        let (persist, persist_tasks) = channel();
+        let (apply, apply_tasks) = channel();
+        let (log_reader, log_reads) = channel();
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let written = Arc::new(Mutex::new(Written::default()));
+        let (failed, failure) = watch::channel(None);
+        let persist_thread = PersistThread {
+            tasks: persist_tasks,
+            store: Arc::clone(&store),
+            mailbox: mailbox.clone(),
+            queued_bytes: Arc::clone(&queued_bytes),
+            written: Arc::clone(&written),
+        };
+        let apply_thread = ApplyThread {
+            tasks: apply_tasks,
+            store: Arc::clone(&store),
+            mailbox: mailbox.clone(),
+            machines: BTreeMap::new(),
+        };
+        let log_reader_thread = LogReader { tasks: log_reads, store: Arc::clone(&store), mailbox: mailbox.clone() };
+        let driver = Driver {
+            receiver,
+            waiting,
+            workers: Workers { persist, apply, log_reader },
+            transport,
+            tick: config.tick,
+            queued_bytes,
+            max_queued_bytes: config.max_persist_queue_bytes,
+            failure: failed.clone(),
+            groups: BTreeMap::new(),
+            next_request: 0,
+        };
+        let threads = vec![
+            spawn("raft-persist", "persist", &mailbox, &failed, move || persist_thread.run())?,
+            spawn("raft-apply", "apply", &mailbox, &failed, move || apply_thread.run())?,
+            spawn("raft-log-reader", "log reader", &mailbox, &failed, move || log_reader_thread.run())?,
+            spawn("raft-driver", "driver", &mailbox, &failed, move || driver.run())?,
+        ];
+        let threads = Mutex::new(threads);
+        Ok(RaftStore { store, mailbox, threads, failure, written, open: Mutex::default() })
+    }
+
+    /// Where the transport hands over what arrives.
+    pub fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::new(self.mailbox.clone())
+    }
+
+    /// The groups that were made here.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
+        self.store.groups()
+    }
+
+    /// Makes a group on this node, durably. Every founding member makes it with the same membership. It is not open
+    /// yet.
+    ///
+    /// # Errors
+    /// It exists, the replica is no member, or the store failed.
+    pub fn create_group(&self, group: GroupId, replica: ReplicaId, membership: Membership) -> Result<(), StoreError> {
+        if replica.get() == 0 || !membership.nodes.contains_key(&replica) {
+            return Err(StoreError::Refused(format!("replica {replica} is no member of group {group}")));
+        }
+        let mut write = LogWrite::new(group);
+        write.create = Some((replica, membership));
+        self.store.write(&[write], true)
+    }
+
+    /// Opens a group that was made. Blocks while it is read.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_group(
+        &self,
+        group: GroupId,
+        config: GroupConfig,
+        machine: impl StateMachine,
+    ) -> Result<GroupHandle, OpenError> {
+        let mut open = self.open.lock();
+        if open.contains(&group) {
+            return Err(OpenError::AlreadyOpen(group));
+        }
+        let mut stored = self.store.load(group)?.ok_or(OpenError::NoSuchGroup(group))?;
+        let own = machine.own_applied()?;
+        let sessions = match own {
+            Some(_) => None,
+            None => Some(Sessions::load(&*self.store, group)?),
+        };
+        stored.applied = own.unwrap_or(stored.applied);
+        let terms = self.terms(group, &stored)?;
+        let seed = getrandom::u64().map_err(|error| OpenError::Io {
+            doing: "draw a random number",
+            source: io::Error::other(error.to_string()),
+        })?;
+        let max_command_bytes = config.max_entry_bytes;
+        let raft = Group::open(config, &stored, terms, seed)?;
+        let (sender, view) = watch::channel(GroupView { status: raft.status(), failure: None });
+        let machine: Box<dyn StateMachine> = Box::new(machine);
+        let opened = OpenedGroup { id: group, group: raft, machine, sessions, view: sender, max_command_bytes };
+        self.mailbox.tell(Input::Open(Box::new(opened)));
+        if stored.membership.voters == [stored.replica] {
+            // Nobody else could be elected, so there is nothing to wait for.
+            self.mailbox.tell(Input::Campaign(group));
+        }
+        open.insert(group);
+        Ok(GroupHandle { group, mailbox: self.mailbox.clone(), view, max_command_bytes })
+    }
+
+    fn terms(&self, group: GroupId, stored: &StoredGroup) -> Result<TermRuns, StoreError> {
+        TermRuns::find(stored.truncated, stored.last, |index| {
+            self.store.term(group, index)?.ok_or_else(|| StoreError::Damaged {
+                place: format!("the log of group {group}"),
+                what: format!("expected entry {index} between {} and {}, found none", stored.truncated, stored.last),
+            })
+        })
+    }
+
+    /// What was written to the log since the start.
+    pub fn written(&self) -> Written {
+        *self.written.lock()
+    }
+
+    /// Resolves when the raftstore has failed. Never resolves otherwise.
+    pub async fn failed(&self) -> Arc<GroupFailure> {
+        let mut failure = self.failure.clone();
+        loop {
+            let current = failure.borrow_and_update().clone();
+            match current {
+                Some(failure) if !matches!(*failure, GroupFailure::ShutDown) => return failure,
+                _ if failure.changed().await.is_err() => return std::future::pending().await,
+                _ => {}
+            }
+        }
+    }
+
+    /// Stops: what was handed out is finished, who waits hears "unknown", and the threads end. Blocks. The store can
+    /// be opened again in the same process.
+    pub fn shutdown(&self) {
+        self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::ShutDown)));
+        for thread in std::mem::take(&mut *self.threads.lock()).into_iter().rev() {
+            // One that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for RaftStore {
+    fn drop(&mut self) {
+        self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::ShutDown)));
+    }
+}
+
+/// A thread whose panic stops the store instead of leaving everyone waiting.
+fn spawn(
+    thread_name: &str,
+    name: &'static str,
+    mailbox: &Mailbox,
+    failed: &watch::Sender<Option<Arc<GroupFailure>>>,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    let (mailbox, failed) = (mailbox.clone(), failed.clone());
+    let guarded = move || {
+        if panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+            let failure = Arc::new(GroupFailure::Panicked(name));
+            failed.send_replace(Some(Arc::clone(&failure)));
+            mailbox.tell(Input::Stop(failure));
+        }
+    };
+    thread::Builder::new()
+        .name(thread_name.to_owned())
+        .spawn(guarded)
+        .map_err(|source| OpenError::Io { doing: "start a thread", source })
+}

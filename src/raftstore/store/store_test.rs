@@ -1,0 +1,412 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::*;
+use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId, Term};
+use crate::raftstore::context::Attempt;
+use crate::raftstore::entry::{Entry, Membership};
+use crate::raftstore::group::{GroupConfig, Role};
+use crate::raftstore::log_store::{
+    AppliedTo, GroupStore, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
+};
+use crate::raftstore::memory::MemoryStore;
+use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
+use crate::raftstore::transport::MemoryNetwork;
+use std::ops::{Bound, Range};
+use std::sync::Arc;
+use std::{future::poll_fn, task::Poll};
+
+const GROUP: GroupId = GroupId::new(7);
+/// How long anything may take that has to happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Sums what it is given: the response is the sum so far. `poison` cannot be applied.
+struct Sum;
+
+const SUM: &[u8] = b"sum";
+
+fn sum_in(store: &dyn GroupStore) -> u64 {
+    let value = store.get(GROUP, Table::Kv, SUM).unwrap();
+    value.map_or(0, |value| u64::from_le_bytes(value.try_into().unwrap()))
+}
+
+impl StateMachine for Sum {
+    fn apply(&mut self, commands: &[Command<'_>], batch: &mut ApplyBatch<'_>) -> Result<Vec<Bytes>, ApplyError> {
+        let mut responses = Vec::new();
+        for command in commands {
+            if command.data == b"poison" {
+                return Err(ApplyError::Machine("poisoned".into()));
+            }
+            let before = batch.get(Table::Kv, SUM)?.map_or(0, |value| u64::from_le_bytes(value.try_into().unwrap()));
+            let sum = (before + u64::from(command.data[0])).to_le_bytes();
+            batch.put(Table::Kv, SUM, sum);
+            responses.push(Bytes::copy_from_slice(&sum));
+        }
+        Ok(responses)
+    }
+}
+
+fn number(response: &Bytes) -> u64 {
+    u64::from_le_bytes(response[..].try_into().unwrap())
+}
+
+/// A store whose log writes can be made to wait or to fail.
+#[derive(Default)]
+struct Fickle {
+    inner: MemoryStore,
+    /// Writes wait while it is closed.
+    closed: Mutex<bool>,
+    opened: Condvar,
+    fails: AtomicBool,
+    synced: AtomicU64,
+    batches: AtomicU64,
+}
+
+impl Fickle {
+    fn close(&self) {
+        *self.closed.lock() = true;
+    }
+
+    fn open(&self) {
+        *self.closed.lock() = false;
+        self.opened.notify_all();
+    }
+}
+
+impl LogStore for Fickle {
+    fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
+        self.inner.groups()
+    }
+    fn load(&self, group: GroupId) -> Result<Option<StoredGroup>, StoreError> {
+        self.inner.load(group)
+    }
+    fn write(&self, writes: &[LogWrite], sync: bool) -> Result<(), StoreError> {
+        self.opened.wait_while(&mut self.closed.lock(), |closed| *closed);
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(StoreError::Failed("no space".into()));
+        }
+        self.synced.fetch_add(u64::from(sync), Ordering::SeqCst);
+        self.batches.fetch_add(1, Ordering::SeqCst);
+        self.inner.write(writes, sync)
+    }
+    fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+        self.inner.entries(group, range, limit_bytes)
+    }
+    fn term(&self, group: GroupId, index: LogIndex) -> Result<Option<Term>, StoreError> {
+        self.inner.term(group, index)
+    }
+}
+
+impl TableStore for Fickle {
+    fn get(&self, group: GroupId, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.get(group, table, key)
+    }
+    fn scan(
+        &self,
+        group: GroupId,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, StoreError> {
+        self.inner.scan(group, table, range, limit)
+    }
+    fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError> {
+        self.inner.apply(group, writes, applied)
+    }
+}
+
+/// Three nodes in this process.
+struct Nodes {
+    network: MemoryNetwork,
+    stores: Vec<Arc<Fickle>>,
+    running: Vec<Option<(RaftStore, GroupHandle)>>,
+    tune: fn(&mut GroupConfig),
+}
+
+impl Nodes {
+    fn start(count: u64) -> Nodes {
+        Nodes::tuned(count, |_| {})
+    }
+
+    fn tuned(count: u64, tune: fn(&mut GroupConfig)) -> Nodes {
+        let stores = (0..count).map(|_| Arc::default()).collect();
+        let running = (0..count).map(|_| None).collect();
+        let mut nodes = Nodes { network: MemoryNetwork::new(), stores, running, tune };
+        for place in 0..count as usize {
+            nodes.open(place);
+        }
+        nodes
+    }
+
+    fn open(&mut self, place: usize) {
+        let (node, replica) = (NodeId::new(place as u64 + 1), ReplicaId::new(place as u64 + 11));
+        let store = Arc::clone(&self.stores[place]);
+        let config = StoreConfig { tick: Duration::from_millis(10), ..StoreConfig::default() };
+        let raft = RaftStore::start(config, store, Arc::new(self.network.transport(node))).unwrap();
+        if raft.groups().unwrap().is_empty() {
+            let members = (0..self.stores.len() as u64).map(|n| (ReplicaId::new(n + 11), NodeId::new(n + 1)));
+            raft.create_group(GROUP, replica, Membership::of_voters(members)).unwrap();
+        }
+        let mut config = GroupConfig::new(replica);
+        (self.tune)(&mut config);
+        let group = raft.open_group(GROUP, config, Sum).unwrap();
+        self.network.join(node, raft.inbox());
+        self.running[place] = Some((raft, group));
+    }
+
+    fn stop(&mut self, place: usize) {
+        let (raft, _) = self.running[place].take().unwrap();
+        self.network.leave(NodeId::new(place as u64 + 1));
+        raft.shutdown();
+    }
+
+    fn group(&self, place: usize) -> &GroupHandle {
+        &self.running[place].as_ref().unwrap().1
+    }
+
+    /// The place of a node that leads.
+    async fn leader(&self) -> usize {
+        let looked = async {
+            loop {
+                for (place, running) in self.running.iter().enumerate() {
+                    let leads = |group: &GroupHandle| {
+                        let view = group.view();
+                        view.status.positions.role == Role::Leader && view.failure.is_none()
+                    };
+                    if running.as_ref().is_some_and(|(_, group)| leads(group)) {
+                        return place;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, looked).await.unwrap()
+    }
+
+    /// Proposes until somebody takes it.
+    async fn add(&self, value: u8) -> u64 {
+        let tried = async {
+            loop {
+                if let Ok(response) = self.group(self.leader().await).propose([value]).await {
+                    return number(&response);
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, tried).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_shows_what_was_acknowledged_to_a_linearizable_read() {
+    let nodes = Nodes::start(3);
+    assert_eq!(nodes.add(1).await, 1);
+    assert_eq!(nodes.add(2).await, 3);
+    for place in 0..3 {
+        nodes.group(place).read_barrier().await.unwrap();
+        assert_eq!(sum_in(&*nodes.stores[place]), 3, "node {}", place + 1);
+    }
+    let leader = nodes.leader().await;
+    let follower = (leader + 1) % 3;
+    let refused = nodes.group(follower).propose([1]).await.unwrap_err();
+    let expected = NodeId::new(leader as u64 + 1);
+    assert!(matches!(refused, ProposeError::NotLeader { leader: Some(node) } if node == expected), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_in_the_same_process_and_goes_on() {
+    let mut nodes = Nodes::start(3);
+    nodes.add(5).await;
+    for place in 0..3 {
+        nodes.stop(place);
+    }
+    for place in 0..3 {
+        nodes.open(place);
+    }
+    assert_eq!(nodes.add(1).await, 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_repeated_on_another_leader_and_after_a_restart_applies_once() {
+    let mut nodes = Nodes::start(3);
+    let attempt = Attempt { client: 9, sequence: 1 };
+    let leader = nodes.leader().await;
+    let first = nodes.group(leader).propose_once(attempt, [7]).await.unwrap();
+    nodes.stop(leader);
+    let next = nodes.leader().await;
+    assert_eq!(nodes.group(next).propose_once(attempt, [7]).await.unwrap(), first);
+    nodes.open(leader);
+    for place in 0..3 {
+        if place != leader {
+            nodes.stop(place);
+            nodes.open(place);
+        }
+    }
+    let next = nodes.leader().await;
+    let again = async {
+        loop {
+            match nodes.group(nodes.leader().await).propose_once(attempt, [7]).await {
+                Ok(response) => return response,
+                Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, again).await.unwrap(), first, "asked of node {}", next + 1);
+    let later = Attempt { client: 9, sequence: 2 };
+    let leader = nodes.group(nodes.leader().await);
+    assert_eq!(number(&leader.propose_once(later, [1]).await.unwrap()), 8);
+    let old = leader.propose_once(attempt, [7]).await;
+    assert!(matches!(old, Err(ProposeError::AppliedBefore)), "{old:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_of_one_acknowledges_nothing_before_it_is_durable() {
+    let nodes = Nodes::start(1);
+    nodes.add(1).await;
+    nodes.stores[0].close();
+    let mut proposal = Box::pin(nodes.group(0).propose([1]));
+    // Time has to pass for it to be acknowledged by mistake.
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut proposal).await;
+    nodes.stores[0].open();
+    assert!(early.is_err(), "{early:?}");
+    assert_eq!(number(&proposal.await.unwrap()), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_proposals_share_a_sync() {
+    let nodes = Nodes::start(1);
+    nodes.add(0).await;
+    nodes.stores[0].close();
+    let before = nodes.stores[0].synced.load(Ordering::SeqCst);
+    let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(nodes.group(0).propose([1]))).collect();
+    for proposal in &mut waiting {
+        // Once asked, it is in the mailbox.
+        assert!(poll_fn(|context| Poll::Ready(proposal.as_mut().poll(context))).await.is_pending());
+    }
+    nodes.stores[0].open();
+    for proposal in waiting {
+        proposal.await.unwrap();
+    }
+    let syncs = nodes.stores[0].synced.load(Ordering::SeqCst) - before;
+    assert!(syncs <= 10, "{syncs} syncs for 100 proposals that came while one write was under way");
+    assert_eq!(sum_in(&*nodes.stores[0]), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_write_stops_the_store_and_answers_everyone() {
+    let nodes = Nodes::start(1);
+    nodes.add(1).await;
+    nodes.stores[0].fails.store(true, Ordering::SeqCst);
+    let answer = nodes.group(0).propose([1]).await;
+    assert!(matches!(answer, Err(ProposeError::Unknown { .. })), "{answer:?}");
+    let (raft, group) = nodes.running[0].as_ref().unwrap();
+    let failure = tokio::time::timeout(PATIENCE, raft.failed()).await.unwrap();
+    assert!(matches!(*failure, GroupFailure::Store(_)), "{failure}");
+    nodes.stores[0].fails.store(false, Ordering::SeqCst);
+    let batches = nodes.stores[0].batches.load(Ordering::SeqCst);
+    // Waits for the threads to end.
+    raft.shutdown();
+    assert!(matches!(group.propose([1]).await, Err(ProposeError::Stopped(_))));
+    assert!(matches!(group.read_barrier().await, Err(ReadError::Stopped(_))));
+    assert_eq!(nodes.stores[0].batches.load(Ordering::SeqCst), batches, "it went on writing");
+    assert_eq!(sum_in(&*nodes.stores[0]), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_cannot_be_applied_stops_the_group_and_is_not_skipped() {
+    let mut nodes = Nodes::start(1);
+    nodes.add(1).await;
+    let answer = nodes.group(0).propose(*b"poison").await;
+    assert!(matches!(answer, Err(ProposeError::Unknown { .. })), "{answer:?}");
+    let mut view = nodes.group(0).watch();
+    let stopped = tokio::time::timeout(PATIENCE, view.wait_for(|view| view.failure.is_some())).await;
+    let failure = stopped.unwrap().unwrap().failure.clone().unwrap();
+    assert!(matches!(*failure, GroupFailure::Apply { .. }), "{failure}");
+    assert!(matches!(nodes.group(0).propose([1]).await, Err(ProposeError::Stopped(_))));
+    let applied = nodes.stores[0].load(GROUP).unwrap().unwrap().applied;
+    // And it stops there again, whatever is restarted.
+    nodes.stop(0);
+    nodes.open(0);
+    let mut view = nodes.group(0).watch();
+    tokio::time::timeout(PATIENCE, view.wait_for(|view| view.failure.is_some())).await.unwrap().unwrap();
+    let after = nodes.stores[0].load(GROUP).unwrap().unwrap().applied;
+    assert!(after <= applied.next(), "applied went from {applied} to {after}");
+    assert_eq!(sum_in(&*nodes.stores[0]), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_without_an_election_timeout() {
+    let nodes = Nodes::start(3);
+    nodes.add(1).await;
+    let leader = nodes.leader().await;
+    let to = (leader + 1) % 3;
+    nodes.group(leader).transfer_leader(ReplicaId::new(to as u64 + 11)).await.unwrap();
+    let mut view = nodes.group(to).watch();
+    let led = view.wait_for(|view| view.status.positions.role == Role::Leader);
+    tokio::time::timeout(PATIENCE, led).await.unwrap().unwrap();
+    let stranger = nodes.group(to).transfer_leader(ReplicaId::new(99)).await;
+    assert!(stranger.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_compacted_on_every_node_and_a_restart_finds_the_rest() {
+    let tune = |config: &mut GroupConfig| {
+        config.compact_entries = 50;
+        config.keep_entries = 10;
+    };
+    let mut nodes = Nodes::tuned(3, tune);
+    for _ in 0..200 {
+        nodes.add(1).await;
+    }
+    for place in 0..3 {
+        let mut view = nodes.group(place).watch();
+        let compacted = view.wait_for(|view| view.status.positions.first.get() > 50);
+        tokio::time::timeout(PATIENCE, compacted).await.unwrap().unwrap();
+    }
+    for place in 0..3 {
+        nodes.stop(place);
+        assert!(nodes.stores[place].load(GROUP).unwrap().unwrap().truncated.index.get() >= 50);
+        nodes.open(place);
+    }
+    assert_eq!(nodes.add(1).await, 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_cut_off_answers_no_read_and_its_proposals_are_not_invented() {
+    let nodes = Nodes::start(3);
+    nodes.add(1).await;
+    let old = nodes.leader().await;
+    nodes.network.isolate(NodeId::new(old as u64 + 1), true);
+    let (read, proposal) = tokio::join!(nodes.group(old).read_barrier(), nodes.group(old).propose([100]));
+    assert!(matches!(read, Err(ReadError::Expired)), "{read:?}");
+    assert!(matches!(proposal, Err(ProposeError::Unknown { .. } | ProposeError::NotLeader { .. })), "{proposal:?}");
+    nodes.network.isolate(NodeId::new(old as u64 + 1), false);
+    let sum = nodes.add(1).await;
+    assert!(sum == 2 || sum == 102, "{sum}");
+    for place in 0..3 {
+        nodes.group(place).read_barrier().await.unwrap();
+        assert_eq!(sum_in(&*nodes.stores[place]), sum);
+    }
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_and_named() {
+    let nodes = Nodes::start(1);
+    let (raft, group) = nodes.running[0].as_ref().unwrap();
+    assert!(matches!(group.propose([]).await, Err(ProposeError::Empty)));
+    let large = group.propose(vec![0; (8 << 20) + 1]).await;
+    assert!(matches!(large, Err(ProposeError::TooLarge { limit_bytes }) if limit_bytes == 8 << 20), "{large:?}");
+    let config = || GroupConfig::new(ReplicaId::new(11));
+    assert!(matches!(raft.open_group(GROUP, config(), Sum), Err(OpenError::AlreadyOpen(_))));
+    assert!(matches!(raft.open_group(GroupId::new(8), config(), Sum), Err(OpenError::NoSuchGroup(_))));
+    let stranger = raft.create_group(GroupId::new(8), ReplicaId::new(1), Membership::default());
+    assert!(matches!(stranger, Err(StoreError::Refused(_))));
+    let nonsense = StoreConfig { tick: Duration::ZERO, max_persist_queue_bytes: 0, ..StoreConfig::default() };
+    let network = MemoryNetwork::new();
+    let started = RaftStore::start(nonsense, Arc::new(MemoryStore::new()), Arc::new(network.transport(NodeId::new(1))));
+    let problems = started.err().unwrap().to_string();
+    assert!(problems.contains("tick") && problems.contains("max_persist_queue_bytes"), "{problems}");
+}

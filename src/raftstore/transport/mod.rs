@@ -1,0 +1,71 @@
+//! How envelopes get from node to node, as the driver sees it: [`Transport`] to send, [`Inbox`] to receive.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`grpc`] | between processes: gRPC streams, one per direction and peer |
+//! | [`memory`] | within a process, without any network |
+//! | [`wire`] | what is said on a stream |
+//!
+//! Raft expects loss and disorder, not lies: a transport may drop and delay, and it hands over nothing whose sender did
+//! not prove to be the node it says.
+
+pub mod grpc;
+pub mod memory;
+mod metrics;
+mod queue;
+mod receiver;
+mod sender;
+pub mod wire;
+
+use super::message::Envelope;
+use crate::ident::NodeId;
+
+pub use grpc::{GrpcTransport, PeerStatus};
+pub use memory::MemoryNetwork;
+
+/// Sends envelopes. Raft expects loss, so a transport never blocks and never buffers without bound: what does not fit
+/// is dropped, and the caller is told, so that Raft probes instead of filling the pipe further.
+pub trait Transport: Send + Sync + 'static {
+    /// Hands an envelope over for sending.
+    ///
+    /// # Errors
+    /// It was dropped.
+    fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), Unsent>;
+}
+
+/// Takes what arrives from other nodes. Never blocks.
+pub trait Inbox: Send + Sync + 'static {
+    /// Takes an envelope from a node that proved to be `from`.
+    ///
+    /// # Errors
+    /// The receiver is busy, and the envelope was dropped.
+    fn deliver(&self, from: NodeId, envelope: Envelope) -> Result<(), InboxFull>;
+
+    /// A node cannot be reached, and envelopes that were taken for it may be lost. Told at every failed attempt to reach
+    /// it, so more than once.
+    fn unreachable(&self, node: NodeId) {
+        let _ = node;
+    }
+}
+
+/// Why an envelope was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsent {
+    /// No address is known.
+    #[error("the node is not known")]
+    UnknownNode,
+    /// What waits for the node is at its bound.
+    #[error("the queue to the node is full")]
+    QueueFull,
+    /// The node did not answer lately.
+    #[error("the node cannot be reached")]
+    Unreachable,
+    /// Your mistake: no node would take a message of this size.
+    #[error("the message is larger than any that can be sent")]
+    TooLarge,
+}
+
+/// The receiver's queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the receiver is busy")]
+pub struct InboxFull;

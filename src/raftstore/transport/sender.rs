@@ -1,0 +1,238 @@
+//! The task that keeps one peer reached: connects, says hello, lets the queue flow, and starts over when that ends.
+
+use std::future::{Ready, ready};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::time::{sleep_until, timeout};
+use tokio_stream::Stream;
+use tonic::Streaming;
+use tonic::codegen::{Service, http::Uri};
+use tonic::transport::Endpoint;
+
+use super::grpc::Shared;
+use super::metrics::{self, Sent};
+use super::queue::{Limits, LinkId, Queue};
+use super::wire::raft_client::RaftClient;
+use super::wire::{FRAME_LIMIT_BYTES, Frame, Hello, Kind};
+use crate::ident::NodeId;
+use crate::net::breaker::{Breaker, BreakerState};
+use crate::net::connection::{Connection, Holder};
+use crate::net::identity::Refusal;
+use crate::net::{Address, NetError};
+
+/// A connection that lasts this long counts as a success.
+const HELD_AFTER: Duration = Duration::from_secs(1);
+/// The largest answer of a node.
+const ANSWER_LIMIT_BYTES: usize = 1024;
+
+/// A peer that is sent to.
+pub(super) struct Peer {
+    pub(super) node: NodeId,
+    pub(super) addresses: Vec<Address>,
+    pub(super) queue: Queue,
+    pub(super) counts: Sent,
+    state: Mutex<LinkState>,
+}
+
+/// How it goes with a peer.
+#[derive(Clone, Debug)]
+pub(super) struct LinkState {
+    pub(super) breaker: BreakerState,
+    pub(super) is_connected: bool,
+    pub(super) last_failure: Option<String>,
+}
+
+/// Why a peer is not reached, or no longer.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("{0}")]
+    Refusal(#[from] Refusal),
+    #[error("HTTP/2: {0}")]
+    Http(#[from] tonic::transport::Error),
+    #[error("it answered: {}: {}", .0.code(), .0.message())]
+    Status(Box<tonic::Status>),
+    #[error("it did not answer in time")]
+    Silent,
+    #[error("it ended the stream")]
+    Ended,
+    #[error("it spoke out of turn")]
+    OutOfTurn,
+}
+
+impl From<tonic::Status> for Failure {
+    fn from(status: tonic::Status) -> Failure {
+        Failure::Status(Box::new(status))
+    }
+}
+
+/// A stream to a peer that proved who it is. The connection ends with it.
+struct Link {
+    _holder: Holder,
+    answers: Streaming<Hello>,
+}
+
+impl Peer {
+    pub(super) fn new(node: NodeId, addresses: Vec<Address>, limits: Limits) -> Peer {
+        let state = LinkState { breaker: BreakerState::Closed, is_connected: false, last_failure: None };
+        Peer { node, addresses, queue: Queue::new(limits), counts: Sent::to(node), state: Mutex::new(state) }
+    }
+
+    pub(super) fn state(&self) -> LinkState {
+        self.state.lock().clone()
+    }
+
+    fn show(&self, breaker: &Breaker, is_connected: bool) {
+        self.counts.breaker(breaker.state());
+        let mut state = self.state.lock();
+        state.breaker = breaker.state();
+        state.is_connected = is_connected;
+        if is_connected {
+            state.last_failure = None;
+        }
+    }
+
+    /// Keeps the peer reached from the first envelope on.
+    pub(super) async fn run(self: Arc<Peer>, shared: Arc<Shared>) {
+        let mut breaker = Breaker::new(shared.config.backoff(), shared.config.breaker_failures);
+        self.queue.filled().await;
+        for address in self.addresses.iter().cycle() {
+            breaker.attempt(Instant::now());
+            self.show(&breaker, false);
+            let attempt = timeout(shared.config.connect_timeout, self.connect(&shared, address));
+            let failure = match attempt.await.unwrap_or(Err(Failure::Silent)) {
+                Ok(link) => {
+                    breaker.connected();
+                    self.counts.connect(true);
+                    self.show(&breaker, true);
+                    tracing::info!(peer = %self.node, %address, "connected");
+                    hold(link, &mut breaker).await
+                }
+                Err(failure) => {
+                    self.counts.connect(false);
+                    failure
+                }
+            };
+            let retry_at = breaker.failed(Instant::now(), random());
+            self.fail(&shared, &failure, address, &breaker);
+            sleep_until(retry_at.into()).await;
+        }
+    }
+
+    fn fail(&self, shared: &Shared, failure: &Failure, address: &Address, breaker: &Breaker) {
+        let lost = self.queue.end_link(breaker.state() == BreakerState::Closed);
+        self.counts.lost(lost);
+        self.show(breaker, false);
+        let text = failure.to_string();
+        let known = self.state.lock().last_failure.replace(text.clone());
+        // Said once, not at every attempt.
+        if known.as_ref() == Some(&text) {
+            tracing::debug!(peer = %self.node, %address, lost, "still not reached: {text}");
+        } else {
+            tracing::warn!(peer = %self.node, %address, lost, "not reached: {text}");
+        }
+        if let Some(inbox) = shared.inbox() {
+            inbox.unreachable(self.node);
+        }
+    }
+
+    async fn connect(self: &Arc<Peer>, shared: &Shared, address: &Address) -> Result<Link, Failure> {
+        let config = &shared.config;
+        let holder = Holder::new();
+        let connection = Connection::open(address, config, shared.tls.as_deref(), &holder).await?;
+        let certified = connection.info().certified.clone();
+        let channel = Endpoint::from_static("http://mainstay")
+            .http2_keep_alive_interval(config.keepalive_interval)
+            .keep_alive_timeout(config.keepalive_timeout)
+            .keep_alive_while_idle(true)
+            .connect_with_connector(Once(Some(connection)))
+            .await?;
+        let link = self.queue.begin_link();
+        let hello = Frame { kind: Some(Kind::Hello(Hello::of(&shared.identity.claim(self.node)))) };
+        let outgoing = Outgoing { peer: Arc::clone(self), link, hello: Some(hello) };
+        let mut client = RaftClient::new(channel)
+            .max_encoding_message_size(FRAME_LIMIT_BYTES)
+            .max_decoding_message_size(ANSWER_LIMIT_BYTES);
+        let mut answers = client.deliver(outgoing).await?.into_inner();
+        let answer = answers.message().await?.ok_or(Failure::Ended)?;
+        answer
+            .claim()
+            .and_then(|claim| {
+                shared.identity.check(&claim, &certified, Some(self.node))?;
+                shared.admissions.lock().see(claim.identity)
+            })
+            .inspect_err(|_| metrics::refused("callee"))?;
+        self.queue.prove_link(link);
+        Ok(Link { _holder: holder, answers })
+    }
+}
+
+/// Waits until the link is lost. Meanwhile the queue flows by itself.
+async fn hold(mut link: Link, breaker: &mut Breaker) -> Failure {
+    if let Ok(ended) = timeout(HELD_AFTER, link.answers.message()).await {
+        return after(ended);
+    }
+    breaker.held();
+    after(link.answers.message().await)
+}
+
+fn after(answer: Result<Option<Hello>, tonic::Status>) -> Failure {
+    match answer {
+        Ok(Some(_)) => Failure::OutOfTurn,
+        Ok(None) => Failure::Ended,
+        Err(status) => status.into(),
+    }
+}
+
+/// For jitter. Without randomness, no jitter.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or(u64::MAX)
+}
+
+/// What is sent on a link: the hello, and then whatever waits. Polled by the connection, so that no task and no copy
+/// stands between queue and socket.
+struct Outgoing {
+    peer: Arc<Peer>,
+    link: LinkId,
+    hello: Option<Frame>,
+}
+
+impl Stream for Outgoing {
+    type Item = Frame;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let this = self.get_mut();
+        if let Some(hello) = this.hello.take() {
+            return Poll::Ready(Some(hello));
+        }
+        this.peer.queue.poll_batch(this.link, cx).map(|next| {
+            let (batch, bytes) = next?;
+            this.peer.counts.batch(batch.envelopes.len(), bytes);
+            Some(Frame { kind: Some(Kind::Batch(batch)) })
+        })
+    }
+}
+
+/// Hands a connection that stands already to tonic, which is used to connecting by itself.
+struct Once(Option<Connection>);
+
+impl Service<Uri> for Once {
+    type Response = TokioIo<Connection>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<TokioIo<Connection>>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        ready(self.0.take().map(TokioIo::new).ok_or_else(|| io::ErrorKind::NotConnected.into()))
+    }
+}

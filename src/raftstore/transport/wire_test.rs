@@ -1,0 +1,131 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+
+fn envelope(group: u64, from: u64, to: u64, message: &'static [u8]) -> Envelope {
+    let message = Bytes::from_static(message);
+    Envelope { group: GroupId::new(group), from: ReplicaId::new(from), to: ReplicaId::new(to), message }
+}
+
+fn batch(envelopes: Vec<Envelope>) -> Batch {
+    Batch { envelopes, is_cut: false }
+}
+
+/// Also `protoc --decode mainstay.raft.v1.Frame` reads these bytes as they are meant.
+#[test]
+fn golden_batch() {
+    let batch = batch(vec![envelope(1, 2, 300, b"raft"), envelope(0, 7, 8, b"")]);
+    let frame = Frame { kind: Some(Kind::Batch(batch)) };
+    #[rustfmt::skip]
+    let golden = [
+        0x12, 0x15,                                     // batch, 21 bytes
+        0x0a, 0x0d,                                     // envelope, 13 bytes
+        0x08, 0x01, 0x10, 0x02, 0x18, 0xac, 0x02,       // group 1, from 2, to 300
+        0x22, 0x04, b'r', b'a', b'f', b't',             // message
+        0x0a, 0x04,                                     // envelope, 4 bytes
+        0x10, 0x07, 0x18, 0x08,                         // from 7, to 8
+    ];
+    assert_eq!(frame.encode_to_vec(), golden);
+    assert_eq!(Frame::decode(golden.as_slice()).unwrap(), frame);
+}
+
+#[test]
+fn golden_hello() {
+    let identity = Identity {
+        cluster: ClusterId::new(0x0102_0304_0506_0708),
+        node: NodeId::new(2),
+        incarnation: Incarnation::new(300),
+    };
+    let claim = identity.claim(NodeId::new(1));
+    let frame = Frame { kind: Some(Kind::Hello(Hello::of(&claim))) };
+    #[rustfmt::skip]
+    let golden = [
+        0x0a, 0x12,                                     // hello, 18 bytes
+        0x08, 0x01,                                     // version
+        0x11, 0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01,
+        0x18, 0x02, 0x20, 0x01, 0x28, 0xac, 0x02,       // node, expects, incarnation
+    ];
+    assert_eq!(frame.encode_to_vec(), golden);
+    assert_eq!(Hello::of(&claim).claim(), Ok(claim));
+    let later = Hello { version: 2, ..Hello::of(&claim) };
+    assert_eq!(later.claim(), Err(Refusal::Version { theirs: 2, ours: 1 }));
+}
+
+#[test]
+fn a_batch_keeps_no_more_envelopes_than_allowed() {
+    // Two bytes each.
+    let mut bytes = [0x0a, 0x00].repeat(BATCH_LIMIT_ENVELOPES);
+    assert!(!Batch::decode(bytes.as_slice()).unwrap().is_cut);
+    bytes.extend([0x0a, 0x00].repeat(1_000_000));
+    let decoded = Batch::decode(bytes.as_slice()).unwrap();
+    assert!(decoded.is_cut);
+    assert_eq!(decoded.envelopes.len(), BATCH_LIMIT_ENVELOPES);
+}
+
+#[test]
+fn unknown_fields_are_skipped_and_deep_nesting_is_not_followed() {
+    let known = batch(vec![envelope(1, 2, 3, b"raft")]);
+    let mut bytes = known.encode_to_vec();
+    bytes.extend([0x7a, 0x02, 0xff, 0xff, 0x78, 0x01]);
+    assert_eq!(Batch::decode(bytes.as_slice()).unwrap(), known);
+    let mut nested = vec![0x7b; 100_000];
+    nested.extend([0x7c; 100_000]);
+    assert!(Batch::decode(nested.as_slice()).is_err());
+    let mut within = vec![0x0a];
+    prost::encoding::encode_varint(nested.len() as u64, &mut within);
+    within.extend(nested);
+    assert!(Batch::decode(within.as_slice()).is_err());
+}
+
+#[test]
+fn the_largest_message_fits_into_a_frame() {
+    let largest = Envelope {
+        group: GroupId::new(u64::MAX),
+        from: ReplicaId::new(u64::MAX),
+        to: ReplicaId::new(u64::MAX),
+        message: vec![0; MESSAGE_LIMIT_BYTES].into(),
+    };
+    let frame = Frame { kind: Some(Kind::Batch(batch(vec![largest]))) };
+    assert!(frame.encoded_len() <= FRAME_LIMIT_BYTES, "{}", frame.encoded_len());
+}
+
+fn envelopes() -> impl Strategy<Value = Vec<Envelope>> {
+    let envelope = (any::<u64>(), any::<u64>(), any::<u64>(), prop::collection::vec(any::<u8>(), 0..50));
+    let envelope = envelope.prop_map(|(group, from, to, message)| Envelope {
+        group: GroupId::new(group),
+        from: ReplicaId::new(from),
+        to: ReplicaId::new(to),
+        message: message.into(),
+    });
+    prop::collection::vec(envelope, 0..20)
+}
+
+proptest! {
+    #[test]
+    fn batches_are_read_back(envelopes in envelopes()) {
+        let batch = batch(envelopes);
+        let bytes = batch.encode_to_vec();
+        prop_assert_eq!(bytes.len(), batch.encoded_len());
+        prop_assert_eq!(Batch::decode(bytes.as_slice()).unwrap(), batch);
+    }
+
+    #[test]
+    fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Frame::decode(bytes.as_slice());
+        if let Ok(batch) = Batch::decode(bytes.as_slice()) {
+            prop_assert!(batch.encoded_len() <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_damaged_batch_is_refused_or_read_without_harm(envelopes in envelopes(), at: usize, flip in 1_u8..) {
+        let mut bytes = batch(envelopes).encode_to_vec();
+        if !bytes.is_empty() {
+            let at = at % bytes.len();
+            bytes[at] ^= flip;
+            let _ = Batch::decode(bytes.as_slice());
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! RocksDB's families as tables for the floors above: point reads, ordered scans, one atomic batch. What keys and
+//! values mean is theirs to know.
+
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+
+use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions, WriteBatch};
+
+use super::error::StorageError;
+
+/// A column family of the floors above. Keys are composite and shared: a family per group would not scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// Entries of Raft logs.
+    RaftLog,
+    /// What is kept beside each Raft log.
+    RaftState,
+    /// Databases, tablespaces, roles, descriptors.
+    Catalog,
+    /// Members, epochs, timelines, shards, placements, leases, settings, events.
+    Cluster,
+    /// Replication slots.
+    Slots,
+    /// Keys and values.
+    Kv,
+    /// Which commands of which clients were applied.
+    Sessions,
+}
+
+impl Family {
+    /// All of them, in the order of their declaration.
+    pub(super) const ALL: [Family; 7] = [
+        Family::RaftLog,
+        Family::RaftState,
+        Family::Catalog,
+        Family::Cluster,
+        Family::Slots,
+        Family::Kv,
+        Family::Sessions,
+    ];
+
+    /// Its name in RocksDB.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::RaftLog => "raft_log",
+            Family::RaftState => "raft_state",
+            Family::Catalog => "catalog",
+            Family::Cluster => "cluster",
+            Family::Slots => "slots",
+            Family::Kv => "kv",
+            Family::Sessions => "sessions",
+        }
+    }
+}
+
+/// How much of a write has to be durable when it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: it is there after a kill, and after a power cut if anything written later is.
+    Buffered,
+    /// It, and everything written before.
+    Synced,
+    /// The same, and a later loss of it is sure to be noticed: the evidence beside RocksDB covers it exactly. Takes a
+    /// second sync.
+    Evident,
+}
+
+/// RocksDB, open for writing or not.
+#[derive(Debug)]
+pub struct Tables {
+    pub(super) meta: PathBuf,
+    pub(super) db: DB,
+}
+
+/// Changes that are written at once or not at all, in their order.
+pub struct Batch<'a> {
+    pub(super) changes: WriteBatch,
+    /// In the order of [`Family::ALL`].
+    families: [&'a ColumnFamily; Family::ALL.len()],
+}
+
+impl Tables {
+    /// Where RocksDB's files are.
+    pub fn path(&self) -> &Path {
+        &self.meta
+    }
+
+    /// Reads the value of a key where it lies; `None` if there is none.
+    ///
+    /// # Errors
+    /// RocksDB failed, or found damage.
+    pub fn get<T>(&self, family: Family, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StorageError> {
+        self.get_from(self.family(family.name())?, key, read)
+    }
+
+    /// Visits the keys of a range and their values, in order, until it ends or the visitor breaks off. All of them are
+    /// as of one moment.
+    ///
+    /// # Errors
+    /// RocksDB failed, or found damage.
+    pub fn scan(
+        &self,
+        family: Family,
+        range: Range<&[u8]>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let mut iterator = self.iterate(family, &range)?;
+        iterator.seek(range.start);
+        while let Some((key, value)) = iterator.item() {
+            if visit(key, value).is_break() {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(StorageError::rocksdb(&self.meta))
+    }
+
+    /// Reads the last key of a range and its value where they lie; `None` if it is empty.
+    ///
+    /// # Errors
+    /// RocksDB failed, or found damage.
+    pub fn last<T>(
+        &self,
+        family: Family,
+        range: Range<&[u8]>,
+        read: impl FnOnce(&[u8], &[u8]) -> T,
+    ) -> Result<Option<T>, StorageError> {
+        let mut iterator = self.iterate(family, &range)?;
+        iterator.seek_to_last();
+        match iterator.item() {
+            Some((key, value)) => Ok(Some(read(key, value))),
+            None => iterator.status().map(|()| None).map_err(StorageError::rocksdb(&self.meta)),
+        }
+    }
+
+    fn iterate(&self, family: Family, range: &Range<&[u8]>) -> Result<DBRawIterator<'_>, StorageError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(range.start);
+        options.set_iterate_upper_bound(range.end);
+        Ok(self.db.raw_iterator_cf_opt(self.family(family.name())?, options))
+    }
+
+    /// Reads one of the storage's own notes.
+    pub(super) fn note<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StorageError> {
+        self.get_from(self.family(super::store::LOCAL)?, key, read)
+    }
+
+    fn get_from<T>(
+        &self,
+        family: &ColumnFamily,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, StorageError> {
+        let value = self.db.get_pinned_cf(family, key).map_err(StorageError::rocksdb(&self.meta))?;
+        Ok(value.map(|value| read(&value)))
+    }
+
+    /// Writes, without a sync.
+    pub(super) fn write(&self, changes: WriteBatch) -> Result<(), StorageError> {
+        self.db.write(changes).map_err(StorageError::rocksdb(&self.meta))
+    }
+
+    /// Makes everything written so far durable.
+    pub(super) fn sync(&self) -> Result<(), StorageError> {
+        self.db.flush_wal(true).map_err(StorageError::rocksdb(&self.meta))
+    }
+
+    pub(super) fn family(&self, name: &str) -> Result<&ColumnFamily, StorageError> {
+        self.db.cf_handle(name).ok_or_else(|| StorageError::Damaged {
+            path: self.meta.clone(),
+            what: format!("expected a column family {name:?}, found none"),
+        })
+    }
+
+    pub(super) fn batch(&self) -> Result<Batch<'_>, StorageError> {
+        let [log, state, catalog, cluster, slots, kv, sessions] = Family::ALL.map(|family| self.family(family.name()));
+        let families = [log?, state?, catalog?, cluster?, slots?, kv?, sessions?];
+        Ok(Batch { changes: WriteBatch::default(), families })
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Sets a key.
+    pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
+        self.changes.put_cf(self.family(family), key, value);
+    }
+
+    /// Removes a key.
+    pub fn delete(&mut self, family: Family, key: &[u8]) {
+        self.changes.delete_cf(self.family(family), key);
+    }
+
+    /// Removes all keys of a range; its end is not of it. Costs readers a little: for many keys at once.
+    pub fn delete_range(&mut self, family: Family, range: Range<&[u8]>) {
+        self.changes.delete_range_cf(self.family(family), range.start, range.end);
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    fn family(&self, family: Family) -> &'a ColumnFamily {
+        self.families[family as usize]
+    }
+}

@@ -1,0 +1,256 @@
+//! Clients that write and read registers anywhere, and note when they called and what came back.
+
+use super::node::Node;
+use super::oracle::{Operation, Outcome};
+use super::seen::Happening;
+use super::world::{Checked, Event, TICK, Violation, World, violated};
+use crate::raftstore::context::Attempt;
+use crate::raftstore::group::{Refusal, RequestId};
+
+/// After the last fault, so long may it take until everything works again.
+const PATIENCE_TICKS: u64 = 400;
+/// A client waits no longer for an answer: the node may be asleep.
+const CLIENT_TICKS: u64 = 60;
+
+/// One client: one operation at a time.
+#[derive(Default)]
+pub(super) struct Client {
+    operation: Option<usize>,
+    called_at: u64,
+    /// Where it found a leader last.
+    leader: usize,
+}
+
+/// In the end: one write, then one read on every node, and all have applied the same.
+#[derive(Default)]
+pub(super) struct Probe {
+    operation: Option<usize>,
+    written: bool,
+    read: usize,
+}
+
+/// A command: a key, a value, and bytes that mean nothing.
+fn encode(key: u8, value: u64, padding: u64) -> Vec<u8> {
+    let mut data = vec![key];
+    data.extend(value.to_le_bytes());
+    data.resize(9 + padding as usize, 0);
+    data
+}
+
+pub(super) fn decode(data: &[u8]) -> Option<(u8, u64)> {
+    let value = data.get(1..9)?.try_into().ok()?;
+    Some((data[0], u64::from_le_bytes(value)))
+}
+
+impl World {
+    /// A client's turn.
+    pub(super) fn client(&mut self, client: usize) -> Checked {
+        let it = &self.clients[client];
+        if let Some(operation) = it.operation {
+            let late = it.called_at + CLIENT_TICKS * TICK < self.now;
+            if late && self.history.operations[operation].outcome == Outcome::Open {
+                self.unknown(operation);
+            }
+            if self.history.operations[operation].outcome == Outcome::Open {
+                self.after(TICK / 2, Event::Client { client });
+                return Ok(());
+            }
+            self.clients[client].operation = None;
+        }
+        if self.healed {
+            return Ok(());
+        }
+        let reads = self.rng.chance(self.plan.read_per_mille);
+        let node = match reads || self.rng.chance(150) {
+            true => self.rng.below(self.nodes.len() as u64) as usize,
+            false => self.find_leader(self.clients[client].leader),
+        };
+        let key = self.rng.below(self.plan.keys) as u8;
+        let operation = self.call(key, reads, node)?;
+        let it = &mut self.clients[client];
+        (it.operation, it.called_at, it.leader) = (Some(operation), self.now, node);
+        let most = self.plan.think_ticks * TICK;
+        let delay = 1 + self.rng.below(most);
+        self.after(delay, Event::Client { client });
+        Ok(())
+    }
+
+    /// Somebody who says that he leads; else whoever was asked last.
+    fn find_leader(&mut self, last: usize) -> usize {
+        let leaders: Vec<usize> = (0..self.nodes.len()).filter(|node| self.nodes[*node].leads()).collect();
+        match leaders.is_empty() {
+            true => last,
+            false => self.rng.pick(&leaders),
+        }
+    }
+
+    fn call(&mut self, key: u8, reads: bool, node: usize) -> Result<usize, Violation> {
+        let operation = self.history.operations.len();
+        let written = (!reads).then_some(operation as u64 + 1);
+        self.history.operations.push(Operation { key, written, called: self.events, outcome: Outcome::Open });
+        self.note(|_| format!("client calls {operation} at {}: {}", node + 1, if reads { "read" } else { "write" }));
+        let until = self.nodes[node].paused_until;
+        match until > self.now {
+            true => self.after(until - self.now, Event::Request { node, operation }),
+            false => self.request(node, operation)?,
+        }
+        Ok(operation)
+    }
+
+    /// An operation has reached a node.
+    pub(super) fn request(&mut self, node: usize, operation: usize) -> Checked {
+        let Operation { key, written, outcome, .. } = self.history.operations[operation].clone();
+        if self.nodes[node].group.is_none() {
+            return self.finish(operation, Outcome::Refused);
+        }
+        // A client that gave up does not matter to the node, but the write counts as unknown from then on.
+        if outcome != Outcome::Open && outcome != Outcome::Unknown {
+            return Ok(());
+        }
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        let attempt = self.rng.chance(200).then_some(Attempt { client: 1, sequence: operation as u64 });
+        let most = self.plan.command_bytes + 1;
+        let data = written.map(|value| encode(key, value, self.rng.below(most)));
+        let Node { group, requests, positions, .. } = &mut self.nodes[node];
+        let Some(group) = group else { return Ok(()) };
+        requests.insert(request.0, (operation, positions.term.get()));
+        match data {
+            Some(data) => group.propose(request, data, attempt),
+            None => group.read(request),
+        }
+        self.drive(node)
+    }
+
+    /// Every request gets one answer: takes the one that is answered now.
+    pub(super) fn take_request(&mut self, node: usize, request: u64) -> Result<(usize, u64), Violation> {
+        match self.nodes[node].requests.remove(&request) {
+            Some(waiting) => Ok(waiting),
+            None => {
+                let what = format!("{}: request {request} has none to get", node + 1);
+                Err(Violation { check: "one answer each", what })
+            }
+        }
+    }
+
+    fn finish(&mut self, operation: usize, outcome: Outcome) -> Checked {
+        let it = &mut self.history.operations[operation];
+        let value = it.written;
+        // Somebody who gave up is told no more.
+        if it.outcome == Outcome::Open {
+            it.outcome = outcome;
+        }
+        match (value, outcome) {
+            (Some(value), Outcome::Refused) => {
+                self.history.refused(value).or_else(|what| violated("refused has no effect", what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn unknown(&mut self, operation: usize) {
+        let it = &mut self.history.operations[operation];
+        if it.outcome == Outcome::Open {
+            it.outcome = Outcome::Unknown;
+        }
+    }
+
+    /// A proposal was applied where it was made.
+    pub(super) fn acknowledged(&mut self, node: usize, request: u64, data: &[u8]) -> Checked {
+        let (operation, _) = self.take_request(node, request)?;
+        if self.plan.voters == 1 {
+            self.seen.note(Happening::Alone);
+        }
+        let written = self.history.operations[operation].written;
+        if self.watch.rules && decode(data).map(|(_, value)| value) != written {
+            return violated("one answer each", format!("{}: the response to another request", node + 1));
+        }
+        self.finish(operation, Outcome::Done(self.events, 0))
+    }
+
+    pub(super) fn refused(&mut self, node: usize, request: u64, refusal: Refusal) -> Checked {
+        let (operation, _) = self.take_request(node, request)?;
+        let it = &self.history.operations[operation];
+        match refusal {
+            Refusal::Expired => self.seen.note(Happening::ReadExpired),
+            Refusal::Busy => self.seen.note(Happening::RefusedBusy),
+            // One that is refused at once was never in the log.
+            Refusal::NotLeader { .. } if it.called < self.events => self.seen.note(Happening::Replaced),
+            Refusal::NotLeader { leader: Some(_) } => self.seen.note(Happening::RefusedHint),
+            _ => {}
+        }
+        self.finish(operation, Outcome::Refused)
+    }
+
+    pub(super) fn readable(&mut self, node: usize, request: u64, index: u64) -> Checked {
+        let (operation, term) = self.take_request(node, request)?;
+        let it = &self.nodes[node];
+        if it.positions.term.get() != term {
+            self.seen.note(Happening::ReadAskedAgain);
+        }
+        if !it.leads() {
+            self.seen.note(Happening::ReadOnFollower);
+        }
+        if self.watch.rules && it.machine.applied < index {
+            return violated("a read waits for the state machine", format!("{}: {index}", node + 1));
+        }
+        let key = self.history.operations[operation].key;
+        let value = it.machine.registers.get(&key).copied().unwrap_or(0);
+        self.finish(operation, Outcome::Done(self.events, value))
+    }
+
+    /// Everything works again. Whether it does is asked from now on.
+    pub(super) fn heal(&mut self) -> Checked {
+        self.healed = true;
+        self.note(|_| "everything heals".to_owned());
+        for row in &mut self.blocked {
+            row.fill(false);
+        }
+        for node in 0..self.nodes.len() {
+            self.nodes[node].paused_until = 0;
+            self.nodes[node].stalled_until = 0;
+            self.nodes[node].next_write_fails = false;
+            self.nodes[node].next_apply_fails = false;
+            if self.nodes[node].group.is_none() {
+                self.start(node)?;
+            }
+        }
+        self.after(TICK, Event::Probe);
+        Ok(())
+    }
+
+    /// Progress: a write, a read everywhere, and everybody has applied everything.
+    pub(super) fn probe(&mut self) -> Checked {
+        if self.now > (self.plan.chaos_ticks + PATIENCE_TICKS) * TICK {
+            let nodes: Vec<_> =
+                self.nodes.iter().filter_map(|node| node.group.as_ref()).map(|it| it.status()).collect();
+            return violated("progress", format!("written {}, {nodes:#?}", self.probe.written));
+        }
+        self.after(TICK, Event::Probe);
+        if let Some(operation) = self.probe.operation.take() {
+            match self.history.operations[operation].outcome {
+                Outcome::Open => {
+                    self.probe.operation = Some(operation);
+                    return Ok(());
+                }
+                Outcome::Done(..) if !self.probe.written => self.probe.written = true,
+                Outcome::Done(..) => self.probe.read += 1,
+                Outcome::Refused | Outcome::Unknown => {}
+            }
+        }
+        if !self.probe.written {
+            let leader = self.find_leader(0);
+            self.probe.operation = Some(self.call(0, false, leader)?);
+        } else if self.probe.read < self.nodes.len() {
+            self.probe.operation = Some(self.call(0, true, self.probe.read)?);
+        } else {
+            let end = self.watch.committed.len() as u64;
+            let quiet = self.nodes.iter().all(|node| node.machine.applied == end && node.requests.is_empty());
+            if quiet && self.plan.learner {
+                self.seen.note(Happening::LearnerCaughtUp);
+            }
+            self.done = quiet;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! A disk that loses what is not synced. Log and tables are one sequence of writes, as in RocksDB: a crash keeps a
+//! prefix of it, and at least everything up to the last sync.
+
+use std::collections::BTreeMap;
+
+use super::rng::Rng;
+use crate::ident::{LogIndex, ReplicaId, Term};
+use crate::raftstore::entry::{Entry, HardState, Membership, Position};
+use crate::raftstore::fault::{self, Fault};
+use crate::raftstore::group::Persist;
+use crate::raftstore::log_store::StoredGroup;
+
+/// One write.
+#[derive(Clone)]
+pub(super) enum Op {
+    Log(Persist),
+    Apply { index: u64, writes: Vec<(u8, u64)> },
+}
+
+/// What a store holds. Compacted entries stay in `log` for the checks, but nobody is given them.
+#[derive(Clone, Default)]
+pub(super) struct Store {
+    pub(super) hard_state: HardState,
+    /// The entry of index 1 comes first.
+    pub(super) log: Vec<Entry>,
+    pub(super) truncated: u64,
+    pub(super) applied: u64,
+    pub(super) registers: BTreeMap<u8, u64>,
+}
+
+impl Store {
+    fn write(&mut self, op: &Op) {
+        match op {
+            Op::Log(persist) => self.write_log(persist),
+            Op::Apply { index, writes } => {
+                self.applied = *index;
+                self.registers.extend(writes.iter().copied());
+            }
+        }
+    }
+
+    fn write_log(&mut self, persist: &Persist) {
+        self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
+        if let Some(first) = persist.entries.first() {
+            let start = first.index().get() as usize - 1;
+            // Rule of durable order 4: nothing stays behind what is replaced.
+            if !fault::active(Fault::StaleTail) {
+                self.log.truncate(start);
+            }
+            for (place, entry) in (start..).zip(&persist.entries) {
+                match self.log.get_mut(place) {
+                    Some(old) => *old = entry.clone(),
+                    None => self.log.push(entry.clone()),
+                }
+            }
+        }
+        if let Some(position) = persist.truncate {
+            self.truncated = self.truncated.max(position.index.get());
+        }
+    }
+
+    pub(super) fn position(&self, index: u64) -> Position {
+        let term = (index as usize).checked_sub(1).and_then(|place| self.log.get(place)).map_or(0, term_of);
+        Position::new(index, term)
+    }
+
+    pub(super) fn last(&self) -> Position {
+        self.position(self.log.len() as u64)
+    }
+
+    pub(super) fn term(&self, index: LogIndex) -> Option<Term> {
+        let known = self.truncated..=self.log.len() as u64;
+        known.contains(&index.get()).then(|| self.position(index.get()).term)
+    }
+
+    /// As [`crate::raftstore::log_store::LogStore::entries`].
+    pub(super) fn entries(&self, start: u64, end: u64, limit_bytes: usize) -> Vec<Entry> {
+        if start <= self.truncated {
+            return Vec::new();
+        }
+        let mut bytes = 0;
+        let from = self.log.iter().skip(start as usize - 1).take((end - start) as usize);
+        from.take_while(|entry| {
+            let first = bytes == 0;
+            bytes += entry.size_bytes();
+            first || bytes <= limit_bytes
+        })
+        .cloned()
+        .collect()
+    }
+
+    pub(super) fn stored(&self, replica: u64, membership: &Membership, applied: u64) -> StoredGroup {
+        StoredGroup {
+            replica: ReplicaId::new(replica),
+            hard_state: self.hard_state,
+            membership: membership.clone(),
+            applied: LogIndex::new(applied),
+            truncated: self.position(self.truncated),
+            last: self.last(),
+        }
+    }
+}
+
+fn term_of(entry: &Entry) -> u64 {
+    entry.term().get()
+}
+
+/// The disk of one node.
+#[derive(Default)]
+pub(super) struct Disk {
+    /// As the running process sees it.
+    pub(super) current: Store,
+    /// What survives everything.
+    pub(super) durable: Store,
+    unsynced: Vec<Op>,
+}
+
+impl Disk {
+    pub(super) fn write(&mut self, op: Op) {
+        self.current.write(&op);
+        self.unsynced.push(op);
+    }
+
+    pub(super) fn sync(&mut self) {
+        for op in self.unsynced.drain(..) {
+            self.durable.write(&op);
+        }
+    }
+
+    /// The power goes: of what is not synced, and what was being written, a prefix stays.
+    pub(super) fn crash(&mut self, in_flight: Vec<Op>, rng: &mut Rng) {
+        self.unsynced.extend(in_flight);
+        let kept = rng.below(self.unsynced.len() as u64 + 1) as usize;
+        for op in self.unsynced.drain(..).take(kept) {
+            self.durable.write(&op);
+        }
+        self.current = self.durable.clone();
+    }
+}

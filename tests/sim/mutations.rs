@@ -1,0 +1,165 @@
+//! Each known bug is put back, and has to be caught. `docs/raft-faults.md` is the table; it is written anew by
+//! `SIM_TABLE=1 cargo nextest run -p mainstay --lib the_table`.
+
+use std::fmt::Write;
+use std::panic;
+
+use super::runs::{Mode, run};
+use super::scenario::{Plan, Trouble};
+use crate::raftstore::fault::Fault;
+
+/// Seeds until a bug counts as not caught.
+const SEEDS: u64 = 3000;
+
+/// A bug, and how it is looked for.
+struct Mutation {
+    fault: Fault,
+    what: &'static str,
+    /// What makes it likely; the runs are otherwise the same as everywhere.
+    adjust: Option<fn(&mut Plan)>,
+    /// Whether what follows from it shows as well, not only the broken rule.
+    follows: bool,
+}
+
+const fn mutation(fault: Fault, what: &'static str) -> Mutation {
+    Mutation { fault, what, adjust: None, follows: true }
+}
+
+const MUTATIONS: &[Mutation] = &[
+    mutation(Fault::VoteBeforeDurable, "a vote leaves before it is durable"),
+    mutation(Fault::LeaderCountsItselfEarly, "a leader counts its own entries before they are durable"),
+    mutation(Fault::SoleVoterEarly, "a group of one acknowledges before its entry is durable"),
+    mutation(Fault::AppendBeforeDurable, "an append is acknowledged before it is durable"),
+    mutation(Fault::StaleTail, "entries behind an overwritten one stay in the store"),
+    mutation(Fault::AppliedFromCommit, "after a restart the applied index is taken from the commit index"),
+    mutation(Fault::CacheNotTruncated, "overwritten entries stay in the entry cache"),
+    Mutation {
+        adjust: Some(border),
+        follows: false,
+        ..mutation(Fault::OldCompletion, "an old completion marks new entries durable")
+    },
+    mutation(Fault::ReadBeforeCommit, "a new leader answers reads before its first commit"),
+    Mutation {
+        adjust: Some(restarts),
+        ..mutation(Fault::ReadContextReused, "contexts of reads repeat after a restart")
+    },
+    mutation(Fault::OldAppendTruncates, "an old append cuts off entries that match"),
+    mutation(Fault::ReadBeforeApplied, "a read is answered before the state machine got there"),
+    mutation(Fault::CompactBeyondApplied, "the log is compacted beyond what is durably applied"),
+    mutation(Fault::ReplacedProposalDone, "a proposal whose entry was replaced is answered as done"),
+    mutation(Fault::PersistErrorIgnored, "a failed write is ignored"),
+    mutation(Fault::ApplyErrorSkipped, "a command that could not be applied is skipped"),
+];
+
+/// An old completion matters if an entry is cut off and comes back while it is being written: for a replica with a slow
+/// disk that is always on the side of the newest leader, and only if leaders send more than need be. Otherwise the
+/// replica has to refuse an append before it gets the entry again, and what it says waits for the write.
+fn border(plan: &mut Plan) {
+    plan.voters = 5;
+    plan.early = 500;
+    plan.whole_batches = 0;
+    plan.fault_every = 40 * super::world::TICK;
+    plan.faults.push((100, Trouble::Border));
+}
+
+/// An answer to a read of an earlier life matters if it comes when that read has been asked again: short lives, under
+/// leaders that stay, and answers that take long.
+fn restarts(plan: &mut Plan) {
+    plan.voters = 3;
+    (plan.keys, plan.clients, plan.think_ticks, plan.read_per_mille) = (1, 12, 1, 600);
+    (plan.dropped, plan.delayed, plan.long_delay) = (0, 200, 15 * super::world::TICK);
+    (plan.write_delay, plan.apply_delay, plan.delay) = (5, 5, 30);
+    plan.fault_every = 4 * super::world::TICK;
+    plan.faults = vec![(1, Trouble::Crash)];
+}
+
+/// The first seed that catches a bug, and what it breaks.
+struct Catch {
+    seeds: u64,
+    check: &'static str,
+}
+
+/// Looks for a bug. `black_box`: only by what follows from it, not by the broken rule itself.
+fn search(mutation: &Mutation, black_box: bool) -> Option<Catch> {
+    let mode = Mode { fault: Some(mutation.fault), traced: false, black_box, adjust: mutation.adjust };
+    (0..SEEDS).find_map(|seed| {
+        let violation = run(20_000_000 + seed, mode).violation?;
+        Some(Catch { seeds: seed + 1, check: violation.check })
+    })
+}
+
+fn caught(fault: Fault) {
+    // A panic is what some of them end in: no need to print them all.
+    panic::set_hook(Box::new(|_| {}));
+    let mutation = MUTATIONS.iter().find(|mutation| mutation.fault == fault).unwrap();
+    let seen = search(mutation, false);
+    let followed = if mutation.follows { search(mutation, true) } else { None };
+    let _ = panic::take_hook();
+    for (kind, catch) in [("all checks", seen), ("what follows", followed)] {
+        match catch {
+            Some(catch) => println!("{fault:?}: {kind}: \"{}\" after {} seeds", catch.check, catch.seeds),
+            None => assert!(kind == "what follows" && !mutation.follows, "{fault:?} passes {kind} in {SEEDS} seeds"),
+        }
+    }
+}
+
+macro_rules! mutations {
+    ($($name:ident: $fault:ident,)*) => {
+        $(
+            #[test]
+            fn $name() {
+                caught(Fault::$fault);
+            }
+        )*
+
+        /// No bug without a test of its own.
+        #[test]
+        fn every_fault_is_tried() {
+            let tried = [$(Fault::$fault),*];
+            assert_eq!(tried.to_vec(), MUTATIONS.iter().map(|mutation| mutation.fault).collect::<Vec<_>>());
+            assert_eq!(tried.len(), Fault::ALL);
+        }
+    };
+}
+
+mutations! {
+    vote_before_durable: VoteBeforeDurable,
+    leader_counts_itself_early: LeaderCountsItselfEarly,
+    sole_voter_early: SoleVoterEarly,
+    append_before_durable: AppendBeforeDurable,
+    stale_tail: StaleTail,
+    applied_from_commit: AppliedFromCommit,
+    cache_not_truncated: CacheNotTruncated,
+    old_completion: OldCompletion,
+    read_before_commit: ReadBeforeCommit,
+    read_context_reused: ReadContextReused,
+    old_append_truncates: OldAppendTruncates,
+    read_before_applied: ReadBeforeApplied,
+    compact_beyond_applied: CompactBeyondApplied,
+    replaced_proposal_done: ReplacedProposalDone,
+    persist_error_ignored: PersistErrorIgnored,
+    apply_error_skipped: ApplyErrorSkipped,
+}
+
+/// The table of the docs names every bug; with `SIM_TABLE=1` it is written anew.
+#[test]
+fn the_table() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/raft-faults.md");
+    if std::env::var_os("SIM_TABLE").is_none() {
+        let docs = std::fs::read_to_string(path).unwrap();
+        let missing = MUTATIONS.iter().find(|mutation| !docs.contains(mutation.what));
+        return assert!(missing.is_none(), "{path} does not know: {}", missing.map_or("", |it| it.what));
+    }
+    let mut table = String::from(include_str!("faults_head.md"));
+    panic::set_hook(Box::new(|_| {}));
+    for mutation in MUTATIONS {
+        let cell = |black_box: bool| match (!black_box || mutation.follows).then(|| search(mutation, black_box)) {
+            None => "— | —".to_owned(),
+            Some(Some(catch)) => format!("{} | {}", catch.check, catch.seeds),
+            Some(None) => format!("**nothing** | {SEEDS}"),
+        };
+        let _ = writeln!(table, "| {} | {} | {} |", mutation.what, cell(false), cell(true));
+    }
+    let _ = panic::take_hook();
+    std::fs::write(path, table).unwrap();
+}

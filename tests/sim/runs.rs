@@ -1,0 +1,177 @@
+//! The tests: many seeds.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::scenario::Plan;
+use super::seen::Seen;
+use super::world::{Violation, World};
+use crate::raftstore::fault::{self, Fault};
+use crate::raftstore::message::Message;
+
+/// Seeds of each of the tests of many, unless `SIM_SEEDS` says otherwise.
+const SEEDS: u64 = 1000;
+
+/// A fault that is in force as long as this lives.
+struct Broken;
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        fault::set(None);
+    }
+}
+
+/// What a run came to.
+pub(super) struct Outcome {
+    pub(super) violation: Option<Violation>,
+    pub(super) seen: Seen,
+    pub(super) digest: u64,
+    pub(super) lines: Vec<String>,
+}
+
+/// How to run a seed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Mode {
+    pub(super) fault: Option<Fault>,
+    pub(super) traced: bool,
+    /// Only what a client or an operator would notice, not the broken rule itself.
+    pub(super) black_box: bool,
+    pub(super) adjust: Option<fn(&mut Plan)>,
+}
+
+/// Runs one seed to its end, or to the first broken promise; a panic is one.
+pub(super) fn run(seed: u64, mode: Mode) -> Outcome {
+    fault::set(mode.fault);
+    let _broken = Broken;
+    let mut world = World::new(seed, |plan| mode.adjust.into_iter().for_each(|adjust| adjust(plan)), mode.traced);
+    world.watch.rules = !mode.black_box;
+    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let violation = match result {
+        Ok(result) => result.err(),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Some(Violation { check: "no panic", what: text.unwrap_or_default() })
+        }
+    };
+    Outcome {
+        violation,
+        seen: std::mem::take(&mut world.seen),
+        digest: world.trace.digest.0,
+        lines: world.trace.lines.drain(..).collect(),
+    }
+}
+
+/// The messages of a run.
+pub(super) fn run_captured(seed: u64, mode: Mode) -> Vec<Message> {
+    let mut world = World::new(seed, |plan| mode.adjust.into_iter().for_each(|adjust| adjust(plan)), mode.traced);
+    world.captured = Some(Vec::new());
+    let result = world.run();
+    assert!(result.is_ok(), "seed {seed}: {result:?}");
+    world.captured.unwrap_or_default()
+}
+
+/// The seed again, with the end of its trace.
+fn report(seed: u64, mode: Mode) -> String {
+    let outcome = run(seed, Mode { traced: true, ..mode });
+    let what = outcome.violation.map_or("it did not fail again".to_owned(), |it| format!("{}: {}", it.check, it.what));
+    format!(
+        "seed {seed} breaks a promise.\n{}\n\n{what}\nreplay: SIM_SEED={seed} cargo nextest run -p mainstay one_seed --no-capture",
+        outcome.lines.join("\n")
+    )
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Runs seeds from `first` on; says what happened in them.
+fn run_many(first: u64, count: u64, adjust: Option<fn(&mut Plan)>) -> Seen {
+    let mode = Mode { adjust, ..Mode::default() };
+    let mut seen = Seen::default();
+    for seed in first..first + number("SIM_SEEDS").unwrap_or(count) {
+        let outcome = run(seed, mode);
+        assert!(outcome.violation.is_none(), "{}", report(seed, mode));
+        seen.add(&outcome.seen);
+    }
+    seen
+}
+
+/// Every kind of trouble has to have happened, and everything that the group can do about it.
+fn run_and_count(first: u64) {
+    let seen = run_many(first, SEEDS, None);
+    let enough = number("SIM_SEEDS").unwrap_or(SEEDS) >= SEEDS;
+    assert!(!enough || seen.missing().is_empty(), "never happened: {:?}", seen.missing());
+}
+
+#[test]
+fn seeds_a() {
+    run_and_count(0);
+}
+
+#[test]
+fn seeds_b() {
+    run_and_count(1_000_000);
+}
+
+#[test]
+fn seeds_c() {
+    run_and_count(2_000_000);
+}
+
+#[test]
+fn seeds_d() {
+    run_and_count(3_000_000);
+}
+
+#[test]
+#[ignore = "soak: 200 000 seeds, about twenty minutes"]
+fn seeds_soak() {
+    run_many(10_000_000, 200_000, None);
+}
+
+/// Replays `SIM_SEED`.
+#[test]
+fn one_seed() {
+    let seed = number("SIM_SEED").unwrap_or(1);
+    let outcome = run(seed, Mode { traced: true, ..Mode::default() });
+    let happened = outcome.seen.0.iter().map(|(it, count)| format!("{count} × {}", it.words()));
+    println!("{}\n{}", outcome.lines.join("\n"), happened.collect::<Vec<_>>().join("\n"));
+    assert!(outcome.violation.is_none(), "{:#?}", outcome.violation);
+}
+
+/// A seed says everything: the same run comes out of it twice, traced or not.
+#[test]
+fn a_seed_repeats_exactly() {
+    for seed in 500..540 {
+        let once = run(seed, Mode::default());
+        let again = run(seed, Mode { traced: true, ..Mode::default() });
+        assert_eq!(once.digest, again.digest, "seed {seed}");
+        assert_ne!(once.digest, run(seed + 1000, Mode::default()).digest, "seed {seed}");
+    }
+}
+
+/// Rule of durable order 1 for leaders: a sole voter's first Ready carries its vote, its first entry and an append to
+/// the learner at once.
+#[test]
+fn one_voter_and_one_learner() {
+    run_many(
+        5_000_000,
+        100,
+        Some(|plan| {
+            plan.voters = 1;
+            plan.learner = true;
+        }),
+    );
+}
+
+#[test]
+fn one_voter_alone() {
+    run_many(
+        6_000_000,
+        60,
+        Some(|plan| {
+            plan.voters = 1;
+            plan.learner = false;
+        }),
+    );
+}

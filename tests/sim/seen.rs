@@ -1,0 +1,74 @@
+//! What happened in a run, counted, so that no test passes because nothing happened.
+
+use std::collections::BTreeMap;
+
+macro_rules! happenings {
+    ($($name:ident = $words:literal,)*) => {
+        /// Something that has to happen in some run.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum Happening { $($name,)* }
+
+        impl Happening {
+            pub(super) const ALL: &[Happening] = &[$(Happening::$name,)*];
+
+            pub(super) fn words(self) -> &'static str {
+                match self { $(Happening::$name => $words,)* }
+            }
+        }
+    };
+}
+
+happenings! {
+    Elected = "a leader was elected",
+    PreVote = "a replica asked whether it would be elected",
+    Transferred = "leadership was handed over",
+    TransferRefused = "a transfer was refused",
+    Conflict = "entries that were not committed were replaced",
+    Compacted = "a log was compacted",
+    LogRead = "entries were read back for a follower",
+    Replayed = "a restart read its log back",
+    ReplayPaged = "a restart read its log back in several parts",
+    RejectedStarting = "a message came while a log was read back",
+    RejectedBusy = "a follower took no entries, for it had too much to apply",
+    RefusedHint = "a proposal was refused with a hint",
+    RefusedBusy = "a proposal was refused for want of room",
+    Replaced = "a proposal was refused because another entry took its place",
+    Unknown = "a proposal expired",
+    ReadExpired = "a read expired",
+    ReadOnFollower = "a read was answered by a follower",
+    ReadAskedAgain = "a read outlived the leader that it was asked of",
+    ForwardedRead = "a read was forwarded",
+    Duplicated = "a message arrived twice",
+    BegunEarlier = "an append began earlier than need be",
+    OneWay = "one direction of a link was cut",
+    Split = "the cluster was split",
+    Border = "a replica was with the newest leader, alone",
+    Paused = "a node was paused",
+    Crashed = "a node crashed",
+    CrashedInEffects = "a node crashed between two effects",
+    DiskStalled = "a disk hung",
+    WriteFailed = "a write failed",
+    ApplyFailed = "a command could not be applied",
+    LearnerCaughtUp = "a learner caught up",
+    Alone = "a sole voter acknowledged a write",
+}
+
+/// How often each happened.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen(pub(super) BTreeMap<Happening, u64>);
+
+impl Seen {
+    pub(super) fn note(&mut self, happening: Happening) {
+        *self.0.entry(happening).or_default() += 1;
+    }
+
+    pub(super) fn add(&mut self, other: &Seen) {
+        for (happening, count) in &other.0 {
+            *self.0.entry(*happening).or_default() += count;
+        }
+    }
+
+    pub(super) fn missing(&self) -> Vec<&'static str> {
+        Happening::ALL.iter().filter(|happening| !self.0.contains_key(happening)).map(|it| it.words()).collect()
+    }
+}

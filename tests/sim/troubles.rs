@@ -1,0 +1,130 @@
+//! What goes wrong.
+
+use super::scenario::Trouble;
+use super::seen::Happening;
+use super::world::{Checked, Event, TICK, World};
+use crate::ident::ReplicaId;
+
+/// How many times the longest election time-out the replica at the border stays there.
+const BORDER_ELECTIONS: u64 = 6;
+
+impl World {
+    /// The next thing goes wrong.
+    pub(super) fn fault(&mut self) -> Checked {
+        let after = 1 + self.rng.below(2 * self.plan.fault_every);
+        self.after(after, Event::Fault);
+        let trouble = self.rng.weighted(&self.plan.faults.clone());
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        self.note(|_| format!("trouble: {trouble:?} {}", node + 1));
+        match trouble {
+            Trouble::Crash => {
+                self.seen.note(Happening::Crashed);
+                return self.crash(node, true);
+            }
+            Trouble::CrashAll => {
+                return (0..self.nodes.len()).try_for_each(|node| self.crash(node, true));
+            }
+            Trouble::Pause => {
+                self.seen.note(Happening::Paused);
+                self.nodes[node].paused_until = self.now + self.rng.range(1, 30) * TICK;
+            }
+            Trouble::Split => self.split(),
+            Trouble::OneWay => {
+                let to = self.rng.below(self.nodes.len() as u64) as usize;
+                self.seen.note(Happening::OneWay);
+                self.cut(node, to);
+            }
+            Trouble::IsolateLeader => self.isolate(),
+            Trouble::Border => self.begin_border(),
+            Trouble::Heal => self.unblock_all(),
+            Trouble::Transfer => return self.transfer(node),
+            Trouble::DiskStall => {
+                self.seen.note(Happening::DiskStalled);
+                self.nodes[node].stalled_until = self.now + self.rng.range(2, 40) * TICK;
+            }
+            Trouble::WriteFails => self.nodes[node].next_write_fails = true,
+            Trouble::ApplyFails => self.nodes[node].next_apply_fails = true,
+        }
+        Ok(())
+    }
+
+    fn unblock_all(&mut self) {
+        for row in &mut self.blocked {
+            row.fill(false);
+        }
+    }
+
+    fn cut(&mut self, from: usize, to: usize) {
+        if from != to {
+            self.blocked[from][to] = true;
+            let after = self.rng.range(2, 60) * TICK;
+            self.after(after, Event::Unblock { from, to });
+        }
+    }
+
+    /// Cuts between those for whom `left` says the same and all others.
+    fn cut_between(&mut self, left: impl Fn(usize) -> bool) {
+        for from in 0..self.nodes.len() {
+            for to in 0..self.nodes.len() {
+                if left(from) != left(to) {
+                    self.cut(from, to);
+                }
+            }
+        }
+    }
+
+    fn split(&mut self) {
+        self.seen.note(Happening::Split);
+        let sides = self.rng.next();
+        self.cut_between(|node| sides >> node & 1 == 1);
+    }
+
+    fn isolate(&mut self) {
+        let Some(leader) = (0..self.nodes.len()).find(|node| self.nodes[*node].leads()) else { return };
+        let (out, into) = self.rng.pick(&[(true, true), (true, false), (false, true)]);
+        for other in 0..self.nodes.len() {
+            if out {
+                self.cut(leader, other);
+            }
+            if into {
+                self.cut(other, leader);
+            }
+        }
+    }
+
+    fn transfer(&mut self, to: usize) -> Checked {
+        let Some(leader) = (0..self.nodes.len()).find(|node| self.nodes[*node].leads()) else { return Ok(()) };
+        if self.nodes[leader].paused_until > self.now {
+            return Ok(());
+        }
+        let to = ReplicaId::new(to as u64 + 1);
+        if self.nodes[leader].group.as_mut().is_some_and(|group| group.transfer_leader(to).is_err()) {
+            self.seen.note(Happening::TransferRefused);
+        }
+        self.drive(leader)
+    }
+
+    /// From now on the newest leader loses all others at once, but one replica whose disk hangs. So the others elect the
+    /// next, and that replica's log is replaced again and again while it is being written.
+    fn begin_border(&mut self) {
+        let stalled = self.rng.below(self.nodes.len() as u64) as usize;
+        self.seen.note(Happening::Border);
+        let until = self.now + BORDER_ELECTIONS * 2 * self.plan.election_ticks * TICK;
+        self.border = Some((stalled, until));
+        self.nodes[stalled].stalled_until = until;
+        if let Some(leader) = (0..self.nodes.len()).find(|node| self.nodes[*node].leads()) {
+            self.at_border(leader);
+        }
+    }
+
+    /// Somebody leads now.
+    pub(super) fn at_border(&mut self, leader: usize) {
+        let Some((stalled, _)) = self.border.filter(|(stalled, until)| *until > self.now && *stalled != leader) else {
+            return;
+        };
+        if !self.healed {
+            self.unblock_all();
+            self.cut_between(|node| node == stalled || node == leader);
+        }
+    }
+}

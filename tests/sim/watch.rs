@@ -1,0 +1,229 @@
+//! What must hold after every step, whatever happens.
+
+use std::collections::BTreeMap;
+
+use raft::prelude::MessageType;
+
+use super::rng::Digest;
+use super::world::{Checked, World, violated};
+use crate::ident::ReplicaId;
+use crate::raftstore::entry::Entry;
+use crate::raftstore::group::{Positions, Role};
+use crate::raftstore::message::Message;
+
+/// An entry as the checks know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) term: u64,
+    pub(super) digest: u64,
+    pub(super) bytes: usize,
+}
+
+impl Mark {
+    pub(super) fn of(entry: &Entry) -> Mark {
+        let digest = Digest::new().bytes(entry.data()).number(1).bytes(entry.context()).number(entry.term().get());
+        Mark { term: entry.term().get(), digest: digest.0, bytes: entry.size_bytes() }
+    }
+}
+
+/// What is known of the whole cluster.
+pub(super) struct Watch {
+    voters: usize,
+    /// Who led which term.
+    leaders: BTreeMap<u64, u64>,
+    /// The digest and the term before of each entry, by index and term.
+    entries: BTreeMap<(u64, u64), (u64, u64)>,
+    /// What is committed, from index 1 on.
+    pub(super) committed: Vec<Mark>,
+    /// In which term each was found to be.
+    committed_in: Vec<u64>,
+    /// The state after each index.
+    states: Vec<u64>,
+    /// Whether broken rules of durable order are reported themselves, or only what follows from them.
+    pub(super) rules: bool,
+}
+
+impl Watch {
+    pub(super) fn new(voters: usize) -> Watch {
+        Watch {
+            voters,
+            leaders: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            committed: Vec::new(),
+            committed_in: Vec::new(),
+            states: Vec::new(),
+            rules: true,
+        }
+    }
+
+    /// Log matching: an entry is the same wherever it stands, and so is the one before it; so by induction are all.
+    pub(super) fn entry(&mut self, index: u64, mark: Mark, before: u64) -> Checked {
+        let now = (mark.digest, before);
+        match self.entries.insert((index, mark.term), now) {
+            Some(known) if known != now => {
+                violated("log matching", format!("entry {index} of term {} differs", mark.term))
+            }
+            _ if before > mark.term => violated("log matching", format!("terms fall at entry {index}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// A leader that was never heard of and forgot its own vote in a crash was none: the term may be led again.
+    pub(super) fn forget_leader(&mut self, replica: u64, term: u64) {
+        if self.leaders.get(&term) == Some(&replica) {
+            self.leaders.remove(&term);
+            self.entries.retain(|(_, of), _| *of != term);
+        }
+    }
+
+    /// State-machine safety: the same state after the same index, everywhere.
+    pub(super) fn state(&mut self, replica: u64, index: u64, mark: Mark, state: u64) -> Checked {
+        let place = index as usize - 1;
+        if self.committed.get(place) != Some(&mark) {
+            return violated("state-machine safety", format!("{replica} applies another entry {index}"));
+        }
+        match self.states.get(place) {
+            Some(known) if *known != state => {
+                violated("state-machine safety", format!("{replica} has another state after entry {index}"))
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.states.push(state);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl World {
+    /// Looks at a node after its step.
+    pub(super) fn watch_node(&mut self, node: usize) -> Checked {
+        let Some(group) = &self.nodes[node].group else { return Ok(()) };
+        let now = group.positions();
+        let before = std::mem::replace(&mut self.nodes[node].positions, now);
+        self.trace.digest = self.trace.digest.number(now.term.get()).number(now.committed.get()).number(now.last.get());
+        if now == before {
+            return Ok(());
+        }
+        self.check_positions(node, &before, &now)?;
+        self.check_committed(node, before.committed.get(), now.committed.get())?;
+        if now.role == Role::Leader && (before.role != Role::Leader || before.term != now.term) {
+            self.check_leader(node, now.term.get())?;
+        }
+        Ok(())
+    }
+
+    fn check_positions(&self, node: usize, before: &Positions, now: &Positions) -> Checked {
+        let ordered = now.applied <= now.committed
+            && now.committed <= now.last
+            && now.applied <= now.persisted
+            && now.persisted <= now.last
+            && now.first.get() <= now.applied.get() + 1;
+        if !ordered {
+            return violated("order of positions", format!("{}: {now:?}", node + 1));
+        }
+        let fell = now.term < before.term || now.committed < before.committed || now.applied < before.applied;
+        if fell || now.first < before.first {
+            return violated("monotonic positions", format!("{}: {before:?}, then {now:?}", node + 1));
+        }
+        let last = self.nodes[node].mirror.len() as u64;
+        if last != now.last.get() {
+            return violated("order of positions", format!("{}: {last} written, {now:?}", node + 1));
+        }
+        let persisted = now.persisted.get();
+        let (durable, mirror) = (&self.nodes[node].disk.durable, &self.nodes[node].mirror);
+        let kept = persisted == 0 || durable.position(persisted).term.get() == mirror[persisted as usize - 1].term;
+        if self.watch.rules && !kept {
+            return violated("rule 2: persisted is durable", format!("{}: entry {persisted} is not", node + 1));
+        }
+        Ok(())
+    }
+
+    /// Committed entries never change, and are durable on a majority.
+    fn check_committed(&mut self, node: usize, from: u64, to: u64) -> Checked {
+        for index in from + 1..=to {
+            let place = index as usize - 1;
+            let mark = self.nodes[node].mirror[place];
+            match self.watch.committed.get(place) {
+                Some(known) if *known != mark => {
+                    return violated("committed is immutable", format!("{}: entry {index} changed", node + 1));
+                }
+                Some(_) => {}
+                None => {
+                    self.watch.committed.push(mark);
+                    self.watch.committed_in.push(self.nodes[node].positions.term.get());
+                }
+            }
+        }
+        if to <= from || to < self.watch.committed.len() as u64 {
+            return Ok(());
+        }
+        let mark = self.watch.committed[to as usize - 1];
+        let holds = |node: &&super::node::Node| node.disk.durable.position(to).term.get() == mark.term;
+        let copies = self.nodes.iter().take(self.watch.voters).filter(holds).count();
+        match copies * 2 > self.watch.voters {
+            true => Ok(()),
+            false => violated("committed is durable on a quorum", format!("entry {to}: {copies} copies")),
+        }
+    }
+
+    /// Election safety and leader completeness.
+    fn check_leader(&mut self, node: usize, term: u64) -> Checked {
+        let id = self.nodes[node].id;
+        self.note(|_| format!("{id} leads term {term}"));
+        self.seen.note(super::seen::Happening::Elected);
+        self.at_border(node);
+        if std::mem::take(&mut self.nodes[node].offered_leadership) {
+            self.seen.note(super::seen::Happening::Transferred);
+        }
+        if let Some(other) = self.watch.leaders.insert(term, id).filter(|other| *other != id) {
+            return violated("election safety", format!("{other} and {id} lead term {term}"));
+        }
+        // One that is elected late, when a later one has committed already, need not have what that one committed.
+        let mirror = &self.nodes[node].mirror;
+        let before = self.watch.committed_in.iter().take_while(|committed_in| **committed_in < term).count();
+        let mut committed = self.watch.committed.iter().take(before).enumerate();
+        match committed.find(|(place, mark)| mirror.get(*place) != Some(mark)) {
+            Some((place, _)) => {
+                violated("leader completeness", format!("{id} leads term {term} without entry {}", place + 1))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Rules of durable order 1 and 2: what a message says is durable where it leaves.
+    pub(super) fn check_promise(&self, node: usize, message: &Message) -> Checked {
+        let durable = &self.nodes[node].disk.durable;
+        let (term, kind) = (message.term().get(), message.kind());
+        let known = durable.hard_state.term.get();
+        let asks = matches!(
+            kind,
+            MessageType::MsgRequestPreVote | MessageType::MsgRequestPreVoteResponse | MessageType::MsgReadIndex
+        );
+        if !self.watch.rules || asks {
+            return Ok(());
+        }
+        if known < term {
+            return violated(
+                "rule 1: term and vote first",
+                format!("{message:?} leaves while term {known} is durable"),
+            );
+        }
+        let vote = match kind {
+            MessageType::MsgRequestVote => Some(message.from()),
+            MessageType::MsgRequestVoteResponse if !message.0.reject => Some(message.to()),
+            _ => None,
+        };
+        if known == term && vote.is_some_and(|vote: ReplicaId| durable.hard_state.vote != Some(vote)) {
+            return violated("rule 1: term and vote first", format!("{message:?} leaves before its vote is durable"));
+        }
+        let acknowledged = match kind {
+            MessageType::MsgAppendResponse if !message.0.reject && known == term => message.0.index,
+            _ => 0,
+        };
+        if acknowledged > durable.log.len() as u64 {
+            return violated("rule 2: entries first", format!("{message:?} acknowledges {acknowledged} too early"));
+        }
+        Ok(())
+    }
+}
