@@ -18,6 +18,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
+use super::clerk::{Clerk, Statement};
 use super::health::Health;
 use super::log::Log;
 use super::session::SqliteSession;
@@ -43,12 +44,14 @@ const CACHED_STATEMENTS: usize = 64;
 /// SQLite as an engine of Mainstay, and the backend of its SQL server.
 pub struct SqliteEngine {
     shared: Arc<Shared>,
+    /// Ends with the engine.
+    _clerk: Clerk,
 }
 
 /// What the engine and its sessions share.
 pub(super) struct Shared {
     path: PathBuf,
-    pub(super) turnstile: Turnstile<Writer>,
+    pub(super) turnstile: Turnstile<Writer, Statement>,
     /// Stops what runs on the writer.
     pub(super) writer_interrupt: Arc<InterruptHandle>,
     /// The log, while this node is primary.
@@ -67,12 +70,12 @@ impl SqliteEngine {
     /// The directory or the database cannot be used.
     pub fn open(dir: &Path) -> Result<SqliteEngine, EngineError> {
         let path = dir.join(FILE_NAME);
-        let opened = || -> Result<Shared, Box<dyn std::error::Error + Send + Sync>> {
+        let opened = || -> Result<SqliteEngine, Box<dyn std::error::Error + Send + Sync>> {
             std::fs::create_dir_all(dir)?;
-            Ok(Shared::open(&path)?)
+            let shared = Arc::new(Shared::open(&path)?);
+            Ok(SqliteEngine { _clerk: Clerk::start(Arc::clone(&shared))?, shared })
         };
-        let shared = opened().map_err(|error| EngineError::new(format!("{}: {error}", path.display())))?;
-        Ok(SqliteEngine { shared: Arc::new(shared) })
+        opened().map_err(|error| EngineError::new(format!("{}: {error}", path.display())))
     }
 
     /// Resolves with the reason when the engine cannot go on: what can be read is not what clients were told, until replay

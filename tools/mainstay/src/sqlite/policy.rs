@@ -67,6 +67,8 @@ pub(super) struct Actions {
     pub(super) ddl: bool,
     /// Tables that it drops.
     pub(super) dropped: Vec<String>,
+    /// It calls functions, or reads what is made by one.
+    pub(super) calls: bool,
     creates_table: bool,
     selects: bool,
     internal_write: Option<String>,
@@ -228,7 +230,10 @@ impl Actions {
             | AuthAction::DropView { view_name: name }
             | AuthAction::AlterTable { table_name: name, .. } => self.changes_schema(name)?,
             AuthAction::Analyze { .. } | AuthAction::Reindex { .. } => self.ddl = true,
-            AuthAction::Pragma { pragma_name, pragma_value } => pragma(pragma_name, pragma_value)?,
+            AuthAction::Pragma { pragma_name, pragma_value } => {
+                self.calls = true;
+                pragma(pragma_name, pragma_value)?;
+            }
             AuthAction::CreateTempIndex { .. }
             | AuthAction::CreateTempTable { .. }
             | AuthAction::CreateTempTrigger { .. }
@@ -244,15 +249,19 @@ impl Actions {
             }
             AuthAction::Read { table_name, .. } => {
                 let name = table_name.get(PRAGMA_TABLE_PREFIX.len()..).unwrap_or_default();
-                if starts_with(table_name, PRAGMA_TABLE_PREFIX) && is_listed(refused_pragmas, name) {
-                    return pragma(name, None);
+                if starts_with(table_name, PRAGMA_TABLE_PREFIX) {
+                    self.calls = true;
+                    if is_listed(refused_pragmas, name) {
+                        return pragma(name, None);
+                    }
                 }
             }
             AuthAction::Function { function_name } if is_listed(CONNECTION_FUNCTIONS, function_name) => {
                 let message = format!("{function_name}() is not supported: sessions share the connection it speaks of");
                 return Err(refused(message).with_hint("Use RETURNING."));
             }
-            AuthAction::Function { .. } | AuthAction::Recursive => {}
+            AuthAction::Function { .. } => self.calls = true,
+            AuthAction::Recursive => {}
             // What is a command of ours never gets here.
             AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => {
                 return Err(refused("transaction control is not possible here"));
