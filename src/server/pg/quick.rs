@@ -135,7 +135,7 @@ impl Conversation {
         self.refuse_if_stopping()?;
         let elsewhere = Elsewhere { frame, portal: None };
         let none = Arc::new(Vec::new());
-        match self.session.start(statement, &none, Scope::Single, Reply::simple()) {
+        match self.session.start(statement, &none, Scope::Single, Reply::default()) {
             Started::Blocks(_) => Ok(Step::Blocks(elsewhere.frame)),
             started => {
                 self.forget_unnamed();

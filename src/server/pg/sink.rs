@@ -76,20 +76,17 @@ pub struct Reply {
     is_full: bool,
 }
 
-impl Reply {
+impl Default for Reply {
     /// The reply to a simple query.
-    pub(super) fn simple() -> Reply {
+    fn default() -> Reply {
         Reply { outbox: Outbox::new(), prepared: None, rows: Rows::default(), is_full: false }
     }
+}
 
+impl Reply {
     /// The reply to a prepared statement.
     pub(super) fn prepared(prepared: Arc<Prepared>, formats: Vec<i16>) -> Reply {
-        Reply { prepared: Some((prepared, formats)), ..Reply::simple() }
-    }
-
-    /// Stands in for a reply that was lost with whoever had it. It takes no rows.
-    pub fn lost() -> Reply {
-        Reply::simple()
+        Reply { prepared: Some((prepared, formats)), ..Reply::default() }
     }
 
     /// Forgets what it was sent, because the statement runs again.

@@ -15,6 +15,7 @@ mod apply;
 mod clerk;
 mod command;
 mod control;
+mod copier;
 mod engine;
 mod errors;
 mod ffi;
@@ -34,6 +35,8 @@ mod writer;
 
 #[cfg(test)]
 mod escape_test;
+#[cfg(test)]
+mod group_test;
 #[cfg(test)]
 mod node_test;
 #[cfg(test)]

@@ -239,7 +239,7 @@ impl SqliteSession {
         self.control.leave_queue();
         let Answer { outcome, reply, turn, lost } = answer.unwrap_or_else(|_| Answer {
             outcome: Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement ended by a fault of the server")),
-            reply: Reply::lost(),
+            reply: Reply::default(),
             turn: None,
             lost: true,
         });
