@@ -183,6 +183,11 @@ fn refused_pragma_tables(connection: &Connection) -> rusqlite::Result<Vec<String
 
 impl Actions {
     fn note(&mut self, context: &AuthContext<'_>, refused_pragmas: &[String]) -> Authorization {
+        self.calls |= match context.action {
+            AuthAction::Function { .. } | AuthAction::Pragma { .. } => true,
+            AuthAction::Read { table_name, .. } => starts_with(table_name, PRAGMA_TABLE_PREFIX),
+            _ => false,
+        };
         match self.check(context, refused_pragmas) {
             Ok(()) => Authorization::Allow,
             Err(refusal) => {
@@ -230,10 +235,7 @@ impl Actions {
             | AuthAction::DropView { view_name: name }
             | AuthAction::AlterTable { table_name: name, .. } => self.changes_schema(name)?,
             AuthAction::Analyze { .. } | AuthAction::Reindex { .. } => self.ddl = true,
-            AuthAction::Pragma { pragma_name, pragma_value } => {
-                self.calls = true;
-                pragma(pragma_name, pragma_value)?;
-            }
+            AuthAction::Pragma { pragma_name, pragma_value } => pragma(pragma_name, pragma_value)?,
             AuthAction::CreateTempIndex { .. }
             | AuthAction::CreateTempTable { .. }
             | AuthAction::CreateTempTrigger { .. }
@@ -249,19 +251,15 @@ impl Actions {
             }
             AuthAction::Read { table_name, .. } => {
                 let name = table_name.get(PRAGMA_TABLE_PREFIX.len()..).unwrap_or_default();
-                if starts_with(table_name, PRAGMA_TABLE_PREFIX) {
-                    self.calls = true;
-                    if is_listed(refused_pragmas, name) {
-                        return pragma(name, None);
-                    }
+                if starts_with(table_name, PRAGMA_TABLE_PREFIX) && is_listed(refused_pragmas, name) {
+                    return pragma(name, None);
                 }
             }
             AuthAction::Function { function_name } if is_listed(CONNECTION_FUNCTIONS, function_name) => {
                 let message = format!("{function_name}() is not supported: sessions share the connection it speaks of");
                 return Err(refused(message).with_hint("Use RETURNING."));
             }
-            AuthAction::Function { .. } => self.calls = true,
-            AuthAction::Recursive => {}
+            AuthAction::Function { .. } | AuthAction::Recursive => {}
             // What is a command of ours never gets here.
             AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => {
                 return Err(refused("transaction control is not possible here"));
