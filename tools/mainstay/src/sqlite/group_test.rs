@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use mainstay::server::pg::{Reply, Scope, Started};
 use mainstay::wal::{AppendError, CommitError};
 
 use super::test_support::{Client, Database, WRITER_WAIT};
@@ -267,4 +268,39 @@ fn whoever_is_demoted_ends_groups_too() {
     assert_eq!(waiting.told(), "25006");
     assert_eq!(holder.fails("INSERT INTO t VALUES (3)"), "25006");
     assert_eq!(database.session().rows("SELECT count(*) FROM t"), [["0"]]);
+}
+
+#[test]
+fn only_reads_of_a_moment_run_where_nothing_may_block() {
+    let database = with("CREATE TABLE t (a INTEGER PRIMARY KEY, b); CREATE VIEW v AS SELECT count(*) FROM t");
+    let numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT i, i FROM n";
+    let mut client = database.session();
+    client.ok(&format!("INSERT INTO t {numbers}"));
+    let mut blocks = |sql: &str| match client.0.start(sql, &Arc::default(), Scope::Single, Reply::default()) {
+        Started::Blocks(reply) => !reply.is_full(),
+        Started::Done(outcome, _) => outcome.map(|_| false).unwrap(),
+        Started::Elsewhere => panic!("{sql} went elsewhere"),
+    };
+    // The connection to read with is opened elsewhere.
+    assert!(blocks("SELECT b FROM t WHERE a = 5"));
+    client.ok("SELECT b FROM t WHERE a = 5");
+    let mut blocks = |sql: &str| match client.0.start(sql, &Arc::default(), Scope::Single, Reply::default()) {
+        Started::Blocks(reply) => !reply.is_full(),
+        Started::Done(outcome, _) => outcome.map(|_| false).unwrap(),
+        Started::Elsewhere => panic!("{sql} went elsewhere"),
+    };
+    // Also when it comes from the cache.
+    for _ in 0..2 {
+        assert!(!blocks("SELECT b FROM t WHERE a = 5"));
+        assert!(!blocks("VALUES (1)"));
+        assert!(!blocks("BEGIN") && !blocks("SELECT a FROM t LIMIT 3") && !blocks("COMMIT"));
+        // One call is one step, however long it takes.
+        assert!(blocks("SELECT count(*) FROM t"));
+        assert!(blocks("SELECT * FROM v"));
+        assert!(blocks("SELECT * FROM pragma_table_list"));
+        assert!(blocks("PRAGMA integrity_check"));
+        // Too many steps.
+        assert!(blocks("SELECT x.a FROM t x, t y, t z WHERE x.a + y.a + z.a < 0"));
+    }
+    assert_eq!(client.rows("SELECT count(*) FROM t"), [["300"]]);
 }
