@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::error::SqlError;
+use super::sink::Reply;
 use super::types::{Column, OwnedValue, PgType, Value};
 
 /// Opens sessions. One per server, shared by all connections.
@@ -28,8 +30,8 @@ pub struct ClientInfo {
 
 /// One client's conversation with the engine.
 ///
-/// Methods may block: the server calls them on threads that may. A session is used by one thread at a time. Dropping
-/// it rolls back what it had open.
+/// Methods may block, unless they say otherwise: the server calls them on threads that may. A session is used by one
+/// thread at a time. Dropping it rolls back what it had open.
 pub trait Session: Send {
     /// Cuts a query string into its statements, by lexical rules alone (they need not make sense). Blank ones and
     /// those of comments only are left out.
@@ -55,6 +57,27 @@ pub trait Session: Send {
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError>;
 
+    /// Runs a statement as [`execute`](Session::execute) does, if that takes no more than a moment or is somebody else's
+    /// work. Never blocks: it is called on the runtime's own threads, which spares the statement the way to another one.
+    ///
+    /// A session that cannot do so answers [`Started::Blocks`], as this does unless it is overridden.
+    fn start(&mut self, statement: &str, parameters: &Arc<Vec<OwnedValue>>, scope: Scope, reply: Reply) -> Started {
+        let _ = (statement, parameters, scope);
+        Started::Blocks(reply)
+    }
+
+    /// After [`Started::Elsewhere`]: whether the statement is over, and its outcome. Never blocks. No other method is called
+    /// before it is.
+    fn poll_started(&mut self, context: &mut Context<'_>) -> Poll<(Result<CommandTag, SqlError>, Reply)> {
+        let _ = context;
+        Poll::Pending
+    }
+
+    /// Whether [`describe`](Session::describe) takes no more than a moment now.
+    fn describes_at_once(&self) -> bool {
+        false
+    }
+
     /// Ends the implicit transaction of [`Scope::Implicit`], if one is open: commits it if `commit`, else rolls it
     /// back. Without one, and inside a transaction block that the client began, it does nothing.
     ///
@@ -71,6 +94,17 @@ pub trait Session: Send {
 
     /// A handle that stops whatever this session runs, from any thread: that statement ends with 57014.
     fn interrupter(&self) -> Arc<dyn Interrupt>;
+}
+
+/// What became of a statement that was [started](Session::start).
+pub enum Started {
+    /// It has run. If the reply [is full](Reply::is_full), it has failed, left nothing and is to be
+    /// [executed](Session::execute); likewise after [`Session::poll_started`].
+    Done(Result<CommandTag, SqlError>, Reply),
+    /// It runs, or waits to; [`Session::poll_started`] says when it is over.
+    Elsewhere,
+    /// Nothing was done. It is to be [executed](Session::execute) where that may block.
+    Blocks(Reply),
 }
 
 /// Stops a running statement from outside.

@@ -1,10 +1,10 @@
 //! One connection, from its first byte to its end.
 //!
-//! A task of the runtime owns the socket; a thread that may block owns the session while it runs a batch of messages.
-//! Between the two goes a bounded channel of replies. While a batch runs, the task writes replies, reads ahead a
-//! little, and so notices a client that vanished or a server that stops, and interrupts the session.
+//! A task of the runtime owns the socket, and begins each batch of messages. What may block is left to a thread that may,
+//! which owns the session meanwhile; between the two goes a bounded channel of replies. While a batch runs there, or a
+//! statement of it elsewhere, the task writes replies, reads ahead a little, and so notices a client that vanished or a
+//! server that stops, and interrupts the session.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,18 +13,19 @@ use bytes::{Buf, Bytes};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::task::coop::consume_budget;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::backend::{ClientInfo, Interrupt, Session};
 use super::budget::Budget;
 use super::conversation::{Conversation, Flow, server_stopping};
 use super::error::{Severity, SqlError, SqlState};
-use super::frame::{self, Batch};
+use super::frame;
 use super::listener::{PgConfig, Phase, Shared, reached};
-use super::outbox::Outbox;
 use super::startup::{self, Hello, Opening};
 use super::wire::{self, Wire};
+use super::work::{Begun, Finished, Work, begin, fault, session_fault};
 
 /// So much is read ahead while a batch runs.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
@@ -156,42 +157,9 @@ async fn close_session(conversation: Option<Box<Conversation>>) {
     }
 }
 
-fn session_fault(error: &JoinError) -> SqlError {
-    tracing::error!(%error, "a session failed");
-    fault()
-}
-
 fn abandoned() -> SqlError {
     let message = "terminating connection due to idle-in-transaction timeout";
     SqlError::fatal(SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, message)
-}
-
-fn fault() -> SqlError {
-    SqlError::fatal(SqlState::INTERNAL_ERROR, "the session ended by a fault of the server")
-}
-
-/// What a thread gives back after a batch.
-struct Finished {
-    /// Nothing if it panicked.
-    conversation: Option<Box<Conversation>>,
-    rest: Bytes,
-    flow: Flow,
-}
-
-fn handle(mut conversation: Box<Conversation>, batch: Batch, mut outbox: Outbox) -> Finished {
-    // After a panic the session is used no more, only dropped.
-    match catch_unwind(AssertUnwindSafe(|| conversation.handle(batch, &mut outbox))) {
-        Ok(flow) => Finished { conversation: Some(conversation), rest: outbox.into_rest(), flow },
-        Err(_) => {
-            tracing::error!("a session panicked; its connection ends");
-            if catch_unwind(AssertUnwindSafe(|| drop(conversation))).is_err() {
-                tracing::error!("a session panicked again while it was closed");
-            }
-            // If it cannot be sent, the connection ends all the same.
-            let _ = outbox.error(&fault());
-            Finished { conversation: None, rest: outbox.into_rest(), flow: Flow::End }
-        }
-    }
 }
 
 /// A connection whose session is open.
@@ -234,10 +202,19 @@ impl Connection<'_> {
                 continue;
             }
             let faulty = batch.fault.is_some();
-            let (outbox, chunks) = Outbox::new();
-            let task = spawn_blocking(move || handle(conversation, batch, outbox));
-            let pump = Pump::new(self, chunks, task);
-            let (finished, broken) = pump.run().await;
+            let (finished, broken) = match begin(conversation, batch) {
+                Begun::Over(mut finished) => {
+                    // A client that keeps up takes its replies at once.
+                    self.wire.write_now(&mut finished.rest);
+                    if finished.rest.is_empty() {
+                        consume_budget().await;
+                        (Some(finished), false)
+                    } else {
+                        Pump::new(self, Work::over(finished)).run().await
+                    }
+                }
+                Begun::Goes(work) => Pump::new(self, work).run().await,
+            };
             let Some(finished) = finished else {
                 self.wire.last_word(&fault()).await;
                 return None;
@@ -264,7 +241,7 @@ struct Pump<'a, 'b> {
     connection: &'a mut Connection<'b>,
     chunks: mpsc::Receiver<Bytes>,
     chunks_ended: bool,
-    task: JoinHandle<Finished>,
+    work: Work,
     finished: Option<Result<Finished, JoinError>>,
     /// A chunk that is being written.
     pending: Bytes,
@@ -281,16 +258,12 @@ struct Pump<'a, 'b> {
 }
 
 impl<'a, 'b> Pump<'a, 'b> {
-    fn new(
-        connection: &'a mut Connection<'b>,
-        chunks: mpsc::Receiver<Bytes>,
-        task: JoinHandle<Finished>,
-    ) -> Pump<'a, 'b> {
+    fn new(connection: &'a mut Connection<'b>, mut work: Work) -> Pump<'a, 'b> {
         Pump {
             connection,
-            chunks,
+            chunks: work.chunks(),
             chunks_ended: false,
-            task,
+            work,
             finished: None,
             pending: Bytes::new(),
             taken_bytes: 0,
@@ -320,7 +293,7 @@ impl<'a, 'b> Pump<'a, 'b> {
                     Some(chunk) => self.write(chunk),
                     None => self.chunks_ended = true,
                 },
-                finished = &mut self.task, if running => self.finished = Some(finished),
+                finished = &mut self.work, if running => self.finished = Some(finished),
                 read = wire::read_more(reader, input), if reads_ahead => match read {
                     Ok(count) if count > 0 => {}
                     Ok(_) => self.vanishes_at = Some(Instant::now() + VANISHED_GRACE),
@@ -398,7 +371,7 @@ impl<'a, 'b> Pump<'a, 'b> {
 impl Drop for Pump<'_, '_> {
     /// A task that is dropped with its runtime leaves no statement running.
     fn drop(&mut self) {
-        if self.finished.is_none() && !self.task.is_finished() {
+        if self.finished.is_none() && !self.work.is_over() {
             self.connection.stopping.store(true, Ordering::Release);
             self.connection.interrupt.interrupt();
         }

@@ -15,6 +15,7 @@ use super::extended::{Portal, Prepared};
 use super::frame::{Batch, Frame, Kind};
 use super::message::{self, Message};
 use super::outbox::Outbox;
+use super::quick::Elsewhere;
 use super::sink::{Expected, RowSink};
 use super::types::OwnedValue;
 
@@ -35,7 +36,9 @@ pub(super) struct Conversation {
     /// A statement ran in [`Scope::Implicit`] whose end is still to come.
     pub(super) implicit_open: bool,
     /// After an error in the extended protocol: everything up to the Sync is passed over.
-    skipping: bool,
+    pub(super) skipping: bool,
+    /// The statement that runs elsewhere.
+    pub(super) elsewhere: Option<Elsewhere>,
     /// The server stops and waits no longer: no statement is begun, and an interrupted one was interrupted by us.
     stopping: Arc<AtomicBool>,
 }
@@ -49,6 +52,7 @@ impl Conversation {
             budget,
             implicit_open: false,
             skipping: false,
+            elsewhere: None,
             stopping,
         }
     }
@@ -58,10 +62,10 @@ impl Conversation {
         self.implicit_open || self.session.transaction_status() != TransactionStatus::Idle
     }
 
-    /// Does what the messages say, in order.
+    /// Does what the messages say, in order. May block.
     pub(super) fn handle(&mut self, batch: Batch, outbox: &mut Outbox) -> Flow {
-        let mut frames = batch.frames.into_iter().peekable();
-        while let Some(frame) = frames.next() {
+        let Batch { mut frames, fault } = batch;
+        while let Some(frame) = frames.pop_front() {
             let kind = frame.kind;
             if kind == Kind::Terminate {
                 return Flow::End;
@@ -69,7 +73,7 @@ impl Conversation {
             if self.skipping && kind != Kind::Sync {
                 continue;
             }
-            let sync_follows = frames.peek().is_some_and(|next| next.kind == Kind::Sync);
+            let sync_follows = frames.front().is_some_and(|next| next.kind == Kind::Sync);
             let result = self.message(frame, sync_follows, outbox);
             if let Err(error) = result
                 && self.fail(error, kind, outbox) == Flow::End
@@ -77,7 +81,12 @@ impl Conversation {
                 return Flow::End;
             }
         }
-        match batch.fault {
+        self.end_batch(fault, outbox)
+    }
+
+    /// Ends a batch with what followed its messages and was none.
+    pub(super) fn end_batch(&mut self, fault: Option<SqlError>, outbox: &mut Outbox) -> Flow {
+        match fault {
             None => Flow::Continue,
             Some(fault) => {
                 self.abandon_implicit();
@@ -88,7 +97,7 @@ impl Conversation {
         }
     }
 
-    fn message(&mut self, frame: Frame, sync_follows: bool, outbox: &mut Outbox) -> Result<(), SqlError> {
+    pub(super) fn message(&mut self, frame: Frame, sync_follows: bool, outbox: &mut Outbox) -> Result<(), SqlError> {
         match message::read(frame)? {
             Message::Query(sql) => self.simple_query(&sql, outbox),
             Message::Parse { name, sql, parameter_types } => self.parse(name, &sql, &parameter_types, outbox),
@@ -123,9 +132,7 @@ impl Conversation {
         expected: Expected<'_>,
         outbox: &mut Outbox,
     ) -> Result<CommandTag, SqlError> {
-        if self.stopping.load(Ordering::Acquire) {
-            return Err(server_stopping());
-        }
+        self.refuse_if_stopping()?;
         self.implicit_open |= scope == Scope::Implicit;
         let mut sink = RowSink::new(outbox, expected);
         let result = self.session.execute(statement, parameters, scope, &mut sink);
@@ -133,6 +140,12 @@ impl Conversation {
             Some(failure) => Err(failure),
             None => result,
         }
+    }
+
+    /// # Errors
+    /// The server stops and begins no statement any more.
+    pub(super) fn refuse_if_stopping(&self) -> Result<(), SqlError> {
+        if self.stopping.load(Ordering::Acquire) { Err(server_stopping()) } else { Ok(()) }
     }
 
     fn sync(&mut self, outbox: &mut Outbox) -> Result<(), SqlError> {
@@ -165,7 +178,7 @@ impl Conversation {
     }
 
     /// Tells the client of an error in a message of `kind`.
-    fn fail(&mut self, error: SqlError, kind: Kind, outbox: &mut Outbox) -> Flow {
+    pub(super) fn fail(&mut self, error: SqlError, kind: Kind, outbox: &mut Outbox) -> Flow {
         self.abandon_implicit();
         // Whatever went wrong, the client's block is not what the client meant any more. An error of Sync finds none: it
         // is that of an implicit commit.

@@ -26,13 +26,32 @@ pub(super) struct Prepared {
     _reserved: Reserved,
 }
 
+impl Prepared {
+    /// Its text; nothing if it was blank.
+    pub(super) fn statement(&self) -> Option<&str> {
+        self.statement.as_deref()
+    }
+
+    /// The columns of its rows.
+    pub(super) fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+}
+
 /// A prepared statement with its parameters, run once.
 pub(super) struct Portal {
     prepared: Arc<Prepared>,
     /// Gone once it has run.
-    parameters: Option<Vec<OwnedValue>>,
+    parameters: Option<Arc<Vec<OwnedValue>>>,
     result_formats: Vec<i16>,
     _reserved: Reserved,
+}
+
+/// What a portal's run needs.
+pub(super) struct Taken {
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) parameters: Arc<Vec<OwnedValue>>,
+    pub(super) formats: Vec<i16>,
 }
 
 impl Conversation {
@@ -82,8 +101,12 @@ impl Conversation {
         let parameters = parameters(&bind, &prepared)?;
         sink::result_formats(&prepared.columns, &bind.result_formats)?;
         let reserved = self.budget.reserve(portal_bytes(&bind, &parameters))?;
-        let portal =
-            Portal { prepared, parameters: Some(parameters), result_formats: bind.result_formats, _reserved: reserved };
+        let portal = Portal {
+            prepared,
+            parameters: Some(Arc::new(parameters)),
+            result_formats: bind.result_formats,
+            _reserved: reserved,
+        };
         self.portals.insert(bind.portal, portal);
         outbox.bind_complete()
     }
@@ -112,6 +135,17 @@ impl Conversation {
         scope: Scope,
         outbox: &mut Outbox,
     ) -> Result<(), SqlError> {
+        let Taken { prepared, parameters, formats } = self.take_portal(name, row_limit)?;
+        let Some(statement) = &prepared.statement else {
+            return outbox.empty_query();
+        };
+        let expected = Expected::Columns { columns: &prepared.columns, formats: &formats };
+        let tag = self.run(statement, &parameters, scope, expected, outbox)?;
+        outbox.complete(&tag)
+    }
+
+    /// Takes what a portal's only run needs.
+    pub(super) fn take_portal(&mut self, name: &str, row_limit: i32) -> Result<Taken, SqlError> {
         let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
         if row_limit > 0 {
             let message = "fetching the rows of a statement in parts is not supported";
@@ -122,14 +156,16 @@ impl Conversation {
             let message = format!("portal \"{name}\" cannot be run again");
             return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
         };
-        let prepared = Arc::clone(&portal.prepared);
         let formats = std::mem::take(&mut portal.result_formats);
-        let Some(statement) = &prepared.statement else {
-            return outbox.empty_query();
-        };
-        let expected = Expected::Columns { columns: &prepared.columns, formats: &formats };
-        let tag = self.run(statement, &parameters, scope, expected, outbox)?;
-        outbox.complete(&tag)
+        Ok(Taken { prepared: Arc::clone(&portal.prepared), parameters, formats })
+    }
+
+    /// Gives back what was taken from a portal that did not run.
+    pub(super) fn give_back(&mut self, name: &str, parameters: Arc<Vec<OwnedValue>>, formats: Vec<i16>) {
+        if let Some(portal) = self.portals.get_mut(name) {
+            portal.parameters = Some(parameters);
+            portal.result_formats = formats;
+        }
     }
 
     /// Closing what does not exist is no error.

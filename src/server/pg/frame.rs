@@ -4,6 +4,8 @@
 //! checked before a byte of its body is waited for, so memory grows with what has arrived and never with what was
 //! promised. Bodies are read in [`super::message`].
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::error::{SqlError, SqlState};
@@ -98,7 +100,7 @@ pub(super) fn take_frame(input: &mut BytesMut, limit_bytes: usize) -> Result<Opt
 /// Messages that are handled in one go.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) frames: Vec<Frame>,
+    pub(super) frames: VecDeque<Frame>,
     /// What followed them and was no frame: the connection ends with it.
     pub(super) fault: Option<SqlError>,
 }
@@ -116,7 +118,7 @@ pub(super) fn take_batch(input: &mut BytesMut, limit_bytes: usize) -> Batch {
         match take_frame(input, limit_bytes) {
             Ok(Some(frame)) => {
                 let last = frame.kind.ends_batch();
-                batch.frames.push(frame);
+                batch.frames.push_back(frame);
                 if last {
                     break;
                 }

@@ -8,12 +8,14 @@
 //! startup     up to the first answer       wire        the socket
 //! frame       bytes into messages          message     messages into their parts
 //! conversation, simple, extended, budget   what messages do to a session, and what is remembered of them
+//! quick                                    the same, for what takes no thread of its own
+//! work                                     where a batch of messages runs
 //! outbox, sink, codec                      rows and replies into bytes
 //! ```
 //!
 //! - Bytes from the network are checked before they are believed; no input panics or takes memory that it did not fill.
-//! - A session's methods run on threads that may block, never on the runtime's workers; no method of the same session
-//!   runs twice at once.
+//! - A session's methods run on threads that may block, but for those that promise not to, which run on the runtime's
+//!   workers; no method of the same session runs twice at once.
 //! - Every connection ends with its session dropped, however it ends.
 
 mod backend;
@@ -28,16 +30,19 @@ mod frame;
 mod listener;
 mod message;
 mod outbox;
+mod quick;
 mod simple;
 mod sink;
 mod startup;
 mod types;
 mod wire;
+mod work;
 
 pub use backend::{
-    Backend, ClientInfo, CommandTag, Description, Interrupt, ResultSink, Scope, Session, TransactionStatus,
+    Backend, ClientInfo, CommandTag, Description, Interrupt, ResultSink, Scope, Session, Started, TransactionStatus,
 };
 pub use error::{Severity, SqlError, SqlState};
 pub use listener::{PgConfig, PgServer, ServerError};
+pub use sink::Reply;
 pub use startup::SERVER_VERSION;
 pub use types::{Column, OwnedValue, PgType, Value};

@@ -1,7 +1,8 @@
 //! What goes to a client: whole messages, gathered into chunks, through a bounded channel to whoever writes them.
 //!
-//! Used by the thread that runs a session. When the client reads more slowly than the session sends, [`Outbox`] blocks
-//! that thread. A chunk ends where a message ends, so a connection may stop after any chunk.
+//! On a thread that may block, [`Outbox`] hands chunks over, and blocks when the client reads more slowly than the session
+//! sends. Elsewhere it only gathers; whoever runs there looks between messages whether it [is full](Outbox::is_full). A
+//! chunk ends where a message ends, so a connection may stop after any chunk.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::messages::Message;
@@ -28,15 +29,49 @@ const ROW_LIMIT_BYTES: usize = 0x3fff_ffff;
 /// Gathers messages for one client.
 pub(super) struct Outbox {
     buffer: BytesMut,
-    writer: mpsc::Sender<Bytes>,
+    /// Where chunks go, on a thread that may block.
+    writer: Option<mpsc::Sender<Bytes>>,
+    /// Whether the thread that uses this may block.
+    may_block: bool,
     writer_gone: bool,
 }
 
 impl Outbox {
-    /// An empty one, and where its chunks come out.
-    pub(super) fn new() -> (Outbox, mpsc::Receiver<Bytes>) {
+    /// An empty one, which only gathers.
+    pub(super) fn new() -> Outbox {
+        Outbox { buffer: BytesMut::new(), writer: None, may_block: false, writer_gone: false }
+    }
+
+    /// Answers where chunks come out from when it [may block](Outbox::may_block) on.
+    pub(super) fn attach(&mut self) -> mpsc::Receiver<Bytes> {
         let (writer, chunks) = mpsc::channel(CHUNKS_WAITING);
-        (Outbox { buffer: BytesMut::new(), writer, writer_gone: false }, chunks)
+        self.writer = Some(writer);
+        chunks
+    }
+
+    /// From now on it is used by a thread that may block, and hands chunks over.
+    pub(super) fn may_block(&mut self) {
+        self.may_block = true;
+    }
+
+    /// Whether what has gathered is enough for a chunk.
+    pub(super) fn is_full(&self) -> bool {
+        self.buffer.len() >= CHUNK_BYTES
+    }
+
+    /// Appends whole messages.
+    pub(super) fn append(&mut self, messages: &[u8]) {
+        self.buffer.extend_from_slice(messages);
+    }
+
+    /// Forgets all that has gathered.
+    pub(super) fn clear(&mut self) {
+        self.buffer.clear();
+    }
+
+    /// What has gathered.
+    pub(super) fn gathered(&self) -> &[u8] {
+        &self.buffer
     }
 
     /// Whether somebody gave up writing: what is sent from now on goes nowhere.
@@ -61,11 +96,11 @@ impl Outbox {
         if self.writer_gone {
             return Err(client_gone());
         }
-        if self.buffer.len() < CHUNK_BYTES {
+        let Some(writer) = self.writer.as_ref().filter(|_| self.may_block && self.buffer.len() >= CHUNK_BYTES) else {
             return Ok(());
-        }
+        };
         let chunk = self.buffer.split().freeze();
-        self.writer.blocking_send(chunk).map_err(|_| {
+        writer.blocking_send(chunk).map_err(|_| {
             self.writer_gone = true;
             client_gone()
         })

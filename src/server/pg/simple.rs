@@ -32,7 +32,7 @@ impl Conversation {
     }
 
     /// The unnamed statement and portal live until the next simple query.
-    fn forget_unnamed(&mut self) {
+    pub(super) fn forget_unnamed(&mut self) {
         self.statements.remove("");
         self.portals.remove("");
     }

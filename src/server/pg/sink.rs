@@ -1,10 +1,17 @@
-//! Takes the rows of one statement and passes them to the [`Outbox`].
+//! Takes the rows of one statement: [`RowSink`] passes them to the [`Outbox`], [`Reply`] keeps them until the statement
+//! is over.
+
+use std::sync::Arc;
 
 use super::backend::ResultSink;
 use super::codec::{self, Format};
 use super::error::{SqlError, SqlState};
+use super::extended::Prepared;
 use super::outbox::Outbox;
 use super::types::{Column, PgType, Value};
+
+/// A [`Reply`] takes so much: a chunk, and a row that is not much longer.
+const REPLY_LIMIT_BYTES: usize = 128 * 1024;
 
 /// What the client knows of the rows to come.
 pub(super) enum Expected<'a> {
@@ -18,6 +25,12 @@ pub(super) enum Expected<'a> {
 pub(super) struct RowSink<'a> {
     outbox: &'a mut Outbox,
     expected: Expected<'a>,
+    rows: Rows,
+}
+
+/// How the rows of one statement are sent.
+#[derive(Default)]
+struct Rows {
     types: Vec<PgType>,
     formats: Vec<Format>,
     announced: bool,
@@ -27,28 +40,123 @@ pub(super) struct RowSink<'a> {
 
 impl<'a> RowSink<'a> {
     pub(super) fn new(outbox: &'a mut Outbox, expected: Expected<'a>) -> RowSink<'a> {
-        RowSink { outbox, expected, types: Vec::new(), formats: Vec::new(), announced: false, failure: None }
+        RowSink { outbox, expected, rows: Rows::default() }
     }
 
     /// Why rows could not be sent, if so.
     pub(super) fn into_failure(self) -> Option<SqlError> {
-        self.failure
+        self.rows.failure
+    }
+}
+
+impl ResultSink for RowSink<'_> {
+    fn columns(&mut self, columns: &[Column]) -> Result<(), SqlError> {
+        let result = self.rows.announce(columns, &self.expected, self.outbox);
+        self.rows.keep(result)
     }
 
-    fn announce(&mut self, columns: &[Column]) -> Result<(), SqlError> {
+    fn row(&mut self, values: &[Value<'_>]) -> Result<(), SqlError> {
+        let result = self.rows.send(values, self.outbox);
+        self.rows.keep(result)
+    }
+
+    fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError> {
+        let result = self.outbox.notice(notice);
+        self.rows.keep(result)
+    }
+}
+
+/// The sink of a statement that was [started](super::Session::start): it takes a bounded number of rows, waits for
+/// nobody, and can begin anew. Any thread may use it.
+pub struct Reply {
+    outbox: Outbox,
+    /// What the client knows of the rows to come, if anything, and the formats that it chose.
+    prepared: Option<(Arc<Prepared>, Vec<i16>)>,
+    rows: Rows,
+    is_full: bool,
+}
+
+impl Default for Reply {
+    /// The reply to a simple query.
+    fn default() -> Reply {
+        Reply { outbox: Outbox::new(), prepared: None, rows: Rows::default(), is_full: false }
+    }
+}
+
+impl Reply {
+    /// The reply to a prepared statement.
+    pub(super) fn prepared(prepared: Arc<Prepared>, formats: Vec<i16>) -> Reply {
+        Reply { prepared: Some((prepared, formats)), ..Reply::default() }
+    }
+
+    /// Forgets what it was sent, because the statement runs again.
+    pub fn restart(&mut self) {
+        self.outbox.clear();
+        self.rows = Rows::default();
+        self.is_full = false;
+    }
+
+    /// Whether it was sent more rows than it takes. The statement has failed and should be
+    /// [executed](super::Session::execute).
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// The messages for the client, and why rows could not be sent, if so.
+    pub(super) fn parts(&self) -> (&[u8], Option<&SqlError>) {
+        (self.outbox.gathered(), self.rows.failure.as_ref())
+    }
+
+    /// What is needed to run the statement again: the formats that the client chose.
+    pub(super) fn into_formats(self) -> Vec<i16> {
+        self.prepared.map(|(_, formats)| formats).unwrap_or_default()
+    }
+}
+
+impl ResultSink for Reply {
+    fn columns(&mut self, columns: &[Column]) -> Result<(), SqlError> {
+        let expected = match &self.prepared {
+            None => Expected::Nothing,
+            Some((prepared, formats)) => Expected::Columns { columns: prepared.columns(), formats },
+        };
+        let result = self.rows.announce(columns, &expected, &mut self.outbox);
+        self.rows.keep(result)
+    }
+
+    fn row(&mut self, values: &[Value<'_>]) -> Result<(), SqlError> {
+        if self.outbox.is_full() {
+            self.is_full = true;
+            return Err(fault("there are too many rows for a statement that runs at once"));
+        }
+        let result = self.rows.send(values, &mut self.outbox);
+        if self.outbox.gathered().len() > REPLY_LIMIT_BYTES {
+            self.is_full = true;
+            return Err(fault("a row is too long for a statement that runs at once"));
+        }
+        self.rows.keep(result)
+    }
+
+    fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError> {
+        let result = self.outbox.notice(notice);
+        self.rows.keep(result)
+    }
+}
+
+impl Rows {
+    fn announce(&mut self, columns: &[Column], expected: &Expected<'_>, outbox: &mut Outbox) -> Result<(), SqlError> {
         if self.announced {
             return Err(fault("columns were announced twice"));
         }
         self.announced = true;
-        match &self.expected {
+        match expected {
             Expected::Nothing => {
                 self.types = columns.iter().map(|column| column.pg_type).collect();
                 self.formats = vec![Format::Text; columns.len()];
-                self.outbox.columns(columns, &self.formats)
+                outbox.columns(columns, &self.formats)
             }
             Expected::Columns { columns: expected, formats } => {
-                let names = |columns: &[Column]| columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
-                if names(expected) != names(columns) {
+                let same = |(one, other): (&Column, &Column)| one.name == other.name;
+                if expected.len() != columns.len() || !expected.iter().zip(columns).all(same) {
                     let message = "the columns of the result have changed since the statement was prepared";
                     return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint("Prepare it again."));
                 }
@@ -60,11 +168,11 @@ impl<'a> RowSink<'a> {
         }
     }
 
-    fn send(&mut self, values: &[Value<'_>]) -> Result<(), SqlError> {
+    fn send(&mut self, values: &[Value<'_>], outbox: &mut Outbox) -> Result<(), SqlError> {
         if !self.announced || values.len() != self.types.len() {
             return Err(fault("a row does not match the columns that were announced"));
         }
-        self.outbox.row(values, &self.types, &self.formats)
+        outbox.row(values, &self.types, &self.formats)
     }
 
     fn keep(&mut self, result: Result<(), SqlError>) -> Result<(), SqlError> {
@@ -72,23 +180,6 @@ impl<'a> RowSink<'a> {
             self.failure = Some(error.clone());
         }
         result
-    }
-}
-
-impl ResultSink for RowSink<'_> {
-    fn columns(&mut self, columns: &[Column]) -> Result<(), SqlError> {
-        let result = self.announce(columns);
-        self.keep(result)
-    }
-
-    fn row(&mut self, values: &[Value<'_>]) -> Result<(), SqlError> {
-        let result = self.send(values);
-        self.keep(result)
-    }
-
-    fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError> {
-        let result = self.outbox.notice(notice);
-        self.keep(result)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -33,6 +33,16 @@ impl Wire {
     /// Waits for more input; 0 is the end of it. Loses nothing when it is dropped half-way.
     pub(super) async fn read_more(&mut self) -> io::Result<usize> {
         read_more(&mut self.reader, &mut self.input).await
+    }
+
+    /// Writes what the client takes without anybody waiting for it, and leaves the rest. An error shows at the next write.
+    pub(super) fn write_now(&mut self, bytes: &mut Bytes) {
+        while !bytes.is_empty() {
+            match self.writer.try_write(bytes) {
+                Ok(count) if count > 0 => bytes.advance(count),
+                _ => return,
+            }
+        }
     }
 
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {

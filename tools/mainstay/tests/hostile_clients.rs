@@ -247,6 +247,8 @@ fn clients_that_say_nothing_are_let_go_and_those_beyond_the_limit_are_told() {
     let settings = [&MESSAGE_LIMIT[..], &["--sql-connection-limit", "10"]].concat();
     let node = Running::start(&directory.path().join("data"), &settings);
     let bystander = Bystander::start(&node);
+    // It is one of the ten.
+    bystander.gets_on();
     let silent: Vec<Raw> = (0..30).map(|_| Raw::connect(&node.address)).collect();
     let mut guests = Vec::new();
     let states = loop {

@@ -18,6 +18,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
+use super::clerk::{Clerk, Statement};
+use super::copier::{Copier, Copying};
 use super::health::Health;
 use super::log::Log;
 use super::session::SqliteSession;
@@ -37,18 +39,25 @@ const DEMOTE_WAIT: Duration = Duration::from_secs(5);
 const DEMOTE_RETRY: Duration = Duration::from_millis(50);
 /// Pages in SQLite's own WAL file from which on it is copied into the database file after a commit (16 MiB).
 const COPY_PAGES: u32 = 4096;
+/// With so many, whoever commits waits until they are copied (128 MiB).
+const TOO_MANY_PAGES: u32 = 8 * COPY_PAGES;
+/// Memory for pages on the writing connection, in KiB, as far as it needs so much. Whoever writes waits for what is read again.
+const WRITER_CACHE_KIB: i64 = 64 * 1024;
 /// Compiled statements that each connection keeps.
 const CACHED_STATEMENTS: usize = 64;
 
 /// SQLite as an engine of Mainstay, and the backend of its SQL server.
 pub struct SqliteEngine {
     shared: Arc<Shared>,
+    /// These end with the engine.
+    _clerk: Clerk,
+    _copier: Copier,
 }
 
 /// What the engine and its sessions share.
 pub(super) struct Shared {
     path: PathBuf,
-    pub(super) turnstile: Turnstile<Writer>,
+    pub(super) turnstile: Turnstile<Writer, Statement>,
     /// Stops what runs on the writer.
     pub(super) writer_interrupt: Arc<InterruptHandle>,
     /// The log, while this node is primary.
@@ -57,6 +66,7 @@ pub(super) struct Shared {
     keeper: Mutex<Connection>,
     /// Pages in SQLite's WAL file after the last commit.
     wal_pages: Arc<AtomicU32>,
+    pub(super) copying: Copying,
     health: Arc<Health>,
 }
 
@@ -67,12 +77,13 @@ impl SqliteEngine {
     /// The directory or the database cannot be used.
     pub fn open(dir: &Path) -> Result<SqliteEngine, EngineError> {
         let path = dir.join(FILE_NAME);
-        let opened = || -> Result<Shared, Box<dyn std::error::Error + Send + Sync>> {
+        let opened = || -> Result<SqliteEngine, Box<dyn std::error::Error + Send + Sync>> {
             std::fs::create_dir_all(dir)?;
-            Ok(Shared::open(&path)?)
+            let shared = Arc::new(Shared::open(&path)?);
+            let (clerk, copier) = (Clerk::start(Arc::clone(&shared))?, Copier::start(Arc::clone(&shared))?);
+            Ok(SqliteEngine { shared, _clerk: clerk, _copier: copier })
         };
-        let shared = opened().map_err(|error| EngineError::new(format!("{}: {error}", path.display())))?;
-        Ok(SqliteEngine { shared: Arc::new(shared) })
+        opened().map_err(|error| EngineError::new(format!("{}: {error}", path.display())))
     }
 
     /// Resolves with the reason when the engine cannot go on: what can be read is not what clients were told, until replay
@@ -90,6 +101,8 @@ impl SqliteEngine {
 impl Shared {
     fn open(path: &Path) -> rusqlite::Result<Shared> {
         let mut connection = open_writing(path)?;
+        // Negative: KiB rather than pages.
+        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         connection.execute_batch(&format!(
             "PRAGMA journal_mode = WAL;
              BEGIN IMMEDIATE;
@@ -113,6 +126,7 @@ impl Shared {
             log: RwLock::new(None),
             keeper: Mutex::new(open_writing(path)?),
             wal_pages,
+            copying: Copying::default(),
             health,
         })
     }
@@ -124,11 +138,16 @@ impl Shared {
         Ok(connection)
     }
 
-    /// After a commit: keeps SQLite's WAL file short. A failure costs no data and shows at the next checkpoint.
+    /// After a commit: keeps SQLite's WAL file short. See [`super::copier`].
     pub(super) fn copy_if_long(&self) {
-        if self.wal_pages.load(Ordering::Relaxed) < COPY_PAGES {
-            return;
+        let pages = self.wal_pages.load(Ordering::Relaxed);
+        if pages >= COPY_PAGES && (self.copying.is_rest_due() || pages >= TOO_MANY_PAGES) {
+            self.copy_now();
         }
+    }
+
+    /// Copies what readers allow. A failure costs no data and shows at the next checkpoint.
+    pub(super) fn copy_now(&self) {
         // Somebody else at it is as good.
         let Some(keeper) = self.keeper.try_lock() else { return };
         if let Err(error) = self.copy(&keeper) {
@@ -139,7 +158,6 @@ impl Shared {
     /// Copies SQLite's WAL file into the database file as far as readers allow, waiting for nobody.
     fn copy(&self, keeper: &Connection) -> rusqlite::Result<()> {
         let done = keeper.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        self.wal_pages.store(0, Ordering::Relaxed);
         done.inspect_err(|error| self.health.note(error))
     }
 

@@ -38,8 +38,24 @@ struct Watched {
 /// A key column to be looked at: it can hold NULL, or has no type.
 #[derive(Clone)]
 struct KeyColumn {
-    name: String,
-    untyped: bool,
+    name: Arc<str>,
+    /// Finds what may not be there: in the row `?1`, or in any row.
+    in_row: Arc<str>,
+    in_any: Arc<str>,
+}
+
+impl KeyColumn {
+    fn new(table: &str, name: &str, untyped: bool, rowid_is_free: bool) -> KeyColumn {
+        let (table, key) = (quoted(table), quoted(name));
+        let real = if untyped { format!("typeof({key}) = 'real'") } else { "0".to_owned() };
+        let sql = |only: &str| -> Arc<str> {
+            format!("SELECT {key} IS NULL FROM {table} WHERE {only} AND ({key} IS NULL OR {real}) LIMIT 1").into()
+        };
+        let in_any = sql("?1 IS ?1");
+        // A table may have a column of its own called _rowid_; then every row is looked at.
+        let in_row = if rowid_is_free { sql("_rowid_ = ?1") } else { Arc::clone(&in_any) };
+        KeyColumn { name: name.into(), in_row, in_any }
+    }
 }
 
 impl KeyWatch {
@@ -69,7 +85,9 @@ impl KeyWatch {
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
-            tables.entry(row.get(0)?).or_default().push(KeyColumn { name: row.get(1)?, untyped: row.get(2)? });
+            let (table, column): (String, String) = (row.get(0)?, row.get(1)?);
+            let column = KeyColumn::new(&table, &column, row.get(2)?, rowid_is_free(connection, &table)?);
+            tables.entry(table).or_default().push(column);
         }
         *self.0.lock() = Watched { tables, ..Watched::default() };
         Ok(())
@@ -87,6 +105,9 @@ impl KeyWatch {
     pub(super) fn check(&self, connection: &Connection, dropped: &[String]) -> Result<(), SqlError> {
         let (rows, everything) = {
             let mut watched = self.0.lock();
+            if watched.rows.is_empty() && !watched.too_many && dropped.is_empty() {
+                return Ok(());
+            }
             let is_dropped = |table: &str| dropped.iter().any(|name| name.eq_ignore_ascii_case(table));
             watched.tables.retain(|table, _| !is_dropped(table));
             let everything = watched.too_many.then(|| watched.tables.clone());
@@ -107,13 +128,8 @@ impl KeyWatch {
     fn violation(&self, connection: &Connection, table: &str, row: Option<i64>) -> rusqlite::Result<Option<SqlError>> {
         let columns = self.0.lock().tables.get(table).cloned().unwrap_or_default();
         for column in columns {
-            // A table may have a column of its own called rowid; then, and without a row, every row is looked at.
-            let only = if row.is_some() && rowid_is_free(connection, table)? { "_rowid_ = ?1" } else { "?1 IS ?1" };
-            let (table_name, key) = (quoted(table), quoted(&column.name));
-            let real = if column.untyped { format!("typeof({key}) = 'real'") } else { "0".to_owned() };
-            let sql =
-                format!("SELECT {key} IS NULL FROM {table_name} WHERE {only} AND ({key} IS NULL OR {real}) LIMIT 1");
-            let found: Option<bool> = connection.prepare_cached(&sql)?.query_row([row], |row| row.get(0)).optional()?;
+            let sql = if row.is_some() { &column.in_row } else { &column.in_any };
+            let found: Option<bool> = connection.prepare_cached(sql)?.query_row([row], |row| row.get(0)).optional()?;
             match found {
                 None => {}
                 Some(true) => return Ok(Some(errors::not_null(table, &column.name))),

@@ -8,11 +8,14 @@
 //! What replay does not bring back: rowids of tables with a declared key other than `INTEGER PRIMARY KEY` (their rows are told
 //! apart by the key), and the statistics of ANALYZE to the letter (it runs again).
 //!
-//! One connection writes and sessions queue for it ([`turnstile`]); each session reads on a connection of its own
-//! ([`session`]). `unsafe` is in [`ffi`] alone.
+//! One connection writes and sessions queue for it ([`turnstile`]); those that ask at the same time share a transaction
+//! ([`clerk`]). Each session reads on a connection of its own ([`session`]). `unsafe` is in [`ffi`] alone.
 
 mod apply;
+mod clerk;
 mod command;
+mod control;
+mod copier;
 mod engine;
 mod errors;
 mod ffi;
@@ -32,6 +35,8 @@ mod writer;
 
 #[cfg(test)]
 mod escape_test;
+#[cfg(test)]
+mod group_test;
 #[cfg(test)]
 mod node_test;
 #[cfg(test)]

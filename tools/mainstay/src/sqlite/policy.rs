@@ -67,6 +67,8 @@ pub(super) struct Actions {
     pub(super) ddl: bool,
     /// Tables that it drops.
     pub(super) dropped: Vec<String>,
+    /// It calls functions, or reads what is made by one.
+    pub(super) calls: bool,
     creates_table: bool,
     selects: bool,
     internal_write: Option<String>,
@@ -181,6 +183,11 @@ fn refused_pragma_tables(connection: &Connection) -> rusqlite::Result<Vec<String
 
 impl Actions {
     fn note(&mut self, context: &AuthContext<'_>, refused_pragmas: &[String]) -> Authorization {
+        self.calls |= match context.action {
+            AuthAction::Function { .. } | AuthAction::Pragma { .. } => true,
+            AuthAction::Read { table_name, .. } => starts_with(table_name, PRAGMA_TABLE_PREFIX),
+            _ => false,
+        };
         match self.check(context, refused_pragmas) {
             Ok(()) => Authorization::Allow,
             Err(refusal) => {

@@ -4,27 +4,28 @@
 //! write, or at its first statement if it is to see one state throughout, and from then on runs everything there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use mainstay::server::pg::{
-    Column, CommandTag, Description, Interrupt, OwnedValue, PgType, ResultSink, SERVER_VERSION, Scope, Session,
-    Severity, SqlError, SqlState, TransactionStatus, Value,
+    Column, CommandTag, Description, Interrupt, OwnedValue, PgType, Reply, ResultSink, SERVER_VERSION, Scope, Session,
+    Severity, SqlError, SqlState, Started, TransactionStatus, Value,
 };
-use parking_lot::Mutex;
-use rusqlite::InterruptHandle;
 
 use super::command::{self, Asked, Command, Modes};
+use super::control::{Control, Turn, not_granted, revoked};
 use super::engine::{Shared, WRITER_WAIT};
 use super::errors::from_sqlite;
 use super::policy;
-use super::turnstile::{Ticket, Waited};
+use super::turnstile::Ticket;
 use super::writer::no_savepoint;
 use super::{lexer, values};
 
 mod parameters;
 mod reader;
+mod start;
 
 use reader::{OneState, Reader};
+use start::Pending;
 
 /// A client's session.
 pub(super) struct SqliteSession {
@@ -34,6 +35,8 @@ pub(super) struct SqliteSession {
     transaction: Option<Transaction>,
     /// The modes of transactions that do not ask for others.
     defaults: Modes,
+    /// What the clerk does for this session.
+    pending: Option<Pending>,
 }
 
 /// A transaction, of a block or implicit.
@@ -55,58 +58,15 @@ struct Transaction {
     lost: bool,
 }
 
-/// The turn to write. Dropped, it rolls back what was not committed and gives the turn back.
-struct Turn {
-    shared: Arc<Shared>,
-    ticket: Ticket,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some(mut writer) = self.shared.turnstile.writer(self.ticket) {
-            writer.rollback();
-        }
-        self.shared.turnstile.release(self.ticket);
-    }
-}
-
-/// What another thread needs to stop this session's statement.
-struct Control {
-    shared: Arc<Shared>,
-    cancelled: AtomicBool,
-    running: Mutex<Option<Arc<InterruptHandle>>>,
-}
-
-impl Control {
-    /// Runs `work`, which an interrupt through `handle` stops.
-    fn run<T>(&self, handle: &Arc<InterruptHandle>, work: impl FnOnce() -> Result<T, SqlError>) -> Result<T, SqlError> {
-        *self.running.lock() = Some(Arc::clone(handle));
-        let result = if self.cancelled.load(Ordering::SeqCst) { Err(cancelled()) } else { work() };
-        *self.running.lock() = None;
-        result
-    }
-}
-
-impl Interrupt for Control {
-    fn interrupt(&self) {
-        self.cancelled.store(true, Ordering::SeqCst);
-        if let Some(handle) = self.running.lock().as_ref() {
-            handle.interrupt();
-        }
-        self.shared.turnstile.wake();
-    }
-}
-
 impl SqliteSession {
     pub(super) fn new(shared: Arc<Shared>) -> SqliteSession {
-        let control =
-            Control { shared: Arc::clone(&shared), cancelled: AtomicBool::new(false), running: Mutex::default() };
         SqliteSession {
+            control: Arc::new(Control::new(Arc::clone(&shared))),
             shared,
             reader: None,
-            control: Arc::new(control),
             transaction: None,
             defaults: Modes::default(),
+            pending: None,
         }
     }
 
@@ -119,7 +79,7 @@ impl SqliteSession {
     }
 
     fn turn(&self) -> Option<Ticket> {
-        self.transaction.as_ref().and_then(|transaction| transaction.turn.as_ref()).map(|turn| turn.ticket)
+        self.transaction.as_ref().and_then(|transaction| transaction.turn.as_ref()).map(Turn::ticket)
     }
 
     fn modes(&self) -> Modes {
@@ -183,9 +143,18 @@ impl SqliteSession {
             return self.run_in_transaction(sql, parameters, sink);
         }
         let turn = self.take_turn(&[])?;
-        let tag = self.run_writing(turn.ticket, sql, parameters, sink)?;
+        let tag = self.run_writing(turn.ticket(), sql, parameters, sink)?;
         self.commit(turn)?;
         Ok(tag)
+    }
+
+    /// An error fails the transaction.
+    fn note_outcome(&mut self, outcome: &Result<CommandTag, SqlError>) {
+        if outcome.is_err()
+            && let Some(transaction) = &mut self.transaction
+        {
+            transaction.failed = true;
+        }
     }
 
     fn note_started(&mut self) {
@@ -209,17 +178,31 @@ impl SqliteSession {
         parameters: &[OwnedValue],
         sink: &mut dyn ResultSink,
     ) -> Result<Option<CommandTag>, SqlError> {
-        let control = Arc::clone(&self.control);
-        let reader = self.reader()?;
+        self.reader()?;
+        // Taken out, so that it can be used beside the rest of the session.
+        let Some(reader) = self.reader.take() else { return Ok(None) };
+        let outcome = self.run_reading_on(&reader, sql, parameters, sink);
+        self.reader = Some(reader);
+        outcome
+    }
+
+    fn run_reading_on(
+        &self,
+        reader: &Reader,
+        sql: &str,
+        parameters: &[OwnedValue],
+        sink: &mut dyn ResultSink,
+    ) -> Result<Option<CommandTag>, SqlError> {
         let connection = &reader.connection;
         let _state = OneState::hold(reader)?;
-        let (mut statement, _) = reader.policy.watch(|| connection.prepare_cached(sql))?;
-        if !statement.readonly() {
+        let (mut statement, actions) = reader.policy.watch(|| connection.prepare_cached(sql))?;
+        reader.note_calls(sql, &actions);
+        if !statement.readonly() || reader.must_block(sql) {
             return Ok(None);
         }
         values::bind(&mut statement, sql, parameters)?;
         let columns = values::columns(&statement, sql);
-        let rows = control.run(&reader.interrupt, || values::run(&mut statement, &columns, sink))?;
+        let rows = self.control.run(&reader.interrupt, || values::run(&mut statement, &columns, sink))?;
         let words = command::leading_words(sql);
         let returns_rows = !columns.is_empty() && words != "EXPLAIN";
         Ok(Some(CommandTag(if returns_rows { format!("SELECT {rows}") } else { words })))
@@ -237,7 +220,7 @@ impl SqliteSession {
                 let savepoints =
                     self.transaction.as_ref().map(|transaction| transaction.savepoints.clone()).unwrap_or_default();
                 let turn = self.take_turn(&savepoints)?;
-                let ticket = turn.ticket;
+                let ticket = turn.ticket();
                 if let Some(transaction) = &mut self.transaction {
                     transaction.turn = Some(turn);
                 }
@@ -257,21 +240,9 @@ impl SqliteSession {
 
     /// Waits for the turn and begins a transaction of SQLite's with these savepoints.
     fn take_turn(&self, savepoints: &[String]) -> Result<Turn, SqlError> {
-        let waited = self.shared.turnstile.acquire(WRITER_WAIT, &self.control.cancelled);
-        let ticket = waited.map_err(|waited| match waited {
-            Waited::Cancelled => cancelled(),
-            Waited::TooLong => {
-                let message = format!("another transaction has been writing for more than {} s", WRITER_WAIT.as_secs());
-                SqlError::new(SqlState::LOCK_NOT_AVAILABLE, message).with_hint("Try again.")
-            }
-        })?;
-        let turn = Turn { shared: Arc::clone(&self.shared), ticket };
-        let mut writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
-        writer.begin()?;
-        for name in savepoints {
-            writer.savepoint(name)?;
-        }
-        drop(writer);
+        let waited = self.shared.turnstile.acquire(WRITER_WAIT, self.control.cancelled_flag());
+        let turn = Turn::new(Arc::clone(&self.shared), waited.map_err(not_granted)?);
+        turn.begin(savepoints)?;
         Ok(turn)
     }
 
@@ -287,13 +258,7 @@ impl SqliteSession {
     }
 
     fn commit(&self, turn: Turn) -> Result<(), SqlError> {
-        {
-            // Held until the commit is over: demoting waits for it, so that the log is not used afterwards.
-            let log = self.shared.log.read();
-            let mut writer = self.shared.turnstile.writer(turn.ticket).ok_or_else(revoked)?;
-            writer.commit(log.as_deref().ok_or_else(revoked)?)?;
-        }
-        drop(turn);
+        turn.commit()?;
         self.shared.copy_if_long();
         Ok(())
     }
@@ -468,7 +433,7 @@ impl Transaction {
     /// Does the same on the writer, if it takes part.
     fn on_writer(&self, work: impl FnOnce(&mut super::writer::Writer) -> Result<(), SqlError>) -> Result<(), SqlError> {
         let Some(turn) = &self.turn else { return Ok(()) };
-        work(&mut *turn.shared.turnstile.writer(turn.ticket).ok_or_else(revoked)?)
+        work(&mut *turn.writer().ok_or_else(revoked)?)
     }
 }
 
@@ -478,15 +443,6 @@ fn warning(state: SqlState, message: &str) -> SqlError {
 
 fn read_only(sql: &str) -> SqlError {
     let message = format!("cannot execute {} in a read-only transaction", command::leading_words(sql));
-    SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message)
-}
-
-fn cancelled() -> SqlError {
-    SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
-}
-
-fn revoked() -> SqlError {
-    let message = "the transaction was rolled back: this node is not the primary any more";
     SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message)
 }
 
@@ -523,18 +479,26 @@ impl Session for SqliteSession {
         scope: Scope,
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
-        self.control.cancelled.store(false, Ordering::SeqCst);
+        self.control.begin();
         let outcome = match command::parse(statement) {
             Ok(Some(command)) => self.run_command(command, scope, sink),
             Ok(None) => self.run_sql(statement, parameters, scope, sink),
             Err(error) => self.refuse_if_failed().and(Err(error)),
         };
-        if outcome.is_err()
-            && let Some(transaction) = &mut self.transaction
-        {
-            transaction.failed = true;
-        }
+        self.note_outcome(&outcome);
         outcome
+    }
+
+    fn start(&mut self, statement: &str, parameters: &Arc<Vec<OwnedValue>>, scope: Scope, reply: Reply) -> Started {
+        self.start_statement(statement, parameters, scope, reply)
+    }
+
+    fn poll_started(&mut self, context: &mut Context<'_>) -> Poll<(Result<CommandTag, SqlError>, Reply)> {
+        self.poll_pending(context)
+    }
+
+    fn describes_at_once(&self) -> bool {
+        self.reader.is_some() && self.turn().is_none()
     }
 
     fn end_implicit(&mut self, commit: bool) -> Result<(), SqlError> {

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use mainstay::engine::Engine;
 use mainstay::lsn::Lsn;
 use mainstay::server::pg::{
-    Backend, ClientInfo, Column, CommandTag, OwnedValue, ResultSink, Scope, Session, SqlError, Value,
+    Backend, ClientInfo, Column, CommandTag, OwnedValue, Reply, ResultSink, Scope, Session, SqlError, Started, Value,
 };
 use mainstay::wal::{AppendError, CommitError, Record};
 use parking_lot::Mutex;
@@ -175,14 +178,60 @@ fn text(value: &Value<'_>) -> String {
     }
 }
 
+/// Anything that takes longer is a failure.
+const LIMIT: Duration = Duration::from_secs(30);
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 /// A session and shorthands for it.
 pub(super) struct Client(pub(super) Box<dyn Session>);
 
 impl Client {
-    /// Runs a string of statements one by one, each by itself.
+    /// Runs a string of statements one by one, each by itself, as the server does: where nothing blocks, if possible.
     pub(super) fn run(&mut self, sql: &str) -> Result<Vec<CommandTag>, SqlError> {
         let statements: Vec<String> = self.0.split(sql).into_iter().map(str::to_owned).collect();
-        statements.iter().map(|sql| self.0.execute(sql, &[], Scope::Single, &mut Seen::default())).collect()
+        statements.iter().map(|sql| self.run_one(sql)).collect()
+    }
+
+    fn run_one(&mut self, sql: &str) -> Result<CommandTag, SqlError> {
+        let (outcome, reply) = match self.0.start(sql, &Arc::default(), Scope::Single, Reply::default()) {
+            Started::Done(outcome, reply) => (outcome, reply),
+            Started::Elsewhere => self.finish(),
+            Started::Blocks(_) => return self.0.execute(sql, &[], Scope::Single, &mut Seen::default()),
+        };
+        if reply.is_full() { self.0.execute(sql, &[], Scope::Single, &mut Seen::default()) } else { outcome }
+    }
+
+    /// Begins a statement that runs elsewhere.
+    #[track_caller]
+    pub(super) fn begin(&mut self, sql: &str) {
+        let started = self.0.start(sql, &Arc::default(), Scope::Single, Reply::default());
+        assert!(matches!(started, Started::Elsewhere), "{sql}");
+    }
+
+    /// Waits for the statement that runs elsewhere.
+    pub(super) fn finish(&mut self) -> (Result<CommandTag, SqlError>, Reply) {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let begun = Instant::now();
+        loop {
+            if let Poll::Ready(over) = self.0.poll_started(&mut context) {
+                return over;
+            }
+            assert!(begun.elapsed() < LIMIT, "a statement does not end");
+            thread::park_timeout(LIMIT);
+        }
+    }
+
+    /// The tag or SQLSTATE of the statement that runs elsewhere.
+    pub(super) fn told(&mut self) -> String {
+        self.finish().0.map_or_else(|error| error.state.0.to_owned(), |tag| tag.0)
     }
 
     /// As [`run`](Client::run), where nothing fails.

@@ -24,6 +24,11 @@ use super::policy::{self, Actions, Policy, Verb};
 use super::sequences::Sequences;
 use super::{DATABASE, apply, command, schema, sequences, values};
 
+/// The savepoint of a statement that shares a transaction.
+const SET_APART: &str = "SAVEPOINT mainstay_apart";
+const UNDO_APART: &str = "ROLLBACK TO mainstay_apart";
+const END_APART: &str = "RELEASE mainstay_apart";
+
 /// The writing connection.
 pub(super) struct Writer {
     capture: CaptureConnection,
@@ -95,7 +100,7 @@ impl Writer {
         if let State::Halted(reason) = &self.state {
             return Err(SqlError::new(SqlState::IO_ERROR, format!("writes are refused until a restart: {reason}")));
         }
-        self.batch("BEGIN IMMEDIATE")?;
+        self.own("BEGIN IMMEDIATE")?;
         let started = self.start_capture().and_then(|()| {
             self.sequences = sequences::read(self.connection())?;
             Ok(())
@@ -184,6 +189,46 @@ impl Writer {
             None if first == "EXPLAIN" => words,
             None => format!("SELECT {rows}"),
         }))
+    }
+
+    /// Runs a statement that changes rows as a transaction of its own would be, within the open one: if it fails, or leaves a
+    /// constraint violated, nothing of it stays.
+    ///
+    /// The session that captures needs no telling. Of each row it keeps what was there when it was first touched, and asks
+    /// at the end what is there now; a row that was put back as it was is no change.
+    ///
+    /// # Errors
+    /// It failed. If [the transaction ended](Writer::is_ended) with it, what ran before is gone too.
+    pub(super) fn execute_apart(
+        &mut self,
+        sql: &str,
+        parameters: &[OwnedValue],
+        sink: &mut dyn ResultSink,
+    ) -> Result<CommandTag, SqlError> {
+        self.own(SET_APART)?;
+        let outcome = self.execute(sql, parameters, sink).and_then(|tag| {
+            // A transaction of its own would fail at its end.
+            match ffi::deferred_foreign_keys(self.connection()).map_err(|error| from_sqlite(&error))? {
+                0 => Ok(tag),
+                _ => Err(errors::foreign_key()),
+            }
+        });
+        if self.is_ended() {
+            return outcome;
+        }
+        let undone = if outcome.is_err() { self.own(UNDO_APART) } else { Ok(()) };
+        if let Err(error) = undone.and_then(|()| self.own(END_APART)) {
+            // Where the savepoint stands is not known, so all goes.
+            self.rollback();
+            return Err(error);
+        }
+        outcome
+    }
+
+    /// Runs a statement of ours, compiled once.
+    fn own(&self, sql: &str) -> Result<(), SqlError> {
+        let run = || self.connection().prepare_cached(sql)?.execute([]);
+        self.policy.own(run).map(drop).map_err(|error| from_sqlite(&error))
     }
 
     fn execute_ddl(&mut self, sql: &str, words: &str, sink: &mut dyn ResultSink) -> Result<CommandTag, SqlError> {
@@ -315,7 +360,8 @@ impl Writer {
             return Err(unknown(&error));
         }
         let stored = apply::store_lsn(self.connection(), end);
-        let committed = stored.and_then(|()| self.policy.own(|| self.connection().execute_batch("COMMIT")));
+        let commit = || self.connection().prepare_cached("COMMIT")?.execute([]).map(drop);
+        let committed = stored.and_then(|()| self.policy.own(commit));
         if let Err(error) = committed {
             self.commit_from_payload(payload, end, &error);
             return Ok(());

@@ -1,15 +1,24 @@
 //! The connection on which a session reads, and the state of the database that it sees there.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use mainstay::server::pg::{Description, PgType, SqlError};
 use rusqlite::{Connection, InterruptHandle};
 
 use super::super::errors::from_sqlite;
-use super::super::policy::Policy;
+use super::super::policy::{Actions, Policy};
 use super::super::values;
 use super::parameters;
+
+/// Steps of SQLite's machine between two looks at the budget.
+const BUDGET_STEPS: i32 = 1000;
+/// So many looks a statement gets that runs where nothing may block: about a millisecond.
+const BUDGET_LOOKS: u32 = 20;
+/// Texts of statements that call functions, of which so many are remembered.
+const CALLING_STATEMENTS: usize = 256;
 
 /// The connection that only reads.
 pub(super) struct Reader {
@@ -18,13 +27,56 @@ pub(super) struct Reader {
     pub(super) interrupt: Arc<InterruptHandle>,
     /// The version of the schema that compiled statements are for.
     schema_version: Cell<i64>,
+    /// What is left of the budget of the statement that runs; without one, the largest number.
+    budget: Arc<AtomicU32>,
+    /// Compiled statements that call functions: a call is one step, however long it takes.
+    calling: RefCell<HashSet<String>>,
 }
 
 impl Reader {
     pub(super) fn new(mut connection: Connection) -> rusqlite::Result<Reader> {
         let policy = Policy::install(&mut connection)?;
         let interrupt = Arc::new(connection.get_interrupt_handle());
-        Ok(Reader { connection, policy, interrupt, schema_version: Cell::new(0) })
+        let budget = Arc::new(AtomicU32::new(u32::MAX));
+        let left = Arc::clone(&budget);
+        // Only the thread that runs the statement counts.
+        let exhausted = move || match left.load(Ordering::Relaxed) {
+            u32::MAX => false,
+            0 => true,
+            looks => {
+                left.store(looks - 1, Ordering::Relaxed);
+                false
+            }
+        };
+        connection.progress_handler(BUDGET_STEPS, Some(exhausted))?;
+        let calling = RefCell::default();
+        Ok(Reader { connection, policy, interrupt, schema_version: Cell::new(0), budget, calling })
+    }
+
+    /// Runs `work`, whose statement fails when it takes longer than a moment; answers whether it did.
+    pub(super) fn within_budget<T>(&self, work: impl FnOnce() -> T) -> (T, bool) {
+        self.budget.store(BUDGET_LOOKS, Ordering::Relaxed);
+        let result = work();
+        (result, self.budget.swap(u32::MAX, Ordering::Relaxed) == 0)
+    }
+
+    /// Remembers whether a statement calls functions, if it was compiled just now.
+    pub(super) fn note_calls(&self, sql: &str, actions: &Actions) {
+        if !actions.calls {
+            return;
+        }
+        let mut calling = self.calling.borrow_mut();
+        if calling.len() >= CALLING_STATEMENTS {
+            // What is not known to call must not come from the cache.
+            calling.clear();
+            self.connection.flush_prepared_statement_cache();
+        }
+        calling.insert(sql.to_owned());
+    }
+
+    /// Whether the statement has a budget and may take longer nevertheless.
+    pub(super) fn must_block(&self, sql: &str) -> bool {
+        self.budget.load(Ordering::Relaxed) != u32::MAX && self.calling.borrow().contains(sql)
     }
 }
 

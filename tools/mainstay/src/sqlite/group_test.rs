@@ -1,0 +1,306 @@
+//! Statements of concurrent clients in one transaction and one record.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use mainstay::server::pg::{Reply, Scope, Started};
+use mainstay::wal::{AppendError, CommitError};
+
+use super::test_support::{Client, Database, WRITER_WAIT};
+
+/// Runs statements of as many clients at the same time: all wait for one that writes, and then run together. Answers what
+/// each was told, and how many records they took.
+fn together(database: &Database, statements: &[&str]) -> (Vec<String>, usize) {
+    let mut holder = database.session();
+    holder.ok("BEGIN; DELETE FROM held");
+    let mut clients: Vec<Client> = statements.iter().map(|_| database.session()).collect();
+    for (client, sql) in clients.iter_mut().zip(statements) {
+        client.begin(sql);
+    }
+    let before = database.records().len();
+    holder.ok("COMMIT");
+    let told = clients.iter_mut().map(Client::told).collect();
+    (told, database.records().len() - before)
+}
+
+fn with(sql: &str) -> Database {
+    let database = Database::new();
+    database.session().ok("CREATE TABLE held (a)");
+    database.session().ok(sql);
+    database
+}
+
+#[test]
+fn statements_that_wait_together_share_a_record() {
+    let database =
+        with("CREATE TABLE t (a INTEGER PRIMARY KEY AUTOINCREMENT, b TEXT); CREATE TABLE k (k TEXT PRIMARY KEY)");
+    let statements: Vec<String> = (0..32)
+        .map(|number| match number % 4 {
+            0 => format!("INSERT INTO t (b) VALUES ('{number}')"),
+            1 => format!("INSERT INTO k VALUES ('{number}')"),
+            2 => format!("UPDATE t SET b = b || '{number}'"),
+            _ => "DELETE FROM k WHERE k = (SELECT min(k) FROM k)".to_owned(),
+        })
+        .collect();
+    let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+    let (told, records) = together(&database, &statements);
+    assert_eq!(records, 1);
+    assert_eq!(told[..4], ["INSERT 0 1", "INSERT 0 1", "UPDATE 1", "DELETE 1"]);
+    let mut client = database.session();
+    assert_eq!(client.rows("SELECT count(*), max(a) FROM t"), [["8", "8"]]);
+    assert_eq!(client.rows("SELECT count(*) FROM k"), [["0"]]);
+    database.assert_replays();
+}
+
+#[test]
+fn more_than_a_group_takes_are_several() {
+    let database = with("CREATE TABLE t (a)");
+    let statements = vec!["INSERT INTO t VALUES (1)"; super::turnstile::GROUP_STATEMENTS + 1];
+    assert_eq!(together(&database, &statements).1, 2);
+    let long = format!("INSERT INTO t VALUES ('{}')", "x".repeat(400_000));
+    assert_eq!(together(&database, &[&long, &long, &long, &long, &long]).1, 2);
+    database.assert_replays();
+}
+
+#[test]
+fn a_culprit_fails_alone() {
+    let schema = "CREATE TABLE t (a PRIMARY KEY, b CHECK (b > 0)); INSERT INTO t VALUES ('there', 1);
+        CREATE TABLE p (id INTEGER PRIMARY KEY);
+        CREATE TABLE c (p REFERENCES p DEFERRABLE INITIALLY DEFERRED, n INT);
+        CREATE TRIGGER g BEFORE INSERT ON t WHEN NEW.a = 'bad' BEGIN SELECT raise(ROLLBACK, 'no'); END;
+        CREATE TRIGGER h BEFORE INSERT ON t WHEN NEW.a = 'worse' BEGIN SELECT raise(FAIL, 'no'); END";
+    for (culprit, state) in [
+        ("INSERT INTO t VALUES ('there', 1)", "23505"),
+        ("INSERT INTO t VALUES ('x', 1), ('first', 1)", "23505"),
+        ("INSERT OR ROLLBACK INTO t VALUES ('there', 1)", "23505"),
+        ("INSERT OR FAIL INTO t VALUES ('y', 1), ('there', 1)", "23505"),
+        ("INSERT INTO t VALUES ('bad', 1)", "P0001"),
+        ("INSERT INTO t VALUES ('z', 1), ('worse', 1)", "P0001"),
+        ("INSERT INTO t VALUES ('z', 0)", "23514"),
+        ("INSERT INTO t VALUES (NULL, 1)", "23502"),
+        ("INSERT INTO c VALUES (5, 1)", "23503"),
+        ("INSERT INTO missing VALUES (5)", "42P01"),
+        ("INSERT INTO t VALUES", "42601"),
+    ] {
+        let database = with(schema);
+        // The last one would make the deferred key of the culprit good, had that not failed before.
+        let statements = [
+            "INSERT INTO t VALUES ('first', 1)",
+            culprit,
+            "INSERT INTO t VALUES ('second', 1)",
+            culprit,
+            "INSERT INTO p VALUES (5)",
+        ];
+        let (mut told, records) = together(&database, &statements);
+        if culprit.starts_with("INSERT INTO c") {
+            // By then it is no culprit any more.
+            assert_eq!(told.remove(3), state);
+        } else {
+            assert_eq!(told.remove(3), state, "{culprit}");
+        }
+        assert_eq!(
+            (told, records),
+            (vec!["INSERT 0 1".into(), state.into(), "INSERT 0 1".into(), "INSERT 0 1".into()], 1)
+        );
+        let mut client = database.session();
+        assert_eq!(client.rows("SELECT a FROM t ORDER BY a"), [["first"], ["second"], ["there"]], "{culprit}");
+        assert_eq!(client.rows("SELECT * FROM c").len(), 0, "{culprit}");
+        database.assert_replays();
+    }
+}
+
+#[test]
+fn many_culprits_end_too() {
+    let database = with("CREATE TABLE t (a PRIMARY KEY); INSERT INTO t VALUES (0)");
+    let statements: Vec<String> = (1..40)
+        .flat_map(|number| [format!("INSERT INTO t VALUES ({number})"), "INSERT OR ROLLBACK INTO t VALUES (0)".into()])
+        .collect();
+    let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+    let (told, _) = together(&database, &statements);
+    for pair in told.chunks(2) {
+        assert_eq!(pair, ["INSERT 0 1", "23505"]);
+    }
+    assert_eq!(database.session().rows("SELECT count(*) FROM t"), [["40"]]);
+    database.assert_replays();
+}
+
+#[test]
+fn who_is_cancelled_in_mid_statement_fails_alone() {
+    let database = with("CREATE TABLE t (a)");
+    let endless = "INSERT INTO t WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+    let mut holder = database.session();
+    holder.ok("BEGIN; DELETE FROM held");
+    let (mut first, mut culprit, mut last) = (database.session(), database.session(), database.session());
+    first.begin("INSERT INTO t VALUES (1)");
+    culprit.begin(endless);
+    last.begin("INSERT INTO t VALUES (2)");
+    holder.ok("COMMIT");
+    let over = Arc::new(AtomicUsize::new(0));
+    let (seen, interrupt) = (Arc::clone(&over), culprit.0.interrupter());
+    let canceller = std::thread::spawn(move || {
+        // The statement runs from some moment on; whenever it does, it is met.
+        while seen.load(Ordering::SeqCst) == 0 {
+            interrupt.interrupt();
+            std::thread::yield_now();
+        }
+    });
+    let told = [first.told(), culprit.told(), last.told()];
+    over.store(1, Ordering::SeqCst);
+    canceller.join().unwrap();
+    assert_eq!(told, ["INSERT 0 1", "57014", "INSERT 0 1"]);
+    assert_eq!(first.rows("SELECT a FROM t ORDER BY a"), [["1"], ["2"]]);
+    database.assert_replays();
+}
+
+#[test]
+fn who_is_cancelled_in_the_queue_hears_at_once() {
+    let database = with("CREATE TABLE t (a)");
+    let mut holder = database.session();
+    holder.ok("BEGIN; INSERT INTO t VALUES (1)");
+    let (mut single, mut block) = (database.session(), database.session());
+    single.begin("INSERT INTO t VALUES (2)");
+    block.ok("BEGIN; SAVEPOINT s");
+    block.begin("INSERT INTO t VALUES (3)");
+    for client in [&mut single, &mut block] {
+        client.0.interrupter().interrupt();
+        assert_eq!(client.told(), "57014");
+    }
+    block.ok("ROLLBACK TO s");
+    holder.ok("COMMIT");
+    block.ok("INSERT INTO t VALUES (4); COMMIT");
+    assert_eq!(single.rows("SELECT a FROM t ORDER BY a"), [["1"], ["4"]]);
+}
+
+#[test]
+fn waiting_for_the_writer_is_bounded() {
+    let database = with("CREATE TABLE t (a)");
+    let mut holder = database.session();
+    holder.ok("BEGIN; INSERT INTO t VALUES (1)");
+    let begun = Instant::now();
+    let (mut single, mut block) = (database.session(), database.session());
+    single.begin("INSERT INTO t VALUES (2)");
+    block.ok("BEGIN");
+    block.begin("INSERT INTO t VALUES (3)");
+    // Others read meanwhile, and do not wait.
+    assert_eq!(database.session().rows("SELECT count(*) FROM t"), [["0"]]);
+    assert!(begun.elapsed() < WRITER_WAIT);
+    assert_eq!((single.told(), block.told()), ("55P03".into(), "55P03".into()));
+    assert!(begun.elapsed() >= WRITER_WAIT);
+    holder.ok("COMMIT");
+    single.ok("INSERT INTO t VALUES (4)");
+    assert_eq!(block.tag("COMMIT"), "ROLLBACK");
+    assert_eq!(single.rows("SELECT a FROM t"), [["1"], ["4"]]);
+}
+
+#[test]
+fn nobody_sees_what_is_not_committed_in_the_log() {
+    let database = with("CREATE TABLE t (a)");
+    let mut reader = database.session();
+    let looks = Arc::new(AtomicUsize::new(0));
+    let looked = Arc::clone(&looks);
+    let look = move || {
+        assert_eq!(reader.rows("SELECT count(*) FROM t"), [["0"]]);
+        looked.fetch_add(1, Ordering::SeqCst);
+    };
+    database.log.0.lock().on_commit = Some(Box::new(look));
+    let (told, _) = together(&database, &["INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)"]);
+    database.log.0.lock().on_commit = None;
+    assert_eq!((told, looks.load(Ordering::SeqCst)), (vec!["INSERT 0 1".to_owned(); 2], 1));
+    assert_eq!(database.session().rows("SELECT count(*) FROM t"), [["2"]]);
+}
+
+#[test]
+fn a_log_that_refuses_fails_all_of_a_group_and_leaves_nothing() {
+    let database = with("CREATE TABLE t (a)");
+    let two = ["INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)"];
+    database.log.0.lock().append_failures.push(AppendError::DiskFull);
+    assert_eq!(together(&database, &two), (vec!["53100".to_owned(); 2], 0));
+    // What fits no record together is not refused for that.
+    let failure = AppendError::TooLarge { len_bytes: 9, limit_bytes: 8 };
+    database.log.0.lock().append_failures.push(failure);
+    assert_eq!(together(&database, &two), (vec!["INSERT 0 1".to_owned(); 2], 2));
+    database.log.0.lock().commit_failure = Some(CommitError::Fenced);
+    assert_eq!(together(&database, &two).0, vec!["08007".to_owned(); 2]);
+    assert_eq!(database.session().rows("SELECT count(*) FROM t"), [["2"]]);
+    assert_eq!(database.session().fails("INSERT INTO t VALUES (3)"), "58030");
+}
+
+#[test]
+fn values_that_trade_places_between_statements_replay() {
+    let database = with("CREATE TABLE t (id INTEGER PRIMARY KEY, u UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2)");
+    let statements = [
+        "UPDATE t SET u = 3 WHERE id = 1",
+        "UPDATE t SET u = 1 WHERE id = 2",
+        "UPDATE t SET u = 2 WHERE id = 1",
+        "INSERT INTO t VALUES (5, 5)",
+        "DELETE FROM t WHERE id = 5",
+        "INSERT INTO t VALUES (6, 5)",
+    ];
+    assert_eq!(together(&database, &statements).1, 1);
+    assert_eq!(database.session().rows("SELECT * FROM t"), [["1", "2"], ["2", "1"], ["6", "5"]]);
+    database.assert_replays();
+}
+
+#[test]
+fn rows_that_are_too_many_for_a_group_come_all_the_same() {
+    let database = with("CREATE TABLE t (a INTEGER PRIMARY KEY, b)");
+    let many = "INSERT INTO t (b) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000) \
+                SELECT i FROM n RETURNING a, b";
+    let mut client = database.session();
+    client.begin(many);
+    let (outcome, reply) = client.finish();
+    assert!(outcome.is_err() && reply.is_full());
+    assert_eq!(client.rows("SELECT count(*) FROM t"), [["0"]]);
+    assert_eq!(client.tag(many), "INSERT 0 9000");
+    database.assert_replays();
+}
+
+#[test]
+fn whoever_is_demoted_ends_groups_too() {
+    use mainstay::engine::Engine;
+    let database = with("CREATE TABLE t (a)");
+    let mut holder = database.session();
+    holder.ok("BEGIN; INSERT INTO t VALUES (1)");
+    let mut waiting = database.session();
+    waiting.begin("INSERT INTO t VALUES (2)");
+    database.engine.demote();
+    assert_eq!(waiting.told(), "25006");
+    assert_eq!(holder.fails("INSERT INTO t VALUES (3)"), "25006");
+    assert_eq!(database.session().rows("SELECT count(*) FROM t"), [["0"]]);
+}
+
+#[test]
+fn only_reads_of_a_moment_run_where_nothing_may_block() {
+    let database = with("CREATE TABLE t (a INTEGER PRIMARY KEY, b); CREATE VIEW v AS SELECT count(*) FROM t");
+    let numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT i, i FROM n";
+    let mut client = database.session();
+    client.ok(&format!("INSERT INTO t {numbers}"));
+    let mut blocks = |sql: &str| match client.0.start(sql, &Arc::default(), Scope::Single, Reply::default()) {
+        Started::Blocks(reply) => !reply.is_full(),
+        Started::Done(outcome, _) => outcome.map(|_| false).unwrap(),
+        Started::Elsewhere => panic!("{sql} went elsewhere"),
+    };
+    // The connection to read with is opened elsewhere.
+    assert!(blocks("SELECT b FROM t WHERE a = 5"));
+    client.ok("SELECT b FROM t WHERE a = 5");
+    let mut blocks = |sql: &str| match client.0.start(sql, &Arc::default(), Scope::Single, Reply::default()) {
+        Started::Blocks(reply) => !reply.is_full(),
+        Started::Done(outcome, _) => outcome.map(|_| false).unwrap(),
+        Started::Elsewhere => panic!("{sql} went elsewhere"),
+    };
+    // Also when it comes from the cache.
+    for _ in 0..2 {
+        assert!(!blocks("SELECT b FROM t WHERE a = 5"));
+        assert!(!blocks("VALUES (1)"));
+        assert!(!blocks("BEGIN") && !blocks("SELECT a FROM t LIMIT 3") && !blocks("COMMIT"));
+        // One call is one step, however long it takes.
+        assert!(blocks("SELECT count(*) FROM t"));
+        assert!(blocks("SELECT * FROM v"));
+        assert!(blocks("SELECT * FROM pragma_table_list"));
+        assert!(blocks("PRAGMA integrity_check"));
+        // Too many steps.
+        assert!(blocks("SELECT x.a FROM t x, t y, t z WHERE x.a + y.a + z.a < 0"));
+    }
+    assert_eq!(client.rows("SELECT count(*) FROM t"), [["300"]]);
+}
