@@ -75,6 +75,9 @@ pub trait File: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Writes all bytes of all `parts` at `offset`, one part behind the other.
+    fn write_vectored_at(&self, parts: &mut [io::IoSlice<'_>], offset: u64) -> io::Result<()>;
+
     /// Writes zeros from `offset` up to `end`, so that the space is allocated and later writes to it cannot find the
     /// disk full.
     fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()>;
@@ -87,7 +90,8 @@ pub trait File: Send + Sync {
 }
 
 /// A file mapped for writing. Reading goes through the file: a mapped read of a bad sector would kill the process.
-pub trait Map: Send {
-    /// Copies `bytes` to `offset`. Fails, and writes nothing, where they lie outside the map.
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+pub trait Map: Send + Sync {
+    /// Copies `bytes` to `offset`; many threads may do so at once. Fails, and writes nothing, where they lie outside
+    /// the map.
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 }
