@@ -1,12 +1,14 @@
 //! Against raft-engine, as it comes but without compression of bytes that do not compress.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay_benches::{Goal, On, Row, add};
 use raft_engine::{Config, Engine, LogBatch, ReadableSize};
 
+use crate::writing::task_rate;
 use crate::{Bench, append, config, noise, open};
 
 const ROUND: Duration = Duration::from_millis(700);
@@ -64,17 +66,29 @@ fn mainstay(path: &Path, writers: usize, payload: &[u8]) -> anyhow::Result<f64> 
     Ok(rate)
 }
 
-/// Writers that each wait for their record: one, 16 and 64 threads.
+/// The same with tasks on two threads: what our callers may do, and raft-engine's cannot.
+fn mainstay_tasks(path: &Path, writers: usize, payload: &[u8]) -> anyhow::Result<f64> {
+    let rate = task_rate(Arc::new(open(path, config())?), writers, payload, ROUND)?;
+    std::fs::remove_dir_all(path)?;
+    Ok(rate)
+}
+
+/// Writers that each wait for their record: one, 16 and 64 threads; and 64 tasks of ours against the 64 threads.
 pub fn vs_raft_engine(bench: &mut Bench) -> anyhow::Result<()> {
     for writers in [1, 16, 64] {
         for (name, len) in [("128", 128), ("4k", 4 << 10), ("128k", 128 << 10)] {
             let payload = noise(len);
-            let (mut ours, mut theirs, mut ceiling) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut ours, mut tasks) = (Vec::new(), Vec::new());
+            let (mut theirs, mut ceiling) = (Vec::new(), Vec::new());
             for _ in 0..bench.rounds {
                 let path = bench.fresh_path();
                 ours.push(mainstay(&path, writers, &payload)?);
                 let path = bench.fresh_path();
                 theirs.push(raft_engine(&path, writers, &payload)?);
+                if writers == 64 {
+                    let path = bench.fresh_path();
+                    tasks.push(mainstay_tasks(&path, writers, &payload)?);
+                }
                 // All writers' records with one sync.
                 let packed = noise((len * writers).min(4 << 20));
                 let per_sync = packed.len() as f64 / len as f64;
@@ -89,7 +103,13 @@ pub fn vs_raft_engine(bench: &mut Bench) -> anyhow::Result<()> {
             };
             let measure = format!("wal.vs_raft_engine.{writers}.{name}");
             let peer = Some(("raft-engine 0.4.2", theirs));
-            let row = Row { measure, unit: "1/s", ours, peer, ceiling: Some(ceiling), goal: (goal, On::Ratio) };
+            let ceiling = Some(ceiling);
+            let row = Row { measure: measure.clone(), unit: "1/s", ours, peer, ceiling, goal: (goal, On::Ratio) };
+            if !tasks.is_empty() {
+                let measure = format!("{measure}.tasks");
+                let row = Row { measure, ours: tasks, ..row.clone() };
+                add(&mut bench.rows, row);
+            }
             add(&mut bench.rows, row);
         }
     }

@@ -1,5 +1,6 @@
 //! Committing, alone and in groups; bandwidth; what reaches the device; rotation.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -47,78 +48,106 @@ pub fn commit(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Records of 128 KiB, made durable one by one and eight at a time.
+/// Records of 128 KiB, made durable one by one and eight at a time: into segments that were prepared before, as the
+/// ceiling's file was; then for so long that preparing them is part of it.
 pub fn bandwidth(bench: &mut Bench) -> anyhow::Result<()> {
-    const RECORD_BYTES: usize = 128 << 10;
-    let payload = noise(RECORD_BYTES);
-    for (name, per_flush) in [("wal.bandwidth.128k", 1), ("wal.bandwidth", 8)] {
-        let total = 256 * MIB;
-        let flush = noise(RECORD_BYTES * per_flush);
-        let path = bench.fresh_path();
-        let log = open(&path, config())?;
-        let (mut ours, mut ceiling) = (Vec::new(), Vec::new());
-        for _ in 0..bench.rounds {
-            let start = Instant::now();
-            for _ in 0..total / flush.len() as u64 {
-                let mut end = Lsn::NONE;
-                for _ in 0..per_flush {
-                    end = append(&log, &payload)?;
-                }
-                log.make_durable(end)?;
-            }
-            ours.push(total as f64 / start.elapsed().as_secs_f64() / MIB as f64);
-            log.recycle(log.durable())?;
-            ceiling.push(bench.raw.bandwidth(&flush, total)? / MIB as f64);
+    let cases = [("", 256 * MIB, 96 * MIB), (".sustained", 64 * MIB, 512 * MIB)];
+    for (name, segment_bytes, round_bytes) in cases {
+        for (size, per_flush) in [(".128k", 1), ("", 8)] {
+            let ours_and_raw = bandwidth_of(bench, per_flush, segment_bytes, round_bytes)?;
+            let (ours, ceiling) = ours_and_raw;
+            let goal = (Goal::AtLeast(0.9), On::Ratio);
+            let measure = format!("wal.bandwidth{name}{size}");
+            add(&mut bench.rows, Row { measure, unit: "MiB/s", ours, peer: None, ceiling: Some(ceiling), goal });
         }
-        let goal = (Goal::AtLeast(0.9), On::Ratio);
-        add(
-            &mut bench.rows,
-            Row { measure: name.into(), unit: "MiB/s", ours, peer: None, ceiling: Some(ceiling), goal },
-        );
     }
     Ok(())
+}
+
+fn bandwidth_of(
+    bench: &mut Bench,
+    per_flush: usize,
+    segment_bytes: u64,
+    round_bytes: u64,
+) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+    const RECORD_BYTES: usize = 128 << 10;
+    let (payload, flush) = (noise(RECORD_BYTES), noise(RECORD_BYTES * per_flush));
+    let path = bench.fresh_path();
+    let log = open(&path, WalConfig { segment_size_bytes: segment_bytes, ..config() })?;
+    let (mut ours, mut ceiling) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds {
+        wait_prepared(&path)?;
+        let start = Instant::now();
+        for _ in 0..round_bytes / flush.len() as u64 {
+            let mut end = Lsn::NONE;
+            for _ in 0..per_flush {
+                end = append(&log, &payload)?;
+            }
+            log.make_durable(end)?;
+        }
+        ours.push(round_bytes as f64 / start.elapsed().as_secs_f64() / MIB as f64);
+        log.recycle(log.durable())?;
+        ceiling.push(bench.raw.bandwidth(&flush, round_bytes)? / MIB as f64);
+    }
+    drop(log);
+    std::fs::remove_dir_all(&path)?;
+    Ok((ours, ceiling))
+}
+
+/// Waits until no segment is being prepared.
+fn wait_prepared(path: &Path) -> anyhow::Result<()> {
+    loop {
+        // It may be about to begin with the next one.
+        std::thread::sleep(Duration::from_millis(20));
+        if !path.join("preparing.tmp").exists() {
+            return Ok(());
+        }
+    }
+}
+
+/// How many records a second so many tasks on two threads commit, each waiting for its own before the next.
+pub fn task_rate(log: Arc<Wal>, committers: usize, payload: &[u8], time: Duration) -> anyhow::Result<f64> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let start = Instant::now();
+    let spawn = |_| {
+        let (log, stop, done) = (Arc::clone(&log), Arc::clone(&stop), Arc::clone(&done));
+        let payload = payload.to_vec();
+        runtime.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let end = match log.append(&payload) {
+                    Ok(end) => end,
+                    Err(AppendError::Busy { len_bytes }) => {
+                        log.room(len_bytes).await?;
+                        continue;
+                    }
+                    Err(error) => return Err(anyhow::Error::from(error)),
+                };
+                log.wait_durable(end).await?;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    };
+    let tasks: Vec<_> = (0..committers).map(spawn).collect();
+    std::thread::sleep(time);
+    let rate = done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        runtime.block_on(task)??;
+    }
+    Ok(rate)
 }
 
 /// 64 tasks on two threads, 128 B, each waits for its record. The ceiling writes 64 records with one sync.
 pub fn group(bench: &mut Bench) -> anyhow::Result<()> {
     const COMMITTERS: usize = 64;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
     let packed = noise(COMMITTERS * 144);
     let (mut rates, mut per_sync, mut ceiling) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
         let path = bench.fresh_path();
         let log = Arc::new(open(&path, config())?);
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let start = Instant::now();
-        let tasks: Vec<_> = (0..COMMITTERS)
-            .map(|_| {
-                let (log, stop, done) = (Arc::clone(&log), Arc::clone(&stop), Arc::clone(&done));
-                runtime.spawn(async move {
-                    let payload = noise(128);
-                    while !stop.load(Ordering::Relaxed) {
-                        let end = match log.append(&payload) {
-                            Ok(end) => end,
-                            Err(AppendError::Busy { len_bytes }) => {
-                                log.room(len_bytes).await?;
-                                continue;
-                            }
-                            Err(error) => return Err(anyhow::Error::from(error)),
-                        };
-                        log.wait_durable(end).await?;
-                        done.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        std::thread::sleep(Duration::from_millis(1500));
-        let rate = done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
-        stop.store(true, Ordering::Relaxed);
-        for task in tasks {
-            runtime.block_on(task)??;
-        }
-        rates.push(rate);
-        drop(log);
+        rates.push(task_rate(log, COMMITTERS, &noise(128), Duration::from_millis(1500))?);
         // Each flush writes one mark.
         let (mut records, mut marks) = (0u64, 0u64);
         let mut visit = |record: &AnyRecord| match record.kind {
@@ -143,7 +172,7 @@ pub fn group(bench: &mut Bench) -> anyhow::Result<()> {
 
 /// What one commit of a small record writes to the device. Others write there too, so the least of many batches is the
 /// best guess.
-fn bytes_per_commit(log: &Wal, place: &std::path::Path) -> anyhow::Result<f64> {
+fn bytes_per_commit(log: &Wal, place: &Path) -> anyhow::Result<f64> {
     const BATCH: usize = 20;
     let mut least = f64::NAN;
     for _ in 0..100 {

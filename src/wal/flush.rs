@@ -11,7 +11,7 @@ use super::errors::{CommitError, Failure};
 use super::log::Shared;
 use super::record::{self, Kind};
 use super::reservation::{Copying, FAILED, Refused};
-use super::tail::{Obstacle, Tail};
+use super::tail::{Obstacle, Tail, WRITTEN_FROM_BYTES};
 use super::waiters::{Flushing, Place, Turn, Waiters};
 use crate::lsn::Lsn;
 
@@ -71,7 +71,12 @@ impl Shared {
         }
         let Ok((mark, durable)) = reserve(&self.tail) else { return Ok(()) };
         let upto = Lsn::new(mark.end());
-        let copied = self.tail.copy(Kind::Mark, Lsn::new(mark.start()), &record::encode_mark(durable));
+        let start = Lsn::new(mark.start());
+        // A page that is mapped and dirty costs the sync a look at every processor's tables, and the next write a
+        // fault. Beside many bytes that were written by system calls, one more call is cheaper.
+        let is_large = start.bytes_since(durable) >= WRITTEN_FROM_BYTES as u64;
+        let written_from = if is_large { 0 } else { WRITTEN_FROM_BYTES };
+        let copied = self.tail.copy(Kind::Mark, start, &record::encode_mark(durable), written_from);
         let copied = copied.map_err(|error| self.fail_at("append a mark to", durable, error));
         mark.finish();
         copied?;

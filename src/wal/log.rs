@@ -24,7 +24,7 @@ use super::record::{Kind, MAX_PAYLOAD_BYTES};
 use super::recovery::{CutLog, Scan};
 use super::reservation::{CLOSED, FAILED, FULL, Refused};
 use super::retention::{self, Retained};
-use super::tail::{Obstacle, Tail, WritableSegment};
+use super::tail::{Obstacle, Tail, WRITTEN_FROM_BYTES, WritableSegment};
 use super::waiters::Waiters;
 use super::watchdog::{self, Health, Watchdog};
 use crate::config::WalConfig;
@@ -316,7 +316,7 @@ impl Shared {
         let copying = reserved.map_err(|refused| self.explain(refused, len_bytes))?;
         let mut at = Lsn::new(copying.start());
         for payload in payloads {
-            match self.tail.copy(Kind::Data, at, payload) {
+            match self.tail.copy(Kind::Data, at, payload, WRITTEN_FROM_BYTES) {
                 Ok(end) => at = end,
                 Err(error) => {
                     // Poisoned first: who waits for this copy must not take it for complete.

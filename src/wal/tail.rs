@@ -24,7 +24,7 @@ const COPIES: usize = 64;
 
 /// From this length on a fragment is written by a system call: copying through the map costs a page fault for each
 /// page, and that a kernel entry for each. Measured with `make bench BENCH=wal`.
-const WRITTEN_FROM_BYTES: usize = 16 << 10;
+pub(super) const WRITTEN_FROM_BYTES: usize = 16 << 10;
 
 /// How many segments beyond the one that is written are prepared.
 const AHEAD: u64 = 1;
@@ -195,11 +195,12 @@ impl Tail {
         self.layout.record_end(at, MARK_PAYLOAD_BYTES)
     }
 
-    /// Copies a record in at `at`, which was reserved for it, and answers where it ends.
+    /// Copies a record in at `at`, which was reserved for it, and answers where it ends. Fragments of `written_from`
+    /// bytes and more are written by a system call, smaller ones through the map.
     ///
     /// # Errors
     /// The segment refuses, or is not there: a fault of ours, after which the log takes nothing more.
-    pub(super) fn copy(&self, kind: Kind, at: Lsn, payload: &[u8]) -> io::Result<Lsn> {
+    pub(super) fn copy(&self, kind: Kind, at: Lsn, payload: &[u8], written_from: usize) -> io::Result<Lsn> {
         let (mut at, mut rest, mut first) = (at, payload, true);
         loop {
             let fragment = self.layout.fragment(at, rest.len());
@@ -208,7 +209,7 @@ impl Tail {
             let header = FragmentHeader::new(fragment.start, self.timeline, kind, flags, part).encode();
             let offset = self.layout.offset_of(fragment.start);
             let segment = self.segment(self.layout.segment_of(fragment.start))?;
-            if part.len() >= WRITTEN_FROM_BYTES {
+            if part.len() >= written_from {
                 let mut parts = [io::IoSlice::new(&header), io::IoSlice::new(part)];
                 segment.file.write_vectored_at(&mut parts, offset)?;
             } else {
