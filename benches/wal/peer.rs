@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mainstay_benches::{Goal, On, Row, add};
 use raft_engine::{Config, Engine, LogBatch, ReadableSize};
 
-use crate::writing::task_rate;
+use crate::writing::{task_rate, wait_prepared};
 use crate::{Bench, append, config, noise, open};
 
 const ROUND: Duration = Duration::from_millis(700);
@@ -60,6 +60,7 @@ fn raft_engine(path: &Path, writers: usize, payload: &[u8]) -> anyhow::Result<f6
 
 fn mainstay(path: &Path, writers: usize, payload: &[u8]) -> anyhow::Result<f64> {
     let log = open(path, config())?;
+    wait_prepared(path)?;
     let rate = rate(writers, &|_| Ok(log.make_durable(append(&log, payload)?)?))?;
     drop(log);
     std::fs::remove_dir_all(path)?;
@@ -68,7 +69,9 @@ fn mainstay(path: &Path, writers: usize, payload: &[u8]) -> anyhow::Result<f64> 
 
 /// The same with tasks on two threads: what our callers may do, and raft-engine's cannot.
 fn mainstay_tasks(path: &Path, writers: usize, payload: &[u8]) -> anyhow::Result<f64> {
-    let rate = task_rate(Arc::new(open(path, config())?), writers, payload, ROUND)?;
+    let log = Arc::new(open(path, config())?);
+    wait_prepared(path)?;
+    let rate = task_rate(log, writers, payload, ROUND)?;
     std::fs::remove_dir_all(path)?;
     Ok(rate)
 }

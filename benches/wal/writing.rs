@@ -95,7 +95,7 @@ fn bandwidth_of(
 }
 
 /// Waits until no segment is being prepared.
-fn wait_prepared(path: &Path) -> anyhow::Result<()> {
+pub fn wait_prepared(path: &Path) -> anyhow::Result<()> {
     loop {
         // It may be about to begin with the next one.
         std::thread::sleep(Duration::from_millis(20));

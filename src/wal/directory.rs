@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::errors::{Damage, WalError};
+use super::fault::{Fault, active};
 use super::layout::{Layout, SegmentNumber};
 use super::segment::{HEADER_BYTES, HeaderFault, SegmentHeader};
 use crate::disk::{Access, Disk, File};
@@ -154,7 +155,9 @@ impl SegmentDirectory {
             self.fill(file.as_ref(), &temporary, number, pace)?;
             let path = self.segment_path(number);
             self.disk.rename(&temporary, &path).map_err(WalError::io("rename to", &path))?;
-            self.sync()?;
+            if !active(Fault::NameNotSynced) {
+                self.sync()?;
+            }
             Ok(file)
         });
         if prepared.is_err() {
@@ -194,11 +197,15 @@ impl SegmentDirectory {
                 Pace::Cancelled => return Err(WalError::Closed),
             };
             let end = (at + step_bytes).min(self.layout.segment_bytes());
-            file.zero_fill(at, end).map_err(WalError::io("fill", path))?;
+            if !(active(Fault::StaleBytesTrusted) && file.len_bytes().is_ok_and(|len| len >= end)) {
+                file.zero_fill(at, end).map_err(WalError::io("fill", path))?;
+            }
             if end == self.layout.segment_bytes() {
                 file.write_at(&header.encode(), 0).map_err(WalError::io("write", path))?;
             }
-            file.sync().map_err(WalError::io("sync", path))?;
+            if !active(Fault::HeaderNotSynced) {
+                file.sync().map_err(WalError::io("sync", path))?;
+            }
             at = end;
         }
         Ok(())
@@ -233,6 +240,9 @@ impl SegmentDirectory {
             // An earlier attempt may have failed between the renaming and its sync.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other.map_err(WalError::io("rename", &path))?,
+        }
+        if active(Fault::RecycledNotSynced) {
+            return Ok(());
         }
         self.sync()
     }

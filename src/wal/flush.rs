@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::errors::{CommitError, Failure};
+use super::errors::{CommitError, Failure, WalError};
+use super::fault::{Fault, active};
 use super::log::Shared;
 use super::record::{self, Kind};
 use super::reservation::{Copying, FAILED, Refused};
@@ -76,21 +77,40 @@ impl Shared {
         // fault. Beside many bytes that were written by system calls, one more call is cheaper.
         let is_large = start.bytes_since(durable) >= WRITTEN_FROM_BYTES as u64;
         let written_from = if is_large { 0 } else { WRITTEN_FROM_BYTES };
-        let copied = self.tail.copy(Kind::Mark, start, &record::encode_mark(durable), written_from);
+        let stated = if active(Fault::MarkTooHigh) { start } else { durable };
+        let kind = if active(Fault::MarkMissing) { Kind::Pad } else { Kind::Mark };
+        let copied = self.tail.copy(kind, start, &record::encode_mark(stated), written_from);
         let copied = copied.map_err(|error| self.fail_at("append a mark to", durable, error));
         mark.finish();
         copied?;
         // Copies under way before the mark end first: behind a hole nothing is durable.
-        self.tail.wait_complete(upto);
+        if !active(Fault::HolePassed) {
+            self.tail.wait_complete(upto);
+        }
         if self.tail.gates() & FAILED != 0 {
             return Err(self.why_failed());
+        }
+        if active(Fault::DurableBeforeSync) {
+            self.publish(upto);
         }
         let layout = self.directory.layout();
         // Rule 6: the older segment first. Were the newer one durable alone, a crash would leave records behind a
         // hole, and their mark would state a durable position that is none.
-        for segment in self.tail.files(durable, upto) {
+        let mut files = self.tail.files(durable, upto);
+        if active(Fault::OlderNotSynced) {
+            files.drain(..files.len() - 1);
+        }
+        for segment in files {
             // Rule 5: after a failed sync nothing is ever called durable again.
-            let synced = self.watchdog.watch(|| segment.file.sync());
+            let mut synced = self.watchdog.watch(|| segment.file.sync());
+            if active(Fault::FailedSyncRetried) {
+                synced = synced.or_else(|_| segment.file.sync());
+            }
+            if let (true, Err(error)) = (active(Fault::PoisonForgotten), &synced) {
+                return Err(Failure::new(WalError::io("sync", &self.directory.segment_path(segment.number))(
+                    error.kind().into(),
+                )));
+            }
             synced.map_err(|error| self.fail_at("sync", layout.segment_start(segment.number), error))?;
         }
         self.publish(upto);

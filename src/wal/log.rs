@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use super::cursor::{Cursor, Step};
 use super::directory::SegmentDirectory;
 use super::errors::{AppendError, CommitError, Failure, WalError};
+use super::fault::{self, Fault, active};
 use super::flush::{self, Durable};
 use super::prepare;
 use super::reader::Reader;
@@ -110,7 +111,9 @@ impl Wal {
 
     fn spawn(&self, name: &str, body: fn(&Shared)) -> Result<(), WalError> {
         let shared = Arc::clone(&self.shared);
+        let fault = fault::current();
         let guarded = move || {
+            fault::set(fault);
             // Whoever waits for this thread must hear of its end.
             if catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
                 shared.fail_at("work on", Lsn::NONE, io::Error::other("a thread of the log panicked"));
@@ -254,6 +257,7 @@ impl Wal {
         let layout = self.shared.directory.layout();
         // Held throughout: a reader whose segment is overwritten while it reads asks here why.
         let mut retained = self.shared.retained.lock();
+        let checkpoint = if active(Fault::RecycledTooFar) { self.durable() } else { checkpoint };
         let horizon = retention::horizon(checkpoint, self.durable(), self.shared.config.keep_bytes);
         let recyclable = retained.recyclable(layout, horizon);
         for number in &recyclable {
@@ -284,7 +288,7 @@ impl Wal {
     pub fn close(&self) -> Result<Lsn, WalError> {
         // With the gate closed the position moves no more but by marks.
         self.shared.tail.close_gates(CLOSED);
-        let closed = self.shared.flush_all();
+        let closed = if active(Fault::CloseNotFlushed) { Ok(self.end()) } else { self.shared.flush_all() };
         self.halt();
         closed.map_err(WalError::Poisoned)
     }

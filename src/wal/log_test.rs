@@ -284,7 +284,7 @@ fn a_device_that_hangs_is_noticed_and_recovers() {
 }
 
 #[test]
-fn recycled_segments_are_filled_and_used_again() {
+pub fn recycled_segments_are_filled_and_used_again() {
     let (disk, wal) = fresh();
     let mut checkpoint = layout().first_record();
     for number in 0..40 {
@@ -301,4 +301,13 @@ fn recycled_segments_are_filled_and_used_again() {
     drop(wal);
     let found = scan(directory(&disk, "/wal"), Evidence { verify_from: checkpoint, ..Evidence::default() }).unwrap();
     assert_eq!((found.end(), found.torn_bytes().unwrap()), (end, 0));
+}
+
+#[test]
+pub fn nothing_behind_the_checkpoint_is_recycled() {
+    let (_disk, wal) = fresh();
+    let ends: Vec<_> = (0..12).map(|number| append(&wal, &payload(number, 1000)).unwrap()).collect();
+    wal.make_durable(ends[11]).unwrap();
+    assert!(wal.recycle(ends[3]).unwrap() > 0);
+    assert_eq!(read_all(&wal, ends[3]).unwrap().len(), 8);
 }

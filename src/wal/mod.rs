@@ -19,6 +19,7 @@
 //! | `watchdog` | a device that hangs |
 //! | `reader` | following the live end |
 //! | `retention` | what is kept |
+//! | `fault` | known bugs, put in by tests of the tests |
 //!
 //! **A crash leaves** any subset of what the last flush was writing, in any order, and nothing else: everything before
 //! the durable LSN stays. See `recovery` for how the end is found again.
@@ -26,6 +27,7 @@
 mod cursor;
 mod directory;
 mod errors;
+mod fault;
 mod flush;
 mod layout;
 mod log;
@@ -53,6 +55,8 @@ pub use watchdog::{Health, SYNC_LIMIT};
 
 #[cfg(test)]
 mod crash_test;
+#[cfg(test)]
+mod fault_test;
 #[cfg(test)]
 mod log_test;
 #[cfg(test)]
