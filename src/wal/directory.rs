@@ -25,7 +25,7 @@ const SPARES: usize = 2;
 
 /// How much of a segment is filled and synced at once. A committer's sync that comes meanwhile waits for the device
 /// until this is written, so it is little while there is time, and more when the writer is about to need the segment.
-const FILL_STEP_BYTES: u64 = 64 << 10;
+const FILL_STEP_BYTES: u64 = 1 << 20;
 const URGENT_FILL_STEP_BYTES: u64 = 4 << 20;
 
 /// How fast a segment is to be prepared.

@@ -105,7 +105,10 @@ impl Tail {
             Some(segment) => segment.number.next(),
             None => layout.segment_of(end),
         };
-        let wanted = SegmentNumber(layout.segment_of(Lsn::new(end.get().saturating_sub(1))).0 + AHEAD);
+        let wanted = match &current {
+            Some(segment) => SegmentNumber(segment.number.0 + AHEAD),
+            None => next_number,
+        };
         Tail {
             layout,
             timeline,
@@ -171,7 +174,8 @@ impl Tail {
         let decide = |at| decide(Lsn::new(at)).map(Lsn::get);
         let copying = self.reservations.reserve(thread_hint(), gates, decide)?;
         let last = self.layout.segment_of(Lsn::new(copying.end() - 1));
-        if self.layout.segment_of(Lsn::new(copying.start() - 1)) < last {
+        let is_first = copying.start() == self.layout.first_record().get();
+        if is_first || self.layout.segment_of(Lsn::new(copying.start() - 1)) < last {
             self.want(SegmentNumber(last.0 + AHEAD));
         }
         Ok(copying)
