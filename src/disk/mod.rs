@@ -25,9 +25,8 @@ pub use real::RealDisk;
 /// Unit in which zero-filled space is written, so that the page cache keeps folios of this size.
 ///
 /// Dirtiness of mapped writes is tracked per folio, and a folio is as large as the write that made it: space filled
-/// in 1 MiB writes makes every later flush of one record write 1 MiB. Two pages: a commit of a small record takes as
-/// long as with one, and large records are written as fast as the device allows (with one page, 0.5 to 0.7 of that,
-/// because the kernel goes through them one by one).
+/// in 1 MiB writes makes every later flush of one record write 1 MiB. Two pages: a commit of a small record took as
+/// long as with one, and the kernel, which goes through the folios of a large write one by one, has half as many.
 const FILL_BYTES: usize = 8192;
 
 /// Directories and files.
