@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::{Access, Disk, File, Map};
 
@@ -48,6 +48,8 @@ pub struct Faults {
 #[derive(Clone, Default)]
 pub struct LossyDisk {
     state: Arc<Mutex<State>>,
+    /// Held by a test while syncs hang.
+    hang: Arc<RwLock<()>>,
 }
 
 #[derive(Default)]
@@ -56,6 +58,8 @@ struct State {
     operations: u64,
     syncs: u64,
     dead: bool,
+    /// Writes through maps until one that is never made: its thread stands still in the middle of the copy.
+    stall_in: Option<u64>,
     /// Names as the running system sees them, and as they are on the disk.
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
@@ -189,6 +193,11 @@ impl LossyDisk {
         self.state.lock().operations
     }
 
+    /// How many files were made.
+    pub fn files_made(&self) -> usize {
+        self.state.lock().files.len()
+    }
+
     /// How many syncs of files there were.
     pub fn syncs(&self) -> u64 {
         self.state.lock().syncs
@@ -202,6 +211,17 @@ impl LossyDisk {
     /// Changes how many bytes fit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().faults.capacity_bytes = bytes;
+    }
+
+    /// Syncs hang until the answer is dropped.
+    pub fn hang(&self) -> RwLockWriteGuard<'_, ()> {
+        self.hang.write()
+    }
+
+    /// The write through a map that comes after so many others is never made, and says that it was: as if its thread
+    /// stood still there until the process is killed.
+    pub fn stall_in(&self, writes: u64) {
+        self.state.lock().stall_in = Some(writes);
     }
 
     /// Flips one bit of a file's contents, on the disk and in memory.
@@ -227,6 +247,7 @@ impl LossyDisk {
             operations: 0,
             syncs: 0,
             dead: false,
+            stall_in: None,
             names: state.names.clone(),
             durable_names: state.durable_names.clone(),
             pending: state.pending.clone(),
@@ -234,7 +255,7 @@ impl LossyDisk {
             durable_directories: state.durable_directories.clone(),
             files: state.files.clone(),
         };
-        LossyDisk { state: Arc::new(Mutex::new(after)) }
+        LossyDisk { state: Arc::new(Mutex::new(after)), hang: Arc::default() }
     }
 
     /// The disk after a power cut: nothing is unsynced on it any more.
@@ -278,7 +299,7 @@ impl LossyDisk {
             directories,
             ..State::default()
         };
-        LossyDisk { state: Arc::new(Mutex::new(after)) }
+        LossyDisk { state: Arc::new(Mutex::new(after)), hang: Arc::default() }
     }
 }
 
@@ -391,11 +412,21 @@ impl File for LossyFile {
         self.disk.state.lock().write(self.file, bytes, offset as usize)
     }
 
+    fn write_vectored_at(&self, parts: &mut [io::IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut at = offset;
+        for part in parts {
+            self.write_at(part, at)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
     fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()> {
         self.write_at(&vec![0; (end - offset) as usize], offset)
     }
 
     fn sync(&self) -> io::Result<()> {
+        drop(self.disk.hang.read());
         let mut state = self.disk.state.lock();
         state.operation()?;
         state.syncs += 1;
@@ -427,7 +458,7 @@ struct LossyMap {
 }
 
 impl Map for LossyMap {
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if offset + bytes.len() as u64 > self.len_bytes {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -435,6 +466,11 @@ impl Map for LossyMap {
         // A copy into memory does not fail; of a machine that is dead nobody sees it.
         if state.dead || state.faults.die_at == Some(state.operations + 1) {
             let _ = state.operation();
+            return Ok(());
+        }
+        let left = state.stall_in;
+        state.stall_in = left.and_then(|left| left.checked_sub(1));
+        if left == Some(0) {
             return Ok(());
         }
         let fail_at = state.faults.fail_at.take();

@@ -1,14 +1,17 @@
 //! Memory maps of real files: the library's only `unsafe`.
 
 use std::io;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use memmap2::{Advice, MmapMut, MmapOptions};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::Map;
 
+const WORD_BYTES: usize = size_of::<u64>();
+
 /// A mapped file.
 pub(super) struct RealMap {
-    pages: MmapMut,
+    pages: MmapRaw,
 }
 
 impl RealMap {
@@ -18,13 +21,7 @@ impl RealMap {
         if file.metadata()?.len() < len_bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file is shorter than its map"));
         }
-        // SAFETY: the map is reached through `&mut self` only, and never as a slice that outlives a call, so no two
-        // references into it exist in this process. Another process, or a plain write to the file, could change the
-        // bytes underneath: nobody reads them through the map, and the directory's lock keeps other nodes out. The
-        // file is not truncated while it is mapped (checked above to be long enough, and the WAL never shortens a
-        // segment), so no access is beyond its end.
-        #[allow(unsafe_code)]
-        let pages = unsafe { MmapOptions::new().len(len).map_mut(file)? };
+        let pages = MmapOptions::new().len(len).map_raw(file)?;
         // No read-ahead: a fault would otherwise bring in large folios, see `FILL_BYTES`.
         pages.advise(Advice::Random)?;
         Ok(RealMap { pages })
@@ -32,15 +29,35 @@ impl RealMap {
 }
 
 impl Map for RealMap {
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).ok();
-        let range = start.and_then(|start| Some(start..start.checked_add(bytes.len())?));
-        match range.and_then(|range| self.pages.get_mut(range)) {
-            Some(target) => {
-                target.copy_from_slice(bytes);
-                Ok(())
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let outside = || io::Error::new(io::ErrorKind::InvalidInput, "a write outside the map");
+        let start = usize::try_from(offset).map_err(|_| outside())?;
+        let end = start.checked_add(bytes.len()).filter(|end| *end <= self.pages.len()).ok_or_else(outside)?;
+        // Whole words where the map has them, single bytes before and behind.
+        let head_end = start.next_multiple_of(WORD_BYTES).min(end);
+        let (head, rest) = bytes.split_at(head_end - start);
+        let (words, tail) = rest.as_chunks::<WORD_BYTES>();
+        // SAFETY: every address lies in the map: `start..end` was checked above against its length, and the map lives
+        // as long as `self`. The file is not truncated while it is mapped (checked in `new` to be long enough, and the
+        // WAL never shortens a segment), so every page of it exists. The map begins on a page and `head_end` is a
+        // multiple of eight unless nothing follows, so words are aligned. Threads may write at once: all stores are
+        // atomic, so that two writers of the same bytes would leave the bytes of one or the other and no undefined
+        // behaviour. Nobody reads through the map, and no reference into it leaves this block.
+        #[allow(unsafe_code)]
+        unsafe {
+            let base = self.pages.as_mut_ptr();
+            for (index, byte) in head.iter().enumerate() {
+                AtomicU8::from_ptr(base.add(start + index)).store(*byte, Ordering::Relaxed);
             }
-            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "a write outside the map")),
+            let first_word = base.add(head_end).cast::<u64>();
+            for (index, word) in words.iter().enumerate() {
+                AtomicU64::from_ptr(first_word.add(index)).store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+            }
+            let tail_start = end - tail.len();
+            for (index, byte) in tail.iter().enumerate() {
+                AtomicU8::from_ptr(base.add(tail_start + index)).store(*byte, Ordering::Relaxed);
+            }
         }
+        Ok(())
     }
 }

@@ -22,11 +22,12 @@ use std::sync::Arc;
 
 pub use real::RealDisk;
 
-/// Unit in which zero-filled space is written, so that the page cache keeps pages of this size.
+/// Unit in which zero-filled space is written, so that the page cache keeps folios of this size.
 ///
 /// Dirtiness of mapped writes is tracked per folio, and a folio is as large as the write that made it: space filled
-/// in 1 MiB writes makes every later flush of one record write 1 MiB.
-const FILL_BYTES: usize = 4096;
+/// in 1 MiB writes makes every later flush of one record write 1 MiB. Two pages: a commit of a small record took as
+/// long as with one, and the kernel, which goes through the folios of a large write one by one, has half as many.
+const FILL_BYTES: usize = 8192;
 
 /// Directories and files.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -75,6 +76,9 @@ pub trait File: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Writes all bytes of all `parts` at `offset`, one part behind the other.
+    fn write_vectored_at(&self, parts: &mut [io::IoSlice<'_>], offset: u64) -> io::Result<()>;
+
     /// Writes zeros from `offset` up to `end`, so that the space is allocated and later writes to it cannot find the
     /// disk full.
     fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()>;
@@ -87,7 +91,8 @@ pub trait File: Send + Sync {
 }
 
 /// A file mapped for writing. Reading goes through the file: a mapped read of a bad sector would kill the process.
-pub trait Map: Send {
-    /// Copies `bytes` to `offset`. Fails, and writes nothing, where they lie outside the map.
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+pub trait Map: Send + Sync {
+    /// Copies `bytes` to `offset`; many threads may do so at once. Fails, and writes nothing, where they lie outside
+    /// the map.
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 }

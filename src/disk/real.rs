@@ -92,6 +92,33 @@ impl File for RealFile {
         self.file.write_all_at(bytes, offset)
     }
 
+    #[cfg(target_os = "linux")]
+    fn write_vectored_at(&self, parts: &mut [io::IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let (mut rest, mut at) = (parts, offset);
+        while rest.iter().any(|part| !part.is_empty()) {
+            match rustix::io::pwritev(&self.file, rest, at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    io::IoSlice::advance_slices(&mut rest, count);
+                    at += count as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn write_vectored_at(&self, parts: &mut [io::IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut at = offset;
+        for part in parts {
+            self.file.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
     fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()> {
         const ZEROS: [u8; FILL_BYTES] = [0; FILL_BYTES];
         let mut at = offset;
@@ -125,13 +152,30 @@ mod tests {
         let file = RealDisk.create(&path).unwrap();
         file.zero_fill(0, 10_000).unwrap();
         assert_eq!(file.len_bytes().unwrap(), 10_000);
-        let mut map = file.map(10_000).unwrap();
+        let map = file.map(10_000).unwrap();
         map.write(9_998, b"ab").unwrap();
         let mut read = [1; 4];
         assert_eq!(file.read_at(&mut read, 9_997).unwrap(), 3);
         assert_eq!(&read[..3], b"\0ab");
         assert!(map.write(9_999, b"cd").is_err());
         assert!(map.write(u64::MAX, b"cd").is_err());
+        // Any offset and length, against a plain copy.
+        let mut expected = vec![0; 64];
+        for offset in 0..20 {
+            for len in 0..30u8 {
+                let bytes: Vec<u8> = (0..len).map(|byte| byte ^ offset ^ 0x55).collect();
+                map.write(4096 + u64::from(offset), &bytes).unwrap();
+                expected[usize::from(offset)..usize::from(offset + len)].copy_from_slice(&bytes);
+                let mut found = vec![0; 64];
+                file.read_at(&mut found, 4096).unwrap();
+                assert_eq!(found, expected, "{len} bytes at {offset}");
+            }
+        }
+        let mut parts = [b"one".as_slice(), b"", b"two"].map(io::IoSlice::new);
+        file.write_vectored_at(&mut parts, 8192).unwrap();
+        let mut found = [0; 7];
+        file.read_at(&mut found, 8192).unwrap();
+        assert_eq!(&found, b"onetwo\0");
         assert!(file.map(10_001).is_err());
         assert!(RealDisk.create(&path).is_err(), "create never opens what exists");
         assert_eq!(RealDisk.list(directory.path()).unwrap(), ["file"]);

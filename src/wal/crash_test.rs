@@ -79,7 +79,7 @@ fn check(disk: &LossyDisk, history: &History, what: &str) -> Option<(Wal, usize)
 }
 
 #[test]
-fn every_crash_point_keeps_what_was_acknowledged_and_invents_nothing() {
+pub fn every_crash_point_keeps_what_was_acknowledged_and_invents_nothing() {
     try_every_crash_point(1_000_003);
 }
 
@@ -170,7 +170,7 @@ fn crash_and_go_on(disk: &LossyDisk, mut history: History, death: Death, what: &
 
 /// A flush of many records, torn in a way that leaves whole ones behind holes, over several segments.
 #[test]
-fn nothing_of_a_cut_tail_is_left_on_the_disk() {
+pub fn nothing_of_a_cut_tail_is_left_on_the_disk() {
     let mut torn = 0;
     for seed in 0..200 {
         let disk = LossyDisk::new(Faults::default());
@@ -194,8 +194,97 @@ fn nothing_of_a_cut_tail_is_left_on_the_disk() {
     assert!(torn > 50, "too few torn tails to show anything: {torn}");
 }
 
+/// Threads that append and commit until the machine dies. Answers what each appended, where it ended, and whether it
+/// was acknowledged.
+fn run_threads(disk: &LossyDisk) -> Vec<(Lsn, Vec<u8>, bool)> {
+    let Ok(wal) = open(disk, Evidence::default()) else { return Vec::new() };
+    std::thread::scope(|scope| {
+        let spawn = |thread: u64| {
+            let wal = &wal;
+            scope.spawn(move || {
+                let mut done = Vec::new();
+                for number in 0..12u64 {
+                    let bytes = payload(thread * 100 + number, LENGTHS[(thread + number) as usize % 8]);
+                    let Ok(end) = append(wal, &bytes) else { break };
+                    // Some wait for each record, some for every third.
+                    let waits = number % (1 + thread) == 0;
+                    let acknowledged = waits && wal.make_durable(end).is_ok();
+                    done.push((end, bytes, acknowledged));
+                    if waits && !acknowledged {
+                        break;
+                    }
+                }
+                done
+            })
+        };
+        let threads: Vec<_> = (0..3).map(spawn).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
 #[test]
-fn after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays() {
+pub fn every_crash_point_with_concurrent_appenders() {
+    let whole = LossyDisk::new(Faults::default());
+    assert_eq!(run_threads(&whole).len(), 36);
+    let total = whole.operations();
+    let mut torn = 0;
+    for die_at in 1..=total + 20 {
+        let disk = LossyDisk::new(Faults { die_at: Some(die_at), ..Faults::default() });
+        let mut appended = run_threads(&disk);
+        appended.sort();
+        let acknowledged = appended.iter().filter(|(_, _, acknowledged)| *acknowledged).map(|(end, ..)| *end).max();
+        let history = History {
+            // Whoever is acknowledged vouches for everything before.
+            acknowledged: appended.iter().filter(|(end, ..)| Some(*end) <= acknowledged).count(),
+            appended: appended.into_iter().map(|(end, bytes, _)| (end, bytes)).collect(),
+            ..History::default()
+        };
+        torn += usize::from(history.acknowledged < history.appended.len());
+        let seed = die_at.wrapping_mul(7919);
+        for loss in [Loss::Everything, Loss::Nothing, Loss::Older(seed), Loss::Random(seed)] {
+            let what = format!("threads, died at {die_at}, lost {loss:?}");
+            crash_and_go_on(&disk, history.clone(), Death::PowerCut(loss), &what);
+        }
+        crash_and_go_on(&disk, history, Death::Kill(seed), &format!("threads, killed at {die_at}"));
+    }
+    assert!(torn > 20, "too few unfinished flushes to show anything: {torn}");
+}
+
+/// One thread stands still in the middle of its copy while others go on, and the process is killed.
+#[test]
+pub fn a_hole_between_parallel_copies_hides_the_whole_records_behind_it() {
+    const RECORDS: usize = 12;
+    for stalled_write in 0..2 * RECORDS {
+        let disk = LossyDisk::new(Faults::default());
+        let wal = open(&disk, Evidence::default()).unwrap();
+        let durable = append(&wal, b"durable").unwrap();
+        wal.make_durable(durable).unwrap();
+        disk.stall_in(stalled_write as u64);
+        let mut history = History { appended: vec![(durable, b"durable".to_vec())], ..History::default() };
+        for number in 0..RECORDS {
+            let bytes = payload(number as u64, 100);
+            let at = loop {
+                // Without waiting for a flush, which would wait for the copy.
+                match wal.append(&bytes) {
+                    Err(AppendError::Busy { .. }) => std::thread::yield_now(),
+                    other => break other.unwrap(),
+                }
+            };
+            history.appended.push((at, bytes));
+        }
+        history.acknowledged = 1;
+        let killed = disk.kill(Faults::default());
+        let what = format!("write {stalled_write} stalled");
+        let (found, survived) = check(&killed, &history, &what).unwrap();
+        assert!(survived < history.appended.len(), "{what}: no hole");
+        assert_eq!(survived, 1 + stalled_write / 2, "{what}: header and payload are a write each");
+        drop(found);
+        crash_and_go_on(&disk, history, Death::Kill(stalled_write as u64), &what);
+    }
+}
+
+#[test]
+pub fn after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays() {
     let whole = LossyDisk::new(Faults::default());
     run(&whole, &mut History::default()).unwrap();
     for fail_sync in 1..=whole.syncs() {
@@ -242,6 +331,35 @@ fn a_failed_operation_is_never_an_acknowledged_record_lost() {
     }
 }
 
+/// Segments are recycled and used again, and the power fails at each operation: every name that was not synced is back
+/// as it was, and what is found under a segment's name is that segment.
+#[test]
+pub fn a_recycled_segment_is_durably_out_of_the_log_before_it_is_used_again() {
+    let script = |disk: &LossyDisk| -> Result<(), Box<dyn std::error::Error>> {
+        let wal = open(disk, Evidence::default())?;
+        let mut checkpoint = layout().first_record();
+        for number in 0..12 {
+            let end = append(&wal, &payload(number, 900))?;
+            wal.make_durable(end)?;
+            wal.recycle(checkpoint)?;
+            checkpoint = end;
+        }
+        Ok(())
+    };
+    let whole = LossyDisk::new(Faults::default());
+    script(&whole).unwrap();
+    for die_at in 1..=whole.operations() {
+        let disk = LossyDisk::new(Faults { die_at: Some(die_at), ..Faults::default() });
+        let _ = script(&disk);
+        let after = disk.crash(Loss::Everything, Faults::default());
+        let directory = directory(&after, Path::new("/wal"));
+        for segment in directory.list().unwrap() {
+            let opened = directory.open(segment, crate::disk::Access::Read);
+            assert!(matches!(opened, Ok(Some(_))), "died at {die_at}, {segment:?}: {:?}", opened.err());
+        }
+    }
+}
+
 /// A log of several flushes over several segments, stopped without a clean end. Answers the disk, its records, and
 /// where the last flush began.
 fn flushed_log() -> (LossyDisk, Vec<Record>, Lsn) {
@@ -284,6 +402,22 @@ proptest! {
             Err(error) => prop_assert!(false, "{}", error),
         }
     }
+}
+
+#[test]
+pub fn a_flip_before_the_last_flush_is_damage() {
+    let (disk, records, last_flush) = flushed_log();
+    let directory = directory(&disk, Path::new("/wal"));
+    for record in records.iter().filter(|record| record.end <= last_flush) {
+        // The last bit of its first header's checksum.
+        let (path, bit) =
+            (directory.segment_path(layout().segment_of(record.start)), layout().offset_of(record.start) * 8 + 63);
+        disk.flip(&path, bit);
+        let found = scan(directory.clone(), Evidence::default());
+        assert!(matches!(found, Err(WalError::Damaged(_))), "{}: {found:?}", record.start);
+        disk.flip(&path, bit);
+    }
+    assert!(scan(directory, Evidence::default()).is_ok());
 }
 
 #[test]

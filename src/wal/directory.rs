@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::errors::{Damage, WalError};
+use super::fault::{Fault, active};
 use super::layout::{Layout, SegmentNumber};
 use super::segment::{HEADER_BYTES, HeaderFault, SegmentHeader};
 use crate::disk::{Access, Disk, File};
@@ -16,8 +17,27 @@ use crate::lsn::TimelineId;
 /// Name of a segment that is being prepared. It gets its own when it is durable.
 const PREPARING: &str = "preparing.tmp";
 
-/// How much is filled between two looks at whether to go on.
-const FILL_STEP_BYTES: u64 = 4 << 20;
+/// Ending of the name of a segment that was recycled and waits to be used again. What it holds is worth nothing.
+const SPARE: &str = ".spare";
+
+/// How many of them are kept; further ones are removed.
+const SPARES: usize = 2;
+
+/// How much of a segment is filled and synced at once. A committer's sync that comes meanwhile waits for the device
+/// until this is written, so it is little while there is time, and more when the writer is about to need the segment.
+const FILL_STEP_BYTES: u64 = 1 << 20;
+const URGENT_FILL_STEP_BYTES: u64 = 4 << 20;
+
+/// How fast a segment is to be prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// There is time.
+    Easy,
+    /// The writer is about to wait for it.
+    Urgent,
+    /// Not at all any more.
+    Cancelled,
+}
 
 /// The directory of one timeline's segments.
 #[derive(Clone, Debug)]
@@ -122,23 +142,22 @@ impl SegmentDirectory {
         }
     }
 
-    /// Makes an empty segment: zeros in place and header written, both durable before it gets its name, and the name
-    /// durable before it is used. Ends early with [`WalError::Closed`] when cancelled.
+    /// Makes an empty segment, of a spare one if there is any: zeros in place and header written, both durable before it
+    /// gets its name, and the name durable before it is used. Ends early with [`WalError::Closed`] when cancelled.
     ///
     /// # Errors
     /// Something failed, such as for want of space. Nothing of it is left, but for an empty segment if only the last
     /// sync failed.
-    pub(super) fn prepare(
-        &self,
-        number: SegmentNumber,
-        is_cancelled: &dyn Fn() -> bool,
-    ) -> Result<Arc<dyn File>, WalError> {
+    pub(super) fn prepare(&self, number: SegmentNumber, pace: &dyn Fn() -> Pace) -> Result<Arc<dyn File>, WalError> {
         let temporary = self.path.join(PREPARING);
         self.remove_leftover()?;
-        let prepared = self.fill(&temporary, number, is_cancelled).and_then(|file| {
+        let prepared = self.blank(&temporary).and_then(|file| {
+            self.fill(file.as_ref(), &temporary, number, pace)?;
             let path = self.segment_path(number);
             self.disk.rename(&temporary, &path).map_err(WalError::io("rename to", &path))?;
-            self.sync()?;
+            if !active(Fault::NameNotSynced) {
+                self.sync()?;
+            }
             Ok(file)
         });
         if prepared.is_err() {
@@ -148,26 +167,84 @@ impl SegmentDirectory {
         prepared
     }
 
+    /// A file to fill, new or a spare one.
+    fn blank(&self, temporary: &Path) -> Result<Arc<dyn File>, WalError> {
+        if let Some(spare) = self.spares()?.pop() {
+            let path = self.path.join(spare);
+            self.disk.rename(&path, temporary).map_err(WalError::io("rename", &path))?;
+            let file = self.disk.open(temporary, Access::Write).map_err(WalError::io("open", temporary))?;
+            if file.len_bytes().map_err(WalError::io("read the length of", temporary))? == self.layout.segment_bytes() {
+                return Ok(file);
+            }
+            self.remove_leftover()?;
+        }
+        self.disk.create(temporary).map_err(WalError::io("create", temporary))
+    }
+
     fn fill(
         &self,
-        temporary: &Path,
+        file: &dyn File,
+        path: &Path,
         number: SegmentNumber,
-        is_cancelled: &dyn Fn() -> bool,
-    ) -> Result<Arc<dyn File>, WalError> {
+        pace: &dyn Fn() -> Pace,
+    ) -> Result<(), WalError> {
         let header = SegmentHeader::new(self.layout, self.system, self.timeline, number);
-        let file = self.disk.create(temporary).map_err(WalError::io("create", temporary))?;
         let mut at = 0;
         while at < self.layout.segment_bytes() {
-            if is_cancelled() {
-                return Err(WalError::Closed);
+            let step_bytes = match pace() {
+                Pace::Easy => FILL_STEP_BYTES,
+                Pace::Urgent => URGENT_FILL_STEP_BYTES,
+                Pace::Cancelled => return Err(WalError::Closed),
+            };
+            let end = (at + step_bytes).min(self.layout.segment_bytes());
+            if !(active(Fault::StaleBytesTrusted) && file.len_bytes().is_ok_and(|len| len >= end)) {
+                file.zero_fill(at, end).map_err(WalError::io("fill", path))?;
             }
-            let end = (at + FILL_STEP_BYTES).min(self.layout.segment_bytes());
-            file.zero_fill(at, end).map_err(WalError::io("fill", temporary))?;
+            if end == self.layout.segment_bytes() {
+                file.write_at(&header.encode(), 0).map_err(WalError::io("write", path))?;
+            }
+            if !active(Fault::HeaderNotSynced) {
+                file.sync().map_err(WalError::io("sync", path))?;
+            }
             at = end;
         }
-        file.write_at(&header.encode(), 0).map_err(WalError::io("write", temporary))?;
-        file.sync().map_err(WalError::io("sync", temporary))?;
-        Ok(file)
+        Ok(())
+    }
+
+    /// The names of the spare segments.
+    fn spares(&self) -> Result<Vec<String>, WalError> {
+        let mut names = self.disk.list(&self.path).map_err(WalError::io("list", &self.path))?;
+        names.retain(|name| name.ends_with(SPARE));
+        Ok(names)
+    }
+
+    /// How many segments can be prepared without taking space.
+    pub(super) fn spare_count(&self) -> Result<usize, WalError> {
+        Ok(self.spares()?.len())
+    }
+
+    /// Takes a segment out of the log, durably, and keeps its file as a spare one if there are not enough of them.
+    ///
+    /// If we die before the sync, the segment may be back with its name and all it holds: nobody has written to it,
+    /// because only what is durably out of the log is used again. Opening a log syncs the directory for the same reason.
+    ///
+    /// # Errors
+    /// It could not be taken out, or it is not known to be.
+    pub(super) fn recycle(&self, number: SegmentNumber) -> Result<(), WalError> {
+        if self.spare_count()? >= SPARES {
+            return self.remove(number);
+        }
+        let path = self.segment_path(number);
+        let spare = self.path.join(format!("{}{SPARE}", self.layout.file_name(self.timeline, number)));
+        match self.disk.rename(&path, &spare) {
+            // An earlier attempt may have failed between the renaming and its sync.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(WalError::io("rename", &path))?,
+        }
+        if active(Fault::RecycledNotSynced) {
+            return Ok(());
+        }
+        self.sync()
     }
 
     /// Removes what an interrupted preparation left.

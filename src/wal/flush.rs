@@ -1,79 +1,188 @@
-//! Making the log durable: one sync for everything that was appended before it began.
-//!
-//! A committing thread that finds nobody syncing does it by itself, because handing the work to another thread and
-//! back costs more than the sync on a fast device; everybody who commits meanwhile waits for the lock and mostly finds
-//! his record durable when he gets it. Tasks cannot sync, so a flusher thread does it for them.
+//! Making the log durable: one sync for everything that was appended before it began. See `waiters` for who does it.
 
-use std::io;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::errors::Failure;
+use super::errors::{CommitError, Failure, WalError};
+use super::fault::{Fault, active};
 use super::log::Shared;
-use super::tail::{Flush, Tail};
+use super::record::{self, Kind};
+use super::reservation::{Copying, FAILED, Refused};
+use super::tail::{Obstacle, Tail, WRITTEN_FROM_BYTES};
+use super::waiters::{Flushing, Place, Turn, Waiters};
 use crate::lsn::Lsn;
+
+/// Below so many waiters, none is kept waiting for others.
+const GATHERED_FROM: usize = 8;
+
+/// Which part of the waiters seen lately a flush waits for, in percent.
+const GATHERED_PERCENT: usize = 75;
+
+/// The longest that a flush waits for more waiters, however slow the device.
+const GATHER_LIMIT: Duration = Duration::from_micros(200);
 
 impl Shared {
     /// Makes everything before `upto`, and whatever else was appended, durable.
-    pub(super) fn flush(&self, upto: Lsn) -> Result<(), Failure> {
-        let _one_at_a_time = self.flushing.lock();
-        // Somebody else may have done it, or failed, while we waited.
-        if self.durable() >= upto {
-            return Ok(());
+    pub(super) fn make_durable(&self, upto: Lsn) -> Result<(), CommitError> {
+        let is_settled = || self.durable() >= upto || self.failure().is_some();
+        while !self.is_durable(upto)? {
+            match self.waiters.enter(upto, is_settled) {
+                Turn::Settled => {}
+                Turn::Flush(turn) => self.flush(&turn).map_err(CommitError::Poisoned)?,
+                Turn::Wait => {
+                    while !is_settled() {
+                        thread::park();
+                    }
+                }
+            }
         }
-        self.flush_locked(Tail::begin_flush)
+        Ok(())
+    }
+
+    /// Flushes what is not durable, if anything, however little the caller itself appended.
+    pub(super) fn flush(&self, turn: &Flushing<'_>) -> Result<(), Failure> {
+        let durable = self.durable();
+        self.flush_with_mark(turn, |tail| {
+            let mark = tail.reserve_mark(durable)?;
+            Ok((mark, durable))
+        })
     }
 
     /// Ends the log with a mark and answers where that is.
-    pub(super) fn flush_last_mark(&self) -> Result<Lsn, Failure> {
-        let _one_at_a_time = self.flushing.lock();
-        self.flush_locked(Tail::begin_last_flush)?;
+    pub(super) fn flush_last_mark(&self, turn: &Flushing<'_>) -> Result<Lsn, Failure> {
+        let durable = self.durable();
+        self.flush_with_mark(turn, |tail| {
+            let mark = tail.reserve_last_mark()?;
+            Ok((mark, durable))
+        })?;
         Ok(self.durable())
     }
 
-    fn flush_locked(&self, begin: fn(&mut Tail, Lsn) -> io::Result<Option<Flush>>) -> Result<(), Failure> {
+    fn flush_with_mark<'a>(
+        &'a self,
+        _turn: &Flushing<'_>,
+        reserve: impl FnOnce(&'a Tail) -> Result<(Copying<'a>, Lsn), Refused<Obstacle>>,
+    ) -> Result<(), Failure> {
         if let Some(failure) = self.failure() {
             return Err(failure);
         }
-        let durable = self.durable();
-        let begun = {
-            let mut tail = self.tail.lock();
-            let begun = begin(&mut tail, durable);
-            if tail.to_prepare().is_some() {
-                self.prepare_wanted.notify_one();
-            }
-            begun
-        };
-        let flush = match begun.map_err(|error| self.fail_at("append a mark to", durable, error))? {
-            Some(flush) => flush,
-            None => return Ok(()),
-        };
+        let Ok((mark, durable)) = reserve(&self.tail) else { return Ok(()) };
+        let upto = Lsn::new(mark.end());
+        let start = Lsn::new(mark.start());
+        // A page that is mapped and dirty costs the sync a look at every processor's tables, and the next write a
+        // fault. Beside many bytes that were written by system calls, one more call is cheaper.
+        let is_large = start.bytes_since(durable) >= WRITTEN_FROM_BYTES as u64;
+        let written_from = if is_large { 0 } else { WRITTEN_FROM_BYTES };
+        let stated = if active(Fault::MarkTooHigh) { start } else { durable };
+        let kind = if active(Fault::MarkMissing) { Kind::Pad } else { Kind::Mark };
+        let copied = self.tail.copy(kind, start, &record::encode_mark(stated), written_from);
+        let copied = copied.map_err(|error| self.fail_at("append a mark to", durable, error));
+        mark.finish();
+        copied?;
+        // Copies under way before the mark end first: behind a hole nothing is durable.
+        if !active(Fault::HolePassed) {
+            self.tail.wait_complete(upto);
+        }
+        if self.tail.gates() & FAILED != 0 {
+            return Err(self.why_failed());
+        }
+        if active(Fault::DurableBeforeSync) {
+            self.publish(upto);
+        }
+        let layout = self.directory.layout();
         // Rule 6: the older segment first. Were the newer one durable alone, a crash would leave records behind a
         // hole, and their mark would state a durable position that is none.
-        for (number, file) in &flush.files {
-            // Rule 5: after a failed sync nothing is ever called durable again.
-            let layout = self.directory.layout();
-            file.sync().map_err(|error| self.fail_at("sync", layout.segment_start(*number), error))?;
+        let mut files = self.tail.files(durable, upto);
+        if active(Fault::OlderNotSynced) {
+            files.drain(..files.len() - 1);
         }
-        self.progress.send_modify(|progress| progress.durable = flush.upto);
-        self.notify_room();
+        for segment in files {
+            // Rule 5: after a failed sync nothing is ever called durable again.
+            let mut synced = self.watchdog.watch(|| segment.file.sync());
+            if active(Fault::FailedSyncRetried) {
+                synced = synced.or_else(|_| segment.file.sync());
+            }
+            if let (true, Err(error)) = (active(Fault::PoisonForgotten), &synced) {
+                return Err(Failure::new(WalError::io("sync", &self.directory.segment_path(segment.number))(
+                    error.kind().into(),
+                )));
+            }
+            synced.map_err(|error| self.fail_at("sync", layout.segment_start(segment.number), error))?;
+        }
+        self.publish(upto);
+        self.tail.retire(upto);
         Ok(())
     }
 }
 
-/// The flusher thread: flushes what tasks wait for, until told to stop or the log has failed.
+/// Waits until the log is durable up to a position. Dropping it changes nothing in the log.
+pub(super) struct Durable<'a> {
+    shared: &'a Arc<Shared>,
+    upto: Lsn,
+    place: Option<Place>,
+}
+
+impl<'a> Durable<'a> {
+    pub(super) fn new(shared: &'a Arc<Shared>, upto: Lsn) -> Durable<'a> {
+        Durable { shared, upto, place: None }
+    }
+}
+
+impl Future for Durable<'_> {
+    type Output = Result<(), CommitError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Durable { shared, upto, place } = &mut *self;
+        loop {
+            match shared.is_durable(*upto) {
+                Ok(false) => {}
+                Ok(true) => return Poll::Ready(Ok(())),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            let is_settled = || shared.durable() >= *upto || shared.failure().is_some();
+            if shared.waiters.enqueue(*upto, place, context.waker(), is_settled) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Drop for Durable<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.shared.waiters.leave(place);
+        }
+    }
+}
+
+/// The flusher thread: flushes what somebody waits for and nobody flushes, until told to stop or the log has failed.
 pub(super) fn run(shared: &Shared) {
-    loop {
-        let upto = {
-            let mut wanted = shared.flush_wanted.lock();
-            while !wanted.stop && wanted.upto <= shared.durable() {
-                shared.flush_wanted_changed.wait(&mut wanted);
-            }
-            if wanted.stop {
-                return;
-            }
-            wanted.upto
-        };
-        if shared.flush(upto).is_err() {
+    let mut sync_took = Duration::ZERO;
+    while let Some(turn) = shared.waiters.next_turn(|| shared.durable()) {
+        gather(&shared.waiters, sync_took);
+        let began = Instant::now();
+        if shared.flush(&turn).is_err() {
             return;
         }
+        sync_took = began.elapsed();
+    }
+}
+
+/// Under load, waits a moment for committers who were just woken and are about to append again: they go into one sync
+/// with those who wait already, and not each half into its own.
+fn gather(waiters: &Waiters, sync_took: Duration) {
+    let expected = waiters.last_seen() * GATHERED_PERCENT / 100;
+    let limit = (sync_took / 2).min(GATHER_LIMIT);
+    if expected < GATHERED_FROM || waiters.len() >= expected {
+        return;
+    }
+    let began = Instant::now();
+    while waiters.len() < expected && began.elapsed() < limit {
+        // They need the processor more than we do.
+        thread::yield_now();
     }
 }

@@ -1,13 +1,15 @@
 //! The open log: appending, flushing, waiting, closing.
 //!
-//! Positions: `end ≥ durable`. `end` is kept in the [`Tail`] (what a crash may lose), `durable` in [`Progress`] (what it
-//! may not); the second is published only after the syncs that make it true. A cluster of one has
-//! `committed = durable`.
+//! Positions: `end ≥ durable`. `end` is kept in the [`Tail`] (what a crash may lose), `durable` in [`Shared`] and, for
+//! readers, in [`Progress`] (what it may not); the second is published only after the syncs that make it true. A
+//! cluster of one has `committed = durable`.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, watch};
@@ -15,17 +17,22 @@ use tokio::sync::{Notify, watch};
 use super::cursor::{Cursor, Step};
 use super::directory::SegmentDirectory;
 use super::errors::{AppendError, CommitError, Failure, WalError};
+use super::fault::{self, Fault, active};
+use super::flush::{self, Durable};
+use super::prepare;
 use super::reader::Reader;
 use super::record::{Kind, MAX_PAYLOAD_BYTES};
 use super::recovery::{CutLog, Scan};
+use super::reservation::{CLOSED, FAILED, FULL, Refused};
 use super::retention::{self, Retained};
-use super::tail::{Space, Tail, WritableSegment};
-use super::{flush, prepare};
+use super::tail::{Obstacle, Tail, WRITTEN_FROM_BYTES, WritableSegment};
+use super::waiters::Waiters;
+use super::watchdog::{self, Health, Watchdog};
 use crate::config::WalConfig;
 use crate::disk::Access;
 use crate::lsn::Lsn;
 
-/// How far the log got, as waiters see it.
+/// How far the log got, as readers see it.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     /// Everything before it survives a crash.
@@ -38,26 +45,19 @@ pub(super) struct Progress {
 pub(super) struct Shared {
     pub directory: SegmentDirectory,
     pub config: WalConfig,
-    pub tail: Mutex<Tail>,
-    /// Segments, disk space or the unflushed bytes changed; for threads that wait for room.
-    pub tail_changed: Condvar,
-    /// The same, for tasks.
-    pub room_changed: Notify,
-    /// The preparing thread has something to do.
-    pub prepare_wanted: Condvar,
-    /// Held during a sync: one flush at a time.
-    pub flushing: Mutex<()>,
-    /// Up to where tasks, which cannot sync themselves, want the log flushed.
-    pub flush_wanted: Mutex<FlushWanted>,
-    pub flush_wanted_changed: Condvar,
+    pub tail: Tail,
+    /// Everything before it survives a crash. Published before [`Progress`] and before anybody is woken.
+    durable: AtomicU64,
+    pub waiters: Waiters,
+    pub watchdog: Watchdog,
     pub progress: watch::Sender<Progress>,
+    /// How often segments, disk space or the unflushed bytes changed.
+    room: Mutex<u64>,
+    /// It did; for threads that wait for room.
+    room_changed: Condvar,
+    /// The same, for tasks.
+    room_notify: Notify,
     pub retained: Mutex<Retained>,
-}
-
-/// What the flusher is asked for.
-pub(super) struct FlushWanted {
-    pub upto: Lsn,
-    pub stop: bool,
 }
 
 /// A log that can be appended to.
@@ -89,28 +89,31 @@ impl Wal {
         let tail = Tail::new(layout, directory.timeline(), end, current);
         let shared = Arc::new(Shared {
             config,
-            tail: Mutex::new(tail),
-            tail_changed: Condvar::new(),
-            prepare_wanted: Condvar::new(),
-            room_changed: Notify::new(),
-            flushing: Mutex::new(()),
-            flush_wanted: Mutex::new(FlushWanted { upto: Lsn::NONE, stop: false }),
-            flush_wanted_changed: Condvar::new(),
+            tail,
+            durable: AtomicU64::new(end.get()),
+            waiters: Waiters::new(),
+            watchdog: Watchdog::new(),
             progress: watch::Sender::new(Progress { durable: end, failure: None }),
+            room: Mutex::new(0),
+            room_changed: Condvar::new(),
+            room_notify: Notify::new(),
             retained: Mutex::new(Retained::new(segments)),
             directory,
         });
         prepare::look_at_space(&shared)?;
         let wal = Wal { shared, threads: Mutex::new(Vec::new()) };
-        // If the second thread does not start, dropping `wal` stops the first.
+        // If one thread does not start, dropping `wal` stops the others.
         wal.spawn("wal-prepare", prepare::run)?;
         wal.spawn("wal-flush", flush::run)?;
+        wal.spawn("wal-watchdog", watchdog::run)?;
         Ok(wal)
     }
 
     fn spawn(&self, name: &str, body: fn(&Shared)) -> Result<(), WalError> {
         let shared = Arc::clone(&self.shared);
+        let fault = fault::current();
         let guarded = move || {
+            fault::set(fault);
             // Whoever waits for this thread must hear of its end.
             if catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
                 shared.fail_at("work on", Lsn::NONE, io::Error::other("a thread of the log panicked"));
@@ -122,12 +125,22 @@ impl Wal {
         Ok(())
     }
 
-    /// Puts one record into the log and answers where it ends. Never waits and does no I/O.
+    /// Puts one record into the log and answers where it ends. Never waits, allocates nothing, and makes no system call
+    /// for a small record. Many threads may do so at once.
     ///
     /// # Errors
     /// Nothing was appended.
     pub fn append(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
-        self.shared.append(payload)
+        self.shared.append(&[payload])
+    }
+
+    /// Puts records into the log, one behind the other with nothing between them but marks of no other, all or none,
+    /// and answers where the last one ends. A crash before they are durable may keep any number of the first of them.
+    ///
+    /// # Errors
+    /// Nothing was appended.
+    pub fn append_many(&self, payloads: &[&[u8]]) -> Result<Lsn, AppendError> {
+        self.shared.append(payloads)
     }
 
     /// Waits until [`append`](Wal::append) of `len_bytes` would not be busy.
@@ -136,16 +149,12 @@ impl Wal {
     /// Waiting is pointless.
     pub async fn room(&self, len_bytes: usize) -> Result<(), AppendError> {
         loop {
-            let changed = self.shared.room_changed.notified();
+            let changed = self.shared.room_notify.notified();
             tokio::pin!(changed);
             // Registered before looking, so that no change is missed in between.
             changed.as_mut().enable();
-            let (admitted, end) = {
-                let mut tail = self.shared.tail.lock();
-                (self.shared.admit(&mut tail, len_bytes), tail.end())
-            };
-            match admitted {
-                Err(AppendError::Busy { .. }) => self.shared.want_flush(end),
+            match self.shared.admit(len_bytes) {
+                Err(AppendError::Busy { .. }) => self.shared.waiters.want(self.end()),
                 other => return other,
             }
             changed.await;
@@ -157,24 +166,27 @@ impl Wal {
     /// # Errors
     /// Waiting is pointless.
     pub fn room_blocking(&self, len_bytes: usize) -> Result<(), AppendError> {
-        let mut tail = self.shared.tail.lock();
         loop {
-            match self.shared.admit(&mut tail, len_bytes) {
-                Err(AppendError::Busy { .. }) => self.shared.want_flush(tail.end()),
+            let seen = *self.shared.room.lock();
+            match self.shared.admit(len_bytes) {
+                Err(AppendError::Busy { .. }) => self.shared.waiters.want(self.end()),
                 other => return other,
             }
-            self.shared.tail_changed.wait(&mut tail);
+            let mut changes = self.shared.room.lock();
+            while *changes == seen {
+                self.shared.room_changed.wait(&mut changes);
+            }
         }
     }
 
     /// Where the log ends: what was appended, durable or not.
     pub fn end(&self) -> Lsn {
-        self.shared.tail.lock().end()
+        self.shared.tail.end()
     }
 
     /// Everything before this survives a crash.
     pub fn durable(&self) -> Lsn {
-        self.shared.progress.borrow().durable
+        self.shared.durable()
     }
 
     /// Waits until everything before `upto` is durable. Cancelling the wait changes nothing in the log.
@@ -182,19 +194,7 @@ impl Wal {
     /// # Errors
     /// It is not known to be, and will not be.
     pub async fn wait_durable(&self, upto: Lsn) -> Result<(), CommitError> {
-        let mut progress = self.shared.progress.subscribe();
-        if self.shared.is_durable(upto)? {
-            return Ok(());
-        }
-        self.shared.want_flush(upto);
-        // The sender lives in `self`, so the channel cannot close under us.
-        let reached = progress.wait_for(|progress| progress.durable >= upto || progress.failure.is_some()).await;
-        match reached.ok().and_then(|progress| progress.failure.clone()) {
-            // What was durable before the failure stays so.
-            Some(_) if self.durable() >= upto => Ok(()),
-            Some(failure) => Err(CommitError::Poisoned(failure)),
-            None => Ok(()),
-        }
+        Durable::new(&self.shared, upto).await
     }
 
     /// Makes everything before `upto` durable, syncing by itself if nobody else is.
@@ -202,10 +202,31 @@ impl Wal {
     /// # Errors
     /// It is not known to be, and will not be.
     pub fn make_durable(&self, upto: Lsn) -> Result<(), CommitError> {
-        while !self.shared.is_durable(upto)? {
-            self.shared.flush(upto).map_err(CommitError::Poisoned)?;
+        self.shared.make_durable(upto)
+    }
+
+    /// Makes everything durable that was appended before, by whomever, and answers up to where that is.
+    ///
+    /// # Errors
+    /// It is not known to be, and will not be.
+    pub fn sync(&self) -> Result<Lsn, CommitError> {
+        let end = self.end();
+        self.shared.make_durable(end)?;
+        Ok(end)
+    }
+
+    /// How the log is.
+    pub fn health(&self) -> Health {
+        match (self.shared.failure(), self.shared.watchdog.hangs_since()) {
+            (Some(failure), _) => Health::Failed(failure),
+            (None, Some(since)) => Health::Hangs { since },
+            (None, None) => Health::Good,
         }
-        Ok(())
+    }
+
+    /// Sets how long a sync may take before the device counts as hanging; [`SYNC_LIMIT`](super::SYNC_LIMIT) until then.
+    pub fn set_sync_limit(&self, limit: Duration) {
+        self.shared.watchdog.set_limit(limit);
     }
 
     /// Resolves when the log has failed; never, if it does not.
@@ -227,17 +248,20 @@ impl Wal {
         Reader::new(Arc::clone(&self.shared), from)
     }
 
-    /// Removes segments that neither `checkpoint` nor the bytes to keep need any more, and answers how many.
+    /// Takes segments out of the log that neither `checkpoint` nor the bytes to keep need any more, and answers how many.
+    /// Some are filled again in the background and come back as later ones.
     ///
     /// # Errors
-    /// A file could not be removed, or it is not known to be: the disk is failing.
+    /// A file could not be renamed or removed, or it is not known to be: the disk is failing.
     pub fn recycle(&self, checkpoint: Lsn) -> Result<usize, WalError> {
         let layout = self.shared.directory.layout();
+        // Held throughout: a reader whose segment is overwritten while it reads asks here why.
         let mut retained = self.shared.retained.lock();
+        let checkpoint = if active(Fault::RecycledTooFar) { self.durable() } else { checkpoint };
         let horizon = retention::horizon(checkpoint, self.durable(), self.shared.config.keep_bytes);
         let recyclable = retained.recyclable(layout, horizon);
         for number in &recyclable {
-            self.shared.directory.remove(*number)?;
+            self.shared.directory.recycle(*number)?;
             retained.remove(*number);
         }
         Ok(recyclable.len())
@@ -262,12 +286,9 @@ impl Wal {
     /// # Errors
     /// Something could not be made durable.
     pub fn close(&self) -> Result<Lsn, WalError> {
-        let end = {
-            let mut tail = self.shared.tail.lock();
-            tail.closed = true;
-            tail.end()
-        };
-        let closed = self.shared.flush(end).and_then(|()| self.shared.flush_last_mark());
+        // With the gate closed the position moves no more but by marks.
+        self.shared.tail.close_gates(CLOSED);
+        let closed = if active(Fault::CloseNotFlushed) { Ok(self.end()) } else { self.shared.flush_all() };
         self.halt();
         closed.map_err(WalError::Poisoned)
     }
@@ -276,6 +297,7 @@ impl Wal {
     /// process, nothing more becomes durable, and everybody who waits has been told.
     pub fn halt(&self) {
         self.shared.halt();
+        self.shared.watchdog.stop();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log had panicked");
@@ -291,81 +313,125 @@ impl Drop for Wal {
 }
 
 impl Shared {
-    fn append(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
-        let mut tail = self.tail.lock();
-        self.admit(&mut tail, payload.len())?;
-        let (at, appended) = (tail.end(), tail.append(Kind::Data, payload));
-        if tail.to_prepare().is_some() {
-            self.prepare_wanted.notify_one();
+    fn append(&self, payloads: &[&[u8]]) -> Result<Lsn, AppendError> {
+        let len_bytes = self.check_len(payloads)?;
+        let lens = || payloads.iter().map(|payload| payload.len());
+        let reserved = self.tail.reserve(CLOSED | FAILED | FULL, |at| self.admit_at(at, lens()));
+        let copying = reserved.map_err(|refused| self.explain(refused, len_bytes))?;
+        let mut at = Lsn::new(copying.start());
+        for payload in payloads {
+            match self.tail.copy(Kind::Data, at, payload, WRITTEN_FROM_BYTES) {
+                Ok(end) => at = end,
+                Err(error) => {
+                    // Poisoned first: who waits for this copy must not take it for complete.
+                    let failure = self.fail_at("append to", at, error);
+                    copying.finish();
+                    return Err(AppendError::Poisoned(failure));
+                }
+            }
         }
-        drop(tail);
-        appended.map_err(|error| AppendError::Poisoned(self.fail_at("append to", at, error)))
+        copying.finish();
+        Ok(at)
+    }
+
+    /// Whether no record is too long; answers the sum of their lengths.
+    fn check_len(&self, payloads: &[&[u8]]) -> Result<usize, AppendError> {
+        let limit_bytes = self.config.max_record_bytes.min(MAX_PAYLOAD_BYTES);
+        match payloads.iter().find(|payload| payload.len() as u64 > limit_bytes) {
+            None => Ok(payloads.iter().map(|payload| payload.len()).sum()),
+            // What will never be accepted again comes before what is wrong with this record.
+            Some(payload) => Err(match self.tail.gates() & (CLOSED | FAILED) {
+                0 => AppendError::TooLarge { len_bytes: payload.len(), limit_bytes },
+                gates => self.explain(Refused::Gates(gates), payload.len()),
+            }),
+        }
+    }
+
+    /// Where records of these lengths end if they are appended at `at` now.
+    fn admit_at(&self, at: Lsn, lens: impl Iterator<Item = usize> + Clone) -> Result<Lsn, Obstacle> {
+        let end = self.tail.fit(at, lens.clone())?;
+        // What is larger than the bound is admitted when nothing else waits.
+        let unsynced = at.bytes_since(self.durable());
+        let len_bytes: u64 = lens.map(|len| len as u64).sum();
+        if unsynced > 0 && unsynced + len_bytes > self.config.max_unsynced_bytes {
+            return Err(Obstacle::Unsynced);
+        }
+        Ok(end)
     }
 
     /// Whether a record of this length may be appended now.
-    fn admit(&self, tail: &mut Tail, len_bytes: usize) -> Result<(), AppendError> {
-        if let Some(failure) = self.failure() {
-            return Err(AppendError::Poisoned(failure));
-        }
-        if tail.closed {
-            return Err(AppendError::Fenced);
-        }
+    fn admit(&self, len_bytes: usize) -> Result<(), AppendError> {
         let limit_bytes = self.config.max_record_bytes.min(MAX_PAYLOAD_BYTES);
-        if len_bytes as u64 > limit_bytes {
+        let (at, gates) = (self.tail.end(), self.tail.gates());
+        if gates & (CLOSED | FAILED) == 0 && len_bytes as u64 > limit_bytes {
             return Err(AppendError::TooLarge { len_bytes, limit_bytes });
         }
-        if tail.affordable == 0 {
-            return Err(AppendError::DiskFull);
-        }
-        // A record larger than the bound is admitted when nothing else waits.
-        let unsynced = tail.end().bytes_since(self.durable());
-        let too_much = unsynced > 0 && unsynced + len_bytes as u64 > self.config.max_unsynced_bytes;
-        match tail.space_for(len_bytes) {
-            Space::DiskFull => Err(AppendError::DiskFull),
-            Space::Prepared if !too_much => Ok(()),
-            Space::Prepared => Err(AppendError::Busy { len_bytes }),
-            Space::InPreparation => {
-                self.prepare_wanted.notify_one();
-                Err(AppendError::Busy { len_bytes })
+        let admitted = match gates {
+            0 => self.admit_at(at, std::iter::once(len_bytes)).map_err(Refused::Decided),
+            gates => Err(Refused::Gates(gates)),
+        };
+        admitted.map(|_| ()).map_err(|refused| self.explain(refused, len_bytes))
+    }
+
+    /// Why nothing of `len_bytes` was appended; asks for the segments that it needs.
+    fn explain(&self, refused: Refused<Obstacle>, len_bytes: usize) -> AppendError {
+        match refused {
+            Refused::Gates(gates) if gates & FAILED != 0 => AppendError::Poisoned(self.why_failed()),
+            Refused::Gates(gates) if gates & CLOSED != 0 => AppendError::Fenced,
+            Refused::Gates(_) => AppendError::DiskFull,
+            Refused::Decided(Obstacle::Unprepared(last)) if !self.tail.want_if_affordable(last) => {
+                AppendError::DiskFull
             }
+            Refused::Decided(_) => AppendError::Busy { len_bytes },
         }
     }
 
     pub(super) fn durable(&self) -> Lsn {
-        self.progress.borrow().durable
+        Lsn::new(self.durable.load(Ordering::Acquire))
     }
 
     pub(super) fn failure(&self) -> Option<Failure> {
         self.progress.borrow().failure.clone()
     }
 
+    /// The failure of a log that is known to have failed.
+    pub(super) fn why_failed(&self) -> Failure {
+        let broken_off = || io::Error::other("a thread died in the middle of a record");
+        self.failure().unwrap_or_else(|| self.fail_at("append to", self.tail.end(), broken_off()))
+    }
+
     /// Whether everything before `upto` is durable.
-    fn is_durable(&self, upto: Lsn) -> Result<bool, CommitError> {
-        let progress = self.progress.borrow().clone();
-        if progress.durable >= upto {
+    pub(super) fn is_durable(&self, upto: Lsn) -> Result<bool, CommitError> {
+        if self.durable() >= upto {
             return Ok(true);
         }
-        if let Some(failure) = progress.failure {
-            return Err(CommitError::Poisoned(failure));
+        if let Some(failure) = self.failure() {
+            // What was durable before the failure stays so.
+            return if self.durable() >= upto { Ok(true) } else { Err(CommitError::Poisoned(failure)) };
         }
-        let end = self.tail.lock().end();
+        let end = self.tail.end();
         if upto > end { Err(CommitError::BeyondEnd { wanted: upto, end }) } else { Ok(false) }
     }
 
-    fn want_flush(&self, upto: Lsn) {
-        let mut wanted = self.flush_wanted.lock();
-        if wanted.upto < upto {
-            wanted.upto = upto;
-            self.flush_wanted_changed.notify_one();
-        }
+    /// Everything before `upto` is durable now: says so, then wakes who waited for it.
+    pub(super) fn publish(&self, upto: Lsn) {
+        self.durable.store(upto.get(), Ordering::Release);
+        self.progress.send_modify(|progress| progress.durable = upto);
+        self.waiters.wake(upto);
+        self.notify_room();
     }
 
-    /// Tells everybody who waits for room to look again. The caller does not hold the tail.
+    fn flush_all(&self) -> Result<Lsn, Failure> {
+        let Some(turn) = self.waiters.take_turn() else { return Err(self.why_failed()) };
+        self.flush(&turn)?;
+        self.flush_last_mark(&turn)
+    }
+
+    /// Tells everybody who waits for room to look again.
     pub(super) fn notify_room(&self) {
-        // A thread between looking and waiting holds the tail: passing through it means that it is told.
-        drop(self.tail.lock());
-        self.tail_changed.notify_all();
-        self.room_changed.notify_waiters();
+        *self.room.lock() += 1;
+        self.room_changed.notify_all();
+        self.room_notify.notify_waiters();
     }
 
     /// [`fail`](Shared::fail) for an operation on the segment that holds `at`.
@@ -374,7 +440,7 @@ impl Shared {
         self.fail(WalError::io(doing, &path)(error))
     }
 
-    /// Poisons the log (rule 5): the first cause stays, every later call gets it. The caller does not hold the tail.
+    /// Poisons the log (rule 5): the first cause stays, every later call gets it.
     pub(super) fn fail(&self, cause: WalError) -> Failure {
         let failure = Failure::new(cause);
         let first = self.end_with(failure.clone());
@@ -386,11 +452,10 @@ impl Shared {
 
     /// Ends the log without a fault.
     fn halt(&self) {
-        self.tail.lock().closed = true;
-        self.flush_wanted.lock().stop = true;
-        self.flush_wanted_changed.notify_all();
-        // A flush under way ends first; none begins afterwards.
-        let _no_flush = self.flushing.lock();
+        let end = self.tail.close_gates(CLOSED);
+        // Nobody writes to the files any more: copies under way end, and so does a flush.
+        self.tail.wait_complete(end);
+        self.waiters.stop();
         self.end_with(Failure::new(WalError::Closed));
     }
 
@@ -399,7 +464,8 @@ impl Shared {
     fn end_with(&self, failure: Failure) -> Failure {
         let mut first = failure.clone();
         self.progress.send_modify(|progress| first = progress.failure.get_or_insert(failure).clone());
-        self.prepare_wanted.notify_all();
+        self.tail.close_gates(FAILED);
+        self.waiters.wake(Lsn::new(u64::MAX));
         self.notify_room();
         first
     }

@@ -217,3 +217,97 @@ fn a_scan_shows_its_records_and_says_how_much_opening_will_cut() {
     let (found, torn_bytes, payloads) = torn(&directory);
     assert_eq!((found.end(), torn_bytes, payloads), (end, 0, vec![b"kept".to_vec()]));
 }
+
+#[test]
+fn a_sync_that_has_nothing_of_its_own_makes_others_records_durable() {
+    let (disk, wal) = fresh();
+    append(&wal, b"not waited for").unwrap();
+    let before = disk.syncs();
+    let end = wal.sync().unwrap();
+    assert!(wal.durable() >= end && disk.syncs() > before);
+    drop(wal);
+    let wal = open(&disk.crash(Loss::Everything, Faults::default()), Evidence::default()).unwrap();
+    assert_eq!(read_all(&wal, layout().first_record()).unwrap().len(), 1);
+}
+
+#[test]
+fn many_records_go_in_together_or_not_at_all() {
+    let (_disk, wal) = fresh();
+    let payloads: Vec<_> = (0..20).map(|number| payload(number, number as usize * 37)).collect();
+    let mut slices: Vec<_> = payloads.iter().map(Vec::as_slice).collect();
+    let total = slices.iter().map(|slice| slice.len()).sum();
+    let end = loop {
+        match wal.append_many(&slices) {
+            Err(AppendError::Busy { len_bytes }) => {
+                assert_eq!(len_bytes, total);
+                std::thread::yield_now();
+            }
+            other => break other.unwrap(),
+        }
+    };
+    wal.make_durable(end).unwrap();
+    let too_large = vec![1; config().max_record_bytes as usize + 1];
+    slices.push(&too_large);
+    let before = wal.end();
+    assert!(matches!(wal.append_many(&slices), Err(AppendError::TooLarge { .. })));
+    assert_eq!(wal.end(), before);
+    let records = read_all(&wal, layout().first_record()).unwrap();
+    assert_eq!(records.last().unwrap().end, end);
+    assert!(records.iter().map(|record| &record.payload).eq(&payloads));
+    assert!(records.windows(2).all(|pair| layout().record_start(pair[0].end) == pair[1].start), "one behind the other");
+}
+
+#[test]
+fn a_device_that_hangs_is_noticed_and_recovers() {
+    let (disk, wal) = fresh();
+    wal.set_sync_limit(Duration::from_millis(20));
+    let end = append(&wal, b"x").unwrap();
+    wal.make_durable(end).unwrap();
+    assert!(matches!(wal.health(), Health::Good));
+    let poll = |what: &str, is_reached: &dyn Fn() -> bool| {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !is_reached() {
+            assert!(std::time::Instant::now() < deadline, "{what}");
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        let hang = disk.hang();
+        let committer = scope.spawn(|| wal.make_durable(wal.append(b"y").unwrap()));
+        poll("not noticed", &|| matches!(wal.health(), Health::Hangs { .. }));
+        drop(hang);
+        committer.join().unwrap().unwrap();
+    });
+    assert!(matches!(wal.health(), Health::Good));
+    wal.halt();
+    assert!(matches!(wal.health(), Health::Failed(_)));
+}
+
+#[test]
+pub fn recycled_segments_are_filled_and_used_again() {
+    let (disk, wal) = fresh();
+    let mut checkpoint = layout().first_record();
+    for number in 0..40 {
+        let end = append(&wal, &payload(number, 900)).unwrap();
+        wal.make_durable(end).unwrap();
+        wal.recycle(checkpoint).unwrap();
+        checkpoint = end;
+    }
+    let files = Disk::list(&disk, Path::new("/wal")).unwrap();
+    assert!(files.len() <= 8, "recycled files pile up: {files:?}");
+    assert!(disk.files_made() < 12, "{} files were made for 20 segments", disk.files_made());
+    // What was used before is blank before it is used again.
+    let end = wal.end();
+    drop(wal);
+    let found = scan(directory(&disk, "/wal"), Evidence { verify_from: checkpoint, ..Evidence::default() }).unwrap();
+    assert_eq!((found.end(), found.torn_bytes().unwrap()), (end, 0));
+}
+
+#[test]
+pub fn nothing_behind_the_checkpoint_is_recycled() {
+    let (_disk, wal) = fresh();
+    let ends: Vec<_> = (0..12).map(|number| append(&wal, &payload(number, 1000)).unwrap()).collect();
+    wal.make_durable(ends[11]).unwrap();
+    assert!(wal.recycle(ends[3]).unwrap() > 0);
+    assert_eq!(read_all(&wal, ends[3]).unwrap().len(), 8);
+}

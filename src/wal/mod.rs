@@ -14,9 +14,12 @@
 //! | `directory` | making, opening, removing segments, with their directory syncs |
 //! | `cursor` | reading records, whatever the bytes |
 //! | `recovery` | where the log ends: torn or damaged |
-//! | `tail`, `log`, `flush`, `prepare` | the open log: append, sync, segments ahead |
+//! | `reservation`, `tail` | space for records, filled by many threads at once |
+//! | `log`, `flush`, `waiters`, `prepare` | the open log: append, sync, who waits and who is woken, segments ahead |
+//! | `watchdog` | a device that hangs |
 //! | `reader` | following the live end |
 //! | `retention` | what is kept |
+//! | `fault` | known bugs, put in by tests of the tests |
 //!
 //! **A crash leaves** any subset of what the last flush was writing, in any order, and nothing else: everything before
 //! the durable LSN stays. See `recovery` for how the end is found again.
@@ -24,16 +27,21 @@
 mod cursor;
 mod directory;
 mod errors;
+mod fault;
 mod flush;
 mod layout;
 mod log;
 mod prepare;
+mod primitives;
 mod reader;
 mod record;
 mod recovery;
+mod reservation;
 mod retention;
 mod segment;
 mod tail;
+mod waiters;
+mod watchdog;
 
 pub use cursor::{AnyRecord, Cursor, Gap, Step};
 pub use directory::SegmentDirectory;
@@ -43,9 +51,12 @@ pub use log::Wal;
 pub use reader::Reader;
 pub use record::{Flags, Kind, Record, decode_mark};
 pub use recovery::{Evidence, Scan, scan, scan_with};
+pub use watchdog::{Health, SYNC_LIMIT};
 
 #[cfg(test)]
 mod crash_test;
+#[cfg(test)]
+mod fault_test;
 #[cfg(test)]
 mod log_test;
 #[cfg(test)]

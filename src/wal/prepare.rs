@@ -4,8 +4,10 @@
 use std::io;
 use std::time::Duration;
 
+use super::directory::Pace;
 use super::errors::WalError;
 use super::log::Shared;
+use super::reservation::FULL;
 use super::tail::WritableSegment;
 
 /// How often free space is looked at while nothing else happens.
@@ -15,16 +17,16 @@ const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn run(shared: &Shared) {
     // Whether the file system had no space for the last preparation, whatever it says of its free space.
     let mut was_refused = false;
-    while shared.failure().is_none() && !is_closed(shared) {
+    while !shared.tail.is_closed() {
         match step(shared, was_refused) {
             Ok(()) => was_refused = false,
             Err(WalError::Closed) => return,
             Err(error) if is_full(&error) => {
                 note_space(shared, 0);
                 was_refused = true;
-                let mut tail = shared.tail.lock();
-                if !tail.closed {
-                    shared.prepare_wanted.wait_for(&mut tail, SPACE_CHECK_INTERVAL);
+                let mut supply = shared.tail.supply();
+                if !shared.tail.is_closed() {
+                    shared.tail.wait_for_work(&mut supply, SPACE_CHECK_INTERVAL);
                 }
             }
             Err(error) => {
@@ -35,10 +37,6 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-fn is_closed(shared: &Shared) -> bool {
-    shared.tail.lock().closed
-}
-
 /// Notes how much space there is beside the segment that is to be prepared now, if one is.
 pub(super) fn look_at_space(shared: &Shared) -> Result<(), WalError> {
     note_affordable(shared, affordable_segments(shared)?);
@@ -46,7 +44,7 @@ pub(super) fn look_at_space(shared: &Shared) -> Result<(), WalError> {
 }
 
 fn note_affordable(shared: &Shared, affordable: u64) {
-    let is_pending = shared.tail.lock().to_prepare().is_some();
+    let is_pending = shared.tail.supply().to_prepare().is_some();
     note_space(shared, affordable.saturating_sub(u64::from(is_pending)));
 }
 
@@ -56,29 +54,44 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
     if !was_refused {
         note_affordable(shared, affordable);
     }
-    let wanted = if affordable == 0 { None } else { shared.tail.lock().to_prepare() };
+    let wanted = if affordable == 0 { None } else { shared.tail.supply().to_prepare() };
     let Some(number) = wanted else {
-        let mut tail = shared.tail.lock();
-        if !tail.closed && (affordable == 0 || tail.to_prepare().is_none()) {
-            shared.prepare_wanted.wait_for(&mut tail, SPACE_CHECK_INTERVAL);
+        let mut supply = shared.tail.supply();
+        if !shared.tail.is_closed() && (affordable == 0 || supply.to_prepare().is_none()) {
+            shared.tail.wait_for_work(&mut supply, SPACE_CHECK_INTERVAL);
         }
+        let retired = supply.take_retired();
+        drop(supply);
+        drop(retired);
         return Ok(());
     };
-    let file = shared.directory.prepare(number, &|| is_closed(shared))?;
+    let file = shared.directory.prepare(number, &|| pace(shared))?;
     let map = file.map(shared.directory.layout().segment_bytes());
     let map = map.map_err(WalError::io("map", &shared.directory.segment_path(number)))?;
     shared.retained.lock().add(number);
-    shared.tail.lock().add_prepared(WritableSegment { number, file, map });
+    shared.tail.add_prepared(WritableSegment { number, file, map });
     look_at_space(shared)?;
     shared.notify_room();
     Ok(())
+}
+
+fn pace(shared: &Shared) -> Pace {
+    if shared.tail.is_closed() {
+        Pace::Cancelled
+    } else if shared.tail.prepared_bytes() < shared.directory.layout().segment_bytes() / 2 {
+        Pace::Urgent
+    } else {
+        Pace::Easy
+    }
 }
 
 /// How many segments can be made while the reserve, and one segment on top of it, stay free.
 fn affordable_segments(shared: &Shared) -> Result<u64, WalError> {
     let free_bytes = shared.directory.free_bytes()?;
     let segment_bytes = shared.directory.layout().segment_bytes();
-    Ok((free_bytes.saturating_sub(shared.config.reserve_bytes) / segment_bytes).saturating_sub(1))
+    let new = (free_bytes.saturating_sub(shared.config.reserve_bytes) / segment_bytes).saturating_sub(1);
+    // Spare ones take no space.
+    Ok(new.saturating_add(shared.directory.spare_count()? as u64))
 }
 
 fn is_full(error: &WalError) -> bool {
@@ -87,11 +100,13 @@ fn is_full(error: &WalError) -> bool {
 }
 
 fn note_space(shared: &Shared, affordable: u64) {
-    let before = std::mem::replace(&mut shared.tail.lock().affordable, affordable);
+    let before = std::mem::replace(&mut shared.tail.supply().affordable, affordable);
     if (before == 0) != (affordable == 0) {
         if affordable == 0 {
+            shared.tail.close_gates(FULL);
             tracing::warn!("the disk is full: writes are refused until there is room");
         } else {
+            shared.tail.open_gates(FULL);
             tracing::info!("there is room on the disk again: writes resume");
         }
         shared.notify_room();

@@ -21,6 +21,7 @@ use std::io;
 use super::cursor::{AnyRecord, Cursor, Gap, Step};
 use super::directory::SegmentDirectory;
 use super::errors::{Damage, WalError};
+use super::fault::{Fault, active};
 use super::layout::SegmentNumber;
 use super::record::{self, Kind};
 use super::segment;
@@ -242,6 +243,9 @@ impl Scan {
         let mut removed_bytes = 0;
         // From the newest back, each removal durable before the next, so that a crash leaves no gap.
         for number in segments.range(last.next()..).rev() {
+            if active(Fault::LaterSegmentsKept) {
+                continue;
+            }
             directory.remove(*number)?;
             removed_bytes += layout.segment_bytes();
         }
@@ -275,8 +279,11 @@ fn settle(directory: &SegmentDirectory, number: SegmentNumber, from: Lsn, end: O
     let start = layout.segment_start(number);
     let from = from.bytes_since(start).max(segment::HEADER_BYTES as u64);
     let to = end.map_or(layout.segment_bytes(), |end| end.bytes_since(start));
+    let from = if active(Fault::NotSettled) { to } else { from };
     rewrite(file.as_ref(), from, to).map_err(WalError::io("write again", &path))?;
-    file.zero_fill(to, layout.segment_bytes()).map_err(WalError::io("cut", &path))?;
+    if !active(Fault::TailNotErased) {
+        file.zero_fill(to, layout.segment_bytes()).map_err(WalError::io("cut", &path))?;
+    }
     file.sync().map_err(WalError::io("sync", &path))
 }
 

@@ -1,0 +1,128 @@
+//! Notices a device that hangs: a sync that does not come back fails nothing by itself, and everybody waits for it.
+//!
+//! Health, a metric and a line in the log say so; whoever runs the node decides. When the sync comes back after all,
+//! all is well again: what it made durable is durable.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::errors::Failure;
+use super::log::Shared;
+
+/// How long a sync may take before the device counts as hanging, unless set otherwise.
+pub const SYNC_LIMIT: Duration = Duration::from_secs(10);
+
+/// The longest and the shortest time between two looks.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1));
+
+/// Nothing is being synced.
+const IDLE: u64 = 0;
+
+/// How the log is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Health {
+    /// Nothing is wrong.
+    Good,
+    /// A sync has not come back for longer than the limit: the device hangs. It may recover.
+    Hangs {
+        /// For how long by now.
+        since: Duration,
+    },
+    /// It takes nothing more.
+    Failed(Failure),
+}
+
+/// Knows since when a sync is under way.
+pub(super) struct Watchdog {
+    origin: Instant,
+    /// Microseconds from `origin` to the start of the sync under way, plus one.
+    began: AtomicU64,
+    limit_us: AtomicU64,
+    reported: AtomicBool,
+    stopped: Mutex<bool>,
+    woken: Condvar,
+}
+
+impl Watchdog {
+    pub(super) fn new() -> Watchdog {
+        Watchdog {
+            origin: Instant::now(),
+            began: AtomicU64::new(IDLE),
+            limit_us: AtomicU64::new(micros(SYNC_LIMIT)),
+            reported: AtomicBool::new(false),
+            stopped: Mutex::new(false),
+            woken: Condvar::new(),
+        }
+    }
+
+    /// Runs a sync under its eyes.
+    pub(super) fn watch<T>(&self, sync: impl FnOnce() -> T) -> T {
+        self.began.store(micros(self.origin.elapsed()).saturating_add(1), Ordering::Relaxed);
+        let result = sync();
+        self.began.store(IDLE, Ordering::Relaxed);
+        result
+    }
+
+    /// Sets how long a sync may take.
+    pub(super) fn set_limit(&self, limit: Duration) {
+        self.limit_us.store(micros(limit), Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// For how long a sync has not come back, if that is longer than the limit.
+    pub(super) fn hangs_since(&self) -> Option<Duration> {
+        let began = self.began.load(Ordering::Relaxed);
+        let since = micros(self.origin.elapsed()).saturating_sub(began.saturating_sub(1));
+        (began != IDLE && since > self.limit_us.load(Ordering::Relaxed)).then(|| Duration::from_micros(since))
+    }
+
+    pub(super) fn stop(&self) {
+        *self.stopped.lock() = true;
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // A thread between looking and waiting holds the lock: passing through it means that it is told.
+        drop(self.stopped.lock());
+        self.woken.notify_all();
+    }
+
+    fn report(&self) {
+        let since = self.hangs_since();
+        if self.reported.swap(since.is_some(), Ordering::Relaxed) == since.is_some() {
+            return;
+        }
+        metrics::gauge!("mainstay_wal_sync_hangs").set(f64::from(u8::from(since.is_some())));
+        match since {
+            Some(since) => {
+                metrics::counter!("mainstay_wal_sync_hangs_total").increment(1);
+                tracing::error!(?since, "a sync of the log does not come back: the device hangs, and commits wait");
+            }
+            None => tracing::info!("the sync of the log came back"),
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The watchdog thread, until told to stop.
+pub(super) fn run(shared: &Shared) {
+    let watchdog = &shared.watchdog;
+    loop {
+        let limit = Duration::from_micros(watchdog.limit_us.load(Ordering::Relaxed));
+        let mut stopped = watchdog.stopped.lock();
+        if !*stopped {
+            watchdog.woken.wait_for(&mut stopped, (limit / 4).clamp(LOOKS.1, LOOKS.0));
+        }
+        if *stopped {
+            return;
+        }
+        drop(stopped);
+        watchdog.report();
+    }
+}
