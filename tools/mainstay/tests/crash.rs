@@ -204,8 +204,12 @@ fn without_its_engine_files_a_node_whose_wal_no_longer_reaches_back_refuses_to_s
     clients.end();
     let engine = support::set_aside(&data_dir.join("engine"));
     let line = support::refused(&data_dir, &settings);
-    let oldest = fs::read_dir(data_dir.join("wal")).unwrap().map(|entry| entry.unwrap().file_name()).min().unwrap();
-    let number = u64::from_str_radix(&oldest.to_str().unwrap()[16..], 16).unwrap();
+    let names =
+        fs::read_dir(data_dir.join("wal")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    // Beside the segments lie files that wait to become one.
+    let is_segment = |name: &String| name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let oldest = names.filter(is_segment).min().unwrap();
+    let number = u64::from_str_radix(&oldest[16..], 16).unwrap();
     assert!(line.contains(&format!("0/{number:X}000")), "{oldest:?} is the oldest and not named: {line}");
     let _ = fs::remove_dir_all(data_dir.join("engine"));
     fs::rename(engine, data_dir.join("engine")).unwrap();
