@@ -162,12 +162,16 @@ async fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
 
     // 4. Clients, until we are told to stop or cannot go on.
     let clients: SocketAddr = args.required("clients")?.parse()?;
+    let mut view = group.watch();
     let service = KvServer::new(Service { node, group, store, raft: Arc::clone(&raft) });
     println!("node {node} serves clients on {clients}");
     let server = tonic::transport::Server::builder().add_service(service).serve(clients);
     let failure = tokio::select! {
         served = server => served.err().map(|error| error.to_string()),
         failure = raft.failed() => Some(failure.to_string()),
+        stopped = view.wait_for(|view| view.failure.is_some()) => {
+            stopped.ok().and_then(|view| view.failure.as_ref().map(|failure| failure.to_string()))
+        }
         _ = tokio::signal::ctrl_c() => None,
     };
     transport.shutdown().await;

@@ -68,6 +68,15 @@ pub trait LogStore: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Called when nothing was written for a moment, and last of all: makes sure that a later loss of what was synced so
+    /// far is noticed at the next opening.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The groups that were made, in order.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raft::eraftpb;
 use raft::prelude::MessageType;
 
-use super::entry::{Entry, Position};
+use super::entry::{ENTRY_OVERHEAD_BYTES, Entry, Position};
 use crate::ident::{GroupId, ReplicaId, Term};
 
 /// Raft messages are flat; raft-rs' decoder recurses no deeper than its messages nest (four levels).
@@ -45,9 +45,9 @@ impl Message {
         self.0.entries.iter().cloned().map(Entry)
     }
 
-    /// How many bytes of entries it carries.
+    /// How many bytes of entries it carries, counted as everywhere: an empty entry takes room too.
     pub fn entries_size_bytes(&self) -> usize {
-        self.0.entries.iter().map(|entry| entry.data.len() + entry.context.len()).sum()
+        self.0.entries.iter().map(|entry| entry.data.len() + entry.context.len() + ENTRY_OVERHEAD_BYTES).sum()
     }
 
     /// Its bytes.
@@ -60,6 +60,10 @@ impl Message {
 
     /// The message with these bytes; `None` if they are none.
     pub fn decode(bytes: &[u8]) -> Option<Message> {
+        // Two bytes on the wire become an entry of a hundred in memory.
+        if count_entries(bytes)? > MAX_ENTRIES {
+            return None;
+        }
         let message: eraftpb::Message = prost_0_11::Message::decode(bytes).ok()?;
         // prost takes unknown numbers for the first kind.
         MessageType::from_i32(message.msg_type)?;
@@ -77,6 +81,42 @@ impl fmt::Debug for Message {
     }
 }
 
+/// Entries in one message: more than the largest that a replica may send.
+const MAX_ENTRIES: usize = 128 << 10;
+/// The number of the field that holds an entry.
+const ENTRIES_FIELD: u64 = 7;
+
+/// How many entries an encoded message has, without decoding it; `None` if it is none. (Protocol Buffers, "Encoding".)
+fn count_entries(mut bytes: &[u8]) -> Option<usize> {
+    let mut count = 0;
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes)?;
+        let length = match key & 7 {
+            0 => varint(&mut bytes).map(|_| 0)?,
+            1 => 8,
+            2 => usize::try_from(varint(&mut bytes)?).ok()?,
+            5 => 4,
+            _ => return None,
+        };
+        bytes = bytes.get(length..)?;
+        count += usize::from(key >> 3 == ENTRIES_FIELD);
+    }
+    Some(count)
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 /// A message on its way between two nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
@@ -88,4 +128,34 @@ pub struct Envelope {
     pub to: ReplicaId,
     /// [`Message::encode`].
     pub message: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_message_of_countless_empty_entries_is_refused_before_it_is_decoded() {
+        let empty_entry = [0x3a, 0x00];
+        let mut bytes = Message(eraftpb::Message { msg_type: 3, ..Default::default() }).encode().to_vec();
+        bytes.extend(empty_entry.repeat(MAX_ENTRIES));
+        assert_eq!(Message::decode(&bytes).unwrap().entries().count(), MAX_ENTRIES);
+        bytes.extend(empty_entry);
+        assert!(Message::decode(&bytes).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn entries_are_counted_as_they_are_decoded(sizes in prop::collection::vec(0usize..300, 0..20), term: u64) {
+            let entries = sizes.iter().map(|size| eraftpb::Entry { data: vec![1; *size], term, ..Default::default() });
+            let message = eraftpb::Message { entries: entries.collect(), term, commit: 7, ..Default::default() };
+            prop_assert_eq!(count_entries(&Message(message).encode()), Some(sizes.len()));
+        }
+
+        #[test]
+        fn garbage_is_refused_without_panic(bytes: Vec<u8>) {
+            let _ = Message::decode(&bytes);
+        }
+    }
 }

@@ -15,7 +15,8 @@
 //! All numbers in the value are little-endian. Of each client the last command is known. When there are too many clients
 //! the one whose last command is oldest is forgotten, on every replica at the same entry.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -27,19 +28,22 @@ use crate::ident::{GroupId, LogIndex};
 
 /// Clients that are remembered.
 const MAX_CLIENTS: usize = 10_000;
-/// Responses above this are not kept.
-const MAX_RESPONSE_BYTES: usize = 64 << 10;
+/// Responses above this are not kept, so that all of them take 40 MiB at most.
+const MAX_RESPONSE_BYTES: usize = 4 << 10;
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 18;
 /// Sessions loaded at a time.
 const PAGE: usize = 1000;
 
 /// See the module.
-#[derive(Default)]
 pub struct Sessions {
+    /// Clients that are remembered.
+    pub(super) max_clients: usize,
     clients: HashMap<u64, Session>,
     /// The client of each last command, by its index.
     by_age: BTreeMap<LogIndex, u64>,
+    /// Clients whose sessions changed since they were written.
+    touched: BTreeSet<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,13 +53,22 @@ struct Session {
     response: Option<Bytes>,
 }
 
-/// A command that was applied before.
+/// What becomes of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// And this was its response.
-    Response(Bytes),
-    /// Its response is no longer known.
-    Forgotten,
+pub(super) enum Admitted {
+    /// It is applied now.
+    Now,
+    /// It was applied before, as this entry, with this response if that was kept.
+    Before(LogIndex, Option<Bytes>),
+    /// A later one of its client was applied. It is not, and whether it was before nobody knows.
+    Superseded,
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        let (clients, by_age, touched) = Default::default();
+        Sessions { max_clients: MAX_CLIENTS, clients, by_age, touched }
+    }
 }
 
 impl Sessions {
@@ -82,28 +95,47 @@ impl Sessions {
         }
     }
 
-    /// Whether a command was applied before.
-    pub(super) fn seen(&self, attempt: Attempt) -> Option<Seen> {
-        let session = self.clients.get(&attempt.client).filter(|session| session.sequence >= attempt.sequence)?;
-        match &session.response {
-            Some(response) if session.sequence == attempt.sequence => Some(Seen::Response(response.clone())),
-            _ => Some(Seen::Forgotten),
+    /// A command of a client is next. It is to be applied now, or was before.
+    ///
+    /// Decided entry by entry, also within a batch: where batches begin and end differs between replicas, and who is
+    /// forgotten must not.
+    pub(super) fn admit(&mut self, attempt: Attempt, index: LogIndex) -> Admitted {
+        if let Some(session) = self.clients.get(&attempt.client) {
+            match session.sequence.cmp(&attempt.sequence) {
+                Ordering::Less => {}
+                Ordering::Equal => return Admitted::Before(session.index, session.response.clone()),
+                Ordering::Greater => return Admitted::Superseded,
+            }
         }
-    }
-
-    /// A command is being applied.
-    pub(super) fn note(&mut self, attempt: Attempt, index: LogIndex, response: Bytes, batch: &mut ApplyBatch<'_>) {
-        let response = (response.len() <= MAX_RESPONSE_BYTES).then_some(response);
-        let session = Session { sequence: attempt.sequence, index, response };
-        batch.put(Table::Sessions, attempt.client.to_be_bytes(), encode(&session));
+        let session = Session { sequence: attempt.sequence, index, response: None };
         if let Some(before) = self.clients.insert(attempt.client, session) {
             self.by_age.remove(&before.index);
         }
         self.by_age.insert(index, attempt.client);
-        while self.clients.len() > MAX_CLIENTS {
-            let Some((_, oldest)) = self.by_age.pop_first() else { return };
+        self.touched.insert(attempt.client);
+        while self.clients.len() > self.max_clients {
+            let Some((_, oldest)) = self.by_age.pop_first() else { break };
             self.clients.remove(&oldest);
-            batch.delete(Table::Sessions, oldest.to_be_bytes());
+            self.touched.insert(oldest);
+        }
+        Admitted::Now
+    }
+
+    /// The response to a command that was admitted. Whoever was forgotten since gets none.
+    pub(super) fn respond(&mut self, attempt: Attempt, index: LogIndex, response: &[u8]) {
+        if let Some(session) = self.clients.get_mut(&attempt.client).filter(|session| session.index == index) {
+            // A copy: what the machine gave may be a part of something large.
+            session.response = (response.len() <= MAX_RESPONSE_BYTES).then(|| Bytes::copy_from_slice(response));
+        }
+    }
+
+    /// Puts what has changed into the batch.
+    pub(super) fn write(&mut self, batch: &mut ApplyBatch<'_>) {
+        for client in std::mem::take(&mut self.touched) {
+            match self.clients.get(&client) {
+                Some(session) => batch.put(Table::Sessions, client.to_be_bytes(), encode(session)),
+                None => batch.delete(Table::Sessions, client.to_be_bytes()),
+            }
         }
     }
 }

@@ -150,6 +150,14 @@ impl Storage {
         Ok(incarnation)
     }
 
+    /// Makes everything written so far durable, and a later loss of it sure to be noticed.
+    ///
+    /// # Errors
+    /// RocksDB failed: it is not known what is durable, and every later write is refused.
+    pub fn settle(&self) -> Result<(), StorageError> {
+        self.commit(WriteBatch::default(), Durability::Evident)
+    }
+
     /// What RocksDB holds for the floors above.
     pub fn tables(&self) -> &Tables {
         &self.tables

@@ -18,6 +18,8 @@ const FILES: usize = 2;
 /// Size of each: what RocksDB writes before it takes the next.
 const FILE_BYTES: usize = super::store::WRITE_BUFFER_BYTES;
 const CHUNK_BYTES: usize = 1 << 20;
+/// With less than this free, none are made.
+const LEAVE_FREE_BYTES: u64 = 1 << 30;
 
 impl Storage {
     /// Makes log files ahead, so that synced writes are fast from the first on. Writes 64 MiB.
@@ -25,8 +27,15 @@ impl Storage {
     /// # Errors
     /// RocksDB failed.
     pub fn warm_log(&self) -> Result<(), StorageError> {
-        let chunk = vec![0; CHUNK_BYTES];
         let tables = self.tables();
+        let status = rustix::fs::statvfs(tables.path())
+            .map_err(|error| StorageError::io("look at the free space of", tables.path())(error.into()))?;
+        if status.f_bavail.saturating_mul(status.f_frsize) < LEAVE_FREE_BYTES {
+            // It would only be faster. What room there is is for what has to be written.
+            tracing::warn!(path = %tables.path().display(), "too little space to make log files ahead");
+            return Ok(());
+        }
+        let chunk = vec![0; CHUNK_BYTES];
         let local = tables.family(LOCAL)?;
         let flush = || tables.db.flush_cf(local).map_err(StorageError::rocksdb(tables.path()));
         for _ in 0..FILES {

@@ -17,9 +17,9 @@ pub struct GroupConfig {
     pub election_ticks: usize,
     /// Among candidates with equal logs those of a higher priority win. 0 by default.
     pub priority: i64,
-    /// Largest command in bytes, 8 MiB by default.
+    /// Largest command in bytes, 1 B to 32 MiB, 8 MiB by default. The same on all nodes: a replica refuses larger ones.
     pub max_entry_bytes: usize,
-    /// Entries in one message, in bytes, 1 MiB by default; a larger entry travels alone.
+    /// Entries in one message, in bytes, 1 KiB to 4 MiB, 1 MiB by default; a larger entry travels alone.
     pub max_message_bytes: usize,
     /// Messages with entries on their way to one follower, 256 by default.
     pub max_inflight_messages: usize,
@@ -89,6 +89,9 @@ impl GroupConfig {
         require(self.heartbeat_ticks >= 1, "heartbeat_ticks must be 1 or more");
         require(self.election_ticks > self.heartbeat_ticks, "election_ticks must be more than heartbeat_ticks");
         require(self.max_message_bytes >= KIB, "max_message_bytes must be 1 KiB or more");
+        // What travels has to fit into a frame of the transport, and a peer refuses what it would not send itself.
+        require(self.max_message_bytes <= 4 * MIB, "max_message_bytes must be 4 MiB or less");
+        require((1..=32 * MIB).contains(&self.max_entry_bytes), "max_entry_bytes must be 1 B to 32 MiB");
         require(self.max_inflight_messages >= 1, "max_inflight_messages must be 1 or more");
         require(self.max_inflight_bytes >= self.max_message_bytes, "max_inflight_bytes must hold one message");
         require(self.max_uncommitted_bytes >= self.max_entry_bytes, "max_uncommitted_bytes must hold one entry");

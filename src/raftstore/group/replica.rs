@@ -59,6 +59,8 @@ pub struct Group {
     pub(super) replay_asked: bool,
     pub(super) led: (u64, u64, StateRole),
     pub(super) transfer_not_before: u64,
+    /// Why it cannot go on.
+    pub(super) failure: Option<GroupError>,
 }
 
 /// Why a replica cannot be opened, or cannot go on. *This node must stop.*
@@ -126,6 +128,7 @@ impl Group {
             replay_asked: false,
             led: (0, 0, StateRole::Follower),
             transfer_not_before: 0,
+            failure: None,
             config,
             node,
         };
@@ -351,6 +354,13 @@ impl Group {
 
     /// A part of the log that was asked for. Empty if it is gone.
     pub fn log_read(&mut self, read: &LogRead, entries: Vec<Entry>) {
+        let start = read.range.start.get();
+        let view = self.node.store();
+        let is_there = start > view.truncated().index.get() && start <= self.node.raft.raft_log.persisted;
+        if entries.is_empty() && is_there {
+            // Asking again would give the same answer for ever.
+            self.failure = Some(GroupError::Stored(format!("expected entry {start} in the log, found none")));
+        }
         if self.replaying {
             self.replay_asked = false;
             let view = self.node.mut_store();

@@ -18,6 +18,9 @@ impl Group {
     /// # Errors
     /// The replica cannot go on.
     pub fn effects(&mut self) -> Result<Effects, GroupError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
         let mut effects = Effects::default();
         for context in self.node.mut_store().begin_round() {
             self.node.on_entries_fetched(context);

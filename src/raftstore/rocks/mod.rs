@@ -102,6 +102,10 @@ impl LogStore for RocksStore {
         Ok(self.storage.warm_log()?)
     }
 
+    fn settle(&self) -> Result<(), StoreError> {
+        Ok(self.storage.settle()?)
+    }
+
     fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
         self.reader().all_groups()
     }

@@ -16,7 +16,7 @@ use crate::ident::{GroupId, LogIndex};
 use crate::raftstore::context::Context;
 use crate::raftstore::entry::{Entry, EntryKind};
 use crate::raftstore::log_store::{AppliedTo, GroupStore};
-use crate::raftstore::sessions::{Seen, Sessions};
+use crate::raftstore::sessions::{Admitted, Sessions};
 use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
 
 /// Commands gathered into one write at most.
@@ -25,7 +25,7 @@ const MAX_BATCH_COMMANDS: usize = 4096;
 /// What the driver hands over.
 pub(super) enum ApplyTask {
     /// A group was opened.
-    Open { group: GroupId, machine: Box<dyn StateMachine>, sessions: Option<Sessions> },
+    Open { group: GroupId, machine: Box<dyn StateMachine>, sessions: Option<Sessions>, noted: LogIndex },
     /// Entries of a group, in order.
     Apply { group: GroupId, items: Vec<ApplyItem> },
 }
@@ -49,6 +49,8 @@ pub(super) struct Machine {
     machine: Box<dyn StateMachine>,
     /// `None`: it keeps its own position, and a repeated command cannot be told from a new one.
     sessions: Option<Sessions>,
+    /// The applied index as it was written last.
+    noted: LogIndex,
 }
 
 impl ApplyThread {
@@ -56,8 +58,8 @@ impl ApplyThread {
         let mut next = None;
         while let Some(task) = next.take().or_else(|| self.tasks.recv().ok()) {
             match task {
-                ApplyTask::Open { group, machine, sessions } => {
-                    self.machines.insert(group, Machine { machine, sessions });
+                ApplyTask::Open { group, machine, sessions, noted } => {
+                    self.machines.insert(group, Machine { machine, sessions, noted });
                 }
                 ApplyTask::Apply { group, mut items } => {
                     // What waits for the same group goes into the same write.
@@ -114,10 +116,14 @@ type Answered = (ProposalWaiter, Result<Bytes, ProposeError>);
 
 /// Where the response to an entry comes from.
 enum Source {
+    /// It has none: no command.
+    None,
     /// The machine's answer to this command of the batch.
     Machine(usize),
-    /// It was applied before.
-    Known(Seen),
+    /// It was applied in an earlier batch.
+    Known(Option<Bytes>),
+    /// A later command of its client was applied.
+    Superseded,
 }
 
 impl Machine {
@@ -131,22 +137,25 @@ impl Machine {
         let Some(through) = items.last().map(|item| item.entry.index()) else { return Ok(Default::default()) };
         let (commands, sources) = self.plan(&items);
         let mut batch = ApplyBatch::new(store, group);
-        let mut responses = if commands.is_empty() { Vec::new() } else { self.machine.apply(&commands, &mut batch)? };
+        let responses = if commands.is_empty() { Vec::new() } else { self.machine.apply(&commands, &mut batch)? };
         if responses.len() != commands.len() {
             let what = format!("it answered {} of {} commands", responses.len(), commands.len());
             return Err(ApplyError::Machine(what));
         }
         if let Some(sessions) = &mut self.sessions {
             for (item, source) in items.iter().zip(&sources) {
-                if let (Some(Source::Machine(at)), Some(Context::Once(attempt))) =
+                if let (Source::Machine(at), Some(Context::Once(attempt))) =
                     (source, Context::decode(item.entry.context()))
                 {
-                    let response = responses.get(*at).cloned().unwrap_or_default();
-                    sessions.note(attempt, item.entry.index(), response, &mut batch);
+                    let response = responses.get(*at).map_or(&[][..], |response| response);
+                    sessions.respond(attempt, item.entry.index(), response);
                 }
             }
+            sessions.write(&mut batch);
         }
-        store.apply(group, batch.writes(), &AppliedTo { index: through, membership: None })?;
+        // A machine that keeps its own position may be behind what was noted, and catches up.
+        self.noted = self.noted.max(through);
+        store.apply(group, batch.writes(), &AppliedTo { index: self.noted, membership: None })?;
         // What is in the batch comes before every later write of this store; what a machine keeps itself does not.
         let compacts = items.iter().any(|item| item.compacts);
         let durable = match (&self.sessions, compacts) {
@@ -158,12 +167,11 @@ impl Machine {
         for (item, source) in items.into_iter().zip(sources) {
             let Some(waiter) = item.waiter else { continue };
             let answer = match source {
-                Some(Source::Machine(at)) => {
-                    Ok(responses.get_mut(at).map(|response| response.clone()).unwrap_or_default())
-                }
-                Some(Source::Known(Seen::Response(response))) => Ok(response),
-                Some(Source::Known(Seen::Forgotten)) => Err(ProposeError::AppliedBefore),
-                None => Ok(Bytes::new()),
+                Source::None => Ok(Bytes::new()),
+                Source::Machine(at) => Ok(responses.get(at).cloned().unwrap_or_default()),
+                Source::Known(Some(response)) => Ok(response),
+                Source::Known(None) => Err(ProposeError::AppliedBefore),
+                Source::Superseded => Err(ProposeError::Superseded),
             };
             answers.push((waiter, answer));
         }
@@ -171,34 +179,35 @@ impl Machine {
     }
 
     /// Which entries are commands for the machine, and where each entry's response comes from.
-    fn plan<'a>(&self, items: &'a [ApplyItem]) -> (Vec<Command<'a>>, Vec<Option<Source>>) {
+    fn plan<'a>(&mut self, items: &'a [ApplyItem]) -> (Vec<Command<'a>>, Vec<Source>) {
         let mut commands: Vec<Command<'a>> = Vec::new();
-        let mut first_time: BTreeMap<(u64, u64), usize> = BTreeMap::new();
         let mut sources = Vec::with_capacity(items.len());
         for item in items {
+            let index = item.entry.index();
             let is_command = item.entry.kind() == EntryKind::Command && !item.entry.data().is_empty();
-            if !is_command {
-                sources.push(None);
-                continue;
-            }
-            if let (Some(sessions), Some(Context::Once(attempt))) =
-                (&self.sessions, Context::decode(item.entry.context()))
-            {
-                if let Some(at) = first_time.get(&(attempt.client, attempt.sequence)) {
-                    sources.push(Some(Source::Machine(*at)));
-                    continue;
+            let admitted = match (&mut self.sessions, Context::decode(item.entry.context())) {
+                (Some(sessions), Some(Context::Once(attempt))) if is_command => sessions.admit(attempt, index),
+                _ => Admitted::Now,
+            };
+            let source = match admitted {
+                _ if !is_command => Source::None,
+                Admitted::Now => {
+                    commands.push(Command { index, data: item.entry.data() });
+                    Source::Machine(commands.len() - 1)
                 }
-                let newer = first_time.range((attempt.client, attempt.sequence)..(attempt.client, u64::MAX)).next();
-                let seen = newer.map(|_| Seen::Forgotten).or_else(|| sessions.seen(attempt));
-                if let Some(seen) = seen {
-                    sources.push(Some(Source::Known(seen)));
-                    continue;
-                }
-                first_time.insert((attempt.client, attempt.sequence), commands.len());
-            }
-            sources.push(Some(Source::Machine(commands.len())));
-            commands.push(Command { index: item.entry.index(), data: item.entry.data() });
+                // Earlier in this very batch: its response is still to come.
+                Admitted::Before(at, response) => match commands.binary_search_by_key(&at, |command| command.index) {
+                    Ok(place) => Source::Machine(place),
+                    Err(_) => Source::Known(response),
+                },
+                Admitted::Superseded => Source::Superseded,
+            };
+            sources.push(source);
         }
         (commands, sources)
     }
 }
+
+#[cfg(test)]
+#[path = "apply_test.rs"]
+mod tests;

@@ -14,7 +14,7 @@ use super::handle::{GroupView, ProposalWaiter, ReadWaiter};
 use super::mailbox::{Input, Waiting};
 use super::metrics;
 use super::persist::{PersistTask, Workers};
-use crate::ident::{GroupId, NodeId, ReplicaId};
+use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
 use crate::raftstore::entry::Entry;
 use crate::raftstore::group::{Answer, Committed, Effects, Group, Refusal, RequestId, Role};
 use crate::raftstore::message::{Envelope, Message};
@@ -31,6 +31,7 @@ pub(super) struct OpenedGroup {
     pub(super) group: Group,
     pub(super) machine: Box<dyn StateMachine>,
     pub(super) sessions: Option<Sessions>,
+    pub(super) noted: LogIndex,
     pub(super) view: watch::Sender<GroupView>,
     pub(super) max_command_bytes: usize,
 }
@@ -224,9 +225,9 @@ impl Driver {
     }
 
     fn open(&mut self, opened: OpenedGroup) {
-        let OpenedGroup { id, group, machine, sessions, view, max_command_bytes } = opened;
+        let OpenedGroup { id, group, machine, sessions, noted, view, max_command_bytes } = opened;
         // The apply thread goes only after us.
-        let _ = self.workers.apply.send(ApplyTask::Open { group: id, machine, sessions });
+        let _ = self.workers.apply.send(ApplyTask::Open { group: id, machine, sessions, noted });
         let slot = Slot {
             name: id.to_string(),
             group: Some(group),
@@ -247,6 +248,7 @@ impl Driver {
         }
         // What came meanwhile was not proposed, and says so. What comes after this hears "unknown", which is no lie.
         while let Ok(input) = self.receiver.try_recv() {
+            self.waiting.taken(&input);
             let stopped = StoreStopped(Arc::clone(&failure));
             match input {
                 Input::Propose { waiter, .. } => waiter.resolve(Err(stopped.into())),

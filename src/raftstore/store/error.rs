@@ -67,6 +67,14 @@ pub enum ProposeError {
     /// It took effect when it was proposed before; its response is no longer known.
     #[error("the command was applied before; its response is no longer known")]
     AppliedBefore,
+    /// *Your mistake*: a later command of the same client was applied before this one. It has no effect now; whether it
+    /// had one when it was proposed before, nobody knows.
+    #[error("a later command of the same client was applied already")]
+    Superseded,
+    /// *Your mistake*: the group's state machine keeps its own position, and cannot tell a repeated command from a new
+    /// one.
+    #[error("this group's commands cannot be repeated")]
+    NotRepeatable,
     /// It may or may not take effect: nobody will say. Retrying may apply it twice.
     #[error("it is not known whether the command took effect: {why}")]
     Unknown {

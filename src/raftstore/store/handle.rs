@@ -35,6 +35,7 @@ pub struct GroupHandle {
     pub(super) mailbox: Mailbox,
     pub(super) view: watch::Receiver<GroupView>,
     pub(super) max_command_bytes: usize,
+    pub(super) is_repeatable: bool,
 }
 
 /// Who waits for a proposal. Dropped unanswered it says "unknown".
@@ -75,7 +76,7 @@ impl GroupHandle {
     /// Dropping the future takes nothing back.
     ///
     /// # Errors
-    /// See [`ProposeError`]: all but `Unknown` and `AppliedBefore` mean that the command had no effect.
+    /// See [`ProposeError`]: all but `Unknown`, `AppliedBefore` and `Superseded` mean that the command had no effect.
     pub async fn propose(&self, command: impl Into<Vec<u8>>) -> Result<Bytes, ProposeError> {
         self.submit(command.into(), None).await
     }
@@ -83,9 +84,15 @@ impl GroupHandle {
     /// The same for a command that takes effect once, however often it is proposed and wherever: after `Unknown` or
     /// `NotLeader` it can be proposed again under the same name, and a repeated one gets the first one's response.
     ///
+    /// A client proposes one at a time, with rising sequences. The last command of each of 10 000 clients is remembered;
+    /// one that has been silent while so many others came is a new client.
+    ///
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose_once(&self, attempt: Attempt, command: impl Into<Vec<u8>>) -> Result<Bytes, ProposeError> {
+        if !self.is_repeatable {
+            return Err(ProposeError::NotRepeatable);
+        }
         self.submit(command.into(), Some(attempt)).await
     }
 

@@ -133,7 +133,10 @@ impl Mailbox {
             metrics::shed("request");
             return Err(Unaccepted::Full);
         }
-        self.sender.send(input).map_err(|_| Unaccepted::Stopped)
+        self.sender.send(input).map_err(|_| {
+            self.waiting.requests.fetch_sub(1, Ordering::Relaxed);
+            Unaccepted::Stopped
+        })
     }
 
     /// What one of the driver's own threads, or an operator, has to say. A driver that is gone needs no news.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -17,6 +17,9 @@ use crate::raftstore::log_store::{GroupStore, LogWrite, StoreError};
 
 /// Entries gathered into one batch, in bytes; a batch may exceed it by one task.
 const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// With nothing written for this long, what was synced is settled.
+const SETTLE_AFTER: Duration = Duration::from_millis(100);
 
 /// What a group wants written.
 pub(super) struct PersistTask {
@@ -48,21 +51,42 @@ pub(super) struct PersistThread {
 
 impl PersistThread {
     pub(super) fn run(self) {
-        while let Ok(first) = self.tasks.recv() {
-            let mut batch = Batch::default();
-            batch.add(first);
-            while batch.bytes < MAX_BATCH_BYTES {
-                match self.tasks.try_recv() {
-                    Ok(task) => batch.add(task),
-                    Err(_) => break,
+        let mut unsettled = false;
+        loop {
+            let first = match self.tasks.recv_timeout(SETTLE_AFTER) {
+                Ok(task) => Some(task),
+                Err(RecvTimeoutError::Timeout) if !unsettled => continue,
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    if let Err(error) = self.store.settle() {
+                        tracing::error!(%error, "the Raft log could not be settled");
+                    }
+                    return;
                 }
-            }
-            if let Err(error) = self.write(batch) {
+            };
+            unsettled = first.is_some();
+            let written = match first {
+                Some(first) => self.write(self.gather(first)),
+                None => self.store.settle(),
+            };
+            if let Err(error) = written {
                 // Rule of durable order 5: nothing is written after a write that failed.
                 tracing::error!(%error, "a write of the Raft log failed; the raftstore stops");
                 return self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::Store(error))));
             }
         }
+    }
+
+    fn gather(&self, first: PersistTask) -> Batch {
+        let mut batch = Batch::default();
+        batch.add(first);
+        while batch.bytes < MAX_BATCH_BYTES {
+            match self.tasks.try_recv() {
+                Ok(task) => batch.add(task),
+                Err(_) => break,
+            }
+        }
+        batch
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {

@@ -66,7 +66,7 @@ impl StoreConfig {
     }
 }
 
-/// The Raft groups of a node. Dropped, it stops without waiting for what is under way, as a crash would.
+/// The Raft groups of a node. Dropped, it stops as with [`RaftStore::shutdown`], and blocks as long.
 pub struct RaftStore {
     store: Arc<dyn GroupStore>,
     mailbox: Mailbox,
@@ -179,7 +179,8 @@ impl RaftStore {
             Some(_) => None,
             None => Some(Sessions::load(&*self.store, group)?),
         };
-        stored.applied = own.unwrap_or(stored.applied);
+        let noted = stored.applied;
+        stored.applied = own.unwrap_or(noted);
         let terms = self.terms(group, &stored)?;
         let seed = getrandom::u64().map_err(|error| OpenError::Io {
             doing: "draw a random number",
@@ -189,14 +190,15 @@ impl RaftStore {
         let raft = Group::open(config, &stored, terms, seed)?;
         let (sender, view) = watch::channel(GroupView { status: raft.status(), failure: None });
         let machine: Box<dyn StateMachine> = Box::new(machine);
-        let opened = OpenedGroup { id: group, group: raft, machine, sessions, view: sender, max_command_bytes };
+        let opened = OpenedGroup { id: group, group: raft, machine, sessions, noted, view: sender, max_command_bytes };
         self.mailbox.tell(Input::Open(Box::new(opened)));
         if stored.membership.voters == [stored.replica] {
             // Nobody else could be elected, so there is nothing to wait for.
             self.mailbox.tell(Input::Campaign(group));
         }
         open.insert(group);
-        Ok(GroupHandle { group, mailbox: self.mailbox.clone(), view, max_command_bytes })
+        let is_repeatable = own.is_none();
+        Ok(GroupHandle { group, mailbox: self.mailbox.clone(), view, max_command_bytes, is_repeatable })
     }
 
     fn terms(&self, group: GroupId, stored: &StoredGroup) -> Result<TermRuns, StoreError> {
@@ -229,6 +231,11 @@ impl RaftStore {
     /// Stops: what was handed out is finished, who waits hears "unknown", and the threads end. Blocks. The store can
     /// be opened again in the same process.
     pub fn shutdown(&self) {
+        self.stop();
+    }
+
+    /// Waits for the threads: one that outlived this would go on writing beside whoever opens the store next.
+    fn stop(&self) {
         self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::ShutDown)));
         for thread in std::mem::take(&mut *self.threads.lock()).into_iter().rev() {
             // One that panicked has said so already.
@@ -239,7 +246,7 @@ impl RaftStore {
 
 impl Drop for RaftStore {
     fn drop(&mut self) {
-        self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::ShutDown)));
+        self.stop();
     }
 }
 

@@ -259,7 +259,7 @@ async fn an_attempt_repeated_on_another_leader_and_after_a_restart_applies_once(
     let leader = nodes.group(nodes.leader().await);
     assert_eq!(number(&leader.propose_once(later, [1]).await.unwrap()), 8);
     let old = leader.propose_once(attempt, [7]).await;
-    assert!(matches!(old, Err(ProposeError::AppliedBefore)), "{old:?}");
+    assert!(matches!(old, Err(ProposeError::Superseded)), "{old:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
