@@ -10,6 +10,10 @@
 //! `RAISE(ROLLBACK)`, no space. Then nothing of the group was appended and nobody was answered, so the others are run
 //! again and the culprit alone gets its error.
 //!
+//! **No word of what never was.** A statement that fails behind others may have failed by what they wrote, as with a key that
+//! one of them took. So its error counts only if that was committed; else it hears why not, or runs again, alone. What one
+//! statement did can also make the commit of all impossible before the log is asked; then each runs alone.
+//!
 //! The next group does not run while the last one is synced: it would have to do so in the same transaction of SQLite, which
 //! could then not be committed without it, and clients must not be answered before readers can see what they wrote.
 
@@ -24,10 +28,11 @@ use tokio::sync::oneshot;
 use super::control::{Control, Turn, cancelled, not_granted, revoked};
 use super::engine::Shared;
 use super::turnstile::{Single, Ticket, Waited, Work};
+use super::writer::{NotCommitted, Writer};
 
 /// Text and parameters of the statements that share a record. One alone may have more.
 const GROUP_BYTES: usize = 1 << 20;
-/// So often a group is run again without its culprit. Then each of the rest runs alone.
+/// So often a group is run again without its culprit. Then each of the rest runs alone, and so do the culprits.
 const GROUP_RESTARTS: usize = 3;
 
 /// A statement that is a transaction by itself.
@@ -123,16 +128,24 @@ fn perform(shared: &Arc<Shared>, work: Work<Statement>) {
 enum Tried {
     /// They are over, each with its outcome.
     Over(Vec<(Statement, Result<CommandTag, SqlError>)>),
-    /// The one at this position ended the transaction of all.
-    Culprit(Vec<(Ticket, Statement)>, usize, SqlError),
-    /// They fit no record together.
-    TooLarge(Vec<(Ticket, Statement)>),
+    /// The one at this position ended the transaction of all, with this error unless that may come of what others wrote.
+    Culprit(Vec<(Ticket, Statement)>, usize, Option<SqlError>),
+    /// They cannot be committed together, by what one of them did or by what they are together.
+    Unfit(Vec<(Ticket, Statement)>),
 }
 
 fn run_group(turn: Turn, mut statements: Vec<(Ticket, Statement)>) {
     let mut restarts = 0;
     let mut answers = Vec::with_capacity(statements.len());
-    while !statements.is_empty() {
+    let mut culprits = Vec::new();
+    loop {
+        if statements.is_empty() {
+            statements = std::mem::take(&mut culprits);
+            restarts = GROUP_RESTARTS + 1;
+        }
+        if statements.is_empty() {
+            break;
+        }
         let together = if restarts > GROUP_RESTARTS { 1 } else { statements.len() };
         let rest = statements.split_off(together);
         match try_together(&turn, statements) {
@@ -141,13 +154,16 @@ fn run_group(turn: Turn, mut statements: Vec<(Ticket, Statement)>) {
                 statements = rest;
             }
             Tried::Culprit(mut others, position, error) => {
-                let (_, culprit) = others.remove(position);
-                answers.push((culprit, Err(error)));
+                let (ticket, culprit) = others.remove(position);
+                match error {
+                    Some(error) => answers.push((culprit, Err(error))),
+                    None => culprits.push((ticket, culprit)),
+                }
                 others.extend(rest);
                 statements = others;
                 restarts += 1;
             }
-            Tried::TooLarge(others) => {
+            Tried::Unfit(others) => {
                 statements = others;
                 statements.extend(rest);
                 restarts = GROUP_RESTARTS + 1;
@@ -165,48 +181,67 @@ fn try_together(turn: &Turn, mut statements: Vec<(Ticket, Statement)>) -> Tried 
         Tried::Over(statements.into_iter().map(|(_, statement)| (statement, Err(error.clone()))).collect())
     };
     let shared = turn.shared();
-    let Some(mut writer) = turn.writer().filter(|_| shared.log.read().is_some()) else {
+    // Who has the writer never waits for the log: it may be held by who waits for the writer, and a demotion stand between.
+    // That a demotion waits is as good as that it is over.
+    if shared.log.try_read().is_none_or(|log| log.is_none()) {
         return all(statements, &revoked());
-    };
+    }
+    let Some(mut writer) = turn.writer() else { return all(statements, &revoked()) };
     if let Err(error) = writer.begin() {
         return all(statements, &error);
     }
     let alone = statements.len() == 1;
     let mut outcomes = Vec::with_capacity(statements.len());
     for (position, (ticket, statement)) in statements.iter_mut().enumerate() {
-        let Statement { sql, parameters, reply, control, .. } = statement;
-        reply.restart();
         shared.turnstile.set_running(Some(*ticket));
-        let outcome = if control.is_cancelled() {
-            Err(cancelled())
-        } else if alone {
-            writer.execute(sql, parameters, reply)
-        } else {
-            writer.execute_apart(sql, parameters, reply)
-        };
+        let outcome = run_one(&mut writer, statement, alone);
         shared.turnstile.set_running(None);
         match outcome {
             Err(error) if !alone && writer.is_ended() => {
                 writer.rollback();
-                return Tried::Culprit(statements, position, error);
+                let is_own = is_cancel(&error) || !outcomes.iter().any(Result::is_ok);
+                return Tried::Culprit(statements, position, is_own.then_some(error));
             }
             outcome => outcomes.push(outcome),
         }
     }
-    let committed = if outcomes.iter().any(Result::is_ok) {
+    let first_written = outcomes.iter().position(Result::is_ok);
+    let committed = if first_written.is_some() {
         // Held until the commit is over: demoting waits for it, so that the log is not used afterwards.
-        let log = shared.log.read();
-        log.as_deref().ok_or_else(revoked).and_then(|log| writer.commit(log))
+        let log = shared.log.try_read();
+        let log = log.as_ref().and_then(|log| log.as_deref()).ok_or_else(|| NotCommitted::Refused(revoked()));
+        log.and_then(|log| writer.commit(log))
     } else {
         Ok(())
     };
     writer.rollback();
     drop(writer);
-    if let Err(error) = committed {
-        if error.state == SqlState::PROGRAM_LIMIT_EXCEEDED && !alone {
-            return Tried::TooLarge(statements);
+    match committed {
+        Err(NotCommitted::Unfit(_)) if !alone => return Tried::Unfit(statements),
+        Err(NotCommitted::Unfit(error) | NotCommitted::Refused(error)) => {
+            // What failed before the first that wrote saw nothing of the others.
+            let behind = outcomes.iter_mut().skip(first_written.unwrap_or_default());
+            let depends = |outcome: &&mut Result<_, SqlError>| !outcome.as_ref().is_err_and(is_cancel);
+            behind.filter(depends).for_each(|outcome| *outcome = Err(error.clone()));
         }
-        outcomes.iter_mut().filter(|outcome| outcome.is_ok()).for_each(|outcome| *outcome = Err(error.clone()));
+        Ok(()) => {}
     }
     Tried::Over(statements.into_iter().map(|(_, statement)| statement).zip(outcomes).collect())
+}
+
+fn run_one(writer: &mut Writer, statement: &mut Statement, alone: bool) -> Result<CommandTag, SqlError> {
+    let Statement { sql, parameters, reply, control, .. } = statement;
+    reply.restart();
+    if control.is_cancelled() {
+        Err(cancelled())
+    } else if alone {
+        writer.execute(sql, parameters, reply)
+    } else {
+        writer.execute_apart(sql, parameters, reply)
+    }
+}
+
+/// What was cancelled would have been so in any company.
+fn is_cancel(error: &SqlError) -> bool {
+    error.state == SqlState::QUERY_CANCELED
 }

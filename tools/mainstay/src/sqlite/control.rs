@@ -47,7 +47,7 @@ impl Turn {
         // Held until the commit is over: demoting waits for it, so that the log is not used afterwards.
         let log = self.shared.log.read();
         let mut writer = self.writer().ok_or_else(revoked)?;
-        writer.commit(log.as_deref().ok_or_else(revoked)?)
+        Ok(writer.commit(log.as_deref().ok_or_else(revoked)?)?)
     }
 }
 
@@ -101,10 +101,15 @@ impl Control {
         result
     }
 
-    /// Notes the place in the queue that `queue` answers, so that no interrupt comes between.
+    /// Notes the place in the queue that `queue` answers, so that no interrupt comes between. One that came before found no
+    /// place, so it is obeyed here.
     pub(super) fn queue(&self, queue: impl FnOnce() -> Ticket) {
         let mut place = self.place.lock();
         *place = Some(queue());
+        drop(place);
+        if self.is_cancelled() {
+            self.interrupt();
+        }
     }
 
     /// It stands nowhere any more.

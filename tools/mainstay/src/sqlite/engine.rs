@@ -48,7 +48,7 @@ const CACHED_STATEMENTS: usize = 64;
 
 /// SQLite as an engine of Mainstay, and the backend of its SQL server.
 pub struct SqliteEngine {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// These end with the engine.
     _clerk: Clerk,
     _copier: Copier,

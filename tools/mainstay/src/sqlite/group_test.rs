@@ -1,13 +1,15 @@
 //! Statements of concurrent clients in one transaction and one record.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use mainstay::server::pg::{Reply, Scope, Started};
+use mainstay::server::pg::{Interrupt, Reply, Scope, Started};
 use mainstay::wal::{AppendError, CommitError};
 
+use super::control::Control;
 use super::test_support::{Client, Database, WRITER_WAIT};
+use super::turnstile::Waited;
 
 /// Runs statements of as many clients at the same time: all wait for one that writes, and then run together. Answers what
 /// each was told, and how many records they took.
@@ -173,6 +175,21 @@ fn who_is_cancelled_in_the_queue_hears_at_once() {
 }
 
 #[test]
+fn who_is_cancelled_before_the_queue_does_not_stay_in_it() {
+    let database = with("CREATE TABLE t (a)");
+    let turnstile = &database.engine.shared.turnstile;
+    let turn = turnstile.acquire(WRITER_WAIT, &AtomicBool::new(false)).unwrap();
+    let control = Control::new(Arc::clone(&database.engine.shared));
+    control.begin();
+    control.interrupt();
+    let (tell, told) = std::sync::mpsc::channel();
+    let start = Box::new(move |granted| tell.send(granted).unwrap());
+    control.queue(|| turnstile.queue_transaction(WRITER_WAIT, start));
+    assert_eq!(told.try_recv().unwrap(), Err(Waited::Cancelled));
+    turnstile.release(turn);
+}
+
+#[test]
 fn waiting_for_the_writer_is_bounded() {
     let database = with("CREATE TABLE t (a)");
     let mut holder = database.session();
@@ -303,4 +320,68 @@ fn only_reads_of_a_moment_run_where_nothing_may_block() {
         assert!(blocks("SELECT x.a FROM t x, t y, t z WHERE x.a + y.a + z.a < 0"));
     }
     assert_eq!(client.rows("SELECT count(*) FROM t"), [["300"]]);
+}
+
+#[test]
+fn a_read_that_takes_long_holds_no_state() {
+    let database = with("CREATE TABLE t (a)");
+    let mut client = database.session();
+    client.ok("SELECT 1 FROM t");
+    let long = "SELECT i FROM (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) \
+                SELECT i FROM n) WHERE i < 0";
+    // SQLite counts the steps of a compiled statement over all its runs, so that the one that ends the transaction comes
+    // to a look at the budget after some hundreds.
+    for _ in 0..1000 {
+        let started = client.0.start(long, &Arc::default(), Scope::Single, Reply::default());
+        assert!(matches!(started, Started::Blocks(_)));
+    }
+    database.session().ok("INSERT INTO t VALUES (1)");
+    assert_eq!(client.rows("SELECT count(*) FROM t"), [["1"]]);
+}
+
+#[test]
+fn errors_that_come_of_what_was_not_committed_are_not_told() {
+    let database = with("CREATE TABLE t (a PRIMARY KEY); INSERT INTO t VALUES (0)");
+    database.log.0.lock().append_failures.push(AppendError::DiskFull);
+    let three = ["INSERT INTO t VALUES (0)", "INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (1)"];
+    assert_eq!(together(&database, &three).0, ["23505", "53100", "53100"]);
+    // One that ended the transaction of all, and then was not run with them again.
+    database.log.0.lock().append_failures.push(AppendError::DiskFull);
+    let two = ["INSERT INTO t VALUES (1)", "INSERT OR ROLLBACK INTO t VALUES (1)"];
+    assert_eq!(together(&database, &two).0, ["53100", "INSERT 0 1"]);
+    assert_eq!(database.session().rows("SELECT a FROM t ORDER BY a"), [["0"], ["1"]]);
+    database.assert_replays();
+}
+
+#[test]
+fn what_one_did_does_not_fail_the_commit_of_others() {
+    let database = with("CREATE TABLE t (a INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO t VALUES (1)");
+    let statements =
+        ["INSERT INTO held VALUES (1)", "UPDATE sqlite_sequence SET seq = 'x'", "INSERT INTO held VALUES (2)"];
+    assert_eq!(together(&database, &statements).0, ["INSERT 0 1", "XX000", "INSERT 0 1"]);
+    assert_eq!(database.session().rows("SELECT a FROM held ORDER BY a"), [["1"], ["2"]]);
+    database.assert_replays();
+}
+
+#[test]
+fn a_group_ends_though_a_demotion_waits_for_who_holds_the_log() {
+    use mainstay::engine::Engine;
+    let database = with("CREATE TABLE t (a)");
+    let mut holder = database.session();
+    holder.ok("BEGIN; DELETE FROM held");
+    let mut client = database.session();
+    client.begin("INSERT INTO t VALUES (1)");
+    let log = &database.engine.shared.log;
+    std::thread::scope(|scope| {
+        // As one does who commits and waits for the writer.
+        let held = log.read();
+        scope.spawn(|| database.engine.demote());
+        while log.try_read().is_some() {
+            std::thread::yield_now();
+        }
+        holder.ok("ROLLBACK");
+        assert_eq!(client.told(), "25006");
+        drop(held);
+    });
+    assert_eq!(client.fails("INSERT INTO t VALUES (2)"), "25006");
 }

@@ -241,6 +241,7 @@ impl<W, S: Single> Turnstile<W, S> {
             if queue.closed {
                 let late = queue.waiting.iter().position(|place| !matches!(place.who, Who::Thread(_)));
                 let place = late.and_then(|at| queue.waiting.remove(at));
+                queue.turn_moved(&self.work);
                 return place.and_then(|place| Late::of(place.who)).map(Work::Late);
             }
             let first = queue.waiting.iter().find(|place| !matches!(place.who, Who::Thread(_)));
@@ -308,9 +309,11 @@ impl<W, S: Single> Turnstile<W, S> {
 
     /// The writer, for one statement; `None` if the turn was revoked.
     pub(super) fn writer(&self, ticket: Ticket) -> Option<MutexGuard<'_, W>> {
-        let writer = self.writer.lock();
-        let owns = self.queue.lock().owner == Some(ticket);
-        owns.then_some(writer)
+        let owns = || self.queue.lock().owner == Some(ticket);
+        // Before, so that who lost the turn does not wait for the statements of others; after, because it may be lost
+        // meanwhile.
+        let writer = owns().then(|| self.writer.lock())?;
+        owns().then_some(writer)
     }
 
     /// Gives the turn back.
@@ -421,5 +424,38 @@ mod tests {
         let second = turnstile.acquire(SOON, &never).unwrap();
         turnstile.release(first);
         assert_eq!(turnstile.writer(second).as_deref(), Some(&2));
+    }
+
+    #[test]
+    fn who_lost_the_turn_does_not_wait_for_the_writer() {
+        let turnstile = Arc::new(Turnstile::<_, Nobody>::new(()));
+        let never = AtomicBool::new(false);
+        let lost = turnstile.acquire(SOON, &never).unwrap();
+        assert!(turnstile.revoke(SOON, |()| ()));
+        let owner = turnstile.acquire(SOON, &never).unwrap();
+        let used = turnstile.writer(owner).unwrap();
+        let shared = Arc::clone(&turnstile);
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || tell.send(shared.writer(lost).is_none()).unwrap());
+        assert_eq!(told.recv_timeout(LONG), Ok(true));
+        drop(used);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn who_waits_on_a_thread_gets_the_turn_of_a_closed_engine() {
+        let turnstile = Arc::new(Turnstile::<_, Nobody>::new(()));
+        let first = turnstile.acquire(LONG, &AtomicBool::new(false)).unwrap();
+        turnstile.queue_statement(LONG, Nobody);
+        let shared = Arc::clone(&turnstile);
+        let begun = Instant::now();
+        let thread = std::thread::spawn(move || shared.acquire(LONG, &AtomicBool::new(false)).is_ok());
+        while turnstile.queue.lock().waiting.len() < 2 {
+            std::thread::yield_now();
+        }
+        turnstile.close();
+        turnstile.release(first);
+        assert!(matches!(turnstile.next(0), Some(Work::Late(_))));
+        assert!(thread.join().unwrap() && begun.elapsed() < LONG);
     }
 }

@@ -57,6 +57,23 @@ enum State {
     Halted(String),
 }
 
+/// Why a transaction was not committed.
+#[derive(Debug)]
+pub(super) enum NotCommitted {
+    /// By what it did; the log was not asked, or takes no record of this length.
+    Unfit(SqlError),
+    /// The log does not take records now, or failed.
+    Refused(SqlError),
+}
+
+impl From<NotCommitted> for SqlError {
+    fn from(reason: NotCommitted) -> SqlError {
+        match reason {
+            NotCommitted::Unfit(error) | NotCommitted::Refused(error) => error,
+        }
+    }
+}
+
 struct Savepoint {
     name: String,
     /// Parts when it was set.
@@ -336,8 +353,8 @@ impl Writer {
     ///
     /// # Errors
     /// The transaction left nothing, except for 08007: it is not known whether it did.
-    pub(super) fn commit(&mut self, log: &dyn Log) -> Result<(), SqlError> {
-        let payload = self.before_append().inspect_err(|_| self.rollback())?;
+    pub(super) fn commit(&mut self, log: &dyn Log) -> Result<(), NotCommitted> {
+        let payload = self.before_append().inspect_err(|_| self.rollback()).map_err(NotCommitted::Unfit)?;
         let Some(payload) = payload else {
             // Nothing was captured, so nothing may stay: what is not in the WAL is not in SQLite.
             self.rollback();
@@ -357,7 +374,7 @@ impl Writer {
             self.undo();
             // The log has told the node itself.
             self.halt(error.to_string());
-            return Err(unknown(&error));
+            return Err(NotCommitted::Refused(unknown(&error)));
         }
         let stored = apply::store_lsn(self.connection(), end);
         let commit = || self.connection().prepare_cached("COMMIT")?.execute([]).map(drop);
@@ -470,7 +487,7 @@ fn unknown(error: &CommitError) -> SqlError {
     SqlError::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, error.to_string())
 }
 
-fn append(log: &dyn Log, payload: &[u8]) -> Result<Lsn, SqlError> {
+fn append(log: &dyn Log, payload: &[u8]) -> Result<Lsn, NotCommitted> {
     loop {
         let error = match log.append(payload) {
             Ok(end) => return Ok(end),
@@ -481,12 +498,14 @@ fn append(log: &dyn Log, payload: &[u8]) -> Result<Lsn, SqlError> {
             },
             Err(error) => error,
         };
-        let state = match &error {
-            AppendError::DiskFull => SqlState::DISK_FULL,
-            AppendError::TooLarge { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,
-            AppendError::Fenced => SqlState::READ_ONLY_SQL_TRANSACTION,
-            _ => SqlState::IO_ERROR,
-        };
-        return Err(SqlError::new(state, error.to_string()));
+        let refused = |state| NotCommitted::Refused(SqlError::new(state, error.to_string()));
+        return Err(match &error {
+            AppendError::TooLarge { .. } => {
+                NotCommitted::Unfit(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, error.to_string()))
+            }
+            AppendError::DiskFull => refused(SqlState::DISK_FULL),
+            AppendError::Fenced => refused(SqlState::READ_ONLY_SQL_TRANSACTION),
+            _ => refused(SqlState::IO_ERROR),
+        });
     }
 }

@@ -90,7 +90,7 @@ fn a_log_that_took_nothing_does_not_stop_writes() {
     log.0.lock().append_failures.push(AppendError::DiskFull);
     writer.begin().unwrap();
     writer.execute("INSERT INTO t VALUES (1)", &[], &mut Seen::default()).unwrap();
-    assert_eq!(writer.commit(&log).unwrap_err().state.0, "53100");
+    assert_eq!(mainstay::server::pg::SqlError::from(writer.commit(&log).unwrap_err()).state.0, "53100");
     writer.begin().unwrap();
     writer.execute("INSERT INTO t VALUES (2)", &[], &mut Seen::default()).unwrap();
     writer.commit(&log).unwrap();

@@ -17,6 +17,10 @@ use super::parameters;
 const BUDGET_STEPS: i32 = 1000;
 /// So many looks a statement gets that runs where nothing may block: about a millisecond.
 const BUDGET_LOOKS: u32 = 20;
+/// A budget that does not run out.
+const UNLIMITED: u32 = u32::MAX;
+/// A budget that ran out, of which SQLite was told.
+const SPENT: u32 = u32::MAX - 1;
 /// Texts of statements that call functions, of which so many are remembered.
 const CALLING_STATEMENTS: usize = 256;
 
@@ -27,7 +31,7 @@ pub(super) struct Reader {
     pub(super) interrupt: Arc<InterruptHandle>,
     /// The version of the schema that compiled statements are for.
     schema_version: Cell<i64>,
-    /// What is left of the budget of the statement that runs; without one, the largest number.
+    /// Looks left to the statement that runs, or [`UNLIMITED`], or [`SPENT`].
     budget: Arc<AtomicU32>,
     /// Compiled statements that call functions: a call is one step, however long it takes.
     calling: RefCell<HashSet<String>>,
@@ -37,12 +41,16 @@ impl Reader {
     pub(super) fn new(mut connection: Connection) -> rusqlite::Result<Reader> {
         let policy = Policy::install(&mut connection)?;
         let interrupt = Arc::new(connection.get_interrupt_handle());
-        let budget = Arc::new(AtomicU32::new(u32::MAX));
+        let budget = Arc::new(AtomicU32::new(UNLIMITED));
         let left = Arc::clone(&budget);
-        // Only the thread that runs the statement counts.
+        // Only the thread that runs the statement counts. A budget stops one statement, once: what runs behind that one, and
+        // still before the budget is lifted, ends the transaction, and must not be stopped too.
         let exhausted = move || match left.load(Ordering::Relaxed) {
-            u32::MAX => false,
-            0 => true,
+            UNLIMITED | SPENT => false,
+            0 => {
+                left.store(SPENT, Ordering::Relaxed);
+                true
+            }
             looks => {
                 left.store(looks - 1, Ordering::Relaxed);
                 false
@@ -57,7 +65,7 @@ impl Reader {
     pub(super) fn within_budget<T>(&self, work: impl FnOnce() -> T) -> (T, bool) {
         self.budget.store(BUDGET_LOOKS, Ordering::Relaxed);
         let result = work();
-        (result, self.budget.swap(u32::MAX, Ordering::Relaxed) == 0)
+        (result, self.budget.swap(UNLIMITED, Ordering::Relaxed) == SPENT)
     }
 
     /// Remembers whether a statement calls functions, if it was compiled just now.
@@ -76,7 +84,7 @@ impl Reader {
 
     /// Whether the statement has a budget and may take longer nevertheless.
     pub(super) fn must_block(&self, sql: &str) -> bool {
-        self.budget.load(Ordering::Relaxed) != u32::MAX && self.calling.borrow().contains(sql)
+        self.budget.load(Ordering::Relaxed) != UNLIMITED && self.calling.borrow().contains(sql)
     }
 }
 
@@ -93,8 +101,9 @@ impl OneState<'_> {
             return Ok(OneState(None));
         }
         let begin = || -> rusqlite::Result<OneState<'_>> {
-            connection.prepare_cached("BEGIN")?.execute([])?;
+            // First, because BEGIN may fail behind its effect, if it is interrupted.
             let state = OneState(Some(connection));
+            connection.prepare_cached("BEGIN")?.execute([])?;
             let version = connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
             if reader.schema_version.replace(version) != version {
                 connection.flush_prepared_statement_cache();
@@ -114,10 +123,14 @@ impl OneState<'_> {
 
 impl Drop for OneState<'_> {
     fn drop(&mut self) {
-        // A transaction that only read has nothing to lose; if it does not end, the next one simply goes on in it.
-        if let Some(connection) = self.0
-            && let Err(error) = connection.prepare_cached("ROLLBACK").and_then(|mut rollback| rollback.execute([]))
-        {
+        let Some(connection) = self.0.filter(|connection| !connection.is_autocommit()) else { return };
+        let cached = connection.prepare_cached("ROLLBACK").and_then(|mut rollback| rollback.execute([])).map(drop);
+        // Once more, compiled anew: a state that is held for ever is an old one for ever, and SQLite's WAL file grows.
+        let ended = cached.or_else(|_| match connection.is_autocommit() {
+            true => Ok(()),
+            false => connection.execute_batch("ROLLBACK"),
+        });
+        if let Err(error) = ended {
             tracing::warn!(%error, "a reading transaction did not end");
         }
     }
