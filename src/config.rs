@@ -24,10 +24,11 @@ pub struct WalConfig {
     /// Size of a segment file in bytes: a power of two, 1 MiB to 1 GiB, 64 MiB by default. Fixed when the data
     /// directory is made; a directory made with another size is refused.
     pub segment_size_bytes: u64,
-    /// Largest record in bytes, 1 KiB to 1 GiB, 1 GiB by default. A larger one is refused.
+    /// Largest record in bytes, 1 KiB to 1 GiB, 1 GiB by default. A larger one is refused, and so is one
+    /// that is longer than 256 segments, because each of them takes an open file.
     pub max_record_bytes: u64,
     /// How many appended bytes may wait for a sync, 64 KiB to 1 GiB, 64 MiB by default. Beyond it `append` answers
-    /// busy. A record larger than this is admitted alone.
+    /// busy. A record larger than this is admitted alone. Never more than 256 segments wait.
     pub max_unsynced_bytes: u64,
     /// How many bytes of WAL are kept behind the last checkpoint, 0 to 1 PiB, 1 GiB by default. While the log reaches
     /// back to its start, the engine's files can be rebuilt from it.

@@ -21,7 +21,7 @@ use crate::lsn::{Epoch, Lsn};
 use crate::primary::Fence;
 pub use crate::primary::Primary;
 use crate::storage::{ENGINE_DIR, Storage, StorageError, WAL_DIR};
-use crate::wal::{self, Evidence, Layout, Scan, SegmentDirectory, Wal, WalError};
+use crate::wal::{self, Evidence, Health, Layout, Scan, SegmentDirectory, Wal, WalError};
 
 /// How many bytes of records are handed to the engine at once during replay.
 const REPLAY_BATCH_BYTES: usize = 4 << 20;
@@ -177,6 +177,12 @@ impl<E: Engine> Node<E> {
     /// Everything before this survives a crash of this node.
     pub fn durable(&self) -> Lsn {
         self.log.wal.durable()
+    }
+
+    /// How the log is: good, failed, or waiting for a device that hangs. The last fails nothing by itself: whoever runs the
+    /// node asks here and decides. Cheap enough to be asked every second.
+    pub fn health(&self) -> Health {
+        self.log.wal.health()
     }
 
     /// Resolves when the node has failed, such as after a failed sync; it should then be shut down. Never resolves

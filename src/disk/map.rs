@@ -40,9 +40,11 @@ impl Map for RealMap {
         // SAFETY: every address lies in the map: `start..end` was checked above against its length, and the map lives
         // as long as `self`. The file is not truncated while it is mapped (checked in `new` to be long enough, and the
         // WAL never shortens a segment), so every page of it exists. The map begins on a page and `head_end` is a
-        // multiple of eight unless nothing follows, so words are aligned. Threads may write at once: all stores are
-        // atomic, so that two writers of the same bytes would leave the bytes of one or the other and no undefined
-        // behaviour. Nobody reads through the map, and no reference into it leaves this block.
+        // multiple of eight unless nothing follows, so words are aligned. Threads may write at once,
+        // but never to the same word: a fragment of the log starts at a multiple of eight, its space ends at one, and
+        // only the thread that reserved this space writes to it. Stores of different sizes therefore never meet; they
+        // are atomic because the file is read by system calls meanwhile. Nobody reads through the map, and no reference
+        // into it leaves this block.
         #[allow(unsafe_code)]
         unsafe {
             let base = self.pages.as_mut_ptr();

@@ -168,10 +168,17 @@ impl SegmentDirectory {
     }
 
     /// A file to fill, new or a spare one.
+    ///
+    /// Nothing is written to a spare one before it is durably out of the log: [`recycle`](Self::recycle) may be between
+    /// its renaming and its sync on another thread, or its sync may have failed. If we died then, the segment would be
+    /// back under its name with zeros in it.
     fn blank(&self, temporary: &Path) -> Result<Arc<dyn File>, WalError> {
         if let Some(spare) = self.spares()?.pop() {
             let path = self.path.join(spare);
             self.disk.rename(&path, temporary).map_err(WalError::io("rename", &path))?;
+            if !active(Fault::RecycledNotSynced) {
+                self.sync()?;
+            }
             let file = self.disk.open(temporary, Access::Write).map_err(WalError::io("open", temporary))?;
             if file.len_bytes().map_err(WalError::io("read the length of", temporary))? == self.layout.segment_bytes() {
                 return Ok(file);

@@ -113,7 +113,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Why a record was not appended. Nothing of it is in the log.
+/// Why a record was not appended. Nothing of it is in the log, but for [`AppendError::Unknown`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -140,6 +140,10 @@ pub enum AppendError {
     /// *This node must stop*: a write or sync failed before.
     #[error("{0}")]
     Poisoned(Failure),
+    /// *This node must stop*: writing failed half way. Of several records the first ones may be whole, and be found when
+    /// the log is opened again: unknown is neither success nor failure.
+    #[error("whether the records are in the log is not known: {0}")]
+    Unknown(Failure),
 }
 
 /// Why it is not known that a record is committed. It may still become so: unknown is never success.

@@ -62,9 +62,17 @@ impl Shared {
         Ok(self.durable())
     }
 
+    /// All of it is watched: a copy that hangs, of somebody else or of the mark, keeps a flush as long as a sync does.
     fn flush_with_mark<'a>(
         &'a self,
         _turn: &Flushing<'_>,
+        reserve: impl FnOnce(&'a Tail) -> Result<(Copying<'a>, Lsn), Refused<Obstacle>>,
+    ) -> Result<(), Failure> {
+        self.watchdog.watch(|| self.flush_watched(reserve))
+    }
+
+    fn flush_watched<'a>(
+        &'a self,
         reserve: impl FnOnce(&'a Tail) -> Result<(Copying<'a>, Lsn), Refused<Obstacle>>,
     ) -> Result<(), Failure> {
         if let Some(failure) = self.failure() {
@@ -102,7 +110,8 @@ impl Shared {
         }
         for segment in files {
             // Rule 5: after a failed sync nothing is ever called durable again.
-            let mut synced = self.watchdog.watch(|| segment.file.sync());
+            self.watchdog.restart();
+            let mut synced = segment.file.sync();
             if active(Fault::FailedSyncRetried) {
                 synced = synced.or_else(|_| segment.file.sync());
             }

@@ -32,6 +32,10 @@ use crate::config::WalConfig;
 use crate::disk::Access;
 use crate::lsn::Lsn;
 
+/// How many segments' bytes may wait for a sync, and be appended at once: each segment that is written keeps a file and a
+/// map open until it is durable, and a process may have as few as 1024 files.
+const MAX_OPEN_SEGMENTS: u64 = 256;
+
 /// How far the log got, as readers see it.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
@@ -62,7 +66,7 @@ pub(super) struct Shared {
 
 /// A log that can be appended to.
 pub struct Wal {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -129,16 +133,18 @@ impl Wal {
     /// for a small record. Many threads may do so at once.
     ///
     /// # Errors
-    /// Nothing was appended.
+    /// Nothing was appended, but for [`AppendError::Unknown`].
     pub fn append(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
         self.shared.append(&[payload])
     }
 
     /// Puts records into the log, one behind the other with nothing between them but marks of no other, all or none,
     /// and answers where the last one ends. A crash before they are durable may keep any number of the first of them.
+    /// All of them together may not be longer than 256 segments.
     ///
     /// # Errors
-    /// Nothing was appended.
+    /// Nothing was appended, but for [`AppendError::Unknown`]: then any number of the first of them may be found when
+    /// the log is opened again.
     pub fn append_many(&self, payloads: &[&[u8]]) -> Result<Lsn, AppendError> {
         self.shared.append(payloads)
     }
@@ -326,7 +332,8 @@ impl Shared {
                     // Poisoned first: who waits for this copy must not take it for complete.
                     let failure = self.fail_at("append to", at, error);
                     copying.finish();
-                    return Err(AppendError::Poisoned(failure));
+                    // What was copied before is in the file, whole and behind no hole.
+                    return Err(AppendError::Unknown(failure));
                 }
             }
         }
@@ -334,17 +341,32 @@ impl Shared {
         Ok(at)
     }
 
-    /// Whether no record is too long; answers the sum of their lengths.
+    /// Whether no record is too long, nor all of them together; answers the sum of their lengths.
     fn check_len(&self, payloads: &[&[u8]]) -> Result<usize, AppendError> {
-        let limit_bytes = self.config.max_record_bytes.min(MAX_PAYLOAD_BYTES);
-        match payloads.iter().find(|payload| payload.len() as u64 > limit_bytes) {
-            None => Ok(payloads.iter().map(|payload| payload.len()).sum()),
-            // What will never be accepted again comes before what is wrong with this record.
-            Some(payload) => Err(match self.tail.gates() & (CLOSED | FAILED) {
-                0 => AppendError::TooLarge { len_bytes: payload.len(), limit_bytes },
-                gates => self.explain(Refused::Gates(gates), payload.len()),
-            }),
-        }
+        let lens = || payloads.iter().map(|payload| payload.len());
+        let sum = lens().fold(0, usize::saturating_add);
+        let record_limit = self.max_record_bytes();
+        let too_large = lens().find(|len| *len as u64 > record_limit).map(|len| (len, record_limit));
+        let (len_bytes, limit_bytes) = match too_large {
+            Some(too_large) => too_large,
+            None if sum as u64 > self.max_open_bytes() => (sum, self.max_open_bytes()),
+            None => return Ok(sum),
+        };
+        // What will never be accepted again comes before what is wrong with this record.
+        Err(match self.tail.gates() & (CLOSED | FAILED) {
+            0 => AppendError::TooLarge { len_bytes, limit_bytes },
+            gates => self.explain(Refused::Gates(gates), len_bytes),
+        })
+    }
+
+    /// The longest record that is accepted.
+    fn max_record_bytes(&self) -> u64 {
+        self.config.max_record_bytes.min(MAX_PAYLOAD_BYTES).min(self.max_open_bytes())
+    }
+
+    /// The length of the segments that may be open for writing.
+    fn max_open_bytes(&self) -> u64 {
+        MAX_OPEN_SEGMENTS.saturating_mul(self.directory.layout().segment_bytes())
     }
 
     /// Where records of these lengths end if they are appended at `at` now.
@@ -353,7 +375,8 @@ impl Shared {
         // What is larger than the bound is admitted when nothing else waits.
         let unsynced = at.bytes_since(self.durable());
         let len_bytes: u64 = lens.map(|len| len as u64).sum();
-        if unsynced > 0 && unsynced + len_bytes > self.config.max_unsynced_bytes {
+        let limit_bytes = self.config.max_unsynced_bytes.min(self.max_open_bytes());
+        if unsynced > 0 && unsynced + len_bytes > limit_bytes {
             return Err(Obstacle::Unsynced);
         }
         Ok(end)
@@ -361,7 +384,7 @@ impl Shared {
 
     /// Whether a record of this length may be appended now.
     fn admit(&self, len_bytes: usize) -> Result<(), AppendError> {
-        let limit_bytes = self.config.max_record_bytes.min(MAX_PAYLOAD_BYTES);
+        let limit_bytes = self.max_record_bytes();
         let (at, gates) = (self.tail.end(), self.tail.gates());
         if gates & (CLOSED | FAILED) == 0 && len_bytes as u64 > limit_bytes {
             return Err(AppendError::TooLarge { len_bytes, limit_bytes });

@@ -129,6 +129,101 @@ fn a_record_too_large_for_the_disk_is_refused_and_takes_no_space_from_others() {
 }
 
 #[test]
+fn spare_segments_do_not_eat_the_reserve() {
+    let (disk, wal) = fresh();
+    let mut end = Lsn::NONE;
+    for number in 0..10 {
+        end = append(&wal, &payload(number, 1000)).unwrap();
+    }
+    wal.make_durable(end).unwrap();
+    wal.close().unwrap();
+    let ours = directory(&disk, "/wal");
+    for number in [SegmentNumber(1), SegmentNumber(2)] {
+        ours.recycle(number).unwrap();
+    }
+    assert_eq!(ours.spare_count().unwrap(), 2);
+    let open = |reserve_bytes| {
+        let evidence = Evidence { verify_from: end, ..Evidence::default() };
+        Wal::open(scan(ours.clone(), evidence).unwrap(), crate::config::WalConfig { reserve_bytes, ..config() })
+            .unwrap()
+    };
+    // Nothing is free but the two, and they are the reserve.
+    disk.set_capacity(Some(0));
+    let wal = open(2 * SEGMENT_BYTES);
+    assert!(matches!(wal.append(b"x"), Err(AppendError::DiskFull)));
+    assert_eq!(ours.spare_count().unwrap(), 2, "the reserve is used");
+}
+
+#[test]
+fn what_would_need_too_many_open_segments_is_refused() {
+    let (_disk, wal) = fresh();
+    let limit = 256 * SEGMENT_BYTES;
+    assert!(limit < config().max_record_bytes);
+    let is_refused = |result: Result<(), AppendError>, len: u64| match result {
+        Err(AppendError::TooLarge { len_bytes, limit_bytes }) => (len_bytes as u64, limit_bytes) == (len, limit),
+        _ => false,
+    };
+    let bytes = vec![1; limit as usize + 1];
+    assert!(is_refused(wal.append(&bytes).map(drop), limit + 1));
+    assert!(is_refused(wal.room_blocking(bytes.len()), limit + 1));
+    assert!(is_refused(wal.append_many(&[&bytes[..1], &bytes[1..], b"x"]).map(drop), limit + 2));
+    let end = append(&wal, &bytes[1..]).unwrap();
+    wal.make_durable(end).unwrap();
+}
+
+#[test]
+fn after_a_write_that_failed_half_way_it_is_not_known_what_survives() {
+    let (small, written) = (payload(1, 100), payload(2, 1000));
+    // Which operation the write is depends on what the preparing thread does beside it.
+    for attempt in 0.. {
+        assert!(attempt < 5000, "the write is never the operation that fails");
+        let disk = LossyDisk::new(Faults { fail_at: Some(1 + attempt % 50), ..Faults::default() });
+        let Ok(wal) = open(&disk, Evidence::default()) else { continue };
+        let appended = loop {
+            match wal.append_many(&[&small, &written]) {
+                Err(AppendError::Busy { len_bytes }) => {
+                    if wal.room_blocking(len_bytes).is_err() {
+                        break Err(AppendError::Fenced);
+                    }
+                }
+                other => break other,
+            }
+        };
+        if !matches!(appended, Err(AppendError::Unknown(_))) {
+            continue;
+        }
+        assert!(matches!(wal.append(b"x"), Err(AppendError::Poisoned(_))), "nothing was reserved for this one");
+        assert!(matches!(wal.make_durable(wal.end()), Err(CommitError::Poisoned(_))));
+        drop(wal);
+        let wal = open(&disk.kill(Faults::default()), Evidence::default()).unwrap();
+        let records = read_all(&wal, layout().first_record()).unwrap();
+        assert!(records.len() == 1 && records[0].payload == small, "{records:?}");
+        return;
+    }
+}
+
+#[test]
+fn a_flush_that_waits_for_a_copy_that_hangs_is_noticed() {
+    let (_disk, wal) = fresh();
+    wal.set_sync_limit(Duration::from_millis(20));
+    append(&wal, b"x").unwrap();
+    let hanging = wal.shared.tail.reserve(0, |at| Ok(at.advanced(64))).ok().unwrap();
+    std::thread::scope(|scope| {
+        let committer = scope.spawn(|| wal.make_durable(wal.end()));
+        let deadline = std::time::Instant::now() + PATIENCE;
+        let mut is_noticed = false;
+        while !is_noticed && std::time::Instant::now() < deadline {
+            is_noticed = matches!(wal.health(), Health::Hangs { .. });
+            std::thread::yield_now();
+        }
+        hanging.finish();
+        committer.join().unwrap().unwrap();
+        assert!(is_noticed);
+    });
+    assert!(matches!(wal.health(), Health::Good));
+}
+
+#[test]
 fn recycled_log_is_named_to_readers() {
     let (disk, wal) = fresh();
     let mut end = Lsn::NONE;

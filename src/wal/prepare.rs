@@ -50,6 +50,8 @@ fn note_affordable(shared: &Shared, affordable: u64) {
 
 /// Looks at the free space, then prepares one segment if one is wanted, else waits for something to change.
 fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
+    // First, though there may be much to prepare: each holds a map and an open file.
+    release_retired(shared);
     let affordable = affordable_segments(shared)?;
     if !was_refused {
         note_affordable(shared, affordable);
@@ -60,9 +62,8 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
         if !shared.tail.is_closed() && (affordable == 0 || supply.to_prepare().is_none()) {
             shared.tail.wait_for_work(&mut supply, SPACE_CHECK_INTERVAL);
         }
-        let retired = supply.take_retired();
         drop(supply);
-        drop(retired);
+        release_retired(shared);
         return Ok(());
     };
     let file = shared.directory.prepare(number, &|| pace(shared))?;
@@ -73,6 +74,12 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
     look_at_space(shared)?;
     shared.notify_room();
     Ok(())
+}
+
+/// Unmaps and closes what is written to no more, without keeping anybody from the supply meanwhile.
+fn release_retired(shared: &Shared) {
+    let retired = shared.tail.supply().take_retired();
+    drop(retired);
 }
 
 fn pace(shared: &Shared) -> Pace {
@@ -89,9 +96,10 @@ fn pace(shared: &Shared) -> Pace {
 fn affordable_segments(shared: &Shared) -> Result<u64, WalError> {
     let free_bytes = shared.directory.free_bytes()?;
     let segment_bytes = shared.directory.layout().segment_bytes();
-    let new = (free_bytes.saturating_sub(shared.config.reserve_bytes) / segment_bytes).saturating_sub(1);
-    // Spare ones take no space.
-    Ok(new.saturating_add(shared.directory.spare_count()? as u64))
+    // Spare ones take no space when they are used. They count as free, not on top: the reserve holds for them, too.
+    let spare_bytes = (shared.directory.spare_count()? as u64).saturating_mul(segment_bytes);
+    let usable_bytes = free_bytes.saturating_add(spare_bytes).saturating_sub(shared.config.reserve_bytes);
+    Ok((usable_bytes / segment_bytes).saturating_sub(1))
 }
 
 fn is_full(error: &WalError) -> bool {

@@ -1,6 +1,7 @@
-//! Notices a device that hangs: a sync that does not come back fails nothing by itself, and everybody waits for it.
+//! Notices a device that hangs: a flush that does not come back, in a sync or in a copy before it, fails nothing by
+//! itself, and everybody waits for it.
 //!
-//! Health, a metric and a line in the log say so; whoever runs the node decides. When the sync comes back after all,
+//! Health, a metric and a line in the log say so; whoever runs the node decides. When it comes back after all,
 //! all is well again: what it made durable is durable.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,13 +12,13 @@ use parking_lot::{Condvar, Mutex};
 use super::errors::Failure;
 use super::log::Shared;
 
-/// How long a sync may take before the device counts as hanging, unless set otherwise.
+/// How long a sync, or what a flush does before it, may take before the device counts as hanging, unless set otherwise.
 pub const SYNC_LIMIT: Duration = Duration::from_secs(10);
 
 /// The longest and the shortest time between two looks.
 const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1));
 
-/// Nothing is being synced.
+/// Nothing is being flushed.
 const IDLE: u64 = 0;
 
 /// How the log is.
@@ -26,7 +27,7 @@ const IDLE: u64 = 0;
 pub enum Health {
     /// Nothing is wrong.
     Good,
-    /// A sync has not come back for longer than the limit: the device hangs. It may recover.
+    /// A flush has not come back for longer than the limit: the device hangs. It may recover.
     Hangs {
         /// For how long by now.
         since: Duration,
@@ -35,10 +36,10 @@ pub enum Health {
     Failed(Failure),
 }
 
-/// Knows since when a sync is under way.
+/// Knows since when a step of a flush is under way.
 pub(super) struct Watchdog {
     origin: Instant,
-    /// Microseconds from `origin` to the start of the sync under way, plus one.
+    /// Microseconds from `origin` to the start of the step under way, plus one.
     began: AtomicU64,
     limit_us: AtomicU64,
     reported: AtomicBool,
@@ -58,12 +59,17 @@ impl Watchdog {
         }
     }
 
-    /// Runs a sync under its eyes.
-    pub(super) fn watch<T>(&self, sync: impl FnOnce() -> T) -> T {
-        self.began.store(micros(self.origin.elapsed()).saturating_add(1), Ordering::Relaxed);
-        let result = sync();
+    /// Runs a flush under its eyes.
+    pub(super) fn watch<T>(&self, flush: impl FnOnce() -> T) -> T {
+        self.restart();
+        let result = flush();
         self.began.store(IDLE, Ordering::Relaxed);
         result
+    }
+
+    /// The next step of the flush under way begins: the limit is for each, since a large one has many syncs.
+    pub(super) fn restart(&self) {
+        self.began.store(micros(self.origin.elapsed()).saturating_add(1), Ordering::Relaxed);
     }
 
     /// Sets how long a sync may take.
@@ -72,7 +78,7 @@ impl Watchdog {
         self.wake();
     }
 
-    /// For how long a sync has not come back, if that is longer than the limit.
+    /// For how long a step of a flush has not come back, if that is longer than the limit.
     pub(super) fn hangs_since(&self) -> Option<Duration> {
         let began = self.began.load(Ordering::Relaxed);
         let since = micros(self.origin.elapsed()).saturating_sub(began.saturating_sub(1));
@@ -99,9 +105,9 @@ impl Watchdog {
         match since {
             Some(since) => {
                 metrics::counter!("mainstay_wal_sync_hangs_total").increment(1);
-                tracing::error!(?since, "a sync of the log does not come back: the device hangs, and commits wait");
+                tracing::error!(?since, "a flush of the log does not come back: the device hangs, and commits wait");
             }
-            None => tracing::info!("the sync of the log came back"),
+            None => tracing::info!("the flush of the log came back"),
         }
     }
 }
