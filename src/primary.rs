@@ -49,7 +49,7 @@ impl Primary {
     /// forward: later records build on it.
     ///
     /// # Errors
-    /// Nothing was appended; [`AppendError`] says what to do.
+    /// Nothing was appended, but for [`AppendError::Unknown`]; [`AppendError`] says what to do.
     pub fn append(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
         self.check_append()?;
         self.wal.append(payload)

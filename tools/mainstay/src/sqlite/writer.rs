@@ -505,6 +505,8 @@ fn append(log: &dyn Log, payload: &[u8]) -> Result<Lsn, NotCommitted> {
             }
             AppendError::DiskFull => refused(SqlState::DISK_FULL),
             AppendError::Fenced => refused(SqlState::READ_ONLY_SQL_TRANSACTION),
+            // The log may hold it, and replay it at the next start.
+            AppendError::Unknown(_) => refused(SqlState::TRANSACTION_RESOLUTION_UNKNOWN),
             _ => refused(SqlState::IO_ERROR),
         });
     }
