@@ -46,11 +46,12 @@ packages_of() {
     esac
 }
 
-# bindgen loads libclang at build time; these are the places where it looks.
+# bindgen loads libclang at build time; these are the places where it looks. libclang-cpp, which machines have that lack
+# libclang, is something else.
 have_libclang() {
     local pattern
-    for pattern in "${LIBCLANG_PATH:-/nonexistent}"/libclang* /usr/lib/llvm*/lib/libclang.so* /usr/lib*/libclang.so* \
-        /usr/lib/*-linux-gnu/libclang*.so* /usr/local/lib/libclang.so* /usr/local/opt/llvm/lib/libclang.dylib \
+    for pattern in "${LIBCLANG_PATH:-/nonexistent}"/libclang[.-][s0-9]* /usr/lib/llvm*/lib/libclang.so* /usr/lib*/libclang.so* \
+        /usr/lib/*-linux-gnu/libclang.so* /usr/lib/*-linux-gnu/libclang-[0-9]*.so* /usr/local/lib/libclang.so* /usr/local/opt/llvm/lib/libclang.dylib \
         /opt/homebrew/opt/llvm/lib/libclang.dylib /Library/Developer/CommandLineTools/usr/lib/libclang.dylib; do
         if [ -e "$pattern" ]; then return 0; fi
     done
