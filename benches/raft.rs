@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use mainstay_benches::raw::RawFile;
 use mainstay_benches::{Goal, Row, add, median, print_head, quantile, write};
 
+#[path = "raft/batching.rs"]
+mod batching;
 #[path = "raft/engine.rs"]
 mod engine;
 #[path = "raft/load.rs"]
@@ -61,7 +63,8 @@ async fn main() -> anyhow::Result<()> {
 
 /// Rates, latencies and syncs of ours and etcd's, in alternating rounds.
 async fn against_etcd(settings: &Settings, directory: &Path, rows: &mut Vec<Row>) -> anyhow::Result<()> {
-    let measures = ["raft.put.256", "raft.put.1.p50", "raft.get.64", "raft.syncs_per_proposal"];
+    let measures =
+        ["raft.put.256", "raft.put.256.gathered", "raft.put.1.p50", "raft.get.64", "raft.syncs_per_proposal"];
     let has_failover = settings.runs("raft.failover");
     if !has_failover && !measures.iter().any(|measure| settings.runs(measure)) {
         return Ok(());
@@ -71,6 +74,8 @@ async fn against_etcd(settings: &Settings, directory: &Path, rows: &mut Vec<Row>
         // Only one of them runs while the other is measured; an idle one costs next to nothing.
         let etcd = Servers::start(false, directory.join("etcd")).await?;
         let mut put = Row::against("raft.put.256", "puts/s", "etcd", Goal::AtLeast(5.0));
+        // Etcd's side is that of `raft.put.256`: its API has no puts that share a request and not their fate.
+        let mut gathered = Row::against("raft.put.256.gathered", "puts/s", "etcd", Goal::AtLeast(5.0));
         let mut one = Row::against("raft.put.1.p50", "us", "etcd", Goal::AtMost(0.5));
         let mut get = Row::against("raft.get.64", "gets/s", "etcd", Goal::AtLeast(2.0));
         let mut syncs = Row::alone("raft.syncs_per_proposal", "syncs", Goal::AtMost(0.1));
@@ -82,6 +87,12 @@ async fn against_etcd(settings: &Settings, directory: &Path, rows: &mut Vec<Row>
                 let after = written(servers).await;
                 put.push(is_ours, seen.rate);
                 if is_ours {
+                    let seen = load::run(servers, Work::PutGathered, 256, settings.duration).await?;
+                    gathered.push(true, seen.rate);
+                } else {
+                    gathered.push(false, seen.rate);
+                }
+                if is_ours {
                     let most =
                         before.iter().zip(&after).map(|(before, after)| (after.0 - before.0) / (after.1 - before.1));
                     syncs.push(true, most.fold(0.0, f64::max));
@@ -90,7 +101,7 @@ async fn against_etcd(settings: &Settings, directory: &Path, rows: &mut Vec<Row>
                 get.push(is_ours, load::run(servers, Work::Get, 64, settings.duration).await?.rate);
             }
         }
-        for row in [put, one, get, syncs] {
+        for row in [put, gathered, one, get, syncs] {
             add(rows, row);
         }
     }

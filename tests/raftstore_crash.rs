@@ -392,3 +392,33 @@ fn write_until_it_fails(directory: &Path) {
     assert_eq!(store.term(one, LogIndex::new(index - 1)), Ok(Some(Term::new(1))));
     println!("\nacknowledged up to {}", index - 1);
 }
+
+/// A replica that comes back without its tombstone would vote again for what it has voted on.
+#[test]
+fn a_tombstone_is_whole_or_its_loss_is_noticed() {
+    let directory = TempDir::new().expect("a directory");
+    let store = open(directory.path());
+    let [one, two] = GROUPS;
+    store
+        .write(&[create(one), create(two), append(one, 1, 20, 1, 300), append(two, 1, 3, 1, 300)], true)
+        .expect("a write");
+    apply(&store, one, 15);
+    let before = log_len(directory.path());
+    store.destroy(one).expect("a destruction");
+    let after = log_len(directory.path());
+    assert!(after > before, "{before} to {after}");
+    apply(&store, two, 2);
+
+    let crashed = copy(directory.path());
+    let reopened = open(crashed.path());
+    assert_eq!(reopened.groups().expect("groups"), [two]);
+    assert_eq!(reopened.tombstones().expect("tombstones"), [(one, ReplicaId::new(1))]);
+    assert!(matches!(reopened.write(&[create(one)], true), Err(StoreError::Refused(_))));
+    assert_consistent(&reopened);
+    for cut in (before..after).step_by(16) {
+        let torn = copy(directory.path());
+        let log = File::options().write(true).open(rocksdb_log(torn.path())).expect("the log");
+        log.set_len(cut).expect("a cut");
+        assert!(matches!(storage(torn.path()), Err(StorageError::Damaged { .. })), "cut at {cut}: not noticed");
+    }
+}

@@ -18,8 +18,10 @@ const WARM_UP: Duration = Duration::from_millis(500);
 /// What clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Set keys to 256 bytes.
+    /// Set keys to 256 bytes, a request each.
     Put,
+    /// The same, through a client library that gathers what its callers put.
+    PutGathered,
     /// Read keys, linearizably.
     Get,
 }
@@ -38,8 +40,10 @@ pub struct Seen {
 /// Nobody leads, or a request fails.
 pub async fn run(servers: &Servers, work: Work, clients: u64, duration: Duration) -> anyhow::Result<Seen> {
     let leader = servers.leader().await?;
-    let count = CONNECTIONS.min(clients as usize);
-    let connections: Vec<Client> = (0..count).map(|_| servers.client(leader)).collect::<Result<_, _>>()?;
+    let connections: Vec<Client> = match work {
+        Work::PutGathered => vec![servers.batching_client(leader)?],
+        _ => (0..CONNECTIONS.min(clients as usize)).map(|_| servers.client(leader)).collect::<Result<_, _>>()?,
+    };
     let (stop, measured) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let failed = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
@@ -53,7 +57,7 @@ pub async fn run(servers: &Servers, work: Work, clients: u64, duration: Duration
                 let key = ((turn >> 33) % KEYS).to_be_bytes().to_vec();
                 let begun = Instant::now();
                 let answer = match work {
-                    Work::Put => client.put(key, vec![turn as u8; 256]).await,
+                    Work::Put | Work::PutGathered => client.put(key, vec![turn as u8; 256]).await,
                     Work::Get => client.get(key).await,
                 };
                 match answer {

@@ -19,6 +19,7 @@ pub mod etcd {
     #![allow(missing_docs, clippy::all, reason = "generated")]
     tonic::include_proto!("etcdserverpb");
 }
+use crate::batching::Batching;
 use etcd::kv_client::KvClient as EtcdClient;
 use kv::kv_client::KvClient;
 
@@ -32,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Client {
     /// To ours.
     Ours(KvClient<Channel>),
+    /// To ours; its clones share requests.
+    Batching(Batching),
     /// To etcd.
     Etcd(EtcdClient<Channel>),
 }
@@ -44,6 +47,7 @@ impl Client {
     pub async fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), Status> {
         match self {
             Client::Ours(client) => client.put(kv::PutRequest { key, value, client: 0, sequence: 0 }).await.map(drop),
+            Client::Batching(client) => client.put(key, value).await,
             Client::Etcd(client) => client.put(etcd::PutRequest { key, value }).await.map(drop),
         }
     }
@@ -55,6 +59,7 @@ impl Client {
     pub async fn get(&mut self, key: Vec<u8>) -> Result<(), Status> {
         match self {
             Client::Ours(client) => client.get(kv::GetRequest { key }).await.map(drop),
+            Client::Batching(_) => Err(Status::unimplemented("reads are not gathered")),
             Client::Etcd(client) => client.range(etcd::RangeRequest { key }).await.map(drop),
         }
     }
@@ -144,6 +149,17 @@ impl Servers {
             true => Client::Ours(KvClient::new(channel)),
             false => Client::Etcd(EtcdClient::new(channel)),
         })
+    }
+
+    /// A connection to a node of ours that gathers what its clones put.
+    ///
+    /// # Errors
+    /// Its address is none, or these are not ours.
+    pub fn batching_client(&self, node: usize) -> anyhow::Result<Client> {
+        match self.client(node)? {
+            Client::Ours(client) => Ok(Client::Batching(Batching::new(client))),
+            _ => bail!("only ours takes many puts in a request"),
+        }
     }
 
     /// How one of ours stands.

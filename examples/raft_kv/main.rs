@@ -29,13 +29,17 @@ use mainstay::raftstore::transport::GrpcTransport;
 use mainstay::storage::Storage;
 use tonic::{Code, Request, Response, Status};
 
+mod args;
+use args::Args;
+
 mod proto {
     #![allow(missing_docs, reason = "generated")]
     tonic::include_proto!("raft_kv");
 }
 use proto::kv_client::KvClient;
 use proto::kv_server::{Kv, KvServer};
-use proto::{GetRequest, GetResponse, PutRequest, PutResponse, StatusRequest, StatusResponse};
+use proto::{GetRequest, GetResponse, PutManyRequest, PutManyResponse, PutOutcome, PutRequest, PutResponse};
+use proto::{StatusRequest, StatusResponse};
 
 /// One group is enough for a map.
 const GROUP: GroupId = GroupId::new(1);
@@ -76,18 +80,36 @@ struct Service {
     raft: Arc<RaftStore>,
 }
 
+impl Service {
+    /// One outcome for each put: what one client asks in one request becomes one batch of the log.
+    async fn set(&self, puts: Vec<PutRequest>) -> Vec<PutOutcome> {
+        let commands = puts.into_iter().map(|put| {
+            let attempt = Attempt { client: put.client, sequence: put.sequence };
+            (encode(&put.key, &put.value), (put.client != 0).then_some(attempt))
+        });
+        let answers = self.group.propose_many(commands).await.into_iter().map(|answer| match answer.map_err(refused) {
+            Ok(response) => {
+                let index = response.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+                PutOutcome { index, ..PutOutcome::default() }
+            }
+            Err(why) => PutOutcome { index: 0, code: why.code() as i32, message: why.message().to_owned() },
+        });
+        answers.collect()
+    }
+}
+
 #[tonic::async_trait]
 impl Kv for Service {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let put = request.into_inner();
-        let command = encode(&put.key, &put.value);
-        let response = match put.client {
-            0 => self.group.propose(command).await,
-            client => self.group.propose_once(Attempt { client, sequence: put.sequence }, command).await,
-        };
-        let response = response.map_err(refused)?;
-        let index = response.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        Ok(Response::new(PutResponse { index }))
+        let outcome = self.set(vec![request.into_inner()]).await.pop().unwrap_or_default();
+        match outcome.code {
+            0 => Ok(Response::new(PutResponse { index: outcome.index })),
+            code => Err(Status::new(Code::from(code), outcome.message)),
+        }
+    }
+
+    async fn put_many(&self, request: Request<PutManyRequest>) -> Result<Response<PutManyResponse>, Status> {
+        Ok(Response::new(PutManyResponse { outcomes: self.set(request.into_inner().puts).await }))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
@@ -231,46 +253,6 @@ async fn status(args: &Args) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
-}
-
-/// The command line: words, and options that take a value each.
-struct Args {
-    words: Vec<String>,
-    options: Vec<(String, String)>,
-}
-
-impl Args {
-    fn parse(mut given: impl Iterator<Item = String>) -> Result<Args, Box<dyn Error>> {
-        let mut args = Args { words: Vec::new(), options: Vec::new() };
-        while let Some(word) = given.next() {
-            match word.strip_prefix("--") {
-                Some(name) => {
-                    let value = given.next().ok_or_else(|| format!("--{name} takes a value"))?;
-                    args.options.push((name.to_owned(), value));
-                }
-                None => args.words.push(word),
-            }
-        }
-        Ok(args)
-    }
-
-    fn word(&self, place: usize) -> Result<&str, String> {
-        self.words.get(place).map(String::as_str).ok_or_else(|| "a word is missing; see the top of main.rs".to_owned())
-    }
-
-    fn required(&self, name: &str) -> Result<&str, String> {
-        let found = self.options.iter().find(|(option, _)| option == name);
-        found.map(|(_, value)| value.as_str()).ok_or_else(|| format!("--{name} is required"))
-    }
-
-    fn peers(&self) -> Result<Vec<(NodeId, String)>, Box<dyn Error>> {
-        let given = self.options.iter().filter(|(option, _)| option == "peer");
-        let peer = |value: &String| -> Result<(NodeId, String), Box<dyn Error>> {
-            let (node, address) = value.split_once('=').ok_or("--peer takes NODE=ADDRESS")?;
-            Ok((NodeId::new(node.parse()?), address.to_owned()))
-        };
-        given.map(|(_, value)| peer(value)).collect()
-    }
 }
 
 #[tokio::main]

@@ -10,7 +10,8 @@
 //!  tag 1 replica   2 hard state   3 membership   4 applied   5 truncated   6 snapshot marker   7 tombstone
 //! ```
 //!
-//! Tags 6 and 7 are spoken for and not written yet. A machine's keys carry a generation because a snapshot will fill
+//! Of a group that was destroyed the tombstone stays alone, also beside the records of a later replica. Tag 6 is spoken for
+//! and not written yet. A machine's keys carry a generation because a snapshot will fill
 //! the next one in bounded batches and become visible by flipping the number in the replica's record.
 //!
 //! Values, all numbers little-endian. Each begins with a version, 1:
@@ -24,6 +25,7 @@
 //!                 nodes: count 4, then replica 8 and node 8 each, replicas rising
 //!  applied      version 1 │ index 8
 //!  truncated    version 1 │ index 8 │ term 8
+//!  tombstone    version 1 │ replica 8, the highest that was destroyed
 //!
 //!  kind 0 command   1 conf change
 //! ```
@@ -57,10 +59,13 @@ pub(super) enum Tag {
     Membership = 3,
     Applied = 4,
     Truncated = 5,
+    Tombstone = 7,
 }
 
 impl Tag {
-    const ALL: [Tag; 5] = [Tag::Replica, Tag::HardState, Tag::Membership, Tag::Applied, Tag::Truncated];
+    const ALL: [Tag; 6] = [Tag::Replica, Tag::HardState, Tag::Membership, Tag::Applied, Tag::Truncated, Tag::Tombstone];
+    /// What every group has that is there.
+    pub const OF_A_GROUP: [Tag; 5] = [Tag::Replica, Tag::HardState, Tag::Membership, Tag::Applied, Tag::Truncated];
 }
 
 impl fmt::Display for Tag {
@@ -71,6 +76,7 @@ impl fmt::Display for Tag {
             Tag::Membership => "membership",
             Tag::Applied => "applied index",
             Tag::Truncated => "truncated position",
+            Tag::Tombstone => "tombstone",
         })
     }
 }
@@ -215,6 +221,11 @@ pub(super) fn table_range(
     start..end
 }
 
+/// All keys of a group in a table, up to and with a generation's.
+pub(super) fn tables_through(group: GroupId, generation: Generation) -> Range<Vec<u8>> {
+    table_key(group, Generation(0), &[])..table_range(group, generation, (Bound::Unbounded, Bound::Unbounded)).end
+}
+
 /// A machine's key, of one that lies in a table.
 pub(super) fn decode_table_key(key: &[u8]) -> &[u8] {
     key.get(TABLE_PREFIX_BYTES..).unwrap_or_default()
@@ -344,6 +355,19 @@ pub(super) fn decode_truncated(value: &[u8]) -> Result<Position, Mismatch> {
     match (reader.u64(), reader.u64(), reader.rest()) {
         (Some(index), Some(term), []) => Ok(Position::new(index, term)),
         _ => Err(wrong_length(17, value)),
+    }
+}
+
+pub(super) fn encode_tombstone(replica: ReplicaId) -> Vec<u8> {
+    Writer::new().u64(replica.get()).0
+}
+
+pub(super) fn decode_tombstone(value: &[u8]) -> Result<ReplicaId, Mismatch> {
+    let mut reader = Reader::versioned(value)?;
+    match (reader.u64(), reader.rest()) {
+        (Some(replica @ 1..), []) => Ok(ReplicaId::new(replica)),
+        (Some(0), []) => Err(Mismatch::new("a replica other than 0", "0")),
+        _ => Err(wrong_length(9, value)),
     }
 }
 

@@ -34,7 +34,7 @@ fn golden_keys() {
     assert_eq!(hex(&state_key(group, Tag::Truncated)), "000000000000010205");
     assert_eq!(hex(&table_key(group, Generation(7), b"key")), "0000000000000102000000076b6579");
     assert_eq!(decode_table_key(&table_key(group, Generation(7), b"key")), b"key");
-    assert_eq!(Tag::ALL.map(|tag| tag as u8), [1, 2, 3, 4, 5]);
+    assert_eq!(Tag::ALL.map(|tag| tag as u8), [1, 2, 3, 4, 5, 7]);
 }
 
 #[test]
@@ -50,6 +50,8 @@ fn golden_values() {
     assert_eq!(hex(&encode_hard_state(&hard_state)), "01020000000000000003000000000000000400000000000000");
     assert_eq!(hex(&encode_applied(LogIndex::new(6))), "010600000000000000");
     assert_eq!(hex(&encode_truncated(Position::new(7, 8))), "0107000000000000000800000000000000");
+    assert_eq!(hex(&encode_tombstone(ReplicaId::new(9))), "010900000000000000");
+    assert_eq!(decode_tombstone(&encode_tombstone(ReplicaId::new(9))), Ok(ReplicaId::new(9)));
     assert_eq!(
         hex(&encode_membership(&membership())),
         "0101\

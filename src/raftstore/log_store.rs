@@ -37,7 +37,7 @@ impl StoredGroup {
 pub struct LogWrite {
     /// Which group.
     pub group: GroupId,
-    /// Makes the group. Refused if there is one.
+    /// Makes the group. Refused if there is one, or if this replica or a later one was destroyed here.
     pub create: Option<(ReplicaId, Membership)>,
     /// Replaces term, vote and commit.
     pub hard_state: Option<HardState>,
@@ -96,6 +96,19 @@ pub trait LogStore: Send + Sync + 'static {
     /// See [`StoreError`]. What is [`Refused`](StoreError::Refused) was not written. After any other error it is not
     /// known what was written, and every later write fails too (rule of durable order 5).
     fn write(&self, writes: &[LogWrite], sync: bool) -> Result<(), StoreError>;
+
+    /// Removes a group for good: log, records and tables. What stays is a tombstone: no replica of the group up to this
+    /// one is made here again, whatever arrives late. Durable on return, and covered by evidence as a vote is.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`Refused`](StoreError::Refused) if there is no such group.
+    fn destroy(&self, group: GroupId) -> Result<(), StoreError>;
+
+    /// The groups of which replicas were destroyed here, in order, and the last of each.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError>;
 
     /// The entries of a range, from its start up to `limit_bytes` but at least one, fewer than asked for if the log
     /// ends before. An empty answer means that the first one is not there.

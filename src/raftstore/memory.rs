@@ -16,6 +16,8 @@ use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 #[derive(Default)]
 pub struct MemoryStore {
     groups: Mutex<BTreeMap<GroupId, Group>>,
+    /// Taken behind `groups`.
+    tombstones: Mutex<BTreeMap<GroupId, ReplicaId>>,
 }
 
 struct Group {
@@ -94,6 +96,7 @@ impl LogStore for MemoryStore {
         let plan = rules::plan(
             writes,
             |group| groups.get(&group).map(Group::outline),
+            |group| self.tombstones.lock().get(&group).copied(),
             |group, index| Ok(groups.get(&group).and_then(|group| group.term(index))),
         )?;
         for (write, step) in writes.iter().zip(plan.steps) {
@@ -114,6 +117,17 @@ impl LogStore for MemoryStore {
             }
         }
         Ok(())
+    }
+
+    fn destroy(&self, group: GroupId) -> Result<(), StoreError> {
+        let mut groups = self.groups.lock();
+        let Group { replica, .. } = rules::check_destroyed(group, groups.remove(&group))?;
+        self.tombstones.lock().insert(group, replica);
+        Ok(())
+    }
+
+    fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
+        Ok(self.tombstones.lock().iter().map(|(group, replica)| (*group, *replica)).collect())
     }
 
     fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {

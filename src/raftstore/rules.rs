@@ -9,7 +9,7 @@ use std::ops::{Bound, Range};
 
 use super::entry::{Entry, HardState, Membership, Position};
 use super::log_store::{AppliedTo, LogWrite, StoreError, StoredGroup};
-use crate::ident::{GroupId, LogIndex, Term};
+use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 
 /// What has to be known of a group to judge a write without reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,13 +55,14 @@ pub(super) struct Plan {
     pub votes: bool,
 }
 
-/// Judges writes. `known` says what is stored of a group, `term` the term of a stored entry.
+/// Judges writes. `known` says what is stored of a group, `destroyed` its tombstone, `term` the term of a stored entry.
 ///
 /// # Errors
 /// One of them is refused, or `term` failed.
 pub(super) fn plan(
     writes: &[LogWrite],
     known: impl Fn(GroupId) -> Option<Outline>,
+    destroyed: impl Fn(GroupId) -> Option<ReplicaId>,
     term: impl Fn(GroupId, LogIndex) -> Result<Option<Term>, StoreError>,
 ) -> Result<Plan, StoreError> {
     let mut plan = Plan { steps: Vec::with_capacity(writes.len()), ..Plan::default() };
@@ -71,6 +72,7 @@ pub(super) fn plan(
         let mut outline = match (before, &write.create) {
             (None, Some((replica, membership))) if replica.get() != 0 => {
                 check_created(group, membership)?;
+                check_unused(group, *replica, destroyed(group))?;
                 Outline::default()
             }
             (None, Some(_)) => return Err(refused(group, "its replica cannot be 0")),
@@ -137,6 +139,22 @@ pub(super) fn check_applied(group: GroupId, known: Option<Outline>, to: &Applied
 fn check_created(group: GroupId, membership: &Membership) -> Result<(), StoreError> {
     let has_voter = !membership.voters.is_empty() || *membership == Membership::default();
     if has_voter { Ok(()) } else { Err(refused(group, "its membership has no voter")) }
+}
+
+/// A replica that was destroyed may have voted and acknowledged: a new one under its name would have forgotten that.
+fn check_unused(group: GroupId, replica: ReplicaId, destroyed: Option<ReplicaId>) -> Result<(), StoreError> {
+    match destroyed {
+        Some(destroyed) if replica <= destroyed => {
+            let what = format!("replica {replica} cannot be made: replica {destroyed} was destroyed here");
+            Err(refused(group, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The group is there to be destroyed.
+pub(super) fn check_destroyed<T>(group: GroupId, stored: Option<T>) -> Result<T, StoreError> {
+    stored.ok_or_else(|| refused(group, "it was never made"))
 }
 
 fn check_vote(group: GroupId, before: &HardState, state: &HardState) -> Result<(), StoreError> {

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::raftstore::entry::EntryKind;
-use crate::raftstore::log_store::{AppliedTo, StoredGroup};
+use crate::raftstore::log_store::{AppliedTo, StoredGroup, Table, TableWrite};
 
-pub(super) fn cases<S: GroupStore>() -> [(&'static str, Case<S>); 12] {
+pub(super) fn cases<S: GroupStore>() -> [(&'static str, Case<S>); 13] {
     named![
         a_new_store_is_empty,
         a_group_is_made_once,
@@ -18,6 +18,7 @@ pub(super) fn cases<S: GroupStore>() -> [(&'static str, Case<S>); 12] {
         term_and_vote_are_never_taken_back,
         a_truncated_log_goes_on,
         a_log_outlives_reopening,
+        what_is_destroyed_stays_destroyed,
     ]
 }
 
@@ -271,4 +272,46 @@ fn a_log_outlives_reopening<S: GroupStore>(bench: &mut Bench<'_, S>) -> Result<(
     equal("the log", log_from(&store, ONE, 1)?, log)?;
     store.write(&[append(ONE, entries(501..502, 9))], true)?;
     consistent(&store)
+}
+
+fn what_is_destroyed_stays_destroyed<S: GroupStore>(bench: &mut Bench<'_, S>) -> Result<(), Problem> {
+    let store = with_group(bench)?;
+    refused("destroying a group never made", store.destroy(TWO))?;
+    equal("tombstones", store.tombstones()?, vec![])?;
+    store.write(&[append(ONE, entries(1..11, 3)), set(ONE, hard_state(9, 2, 10))], true)?;
+    store.write(&[create(TWO), set(TWO, hard_state(3, 0, 0)), append(TWO, entries(1..2, 3))], true)?;
+    let put = |key: &[u8]| TableWrite::Put(Table::Kv, key.to_vec(), b"value".to_vec());
+    store.apply(ONE, &[put(b""), put(&[0xFF; 9])], &AppliedTo { index: index(10), membership: None })?;
+    store.apply(TWO, &[put(b"key")], &AppliedTo { index: index(1), membership: None })?;
+    store.destroy(ONE)?;
+    let gone = |store: &S| {
+        equal("groups", store.groups()?, vec![TWO])?;
+        equal("the group", store.load(ONE)?, None)?;
+        equal("its log", log_from(store, ONE, 1)?, vec![])?;
+        equal("its term at 10", store.term(ONE, index(10))?, None)?;
+        equal("a value of it", store.get(ONE, Table::Kv, &[0xFF; 9])?, None)?;
+        equal("tombstones", store.tombstones()?, vec![(ONE, ReplicaId::new(1))])?;
+        refused("a late write", store.write(&[append(ONE, entries(11..12, 3))], true))?;
+        refused("late effects", store.apply(ONE, &[], &AppliedTo { index: index(10), membership: None }))?;
+        refused("destroying it again", store.destroy(ONE))?;
+        refused("the same replica", store.write(&[create(ONE)], true))?;
+        equal("a value of the other", store.get(TWO, Table::Kv, b"key")?, Some(b"value".to_vec()))?;
+        equal("the log of the other", log_from(store, TWO, 1)?, entries(1..2, 3))?;
+        consistent(store)
+    };
+    gone(&store)?;
+    let store = (bench.reopen)(store);
+    gone(&store)?;
+    // A later replica begins with nothing, and its end is remembered instead.
+    let later = LogWrite { create: Some((ReplicaId::new(4), membership(&[2, 3, 4]))), ..LogWrite::new(ONE) };
+    store.write(&[later], true)?;
+    equal("the last entry", last(&store, ONE)?, Some(Position::default()))?;
+    let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+    equal("its table", store.scan(ONE, Table::Kv, all, usize::MAX)?, vec![])?;
+    let store = (bench.reopen)(store);
+    equal("groups", store.groups()?, vec![ONE, TWO])?;
+    store.destroy(ONE)?;
+    equal("tombstones", store.tombstones()?, vec![(ONE, ReplicaId::new(4))])?;
+    let between = LogWrite { create: Some((ReplicaId::new(3), membership(&[3]))), ..LogWrite::new(ONE) };
+    refused("a replica between the two", store.write(&[between], true))
 }

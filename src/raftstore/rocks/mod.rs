@@ -49,6 +49,8 @@ pub struct RocksStore {
     storage: Arc<Storage>,
     /// What is known of each group without reading. Taken for moments only.
     known: RwLock<HashMap<GroupId, Known>>,
+    /// Groups of which replicas were destroyed, and the last of each. Taken for moments only.
+    tombstones: RwLock<HashMap<GroupId, ReplicaId>>,
     /// Held during a log write, with a buffer for the values of its entries.
     writer: Mutex<Vec<u8>>,
     /// Held during an apply.
@@ -80,8 +82,9 @@ impl RocksStore {
         if let Some(group) = reader.logs()?.into_iter().find(|group| !known.contains_key(group)) {
             return Err(reader.without_replica(group, "its log"));
         }
+        let tombstones = RwLock::new(reader.tombstones()?.into_iter().collect());
         let (writer, applier) = (Mutex::default(), Mutex::default());
-        Ok(RocksStore { storage, known: RwLock::new(known), writer, applier })
+        Ok(RocksStore { storage, known: RwLock::new(known), tombstones, writer, applier })
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -118,7 +121,12 @@ impl LogStore for RocksStore {
 
     fn write(&self, writes: &[LogWrite], sync: bool) -> Result<(), StoreError> {
         let mut buffer = self.writer.lock();
-        let plan = rules::plan(writes, |group| self.outline(group), |group, index| self.reader().term(group, index))?;
+        let plan = rules::plan(
+            writes,
+            |group| self.outline(group),
+            |group| self.tombstones.read().get(&group).copied(),
+            |group, index| self.reader().term(group, index),
+        )?;
         let mut batch = self.storage.batch()?;
         for (write, step) in writes.iter().zip(&plan.steps) {
             put_log_write(&mut batch, write, step, &mut buffer)?;
@@ -138,6 +146,30 @@ impl LogStore for RocksStore {
             known.entry(*group).or_default().outline.set_log(outline);
         }
         Ok(())
+    }
+
+    fn destroy(&self, group: GroupId) -> Result<(), StoreError> {
+        let (_writer, _applier) = (self.writer.lock(), self.applier.lock());
+        let Loaded { stored, generation } = rules::check_destroyed(group, self.reader().load(group)?)?;
+        let mut batch = self.storage.batch()?;
+        for tag in Tag::OF_A_GROUP {
+            batch.delete(Family::RaftState, &format::state_key(group, tag));
+        }
+        delete_entries(&mut batch, group, read::EVERYTHING);
+        let keys = format::tables_through(group, generation);
+        for family in read::FAMILIES {
+            batch.delete_range(family, &keys.start..&keys.end);
+        }
+        put(&mut batch, group, Tag::Tombstone, &format::encode_tombstone(stored.replica));
+        // A tombstone that is lost unnoticed lets a vote be given twice.
+        self.storage.write(batch, Durability::Evident)?;
+        self.known.write().remove(&group);
+        self.tombstones.write().insert(group, stored.replica);
+        Ok(())
+    }
+
+    fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
+        self.reader().tombstones()
     }
 
     fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {

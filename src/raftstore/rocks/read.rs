@@ -2,7 +2,7 @@
 
 use std::ops::{Bound, ControlFlow, Range};
 
-use crate::ident::{GroupId, LogIndex, Term};
+use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 use crate::raftstore::entry::{Entry, HardState, Membership, Position};
 use crate::raftstore::format::{self, Generation, Mismatch, Replica, Tag};
 use crate::raftstore::log_store::{KeyValue, StoreError, StoredGroup, Table};
@@ -35,6 +35,10 @@ impl From<StorageError> for StoreError {
     }
 }
 
+/// The families that hold tables.
+pub(super) const FAMILIES: [Family; 5] =
+    [Family::Cluster, Family::Catalog, Family::Slots, Family::Kv, Family::Sessions];
+
 /// The family of a table.
 pub(super) fn family(table: Table) -> Family {
     match table {
@@ -61,6 +65,8 @@ impl Reader<'_> {
         self.0.scan(Family::RaftState, &all.start..&all.end, |key, _| {
             match format::decode_state_key(key) {
                 Ok((group, Tag::Replica)) => groups.push(group),
+                // It belongs to no group that is there.
+                Ok((_, Tag::Tombstone)) => {}
                 Ok((group, _)) if groups.last() == Some(&group) || orphan == Some(group) => {}
                 Ok((group, tag)) => {
                     orphan = Some(group);
@@ -71,6 +77,26 @@ impl Reader<'_> {
             ControlFlow::Continue(())
         })?;
         Ok((groups, damage))
+    }
+
+    /// The groups of which replicas were destroyed, in order, and the last of each.
+    pub fn tombstones(self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
+        let (mut tombstones, mut damage) = (Vec::new(), None);
+        let all = format::all_states();
+        self.0.scan(Family::RaftState, &all.start..&all.end, |key, value| {
+            // Keys that are none are found with the groups.
+            if let Ok((group, Tag::Tombstone)) = format::decode_state_key(key) {
+                match format::decode_tombstone(value) {
+                    Ok(replica) => tombstones.push((group, replica)),
+                    Err(mismatch) => {
+                        let place = format_args!("the tombstone of group {group}");
+                        damage = damage.take().or_else(|| Some(self.damaged(place, mismatch)));
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        damage.map_or(Ok(tombstones), Err)
     }
 
     /// The groups, if nothing stands between them.
@@ -279,6 +305,8 @@ impl Records {
             Tag::Membership => self.membership = Some(format::decode_membership(value)?),
             Tag::Applied => self.applied = Some(format::decode_applied(value)?),
             Tag::Truncated => self.truncated = Some(format::decode_truncated(value)?),
+            // Of an earlier replica.
+            Tag::Tombstone => drop(format::decode_tombstone(value)?),
         }
         Ok(())
     }

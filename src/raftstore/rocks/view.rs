@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::read::{EVERYTHING, Loaded, Reader};
-use crate::ident::{GroupId, LogIndex};
+use crate::ident::{GroupId, LogIndex, ReplicaId};
 use crate::raftstore::check::{self, LogCheck, Violation};
 use crate::raftstore::entry::{Entry, Position};
 use crate::raftstore::format;
@@ -70,6 +70,14 @@ impl RocksView {
     /// RocksDB failed, or a record is damaged.
     pub fn load(&self, group: GroupId) -> Result<Option<StoredGroup>, StoreError> {
         Ok(self.reader().load(group)?.map(|loaded| loaded.stored.with_applied_committed()))
+    }
+
+    /// The groups of which replicas were destroyed here, in order, and the last of each.
+    ///
+    /// # Errors
+    /// See [`RocksView::load`].
+    pub fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
+        self.reader().tombstones()
     }
 
     /// Which of a group's sets of tables is the one to be seen; `None` if it was never made. The first is 1.

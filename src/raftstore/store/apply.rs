@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::error::{GroupFailure, ProposeError};
 use super::handle::ProposalWaiter;
-use super::mailbox::{Input, Mailbox};
+use super::mailbox::{Closing, Input, Mailbox};
 use super::metrics;
 use crate::ident::{GroupId, LogIndex};
 use crate::raftstore::context::Context;
@@ -26,6 +26,8 @@ const MAX_BATCH_COMMANDS: usize = 4096;
 pub(super) enum ApplyTask {
     /// A group was opened.
     Open { group: GroupId, machine: Box<dyn StateMachine>, sessions: Option<Sessions>, noted: LogIndex },
+    /// A group is destroyed.
+    Close(Closing),
     /// Entries of a group, in order.
     Apply { group: GroupId, items: Vec<ApplyItem> },
 }
@@ -60,6 +62,10 @@ impl ApplyThread {
             match task {
                 ApplyTask::Open { group, machine, sessions, noted } => {
                     self.machines.insert(group, Machine { machine, sessions, noted });
+                }
+                ApplyTask::Close(closing) => {
+                    self.machines.remove(&closing.group);
+                    self.mailbox.tell(Input::NothingToApply(closing));
                 }
                 ApplyTask::Apply { group, mut items } => {
                     // What waits for the same group goes into the same write.

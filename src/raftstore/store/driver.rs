@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use super::apply::{ApplyItem, ApplyTask};
 use super::error::{GroupFailure, ProposeError, ReadError, StoreStopped};
 use super::handle::{GroupView, ProposalWaiter, ReadWaiter};
-use super::mailbox::{Input, Waiting};
+use super::mailbox::{Closing, Input, Waiting};
 use super::metrics;
-use super::persist::{PersistTask, Workers};
+use super::persist::{GroupWrites, PersistTask, ReadTask, Workers};
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
 use crate::raftstore::entry::Entry;
 use crate::raftstore::group::{Answer, Committed, Effects, Group, Refusal, RequestId, Role};
@@ -47,6 +47,8 @@ pub(super) struct Driver {
     pub(super) max_queued_bytes: usize,
     pub(super) failure: watch::Sender<Option<Arc<GroupFailure>>>,
     pub(super) groups: BTreeMap<GroupId, Slot>,
+    /// Those of them that something happened to, each once.
+    pub(super) dirty: Vec<GroupId>,
     pub(super) next_request: u64,
 }
 
@@ -59,7 +61,8 @@ pub(super) struct Slot {
     reads: HashMap<RequestId, ReadWaiter>,
     view: watch::Sender<GroupView>,
     max_command_bytes: usize,
-    dirty: bool,
+    /// It stands in the driver's list.
+    is_dirty: bool,
 }
 
 impl Driver {
@@ -97,23 +100,28 @@ impl Driver {
 
     /// Ticks if it is time, and carries out the effects of all that came in.
     fn turn(&mut self, ticks: bool) -> Result<(), Arc<GroupFailure>> {
-        for (id, slot) in &mut self.groups {
+        let dirty = std::mem::take(&mut self.dirty);
+        // What costs time for each group there is happens with ticks alone.
+        let turned = if ticks { self.groups.keys().copied().collect() } else { dirty };
+        for id in turned {
+            let Some(slot) = self.groups.get_mut(&id) else { continue };
+            slot.is_dirty = false;
             let Some(group) = &mut slot.group else { continue };
             if ticks {
                 group.tick();
-            } else if !slot.dirty {
-                continue;
             }
-            slot.dirty = false;
             let effects = match group.effects() {
                 Ok(effects) => effects,
                 Err(source) => {
-                    slot.fail(Arc::new(GroupFailure::Group { group: *id, source }));
+                    slot.fail(Arc::new(GroupFailure::Group { group: id, source }));
                     continue;
                 }
             };
-            slot.carry_out(*id, effects, &self.workers, &*self.transport, &self.queued_bytes)?;
+            slot.carry_out(id, effects, &self.workers, &*self.transport, &self.queued_bytes)?;
             slot.publish(ticks);
+            if slot.is_dirty {
+                self.dirty.push(id);
+            }
         }
         Ok(())
     }
@@ -124,7 +132,7 @@ impl Driver {
                 metrics::taken(waiter.since.elapsed());
                 let request = self.request();
                 let is_full = self.is_persist_queue_full();
-                let Some(slot) = self.slot(group) else { return };
+                let Some(slot) = self.slot(group) else { return waiter.resolve(Err(destroyed(group).into())) };
                 match &mut slot.group {
                     None => waiter.resolve(Err(slot.stopped().into())),
                     Some(_) if is_full => waiter.resolve(Err(ProposeError::Busy)),
@@ -137,7 +145,7 @@ impl Driver {
             Input::Read { group, waiter } => {
                 metrics::taken(waiter.since.elapsed());
                 let request = self.request();
-                let Some(slot) = self.slot(group) else { return };
+                let Some(slot) = self.slot(group) else { return waiter.resolve(Err(destroyed(group).into())) };
                 match &mut slot.group {
                     None => waiter.resolve(Err(slot.stopped().into())),
                     Some(raft) => {
@@ -168,6 +176,10 @@ impl Driver {
             }
             Input::LogRead { group, read, entries } => self.with(group, |raft| raft.log_read(&read, entries)),
             Input::Open(opened) => self.open(*opened),
+            Input::Destroy(closing) => self.close(closing),
+            // A worker that is gone says so by its own.
+            Input::NothingToApply(closing) => drop(self.workers.log_reader.send(ReadTask::Close(closing))),
+            Input::NothingToRead(closing) => drop(self.workers.persist.send(PersistTask::Destroy(closing))),
             // Taken by the loop.
             Input::Stop(_) => {}
         }
@@ -180,7 +192,9 @@ impl Driver {
 
     fn slot(&mut self, group: GroupId) -> Option<&mut Slot> {
         let slot = self.groups.get_mut(&group)?;
-        slot.dirty = true;
+        if !std::mem::replace(&mut slot.is_dirty, true) {
+            self.dirty.push(group);
+        }
         Some(slot)
     }
 
@@ -215,9 +229,11 @@ impl Driver {
     }
 
     fn unreachable(&mut self, node: NodeId) {
-        for slot in self.groups.values_mut() {
+        for (id, slot) in &mut self.groups {
             let Some(raft) = &mut slot.group else { continue };
-            slot.dirty = true;
+            if !std::mem::replace(&mut slot.is_dirty, true) {
+                self.dirty.push(*id);
+            }
             for replica in raft.replicas_on(node) {
                 raft.unreachable(replica);
             }
@@ -235,9 +251,18 @@ impl Driver {
             reads: HashMap::new(),
             view,
             max_command_bytes,
-            dirty: true,
+            is_dirty: true,
         };
         self.groups.insert(id, slot);
+        self.dirty.push(id);
+    }
+
+    /// From here on the group hears nothing, and hands out nothing.
+    fn close(&mut self, closing: Closing) {
+        if let Some(mut slot) = self.groups.remove(&closing.group) {
+            slot.fail(Arc::new(GroupFailure::Destroyed(closing.group)));
+        }
+        drop(self.workers.apply.send(ApplyTask::Close(closing)));
     }
 
     fn stop(mut self, failure: Arc<GroupFailure>) {
@@ -274,8 +299,8 @@ impl Slot {
         if !effects.persist.is_empty() {
             let bytes = effects.persist.iter().flat_map(|persist| &persist.entries).map(Entry::size_bytes).sum();
             queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-            let task = PersistTask { group: id, persists: effects.persist, bytes };
-            workers.persist.send(task).map_err(|_| Arc::new(GroupFailure::Panicked("persist")))?;
+            let task = GroupWrites { group: id, persists: effects.persist, bytes };
+            workers.persist.send(PersistTask::Write(task)).map_err(|_| Arc::new(GroupFailure::Panicked("persist")))?;
         }
         if !effects.apply.is_empty() {
             let items = effects.apply.into_iter().map(|committed| self.item(committed)).collect();
@@ -283,7 +308,10 @@ impl Slot {
             workers.apply.send(task).map_err(|_| Arc::new(GroupFailure::Panicked("apply")))?;
         }
         for read in effects.read_log {
-            workers.log_reader.send((id, read)).map_err(|_| Arc::new(GroupFailure::Panicked("log reader")))?;
+            workers
+                .log_reader
+                .send(ReadTask::Read(id, read))
+                .map_err(|_| Arc::new(GroupFailure::Panicked("log reader")))?;
         }
         for answer in effects.answers {
             self.answer(answer);
@@ -300,7 +328,7 @@ impl Slot {
         if transport.send(node, envelope).is_err() && carries_entries {
             // Otherwise raft-rs would go on as if it had arrived, until a later message is refused.
             raft.unreachable(to);
-            self.dirty = true;
+            self.is_dirty = true;
         }
     }
 
@@ -389,4 +417,9 @@ impl Slot {
             waiter.resolve(Err(stopped.clone().into()));
         }
     }
+}
+
+/// Only a group that was destroyed has handles and no slot.
+fn destroyed(group: GroupId) -> StoreStopped {
+    StoreStopped(Arc::new(GroupFailure::Destroyed(group)))
 }

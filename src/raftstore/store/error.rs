@@ -7,7 +7,7 @@ use crate::raftstore::group::GroupError;
 use crate::raftstore::log_store::StoreError;
 use crate::raftstore::state_machine::ApplyError;
 
-/// Why a group cannot be made or opened.
+/// Why a group cannot be made, opened or destroyed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -132,6 +132,9 @@ pub enum GroupFailure {
         /// The cause.
         source: GroupError,
     },
+    /// It was destroyed on this node.
+    #[error("group {0} was destroyed on this node")]
+    Destroyed(GroupId),
     /// A bug: a thread of the raftstore panicked.
     #[error("the raftstore stopped: its {0} thread panicked")]
     Panicked(&'static str),

@@ -64,6 +64,13 @@ impl ReadWaiter {
     }
 }
 
+/// What a submitted proposal waits on.
+type Waiting = oneshot::Receiver<Result<Bytes, ProposeError>>;
+
+async fn answered(submitted: Result<Waiting, ProposeError>) -> Result<Bytes, ProposeError> {
+    submitted?.await.unwrap_or(Err(ProposeError::Unknown { why: "the raftstore stopped" }))
+}
+
 impl GroupHandle {
     /// Which group.
     pub fn group(&self) -> GroupId {
@@ -78,7 +85,7 @@ impl GroupHandle {
     /// # Errors
     /// See [`ProposeError`]: all but `Unknown`, `AppliedBefore` and `Superseded` mean that the command had no effect.
     pub async fn propose(&self, command: impl Into<Vec<u8>>) -> Result<Bytes, ProposeError> {
-        self.submit(command.into(), None).await
+        answered(self.submit(command.into(), None)).await
     }
 
     /// The same for a command that takes effect once, however often it is proposed and wherever: after `Unknown` or
@@ -90,29 +97,44 @@ impl GroupHandle {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose_once(&self, attempt: Attempt, command: impl Into<Vec<u8>>) -> Result<Bytes, ProposeError> {
-        if !self.is_repeatable {
-            return Err(ProposeError::NotRepeatable);
-        }
-        self.submit(command.into(), Some(attempt)).await
+        answered(self.submit(command.into(), Some(attempt))).await
     }
 
-    async fn submit(&self, command: Vec<u8>, attempt: Option<Attempt>) -> Result<Bytes, ProposeError> {
+    /// Proposes several commands at once, in this order, and waits for all: what carries many commands per request of a
+    /// client is bounded by the log, not by the tasks that wait. Each is answered by itself, in the same order; that one
+    /// was refused says nothing of the next. A command with an attempt takes effect once, as in
+    /// [`propose_once`](GroupHandle::propose_once).
+    ///
+    /// Dropping the future takes nothing back.
+    pub async fn propose_many(
+        &self,
+        commands: impl IntoIterator<Item = (Vec<u8>, Option<Attempt>)>,
+    ) -> Vec<Result<Bytes, ProposeError>> {
+        let submitted: Vec<_> = commands.into_iter().map(|(command, attempt)| self.submit(command, attempt)).collect();
+        let mut answers = Vec::with_capacity(submitted.len());
+        for waiting in submitted {
+            answers.push(answered(waiting).await);
+        }
+        answers
+    }
+
+    /// Hands a command to the driver, without waiting.
+    fn submit(&self, command: Vec<u8>, attempt: Option<Attempt>) -> Result<Waiting, ProposeError> {
+        if attempt.is_some() && !self.is_repeatable {
+            return Err(ProposeError::NotRepeatable);
+        }
         if command.is_empty() {
             return Err(ProposeError::Empty);
         }
         if command.len() > self.max_command_bytes {
             return Err(ProposeError::TooLarge { limit_bytes: self.max_command_bytes });
         }
-        let (answer, answered) = oneshot::channel();
+        let (answer, waiting) = oneshot::channel();
         let waiter = ProposalWaiter { answer, since: Instant::now() };
         match self.mailbox.request(Input::Propose { group: self.group, command, attempt, waiter }) {
-            Ok(()) => {}
-            Err(Unaccepted::Full) => return Err(ProposeError::Busy),
-            Err(Unaccepted::Stopped) => return Err(self.stopped().into()),
-        }
-        match answered.await {
-            Ok(answer) => answer,
-            Err(_) => Err(ProposeError::Unknown { why: "the raftstore stopped" }),
+            Ok(()) => Ok(waiting),
+            Err(Unaccepted::Full) => Err(ProposeError::Busy),
+            Err(Unaccepted::Stopped) => Err(self.stopped().into()),
         }
     }
 

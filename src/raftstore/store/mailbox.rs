@@ -76,8 +76,21 @@ pub(super) enum Input {
         entries: Vec<Entry>,
     },
     Open(Box<OpenedGroup>),
+    /// Removes a group for good: its replica first, then what the threads still hold of it, one after the other, then
+    /// what is stored. Nothing of this life reaches a later one, and nothing is written behind the tombstone.
+    Destroy(Closing),
+    /// The apply thread has nothing of the group any more.
+    NothingToApply(Closing),
+    /// Nor has the log reader.
+    NothingToRead(Closing),
     /// The whole store fails or is shut down.
     Stop(Arc<GroupFailure>),
+}
+
+/// A group on its way out, and who waits for that. Dropped unanswered it says that the raftstore stopped.
+pub(super) struct Closing {
+    pub(super) group: GroupId,
+    pub(super) answer: Sender<()>,
 }
 
 /// The sending end.

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 
 use super::apply::ApplyTask;
 use super::error::GroupFailure;
-use super::mailbox::{Input, Mailbox};
+use super::mailbox::{Closing, Input, Mailbox};
 use super::metrics;
 use crate::ident::GroupId;
-use crate::raftstore::group::{Persist, PersistId};
+use crate::raftstore::group::{LogRead, Persist, PersistId};
 use crate::raftstore::log_store::{GroupStore, LogWrite, StoreError};
 
 /// Entries gathered into one batch, in bytes; a batch may exceed it by one task.
@@ -21,8 +21,16 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 /// With nothing written for this long, what was synced is settled.
 const SETTLE_AFTER: Duration = Duration::from_millis(100);
 
+/// What the thread is given, in order.
+pub(super) enum PersistTask {
+    /// What a group wants written.
+    Write(GroupWrites),
+    /// A group is destroyed. Nothing more of it comes.
+    Destroy(Closing),
+}
+
 /// What a group wants written.
-pub(super) struct PersistTask {
+pub(super) struct GroupWrites {
     pub(super) group: GroupId,
     pub(super) persists: Vec<Persist>,
     pub(super) bytes: usize,
@@ -51,9 +59,9 @@ pub(super) struct PersistThread {
 
 impl PersistThread {
     pub(super) fn run(self) {
-        let mut unsettled = false;
+        let (mut unsettled, mut next) = (false, None);
         loop {
-            let first = match self.tasks.recv_timeout(SETTLE_AFTER) {
+            let first = match next.take().map_or_else(|| self.tasks.recv_timeout(SETTLE_AFTER), Ok) {
                 Ok(task) => Some(task),
                 Err(RecvTimeoutError::Timeout) if !unsettled => continue,
                 Err(RecvTimeoutError::Timeout) => None,
@@ -66,7 +74,12 @@ impl PersistThread {
             };
             unsettled = first.is_some();
             let written = match first {
-                Some(first) => self.write(self.gather(first)),
+                Some(PersistTask::Write(first)) => {
+                    let batch;
+                    (batch, next) = self.gather(first);
+                    self.write(batch)
+                }
+                Some(PersistTask::Destroy(closing)) => self.destroy(closing),
                 None => self.store.settle(),
             };
             if let Err(error) = written {
@@ -77,16 +90,25 @@ impl PersistThread {
         }
     }
 
-    fn gather(&self, first: PersistTask) -> Batch {
+    /// What waits to be written, and what else came behind it.
+    fn gather(&self, first: GroupWrites) -> (Batch, Option<PersistTask>) {
         let mut batch = Batch::default();
         batch.add(first);
         while batch.bytes < MAX_BATCH_BYTES {
             match self.tasks.try_recv() {
-                Ok(task) => batch.add(task),
+                Ok(PersistTask::Write(writes)) => batch.add(writes),
+                Ok(other) => return (batch, Some(other)),
                 Err(_) => break,
             }
         }
-        batch
+        (batch, None)
+    }
+
+    fn destroy(&self, closing: Closing) -> Result<(), StoreError> {
+        self.store.destroy(closing.group)?;
+        // Whoever waited may have gone.
+        let _ = closing.answer.send(());
+        Ok(())
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
@@ -115,7 +137,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, task: PersistTask) {
+    fn add(&mut self, task: GroupWrites) {
         self.bytes += task.bytes;
         for persist in task.persists {
             self.must_sync |= persist.must_sync;
@@ -148,16 +170,31 @@ impl Batch {
     }
 }
 
+/// What the log reader is given, in order.
+pub(super) enum ReadTask {
+    /// A part of a group's log.
+    Read(GroupId, LogRead),
+    /// A group is destroyed.
+    Close(Closing),
+}
+
 /// Reads parts of the log for followers that are behind, off the driver's thread.
 pub(super) struct LogReader {
-    pub(super) tasks: Receiver<(GroupId, crate::raftstore::group::LogRead)>,
+    pub(super) tasks: Receiver<ReadTask>,
     pub(super) store: Arc<dyn GroupStore>,
     pub(super) mailbox: Mailbox,
 }
 
 impl LogReader {
     pub(super) fn run(self) {
-        while let Ok((group, read)) = self.tasks.recv() {
+        while let Ok(task) = self.tasks.recv() {
+            let (group, read) = match task {
+                ReadTask::Read(group, read) => (group, read),
+                ReadTask::Close(closing) => {
+                    self.mailbox.tell(Input::NothingToRead(closing));
+                    continue;
+                }
+            };
             match self.store.entries(group, read.range.clone(), read.limit_bytes) {
                 Ok(entries) => self.mailbox.tell(Input::LogRead { group, read, entries }),
                 Err(error) => {
@@ -173,5 +210,5 @@ impl LogReader {
 pub(super) struct Workers {
     pub(super) persist: Sender<PersistTask>,
     pub(super) apply: Sender<ApplyTask>,
-    pub(super) log_reader: Sender<(GroupId, crate::raftstore::group::LogRead)>,
+    pub(super) log_reader: Sender<ReadTask>,
 }

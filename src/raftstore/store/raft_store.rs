@@ -14,9 +14,9 @@ use tokio::sync::watch;
 
 use super::apply::ApplyThread;
 use super::driver::{Driver, OpenedGroup};
-use super::error::{GroupFailure, OpenError};
+use super::error::{GroupFailure, OpenError, StoreStopped};
 use super::handle::{GroupHandle, GroupView};
-use super::mailbox::{Input, Mailbox, MailboxConfig};
+use super::mailbox::{Closing, Input, Mailbox, MailboxConfig};
 use super::persist::{LogReader, PersistThread, Workers, Written};
 use crate::ident::{GroupId, ReplicaId};
 use crate::raftstore::entry::Membership;
@@ -120,6 +120,7 @@ impl RaftStore {
             max_queued_bytes: config.max_persist_queue_bytes,
             failure: failed.clone(),
             groups: BTreeMap::new(),
+            dirty: Vec::new(),
             next_request: 0,
         };
         let threads = vec![
@@ -149,7 +150,7 @@ impl RaftStore {
     /// yet.
     ///
     /// # Errors
-    /// It exists, the replica is no member, or the store failed.
+    /// It exists, the replica is no member, it or a later one was destroyed here, or the store failed.
     pub fn create_group(&self, group: GroupId, replica: ReplicaId, membership: Membership) -> Result<(), StoreError> {
         if replica.get() == 0 || !membership.nodes.contains_key(&replica) {
             return Err(StoreError::Refused(format!("replica {replica} is no member of group {group}")));
@@ -199,6 +200,39 @@ impl RaftStore {
         open.insert(group);
         let is_repeatable = own.is_none();
         Ok(GroupHandle { group, mailbox: self.mailbox.clone(), view, max_command_bytes, is_repeatable })
+    }
+
+    /// Removes a group from this node for good, whether it is open or not: its log, its tables and its records. Who
+    /// waits for it hears "unknown", its handles say that it was destroyed, and its tombstone is durable on return: a
+    /// message that arrives late finds nobody, and the same replica or an earlier one cannot be made here again. Blocks
+    /// until what was handed out for the group is done.
+    ///
+    /// The other replicas go on asking this one as if its node were down: a group of three has one fewer that may fail.
+    ///
+    /// # Errors
+    /// There is no such group, or the raftstore stopped; then it is there or gone when it is opened next, never half.
+    pub fn destroy_group(&self, group: GroupId) -> Result<(), OpenError> {
+        // Held to the end: nobody opens what is being removed.
+        let mut open = self.open.lock();
+        if self.store.load(group)?.is_none() {
+            return Err(OpenError::NoSuchGroup(group));
+        }
+        let (answer, answered) = channel();
+        self.mailbox.tell(Input::Destroy(Closing { group, answer }));
+        if answered.recv().is_err() {
+            let failure = self.failure.borrow().clone().unwrap_or_else(|| Arc::new(GroupFailure::ShutDown));
+            return Err(StoreStopped(failure).into());
+        }
+        open.remove(&group);
+        Ok(())
+    }
+
+    /// The groups of which replicas were destroyed here, in order, and the last of each.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
+        self.store.tombstones()
     }
 
     fn terms(&self, group: GroupId, stored: &StoredGroup) -> Result<TermRuns, StoreError> {

@@ -92,6 +92,13 @@ impl LogStore for Fickle {
         self.batches.fetch_add(1, Ordering::SeqCst);
         self.inner.write(writes, sync)
     }
+    fn destroy(&self, group: GroupId) -> Result<(), StoreError> {
+        self.opened.wait_while(&mut self.closed.lock(), |closed| *closed);
+        self.inner.destroy(group)
+    }
+    fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
+        self.inner.tombstones()
+    }
     fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {
         self.inner.entries(group, range, limit_bytes)
     }
@@ -214,6 +221,38 @@ async fn every_node_shows_what_was_acknowledged_to_a_linearizable_read() {
     let refused = nodes.group(follower).propose([1]).await.unwrap_err();
     let expected = NodeId::new(leader as u64 + 1);
     assert!(matches!(refused, ProposeError::NotLeader { leader: Some(node) } if node == expected), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_commands_each_has_its_own_answer_in_order_and_they_share_a_write() {
+    let nodes = Nodes::start(1);
+    nodes.add(1).await;
+    let store = &nodes.stores[0];
+    let before = store.batches.load(Ordering::SeqCst);
+    let attempt = Attempt { client: 3, sequence: 1 };
+    let mut commands: Vec<_> = (0..100).map(|_| (vec![1], None)).collect();
+    commands[10] = (Vec::new(), None);
+    commands[20] = (vec![1], Some(attempt));
+    commands[21] = (vec![1], Some(attempt));
+    store.close();
+    let waiting = tokio::spawn({
+        let group = nodes.group(0).clone();
+        async move { group.propose_many(commands).await }
+    });
+    // All are with the driver before the first write is done.
+    while nodes.group(0).view().status.positions.last.get() < 100 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    store.open();
+    let answers = waiting.await.unwrap();
+    assert_eq!(answers.len(), 100);
+    assert!(matches!(answers[10], Err(ProposeError::Empty)), "{:?}", answers[10]);
+    let sum = |place: usize| number(answers[place].as_ref().unwrap());
+    assert_eq!((sum(0), sum(9), sum(11)), (2, 11, 12), "one after the other, past the one that was refused");
+    assert_eq!(sum(20), sum(21), "an attempt that stands twice applies once");
+    assert_eq!(sum(99), 99);
+    let batches = store.batches.load(Ordering::SeqCst) - before;
+    assert!(batches < 10, "{batches} writes of the log for one request");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -409,4 +448,75 @@ async fn what_makes_no_sense_is_refused_and_named() {
     let started = RaftStore::start(nonsense, Arc::new(MemoryStore::new()), Arc::new(network.transport(NodeId::new(1))));
     let problems = started.err().unwrap().to_string();
     assert!(problems.contains("tick") && problems.contains("max_persist_queue_bytes"), "{problems}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destroyed_group_is_gone_with_all_that_was_under_way() {
+    let nodes = Nodes::start(1);
+    nodes.add(1).await;
+    let (store, group) = (&nodes.stores[0], nodes.group(0).clone());
+    let raft = &nodes.running[0].as_ref().unwrap().0;
+    // Proposals are on their way to the disk while the group is destroyed.
+    store.close();
+    let waiting: Vec<_> = (0..50)
+        .map(|_| {
+            let group = group.clone();
+            tokio::spawn(async move { group.propose([1]).await })
+        })
+        .collect();
+    while group.view().status.positions.last.get() < 50 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    std::thread::scope(|scope| {
+        let destroyed = scope.spawn(|| raft.destroy_group(GROUP));
+        while !matches!(group.view().failure.as_deref(), Some(GroupFailure::Destroyed(GROUP))) {
+            std::thread::yield_now();
+        }
+        store.open();
+        destroyed.join().unwrap().unwrap();
+    });
+    for answer in waiting {
+        assert!(matches!(answer.await.unwrap(), Err(ProposeError::Unknown { .. })));
+    }
+    let late = group.propose([1]).await;
+    assert!(
+        matches!(&late, Err(ProposeError::Stopped(StoreStopped(why))) if matches!(**why, GroupFailure::Destroyed(_))),
+        "{late:?}"
+    );
+    assert!(matches!(group.read_barrier().await, Err(ReadError::Stopped(_))));
+    assert_eq!(raft.groups().unwrap(), []);
+    let replica = ReplicaId::new(11);
+    assert_eq!(raft.tombstones().unwrap(), [(GROUP, replica)]);
+    assert!(matches!(raft.destroy_group(GROUP), Err(OpenError::NoSuchGroup(GROUP))));
+    assert!(matches!(raft.open_group(GROUP, GroupConfig::new(replica), Sum), Err(OpenError::NoSuchGroup(_))));
+
+    // The store goes on. The same replica is refused, a later one begins with nothing.
+    let members = |replica| Membership::of_voters([(replica, NodeId::new(1))]);
+    assert!(matches!(raft.create_group(GROUP, replica, members(replica)), Err(StoreError::Refused(_))));
+    let replica = ReplicaId::new(12);
+    raft.create_group(GROUP, replica, members(replica)).unwrap();
+    let group = raft.open_group(GROUP, GroupConfig::new(replica), Sum).unwrap();
+    let mut view = group.watch();
+    view.wait_for(|view| view.status.positions.role == Role::Leader).await.unwrap();
+    assert_eq!(number(&group.propose([5]).await.unwrap()), 5, "nothing of the old sum is left");
+    assert_eq!(group.view().status.positions.term, Term::new(1));
+}
+
+/// What arrives late for a group that was destroyed finds nobody, and makes nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_do_not_bring_a_destroyed_replica_back() {
+    let nodes = Nodes::start(3);
+    nodes.add(1).await;
+    let leader = nodes.leader().await;
+    let gone = (leader + 1) % 3;
+    let raft = &nodes.running[gone].as_ref().unwrap().0;
+    raft.destroy_group(GROUP).unwrap();
+    // The leader goes on sending to it.
+    for value in 1..20 {
+        nodes.add(value).await;
+    }
+    assert_eq!(raft.groups().unwrap(), []);
+    assert_eq!(nodes.stores[gone].load(GROUP).unwrap(), None);
+    assert!(nodes.stores[gone].entries(GROUP, LogIndex::new(1)..LogIndex::new(9), 1000).unwrap().is_empty());
+    assert_eq!(raft.tombstones().unwrap().len(), 1);
 }

@@ -92,6 +92,8 @@ pub enum RaftCommand {
         #[arg(long)]
         payload: bool,
     },
+    /// Which replicas were destroyed here, and may not be made again
+    Tombstones,
     /// Read everything and check it
     Verify,
 }

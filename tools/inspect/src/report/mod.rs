@@ -18,7 +18,7 @@ use crate::directory::DataDirectory;
 pub use damage::Damage;
 pub use dump::dump;
 pub use list::list;
-pub use raft::{LogWanted, raft_groups, raft_log, raft_state, raft_verify};
+pub use raft::{LogWanted, raft_groups, raft_log, raft_state, raft_tombstones, raft_verify};
 pub use summary::summary;
 pub use verify::verify;
 

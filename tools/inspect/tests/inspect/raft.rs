@@ -12,8 +12,14 @@ use serde_json::{Value, json};
 
 use super::support::*;
 
-const COMMANDS: [&[&str]; 5] =
-    [&["raft", "groups"], &["raft", "state"], &["raft", "log", "7"], &["raft", "verify"], &["summary"]];
+const COMMANDS: [&[&str]; 6] = [
+    &["raft", "groups"],
+    &["raft", "tombstones"],
+    &["raft", "state"],
+    &["raft", "log", "7"],
+    &["raft", "verify"],
+    &["summary"],
+];
 
 fn membership() -> Membership {
     let voters = [1, 2, 3].map(|id| (ReplicaId::new(id), NodeId::new(id + 10)));
@@ -93,6 +99,29 @@ fn groups_are_listed() {
     );
     assert!(place.inspect(&["raft", "state"]).text.contains("there are no groups"));
     assert!(place.inspect(&["raft", "verify"]).text.ends_with("\nno damage\n"));
+}
+
+#[test]
+fn tombstones_are_listed_and_are_no_groups() {
+    let place = place();
+    let none = place.inspect(&["raft", "tombstones"]);
+    assert!(
+        none.text.ends_with("0 tombstones\n\nno damage\n") || none.text.ends_with("0 tombstones\n"),
+        "{}",
+        none.text
+    );
+    RocksStore::open(Arc::new(storage(&place))).unwrap().destroy(GroupId::new(7)).unwrap();
+    let (code, report) = place.inspect_json(&["raft", "tombstones"]);
+    assert_eq!((code, &report["tombstones"]), (0, &json!([{"group": 7, "replica": 3}])), "{report:#}");
+    let text = place.inspect(&["raft", "tombstones"]).text;
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!((lines[1].trim(), lines[2]), ("7          replica 3", "1 tombstone"), "{text}");
+    assert_eq!(place.inspect_json(&["raft", "groups"]).1["groups"].as_array().unwrap().len(), 1);
+    assert_eq!(place.inspect_json(&["raft", "verify"]).0, 0);
+    // One that is damaged is named.
+    tamper(&place, |batch| batch.put(Family::RaftState, &state_key(7, 7), &[9]));
+    let (code, report) = place.inspect_json(&["raft", "tombstones"]);
+    assert_eq!((code, report["damage"].as_array().unwrap().len()), (1, 1), "{report:#}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod log;
 mod state;
+mod tombstones;
 mod verify;
 
 use std::io::{self, Write};
@@ -17,6 +18,7 @@ use super::{Damage, Exit, Findings, Report, text};
 use crate::directory::DataDirectory;
 pub use log::{LogWanted, raft_log};
 pub use state::raft_state;
+pub use tombstones::raft_tombstones;
 pub use verify::raft_verify;
 
 /// What `raft groups` shows.
