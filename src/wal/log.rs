@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, watch};
 
-use super::cursor::{Cursor, Step};
+use super::cursor::{AnyRecord, Cursor, Step};
 use super::directory::SegmentDirectory;
 use super::errors::{AppendError, CommitError, Failure, WalError};
 use super::fault::{self, Fault, active};
@@ -25,6 +25,7 @@ use super::record::{Kind, MAX_PAYLOAD_BYTES};
 use super::recovery::{CutLog, Scan};
 use super::reservation::{CLOSED, FAILED, FULL, Refused};
 use super::retention::{Decision, HolderKind};
+use super::search::record_at_or_before;
 use super::tail::{Obstacle, Tail, WRITTEN_FROM_BYTES, WritableSegment};
 use super::waiters::Waiters;
 use super::watchdog::{self, Health, Watchdog};
@@ -265,6 +266,22 @@ impl Wal {
     /// What could be recycled now, and who keeps the rest.
     pub fn retention(&self, checkpoint: Lsn) -> Decision {
         self.shared.retained.decide(checkpoint, self.durable(), &self.shared.config)
+    }
+
+    /// The last record, of whatever kind, that starts at `lsn` or before it and is durable; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`WalError::Recycled`] where the log does not reach back far enough; or it is damaged or cannot be read.
+    pub fn record_at_or_before(&self, lsn: Lsn) -> Result<Option<AnyRecord>, WalError> {
+        let Shared { directory, retained, .. } = self.shared.as_ref();
+        let found = record_at_or_before(directory, lsn, self.durable());
+        found.map_err(|error| match (&error, retained.oldest()) {
+            // Recycled while it was read.
+            (WalError::Damaged(damage), Some(oldest)) if damage.lsn < oldest => {
+                WalError::Recycled { wanted: lsn, oldest }
+            }
+            _ => error,
+        })
     }
 
     /// Takes segments out of the log that nobody needs any more, as [`retention`](super::retention) decides, and answers

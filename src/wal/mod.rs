@@ -17,7 +17,7 @@
 //! | `reservation`, `tail` | space for records, filled by many threads at once |
 //! | `log`, `flush`, `waiters`, `prepare` | the open log: append, sync, who waits and who is woken, segments ahead |
 //! | `watchdog` | a device that hangs |
-//! | `reader` | following the live end |
+//! | `reader`, `search` | following the live end; finding the record at or before a position |
 //! | [`retention`], `holders` | what is kept, and for whom: the decision, and doing as it says |
 //! | `fault` | known bugs, put in by tests of the tests |
 //!
@@ -39,6 +39,7 @@ mod record;
 mod recovery;
 mod reservation;
 pub mod retention;
+mod search;
 mod segment;
 mod tail;
 mod waiters;
@@ -53,6 +54,7 @@ pub use log::Wal;
 pub use reader::Reader;
 pub use record::{Flags, Kind, Record, decode_mark};
 pub use recovery::{Evidence, Scan, scan, scan_with};
+pub use search::record_at_or_before;
 pub use watchdog::Health;
 
 #[cfg(test)]
