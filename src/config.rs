@@ -43,6 +43,9 @@ pub struct WalConfig {
     /// How long a sync, or what a flush does before it, may take before the device counts as hanging and the node's
     /// health is bad, 1 s to 1 h, 10 s by default. It fails nothing by itself.
     pub sync_limit: Duration,
+    /// How many bytes per second of old segments are read to find damage early, 0 to 1 GiB, 1 MiB by default; 0 means
+    /// never. One pass follows the other; the node's health says what was found.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// When checkpoints happen: whichever comes first.
@@ -64,6 +67,7 @@ impl Default for WalConfig {
             max_retained_bytes: 0,
             reserve_bytes: 256 * MIB,
             sync_limit: Duration::from_secs(10),
+            scrub_bytes_per_second: MIB,
         }
     }
 }
@@ -100,6 +104,7 @@ impl NodeConfig {
             ("wal.max_retained_bytes", self.wal.max_retained_bytes, 0, 1 << 50),
             ("wal.reserve_bytes", self.wal.reserve_bytes, 0, 1 << 40),
             ("wal.sync_limit_s", self.wal.sync_limit.as_secs(), 1, 3600),
+            ("wal.scrub_bytes_per_second", self.wal.scrub_bytes_per_second, 0, GIB),
             ("checkpoint.wal_bytes", self.checkpoint.wal_bytes, MIB, 1 << 40),
             ("checkpoint.interval_s", self.checkpoint.interval.as_secs(), 1, 86_400),
         ];

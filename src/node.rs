@@ -180,8 +180,8 @@ impl<E: Engine> Node<E> {
         self.log.wal.durable()
     }
 
-    /// How the log is: good, failed, or waiting for a device that hangs. The last fails nothing by itself: whoever runs the
-    /// node asks here and decides. Cheap enough to be asked every second.
+    /// How the log is: good, failed, waiting for a device that hangs, or damaged in an old part. The last two fail nothing by
+    /// themselves: whoever runs the node asks here and decides. Cheap enough to be asked every second.
     pub fn health(&self) -> Health {
         self.log.wal.health()
     }

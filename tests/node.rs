@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use mainstay::lsn::Lsn;
 use mainstay::node::{Node, NodeError, Primary};
 use mainstay::storage::StorageError;
 use mainstay::wal::retention::HolderKind;
-use mainstay::wal::{AppendError, Record, SegmentNumber, WalError};
+use mainstay::wal::{AppendError, Health, Record, SegmentNumber, WalError};
 
 const MIB: u64 = 1 << 20;
 
@@ -345,6 +346,26 @@ async fn a_holder_that_would_fill_the_disk_is_invalidated_and_the_log_goes_on() 
     );
     let WalError::Invalidated { oldest, .. } = reader.next_durable().unwrap_err() else { panic!("it was not told") };
     assert!(oldest > Lsn::new(2 * MIB));
+    node.engine().write(b"goes on").unwrap();
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bit_that_flips_in_an_old_segment_shows_in_the_nodes_health_before_anybody_reads_it() {
+    let place = tempfile::tempdir().unwrap();
+    let mut config = config(place.path());
+    config.wal.scrub_bytes_per_second = 1 << 30;
+    let node = open(&config).await.unwrap();
+    for _ in 0..12 {
+        node.engine().write(&vec![b'x'; 200_000]).unwrap();
+    }
+    assert!(matches!(node.health(), Health::Good));
+    let path = place.path().join("wal").join("000000010000000000000001");
+    let byte = fs::read(&path).unwrap()[500_000] ^ 4;
+    fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&[byte], 500_000).unwrap();
+    poll("not found", || matches!(node.health(), Health::Damaged(_))).await;
+    let Health::Damaged(error) = node.health() else { panic!("{:?}", node.health()) };
+    assert!(error.to_string().contains("000000010000000000000001 is damaged"), "{error}");
     node.engine().write(b"goes on").unwrap();
     node.shutdown().await.unwrap();
 }

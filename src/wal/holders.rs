@@ -55,6 +55,11 @@ impl Retained {
         self.state.lock().oldest(self.layout)
     }
 
+    /// The oldest segment that is there, from `number` on. Waits for recycling that is under way.
+    pub(super) fn next_from(&self, number: SegmentNumber) -> Option<SegmentNumber> {
+        self.state.lock().segments.range(number..).next().copied()
+    }
+
     /// Keeps the log from `from` on.
     pub(super) fn hold(self: &Arc<Self>, kind: HolderKind, name: &str, from: Lsn) -> Result<Hold, WalError> {
         let mut state = self.state.lock();

@@ -25,6 +25,7 @@ use super::record::{Kind, MAX_PAYLOAD_BYTES};
 use super::recovery::{CutLog, Scan};
 use super::reservation::{CLOSED, FAILED, FULL, Refused};
 use super::retention::{Decision, HolderKind};
+use super::scrub::{self, Scrub};
 use super::search::record_at_or_before;
 use super::tail::{Obstacle, Tail, WRITTEN_FROM_BYTES, WritableSegment};
 use super::waiters::Waiters;
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     durable: AtomicU64,
     pub waiters: Waiters,
     pub watchdog: Watchdog,
+    pub scrub: Scrub,
     pub progress: watch::Sender<Progress>,
     /// How often segments, disk space or the unflushed bytes changed.
     room: Mutex<u64>,
@@ -97,6 +99,7 @@ impl Wal {
             durable: AtomicU64::new(end.get()),
             waiters: Waiters::new(),
             watchdog: Watchdog::new(config.sync_limit),
+            scrub: Scrub::new(config.scrub_bytes_per_second),
             progress: watch::Sender::new(Progress { durable: end, failure: None }),
             room: Mutex::new(0),
             room_changed: Condvar::new(),
@@ -111,6 +114,7 @@ impl Wal {
         wal.spawn("wal-prepare", prepare::run)?;
         wal.spawn("wal-flush", flush::run)?;
         wal.spawn("wal-watchdog", watchdog::run)?;
+        wal.spawn("wal-scrub", scrub::run)?;
         Ok(wal)
     }
 
@@ -227,7 +231,7 @@ impl Wal {
         match (self.shared.failure(), self.shared.watchdog.hangs_since()) {
             (Some(failure), _) => Health::Failed(failure),
             (None, Some(since)) => Health::Hangs { since },
-            (None, None) => Health::Good,
+            (None, None) => self.shared.scrub.damage().map_or(Health::Good, Health::Damaged),
         }
     }
 
@@ -327,6 +331,7 @@ impl Wal {
     pub fn halt(&self) {
         self.shared.halt();
         self.shared.watchdog.stop();
+        self.shared.scrub.stop();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log had panicked");

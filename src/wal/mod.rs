@@ -16,7 +16,7 @@
 //! | `recovery` | where the log ends: torn or damaged |
 //! | `reservation`, `tail` | space for records, filled by many threads at once |
 //! | `log`, `flush`, `waiters`, `prepare` | the open log: append, sync, who waits and who is woken, segments ahead |
-//! | `watchdog` | a device that hangs |
+//! | `watchdog`, `scrub` | a device that hangs; old segments that rot |
 //! | `reader`, `search` | following the live end; finding the record at or before a position |
 //! | [`retention`], `holders` | what is kept, and for whom: the decision, and doing as it says |
 //! | `fault` | known bugs, put in by tests of the tests |
@@ -39,6 +39,7 @@ mod record;
 mod recovery;
 mod reservation;
 pub mod retention;
+mod scrub;
 mod search;
 mod segment;
 mod tail;

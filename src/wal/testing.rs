@@ -29,6 +29,7 @@ pub fn config() -> WalConfig {
         keep_bytes: 0,
         max_retained_bytes: 0,
         sync_limit: Duration::from_secs(10),
+        scrub_bytes_per_second: 0,
     }
 }
 

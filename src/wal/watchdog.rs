@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::errors::Failure;
+use super::errors::{Failure, WalError};
 use super::log::Shared;
 
 /// The longest and the shortest time between two looks.
@@ -29,6 +29,9 @@ pub enum Health {
         /// For how long by now.
         since: Duration,
     },
+    /// The scrub found that an old segment is damaged or cannot be read: the oldest such damage. Writing goes on, but who
+    /// needs that part of the log will not get it. It ends when the segment is whole again, or recycled.
+    Damaged(WalError),
     /// It takes nothing more.
     Failed(Failure),
 }

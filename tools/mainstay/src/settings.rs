@@ -219,6 +219,18 @@ pub const TABLE: &[Setting] = &[
         kind: Kind::Seconds { low: 1, high: 3600, field: |settings| &mut settings.wal.sync_limit },
     },
     Setting {
+        section: "wal",
+        name: "scrub_bytes_per_second",
+        meaning: "How fast old segments are read, again and again, to find damage early; the node's log and health say what \
+                  was found. 0 means never.",
+        kind: Kind::Bytes {
+            low: 0,
+            high: GIB,
+            power_of_two: false,
+            field: |settings| &mut settings.wal.scrub_bytes_per_second,
+        },
+    },
+    Setting {
         section: "checkpoint",
         name: "wal_bytes",
         meaning: "How much WAL is written before a checkpoint. A restart replays at most about this much.",
