@@ -1,4 +1,5 @@
-//! When the engine's files are made durable, and WAL recycled behind them: by WAL volume and by time.
+//! When the engine's files are made durable: by WAL volume and by time. And recycling the WAL behind them, whenever
+//! somebody who needed it does not any more.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::node::NodeError;
 use crate::storage::Storage;
 use crate::wal::Wal;
 
-/// How often the volume is looked at.
+/// How often the volume is looked at, and what of the WAL is needed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The thread that makes checkpoints.
@@ -32,6 +33,8 @@ struct Work {
     storage: Arc<Storage>,
     /// When the last checkpoint was tried, and where the log ended.
     tried: (Instant, Lsn),
+    /// The last checkpoint that was noted.
+    noted: Lsn,
 }
 
 impl Checkpointer {
@@ -44,7 +47,7 @@ impl Checkpointer {
         failed: watch::Sender<Option<Arc<NodeError>>>,
     ) -> Result<Checkpointer, NodeError> {
         let checkpoint = storage.checkpoint()?;
-        let mut work = Work { config, engine, wal, storage, tried: (Instant::now(), checkpoint) };
+        let mut work = Work { config, engine, wal, storage, tried: (Instant::now(), checkpoint), noted: checkpoint };
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let told = Arc::clone(&stop);
         let body = move || {
@@ -103,20 +106,29 @@ fn wait(stop: &(Mutex<bool>, Condvar)) -> bool {
 }
 
 impl Work {
-    /// Makes a checkpoint if one is due.
+    /// Makes a checkpoint if one is due, and recycles what nobody needs.
     fn step(&mut self) -> Result<(), NodeError> {
         let (durable, (when, end)) = (self.wal.durable(), self.tried);
         let volume = durable.bytes_since(end);
-        let is_due = volume >= self.config.wal_bytes || (volume > 0 && when.elapsed() >= self.config.interval);
-        if !is_due {
-            return Ok(());
+        if volume >= self.config.wal_bytes || (volume > 0 && when.elapsed() >= self.config.interval) {
+            self.checkpoint(durable)?;
         }
+        // Not only after a checkpoint: on a full disk nothing is written, so none is due, and writes resume only when
+        // what a holder has let go of is recycled.
+        let recycled = self.wal.recycle(self.noted)?;
+        if recycled > 0 {
+            tracing::info!(recycled, "recycled segments of the WAL");
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, durable: Lsn) -> Result<(), NodeError> {
         self.tried = (Instant::now(), durable);
         match self.engine.checkpoint() {
             Ok(checkpoint) => {
                 note(&self.storage, &self.wal, checkpoint)?;
-                let recycled = self.wal.recycle(checkpoint)?;
-                tracing::info!(%checkpoint, recycled, took_ms = when_ms(self.tried.0), "checkpoint");
+                self.noted = checkpoint;
+                tracing::info!(%checkpoint, took_ms = when_ms(self.tried.0), "checkpoint");
             }
             // The WAL is kept, so nothing is lost by trying again when the next one is due.
             Err(error) => tracing::warn!("the engine could not make a checkpoint, the WAL is kept: {error}"),

@@ -33,9 +33,19 @@ pub struct WalConfig {
     /// How many bytes of WAL are kept behind the last checkpoint, 0 to 1 PiB, 1 GiB by default. While the log reaches
     /// back to its start, the engine's files can be rebuilt from it.
     pub keep_bytes: u64,
+    /// How many bytes of WAL before its end those who need it beside the checkpoint may keep, 0 to 1 PiB: replication
+    /// slots, readers, the archive. Who keeps more, to within a segment, is invalidated: told why, and left without.
+    /// Not less than `keep_bytes`; 0, the default, means any number: the disk may then be filled for one who is gone.
+    pub max_retained_bytes: u64,
     /// Free space in bytes below which writes are refused, 0 to 1 TiB, 256 MiB by default; two segments are added to
     /// it. What was appended before can then still finish.
     pub reserve_bytes: u64,
+    /// How long a sync, or what a flush does before it, may take before the device counts as hanging and the node's
+    /// health is bad, 1 s to 1 h, 10 s by default. It fails nothing by itself.
+    pub sync_limit: Duration,
+    /// How many bytes per second of old segments are read to find damage early, 0 to 1 GiB, 1 MiB by default; 0 means
+    /// never. One pass follows the other; the node's health says what was found.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// When checkpoints happen: whichever comes first.
@@ -54,7 +64,10 @@ impl Default for WalConfig {
             max_record_bytes: GIB,
             max_unsynced_bytes: 64 * MIB,
             keep_bytes: GIB,
+            max_retained_bytes: 0,
             reserve_bytes: 256 * MIB,
+            sync_limit: Duration::from_secs(10),
+            scrub_bytes_per_second: MIB,
         }
     }
 }
@@ -88,7 +101,10 @@ impl NodeConfig {
             ("wal.max_record_bytes", self.wal.max_record_bytes, 1 << 10, GIB),
             ("wal.max_unsynced_bytes", self.wal.max_unsynced_bytes, 64 << 10, GIB),
             ("wal.keep_bytes", self.wal.keep_bytes, 0, 1 << 50),
+            ("wal.max_retained_bytes", self.wal.max_retained_bytes, 0, 1 << 50),
             ("wal.reserve_bytes", self.wal.reserve_bytes, 0, 1 << 40),
+            ("wal.sync_limit_s", self.wal.sync_limit.as_secs(), 1, 3600),
+            ("wal.scrub_bytes_per_second", self.wal.scrub_bytes_per_second, 0, GIB),
             ("checkpoint.wal_bytes", self.checkpoint.wal_bytes, MIB, 1 << 40),
             ("checkpoint.interval_s", self.checkpoint.interval.as_secs(), 1, 86_400),
         ];
@@ -96,6 +112,12 @@ impl NodeConfig {
             if !(low..=high).contains(&value) {
                 problems.push(Problem { setting, what: format!("is {value}; must be from {low} to {high}") });
             }
+        }
+        // What is kept for nobody in particular would count against those who need it.
+        let (keep, retained) = (self.wal.keep_bytes, self.wal.max_retained_bytes);
+        if retained > 0 && retained < keep {
+            let what = format!("is {retained}; must be 0 (no bound) or at least wal.keep_bytes, which is {keep}");
+            problems.push(Problem { setting: "wal.max_retained_bytes", what });
         }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
@@ -150,9 +172,18 @@ mod tests {
         let mut config = NodeConfig::new("/somewhere");
         config.wal.segment_size_bytes = 3 * MIB;
         config.wal.max_record_bytes = 1;
+        config.wal.max_retained_bytes = config.wal.keep_bytes - 1;
+        config.wal.sync_limit = Duration::from_millis(999);
         config.checkpoint.interval = Duration::from_secs(0);
         let problems = config.validate().unwrap_err().problems;
         let settings: Vec<_> = problems.iter().map(|problem| problem.setting).collect();
-        assert_eq!(settings, ["wal.segment_size_bytes", "wal.max_record_bytes", "checkpoint.interval_s"]);
+        let expected = [
+            "wal.segment_size_bytes",
+            "wal.max_record_bytes",
+            "wal.sync_limit_s",
+            "checkpoint.interval_s",
+            "wal.max_retained_bytes",
+        ];
+        assert_eq!(settings, expected);
     }
 }

@@ -21,7 +21,8 @@ use crate::lsn::{Epoch, Lsn};
 use crate::primary::Fence;
 pub use crate::primary::Primary;
 use crate::storage::{ENGINE_DIR, Storage, StorageError, WAL_DIR};
-use crate::wal::{self, Evidence, Health, Layout, Scan, SegmentDirectory, Wal, WalError};
+use crate::wal::retention::{Decision, HolderKind};
+use crate::wal::{self, Evidence, Health, Hold, Layout, Scan, SegmentDirectory, Wal, WalError};
 
 /// How many bytes of records are handed to the engine at once during replay.
 const REPLAY_BATCH_BYTES: usize = 4 << 20;
@@ -179,10 +180,34 @@ impl<E: Engine> Node<E> {
         self.log.wal.durable()
     }
 
-    /// How the log is: good, failed, or waiting for a device that hangs. The last fails nothing by itself: whoever runs the
-    /// node asks here and decides. Cheap enough to be asked every second.
+    /// How the log is: good, failed, waiting for a device that hangs, or damaged in an old part. The last two fail nothing by
+    /// themselves: whoever runs the node asks here and decides. Cheap enough to be asked every second.
     pub fn health(&self) -> Health {
         self.log.wal.health()
+    }
+
+    /// Reads the log's records from `from` on, which must be where a record starts or the one before it ends, and follows
+    /// the live end. `name` is what it is called where it is said who keeps the log: what it has not read is kept for
+    /// it, up to `max_retained_bytes`.
+    pub fn read_log(&self, name: &str, from: Lsn) -> wal::Reader {
+        self.log.wal.named_reader(name, from)
+    }
+
+    /// Keeps the log from `from` on for somebody called `name`, until what is answered is dropped, or invalidated because
+    /// it keeps more than `max_retained_bytes`. It does not outlive the process.
+    ///
+    /// # Errors
+    /// [`WalError::Recycled`]: it is not there any more, and what is.
+    pub fn hold_log(&self, kind: HolderKind, name: &str, from: Lsn) -> Result<Hold, WalError> {
+        self.log.wal.hold(kind, name, from)
+    }
+
+    /// Who keeps which segments of the log.
+    ///
+    /// # Errors
+    /// The last checkpoint cannot be read.
+    pub fn retention(&self) -> Result<Decision, NodeError> {
+        Ok(self.log.wal.retention(self.storage.checkpoint()?))
     }
 
     /// Resolves when the node has failed, such as after a failed sync; it should then be shut down. Never resolves

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use mainstay::ident::SystemId;
 use mainstay::lsn::Lsn;
 use mainstay::node::{Node, NodeError, Primary};
 use mainstay::storage::StorageError;
-use mainstay::wal::{AppendError, Record, WalError};
+use mainstay::wal::retention::HolderKind;
+use mainstay::wal::{AppendError, Health, Record, SegmentNumber, WalError};
 
 const MIB: u64 = 1 << 20;
 
@@ -282,6 +284,90 @@ async fn an_open_directory_is_not_opened_twice_and_bad_settings_are_all_named() 
     config.wal.max_unsynced_bytes = 5;
     let error = open(&config).await.err().unwrap().to_string();
     assert!(error.contains("wal.segment_size_bytes") && error.contains("wal.max_unsynced_bytes"), "{error}");
+}
+
+/// A node whose checkpoints come often and keep nothing, and its first segment.
+async fn open_recycling(config: &mut NodeConfig) -> (Node<Tape>, PathBuf) {
+    config.wal.keep_bytes = 0;
+    config.checkpoint.wal_bytes = MIB;
+    (open(config).await.unwrap(), config.data_dir.join("wal").join("000000010000000000000001"))
+}
+
+async fn poll(what: &str, mut is_reached: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_reached() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn log_that_is_held_stays_and_is_recycled_when_let_go_though_nothing_is_written() {
+    let place = tempfile::tempdir().unwrap();
+    let mut config = config(place.path());
+    let (node, first) = open_recycling(&mut config).await;
+    node.engine().write(&payload(0)).unwrap();
+    let slot = node.hold_log(HolderKind::Slot, "standby", Lsn::new(MIB + 64)).unwrap();
+    let mut reader = node.read_log("change feed", Lsn::new(MIB + 64));
+    for _ in 0..20 {
+        node.engine().write(&vec![b'x'; 200_000]).unwrap();
+    }
+    let explained = || node.retention().unwrap().explain(SegmentNumber::FIRST);
+    poll("no checkpoint", || explained() == "kept by slot standby, reader change feed").await;
+    assert!(first.exists());
+    let mut records = 0;
+    while reader.next_durable().unwrap().is_some() {
+        records += 1;
+    }
+    assert_eq!(records, 21);
+    slot.advance(node.durable()).unwrap();
+    poll("nothing was recycled", || !first.exists()).await;
+    let error = node.hold_log(HolderKind::Slot, "late", Lsn::new(MIB + 64)).unwrap_err();
+    assert!(matches!(error, WalError::Recycled { .. }), "{error}");
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_holder_that_would_fill_the_disk_is_invalidated_and_the_log_goes_on() {
+    let place = tempfile::tempdir().unwrap();
+    let mut config = config(place.path());
+    config.wal.max_retained_bytes = 4 * MIB;
+    let (node, first) = open_recycling(&mut config).await;
+    let slot = node.hold_log(HolderKind::Slot, "gone", Lsn::new(MIB + 64)).unwrap();
+    let mut reader = node.read_log("slow", Lsn::new(MIB + 64));
+    for _ in 0..40 {
+        node.engine().write(&vec![b'x'; 200_000]).unwrap();
+    }
+    poll("nobody was invalidated", || slot.invalidated().is_some() && !first.exists()).await;
+    let reason = slot.check().unwrap_err().to_string();
+    assert!(
+        reason.starts_with("slot gone was invalidated: it needed the log from 0/100040 on, which kept "),
+        "{reason}"
+    );
+    let WalError::Invalidated { oldest, .. } = reader.next_durable().unwrap_err() else { panic!("it was not told") };
+    assert!(oldest > Lsn::new(2 * MIB));
+    node.engine().write(b"goes on").unwrap();
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bit_that_flips_in_an_old_segment_shows_in_the_nodes_health_before_anybody_reads_it() {
+    let place = tempfile::tempdir().unwrap();
+    let mut config = config(place.path());
+    config.wal.scrub_bytes_per_second = 1 << 30;
+    let node = open(&config).await.unwrap();
+    for _ in 0..12 {
+        node.engine().write(&vec![b'x'; 200_000]).unwrap();
+    }
+    assert!(matches!(node.health(), Health::Good));
+    let path = place.path().join("wal").join("000000010000000000000001");
+    let byte = fs::read(&path).unwrap()[500_000] ^ 4;
+    fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&[byte], 500_000).unwrap();
+    poll("not found", || matches!(node.health(), Health::Damaged(_))).await;
+    let Health::Damaged(error) = node.health() else { panic!("{:?}", node.health()) };
+    assert!(error.to_string().contains("000000010000000000000001 is damaged"), "{error}");
+    node.engine().write(b"goes on").unwrap();
+    node.shutdown().await.unwrap();
 }
 
 /// Threads and descriptors of this process.

@@ -151,6 +151,26 @@ impl Cursor {
         }
     }
 
+    /// Checks the fragment at its position and moves behind it, whether a record starts there or goes on.
+    ///
+    /// # Errors
+    /// There is none that is whole, or the file cannot be read.
+    pub(super) fn check_fragment(&mut self, limit: Lsn) -> Result<(), WalError> {
+        let at = self.position();
+        match self.fragment(at, limit, &mut Vec::new()) {
+            Ok(fragment) if self.is_in_place(at, &fragment) => {
+                self.at = fragment.end;
+                Ok(())
+            }
+            Ok(fragment) => {
+                let found = format!("a part of a {} record, flags {:#04x}", fragment.kind.name(), fragment.flags.0);
+                Err(WalError::Damaged(Box::new(self.damage(at, "a part of a record that lies here".into(), found))))
+            }
+            Err(Missing::Gap { damage, .. }) => Err(WalError::Damaged(Box::new(damage))),
+            Err(Missing::Error(error)) => Err(error),
+        }
+    }
+
     /// Looks for a valid mark at `from` or behind it, in this segment and all later ones that are there, that states
     /// more than `above`, and answers where it stands and what it states.
     ///

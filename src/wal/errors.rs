@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::retention::Invalidation;
 use crate::ident::SystemId;
 use crate::lsn::Lsn;
 
@@ -43,6 +44,14 @@ pub enum WalError {
         /// The position asked for.
         wanted: Lsn,
         /// The oldest that is there.
+        oldest: Lsn,
+    },
+    /// *Retry elsewhere*: the log was kept for this holder, which needed more of it than it may keep.
+    #[error("{invalidation}; the log before {oldest} may be gone")]
+    Invalidated {
+        /// Who, and why.
+        invalidation: Box<Invalidation>,
+        /// The oldest position that is there.
         oldest: Lsn,
     },
     /// *Your mistake*: a later version of Mainstay wrote this.

@@ -9,22 +9,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, watch};
 
-use super::cursor::{Cursor, Step};
+use super::cursor::{AnyRecord, Cursor, Step};
 use super::directory::SegmentDirectory;
 use super::errors::{AppendError, CommitError, Failure, WalError};
 use super::fault::{self, Fault, active};
 use super::flush::{self, Durable};
+use super::holders::{Hold, Retained};
 use super::prepare;
 use super::reader::Reader;
 use super::record::{Kind, MAX_PAYLOAD_BYTES};
 use super::recovery::{CutLog, Scan};
 use super::reservation::{CLOSED, FAILED, FULL, Refused};
-use super::retention::{self, Retained};
+use super::retention::{Decision, HolderKind};
+use super::scrub::{self, Scrub};
+use super::search::record_at_or_before;
 use super::tail::{Obstacle, Tail, WRITTEN_FROM_BYTES, WritableSegment};
 use super::waiters::Waiters;
 use super::watchdog::{self, Health, Watchdog};
@@ -54,6 +56,7 @@ pub(super) struct Shared {
     durable: AtomicU64,
     pub waiters: Waiters,
     pub watchdog: Watchdog,
+    pub scrub: Scrub,
     pub progress: watch::Sender<Progress>,
     /// How often segments, disk space or the unflushed bytes changed.
     room: Mutex<u64>,
@@ -61,7 +64,7 @@ pub(super) struct Shared {
     room_changed: Condvar,
     /// The same, for tasks.
     room_notify: Notify,
-    pub retained: Mutex<Retained>,
+    pub retained: Arc<Retained>,
 }
 
 /// A log that can be appended to.
@@ -92,17 +95,18 @@ impl Wal {
         };
         let tail = Tail::new(layout, directory.timeline(), end, current);
         let shared = Arc::new(Shared {
-            config,
             tail,
             durable: AtomicU64::new(end.get()),
             waiters: Waiters::new(),
-            watchdog: Watchdog::new(),
+            watchdog: Watchdog::new(config.sync_limit),
+            scrub: Scrub::new(config.scrub_bytes_per_second),
             progress: watch::Sender::new(Progress { durable: end, failure: None }),
             room: Mutex::new(0),
             room_changed: Condvar::new(),
             room_notify: Notify::new(),
-            retained: Mutex::new(Retained::new(segments)),
+            retained: Arc::new(Retained::new(layout, segments)),
             directory,
+            config,
         });
         prepare::look_at_space(&shared)?;
         let wal = Wal { shared, threads: Mutex::new(Vec::new()) };
@@ -110,6 +114,7 @@ impl Wal {
         wal.spawn("wal-prepare", prepare::run)?;
         wal.spawn("wal-flush", flush::run)?;
         wal.spawn("wal-watchdog", watchdog::run)?;
+        wal.spawn("wal-scrub", scrub::run)?;
         Ok(wal)
     }
 
@@ -226,13 +231,8 @@ impl Wal {
         match (self.shared.failure(), self.shared.watchdog.hangs_since()) {
             (Some(failure), _) => Health::Failed(failure),
             (None, Some(since)) => Health::Hangs { since },
-            (None, None) => Health::Good,
+            (None, None) => self.shared.scrub.damage().map_or(Health::Good, Health::Damaged),
         }
-    }
-
-    /// Sets how long a sync may take before the device counts as hanging; [`SYNC_LIMIT`](super::SYNC_LIMIT) until then.
-    pub fn set_sync_limit(&self, limit: Duration) {
-        self.shared.watchdog.set_limit(limit);
     }
 
     /// Resolves when the log has failed; never, if it does not.
@@ -249,28 +249,55 @@ impl Wal {
     }
 
     /// Reads records from `from` on, which must be where a record starts or the one before it ends, and follows the
-    /// live end. It never passes the durable LSN.
+    /// live end. It never passes the durable LSN. What it has not read is kept for it, as for any [`Hold`].
     pub fn reader(&self, from: Lsn) -> Reader {
-        Reader::new(Arc::clone(&self.shared), from)
+        self.named_reader(&format!("from {from}"), from)
     }
 
-    /// Takes segments out of the log that neither `checkpoint` nor the bytes to keep need any more, and answers how many.
-    /// Some are filled again in the background and come back as later ones.
+    /// A [`reader`](Wal::reader) that is called `name` where it is said who keeps the log.
+    pub fn named_reader(&self, name: &str, from: Lsn) -> Reader {
+        Reader::new(Arc::clone(&self.shared), name, from)
+    }
+
+    /// Keeps the log from `from` on for somebody called `name`, until what is answered is dropped or invalidated.
+    ///
+    /// # Errors
+    /// [`WalError::Recycled`]: it is not there any more.
+    pub fn hold(&self, kind: HolderKind, name: &str, from: Lsn) -> Result<Hold, WalError> {
+        self.shared.retained.hold(kind, name, from)
+    }
+
+    /// What could be recycled now, and who keeps the rest.
+    pub fn retention(&self, checkpoint: Lsn) -> Decision {
+        self.shared.retained.decide(checkpoint, self.durable(), &self.shared.config)
+    }
+
+    /// The last record, of whatever kind, that starts at `lsn` or before it and is durable; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`WalError::Recycled`] where the log does not reach back far enough; or it is damaged or cannot be read.
+    pub fn record_at_or_before(&self, lsn: Lsn) -> Result<Option<AnyRecord>, WalError> {
+        let Shared { directory, retained, .. } = self.shared.as_ref();
+        let found = record_at_or_before(directory, lsn, self.durable());
+        found.map_err(|error| match (&error, retained.oldest()) {
+            // Recycled while it was read.
+            (WalError::Damaged(damage), Some(oldest)) if damage.lsn < oldest => {
+                WalError::Recycled { wanted: lsn, oldest }
+            }
+            _ => error,
+        })
+    }
+
+    /// Takes segments out of the log that nobody needs any more, as [`retention`](super::retention) decides, and answers
+    /// how many. Holders that keep too much are invalidated. Some segments are filled again in the background and come
+    /// back as later ones.
     ///
     /// # Errors
     /// A file could not be renamed or removed, or it is not known to be: the disk is failing.
     pub fn recycle(&self, checkpoint: Lsn) -> Result<usize, WalError> {
-        let layout = self.shared.directory.layout();
-        // Held throughout: a reader whose segment is overwritten while it reads asks here why.
-        let mut retained = self.shared.retained.lock();
+        let Shared { retained, directory, config, .. } = self.shared.as_ref();
         let checkpoint = if active(Fault::RecycledTooFar) { self.durable() } else { checkpoint };
-        let horizon = retention::horizon(checkpoint, self.durable(), self.shared.config.keep_bytes);
-        let recyclable = retained.recyclable(layout, horizon);
-        for number in &recyclable {
-            self.shared.directory.recycle(*number)?;
-            retained.remove(*number);
-        }
-        Ok(recyclable.len())
+        retained.recycle(directory, checkpoint, self.durable(), config)
     }
 
     /// Whether a record starts or ends at `lsn`, within what is durable.
@@ -304,6 +331,7 @@ impl Wal {
     pub fn halt(&self) {
         self.shared.halt();
         self.shared.watchdog.stop();
+        self.shared.scrub.stop();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log had panicked");

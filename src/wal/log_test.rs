@@ -17,6 +17,14 @@ fn fresh() -> (LossyDisk, Wal) {
     (disk, wal)
 }
 
+/// One whose device counts as hanging at once.
+fn watched() -> (LossyDisk, Wal) {
+    let disk = LossyDisk::new(Faults::default());
+    let sync_limit = Duration::from_millis(20);
+    let wal = open_with(&disk, Evidence::default(), crate::config::WalConfig { sync_limit, ..config() }).unwrap();
+    (disk, wal)
+}
+
 #[test]
 fn many_threads_commit_and_every_record_is_there_in_order() {
     let place = tempfile::tempdir().unwrap();
@@ -204,8 +212,7 @@ fn after_a_write_that_failed_half_way_it_is_not_known_what_survives() {
 
 #[test]
 fn a_flush_that_waits_for_a_copy_that_hangs_is_noticed() {
-    let (_disk, wal) = fresh();
-    wal.set_sync_limit(Duration::from_millis(20));
+    let (_disk, wal) = watched();
     append(&wal, b"x").unwrap();
     let hanging = wal.shared.tail.reserve(0, |at| Ok(at.advanced(64))).ok().unwrap();
     std::thread::scope(|scope| {
@@ -354,8 +361,7 @@ fn many_records_go_in_together_or_not_at_all() {
 
 #[test]
 fn a_device_that_hangs_is_noticed_and_recovers() {
-    let (disk, wal) = fresh();
-    wal.set_sync_limit(Duration::from_millis(20));
+    let (disk, wal) = watched();
     let end = append(&wal, b"x").unwrap();
     wal.make_durable(end).unwrap();
     assert!(matches!(wal.health(), Health::Good));

@@ -16,9 +16,9 @@
 //! | `recovery` | where the log ends: torn or damaged |
 //! | `reservation`, `tail` | space for records, filled by many threads at once |
 //! | `log`, `flush`, `waiters`, `prepare` | the open log: append, sync, who waits and who is woken, segments ahead |
-//! | `watchdog` | a device that hangs |
-//! | `reader` | following the live end |
-//! | `retention` | what is kept |
+//! | `watchdog`, `scrub` | a device that hangs; old segments that rot |
+//! | `reader`, `search` | following the live end; finding the record at or before a position |
+//! | [`retention`], `holders` | what is kept, and for whom: the decision, and doing as it says |
 //! | `fault` | known bugs, put in by tests of the tests |
 //!
 //! **A crash leaves** any subset of what the last flush was writing, in any order, and nothing else: everything before
@@ -29,6 +29,7 @@ mod directory;
 mod errors;
 mod fault;
 mod flush;
+mod holders;
 mod layout;
 mod log;
 mod prepare;
@@ -37,7 +38,9 @@ mod reader;
 mod record;
 mod recovery;
 mod reservation;
-mod retention;
+pub mod retention;
+mod scrub;
+mod search;
 mod segment;
 mod tail;
 mod waiters;
@@ -46,17 +49,21 @@ mod watchdog;
 pub use cursor::{AnyRecord, Cursor, Gap, Step};
 pub use directory::SegmentDirectory;
 pub use errors::{AppendError, CommitError, Damage, Failure, WalError};
+pub use holders::Hold;
 pub use layout::{Layout, SegmentNumber};
 pub use log::Wal;
 pub use reader::Reader;
 pub use record::{Flags, Kind, Record, decode_mark};
 pub use recovery::{Evidence, Scan, scan, scan_with};
-pub use watchdog::{Health, SYNC_LIMIT};
+pub use search::record_at_or_before;
+pub use watchdog::Health;
 
 #[cfg(test)]
 mod crash_test;
 #[cfg(test)]
 mod fault_test;
+#[cfg(test)]
+mod holders_test;
 #[cfg(test)]
 mod log_test;
 #[cfg(test)]

@@ -69,7 +69,7 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
     let file = shared.directory.prepare(number, &|| pace(shared))?;
     let map = file.map(shared.directory.layout().segment_bytes());
     let map = map.map_err(WalError::io("map", &shared.directory.segment_path(number)))?;
-    shared.retained.lock().add(number);
+    shared.retained.add(number);
     shared.tail.add_prepared(WritableSegment { number, file, map });
     look_at_space(shared)?;
     shared.notify_room();

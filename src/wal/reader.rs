@@ -1,13 +1,18 @@
 //! Reading the log while it is written: from any record on, up to the durable LSN and never past it.
+//!
+//! What a reader has not read yet is not recycled under it: it is a holder of the log. One that falls back too far is
+//! invalidated, and says so.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::cursor::{Cursor, Gap, Step};
+use super::cursor::{Cursor, Step};
 use super::errors::WalError;
+use super::holders::Hold;
 use super::log::{Progress, Shared};
 use super::record::{Kind, Record};
+use super::retention::HolderKind;
 use crate::lsn::Lsn;
 
 /// Reads the engine's records in order and follows the live end.
@@ -15,13 +20,16 @@ pub struct Reader {
     shared: Arc<Shared>,
     progress: watch::Receiver<Progress>,
     cursor: Cursor,
+    /// Keeps what was not read yet; or why that was not possible.
+    hold: Result<Hold, WalError>,
 }
 
 impl Reader {
     /// A reader from `from` on. The segment and offset follow from the LSN alone.
-    pub(super) fn new(shared: Arc<Shared>, from: Lsn) -> Reader {
+    pub(super) fn new(shared: Arc<Shared>, name: &str, from: Lsn) -> Reader {
+        let hold = shared.retained.hold(HolderKind::Reader, name, from);
         let cursor = Cursor::new(shared.directory.clone(), from);
-        Reader { progress: shared.progress.subscribe(), cursor, shared }
+        Reader { progress: shared.progress.subscribe(), cursor, hold, shared }
     }
 
     /// Where the next record starts, or will.
@@ -32,19 +40,27 @@ impl Reader {
     /// The next record of the engine that is durable now; `None` if there is none.
     ///
     /// # Errors
-    /// The log is damaged there, has been recycled, or cannot be read.
+    /// The log has been recycled there, or is damaged, or cannot be read. [`WalError::Recycled`] and
+    /// [`WalError::Invalidated`] say what the oldest position is that can be read.
     pub fn next_durable(&mut self) -> Result<Option<Record>, WalError> {
         let durable = self.progress.borrow_and_update().durable;
+        self.check()?;
         loop {
             if self.cursor.position() >= durable {
                 return Ok(None);
             }
-            match self.cursor.next(durable)? {
-                Step::Record(record) if record.kind == Kind::Data => {
-                    return Ok(Some(Record { start: record.start, end: record.end, payload: record.payload }));
+            match self.cursor.next(durable) {
+                Ok(Step::Record(record)) => {
+                    if let Ok(hold) = &self.hold {
+                        // What it has in hand it may keep; the next call finds out that it is invalidated.
+                        let _ = hold.advance(record.end);
+                    }
+                    if record.kind == Kind::Data {
+                        return Ok(Some(Record { start: record.start, end: record.end, payload: record.payload }));
+                    }
                 }
-                Step::Record(_) => {}
-                Step::Nothing(gap) => return Err(self.explain(*gap)),
+                Ok(Step::Nothing(gap)) => return Err(self.explain(WalError::Damaged(Box::new(gap.damage)))),
+                Err(error) => return Err(self.explain(error)),
             }
         }
     }
@@ -64,16 +80,16 @@ impl Reader {
         Ok(())
     }
 
-    /// What it means that no record is where a durable one must be.
-    fn explain(&self, gap: Gap) -> WalError {
-        let layout = self.shared.directory.layout();
-        let oldest = self.shared.retained.lock().oldest();
-        match oldest.filter(|oldest| layout.segment_of(gap.start) < *oldest) {
-            Some(oldest) => {
-                let oldest = layout.record_start(layout.segment_start(oldest));
-                WalError::Recycled { wanted: gap.start, oldest }
-            }
-            None => WalError::Damaged(Box::new(gap.damage)),
+    /// What it means that no record is where a durable one must be: its segment may have been filled anew meanwhile.
+    fn explain(&self, error: WalError) -> WalError {
+        self.check().err().unwrap_or(error)
+    }
+
+    /// Whether what was not read yet is kept.
+    fn check(&self) -> Result<(), WalError> {
+        match &self.hold {
+            Ok(hold) => hold.check(),
+            Err(error) => Err(error.clone()),
         }
     }
 }

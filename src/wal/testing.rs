@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::config::WalConfig;
@@ -26,11 +27,18 @@ pub fn config() -> WalConfig {
         max_unsynced_bytes: 64 << 10,
         reserve_bytes: 0,
         keep_bytes: 0,
+        max_retained_bytes: 0,
+        sync_limit: Duration::from_secs(10),
+        scrub_bytes_per_second: 0,
     }
 }
 
 pub fn open(disk: &(impl Disk + Clone), evidence: Evidence) -> Result<Wal, WalError> {
-    Wal::open(scan(directory(disk, Path::new("/wal")), evidence)?, config())
+    open_with(disk, evidence, config())
+}
+
+pub fn open_with(disk: &(impl Disk + Clone), evidence: Evidence, config: WalConfig) -> Result<Wal, WalError> {
+    Wal::open(scan(directory(disk, Path::new("/wal")), evidence)?, config)
 }
 
 /// Appends, waiting for room as long as it takes.

@@ -9,11 +9,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::errors::Failure;
+use super::errors::{Failure, WalError};
 use super::log::Shared;
-
-/// How long a sync, or what a flush does before it, may take before the device counts as hanging, unless set otherwise.
-pub const SYNC_LIMIT: Duration = Duration::from_secs(10);
 
 /// The longest and the shortest time between two looks.
 const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1));
@@ -32,6 +29,9 @@ pub enum Health {
         /// For how long by now.
         since: Duration,
     },
+    /// The scrub found that an old segment is damaged or cannot be read: the oldest such damage. Writing goes on, but who
+    /// needs that part of the log will not get it. It ends when the segment is whole again, or recycled.
+    Damaged(WalError),
     /// It takes nothing more.
     Failed(Failure),
 }
@@ -41,18 +41,19 @@ pub(super) struct Watchdog {
     origin: Instant,
     /// Microseconds from `origin` to the start of the step under way, plus one.
     began: AtomicU64,
-    limit_us: AtomicU64,
+    /// How long a sync, or what a flush does before it, may take before the device counts as hanging.
+    limit: Duration,
     reported: AtomicBool,
     stopped: Mutex<bool>,
     woken: Condvar,
 }
 
 impl Watchdog {
-    pub(super) fn new() -> Watchdog {
+    pub(super) fn new(limit: Duration) -> Watchdog {
         Watchdog {
             origin: Instant::now(),
             began: AtomicU64::new(IDLE),
-            limit_us: AtomicU64::new(micros(SYNC_LIMIT)),
+            limit,
             reported: AtomicBool::new(false),
             stopped: Mutex::new(false),
             woken: Condvar::new(),
@@ -72,27 +73,15 @@ impl Watchdog {
         self.began.store(micros(self.origin.elapsed()).saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Sets how long a sync may take.
-    pub(super) fn set_limit(&self, limit: Duration) {
-        self.limit_us.store(micros(limit), Ordering::Relaxed);
-        self.wake();
-    }
-
     /// For how long a step of a flush has not come back, if that is longer than the limit.
     pub(super) fn hangs_since(&self) -> Option<Duration> {
         let began = self.began.load(Ordering::Relaxed);
         let since = micros(self.origin.elapsed()).saturating_sub(began.saturating_sub(1));
-        (began != IDLE && since > self.limit_us.load(Ordering::Relaxed)).then(|| Duration::from_micros(since))
+        (began != IDLE && since > micros(self.limit)).then(|| Duration::from_micros(since))
     }
 
     pub(super) fn stop(&self) {
         *self.stopped.lock() = true;
-        self.wake();
-    }
-
-    fn wake(&self) {
-        // A thread between looking and waiting holds the lock: passing through it means that it is told.
-        drop(self.stopped.lock());
         self.woken.notify_all();
     }
 
@@ -120,10 +109,9 @@ fn micros(duration: Duration) -> u64 {
 pub(super) fn run(shared: &Shared) {
     let watchdog = &shared.watchdog;
     loop {
-        let limit = Duration::from_micros(watchdog.limit_us.load(Ordering::Relaxed));
         let mut stopped = watchdog.stopped.lock();
         if !*stopped {
-            watchdog.woken.wait_for(&mut stopped, (limit / 4).clamp(LOOKS.1, LOOKS.0));
+            watchdog.woken.wait_for(&mut stopped, (watchdog.limit / 4).clamp(LOOKS.1, LOOKS.0));
         }
         if *stopped {
             return;

@@ -196,9 +196,39 @@ pub const TABLE: &[Setting] = &[
     },
     Setting {
         section: "wal",
+        name: "max_retained_bytes",
+        meaning: "How much WAL slots, readers and the archive may keep before its end. Who keeps more is told why and left \
+                  without it, so that it does not fill the disk. 0 means any amount; else not less than keep_bytes.",
+        kind: Kind::Bytes {
+            low: 0,
+            high: PIB,
+            power_of_two: false,
+            field: |settings| &mut settings.wal.max_retained_bytes,
+        },
+    },
+    Setting {
+        section: "wal",
         name: "reserve_bytes",
         meaning: "Free space below which writes are refused, plus two segments, so that what was accepted can finish.",
         kind: Kind::Bytes { low: 0, high: TIB, power_of_two: false, field: |settings| &mut settings.wal.reserve_bytes },
+    },
+    Setting {
+        section: "wal",
+        name: "sync_limit_s",
+        meaning: "How long a sync may take before the device counts as hanging: the log says so, and the node's health is bad.",
+        kind: Kind::Seconds { low: 1, high: 3600, field: |settings| &mut settings.wal.sync_limit },
+    },
+    Setting {
+        section: "wal",
+        name: "scrub_bytes_per_second",
+        meaning: "How fast old segments are read, again and again, to find damage early; the node's log and health say what \
+                  was found. 0 means never.",
+        kind: Kind::Bytes {
+            low: 0,
+            high: GIB,
+            power_of_two: false,
+            field: |settings| &mut settings.wal.scrub_bytes_per_second,
+        },
     },
     Setting {
         section: "checkpoint",

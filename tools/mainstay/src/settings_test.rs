@@ -142,8 +142,8 @@ fn a_printed_value_is_read_back_for_every_setting() {
 
 /// For each row of the table a value that is not the default.
 const OTHER_VALUES: &[&str] = &[
-    "/x", "[::1]:9", "7", "3s", "3MiB", "4s", "5s", "1MiB", "2KiB", "65KiB", "0", "1025", "1TiB", "7min", "json",
-    "debug",
+    "/x", "[::1]:9", "7", "3s", "3MiB", "4s", "5s", "1MiB", "2KiB", "65KiB", "0", "2GiB", "1025", "11s", "5MiB",
+    "1TiB", "7min", "json", "debug",
 ];
 
 /// Names every field, so that a new one does not compile until somebody comes here; and each must have its row.
@@ -156,7 +156,16 @@ fn every_field_has_its_row() {
     }
     let default = Settings::default();
     let NodeConfig { data_dir, wal, checkpoint } = changed.node_config().unwrap();
-    let WalConfig { segment_size_bytes, max_record_bytes, max_unsynced_bytes, keep_bytes, reserve_bytes } = wal;
+    let WalConfig {
+        segment_size_bytes,
+        max_record_bytes,
+        max_unsynced_bytes,
+        keep_bytes,
+        max_retained_bytes,
+        reserve_bytes,
+        sync_limit,
+        scrub_bytes_per_second,
+    } = wal;
     let CheckpointConfig { wal_bytes, interval } = checkpoint;
     let PgConfig {
         listen,
@@ -172,7 +181,10 @@ fn every_field_has_its_row() {
     assert_ne!(max_record_bytes, default.wal.max_record_bytes);
     assert_ne!(max_unsynced_bytes, default.wal.max_unsynced_bytes);
     assert_ne!(keep_bytes, default.wal.keep_bytes);
+    assert_ne!(max_retained_bytes, default.wal.max_retained_bytes);
     assert_ne!(reserve_bytes, default.wal.reserve_bytes);
+    assert_ne!(sync_limit, default.wal.sync_limit);
+    assert_ne!(scrub_bytes_per_second, default.wal.scrub_bytes_per_second);
     assert_ne!(wal_bytes, default.checkpoint.wal_bytes);
     assert_ne!(interval, default.checkpoint.interval);
     assert_ne!(listen, default.sql.listen);
