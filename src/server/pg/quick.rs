@@ -117,7 +117,8 @@ impl Conversation {
             Kind::Execute => return self.start_portal(frame, sync_follows, outbox),
             Kind::Parse => self.session.describes_at_once(),
             Kind::Sync => !self.implicit_open,
-            Kind::Bind | Kind::Describe | Kind::Close | Kind::Flush | Kind::Copy => true,
+            Kind::Bind | Kind::Describe | Kind::Close | Kind::Flush => true,
+            Kind::CopyData | Kind::CopyDone | Kind::CopyFail => true,
             Kind::FunctionCall | Kind::Terminate => false,
         };
         if !at_once {

@@ -2,11 +2,13 @@
 //! is over.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::backend::ResultSink;
+use super::backend::{Copied, ResultSink};
 use super::codec::{self, Format};
 use super::error::{SqlError, SqlState};
 use super::extended::Prepared;
+use super::intake::Intake;
 use super::outbox::Outbox;
 use super::types::{Column, PgType, Value};
 
@@ -25,6 +27,7 @@ pub(super) enum Expected<'a> {
 pub(super) struct RowSink<'a> {
     outbox: &'a mut Outbox,
     expected: Expected<'a>,
+    intake: &'a mut Intake,
     rows: Rows,
 }
 
@@ -39,8 +42,8 @@ struct Rows {
 }
 
 impl<'a> RowSink<'a> {
-    pub(super) fn new(outbox: &'a mut Outbox, expected: Expected<'a>) -> RowSink<'a> {
-        RowSink { outbox, expected, rows: Rows::default() }
+    pub(super) fn new(outbox: &'a mut Outbox, expected: Expected<'a>, intake: &'a mut Intake) -> RowSink<'a> {
+        RowSink { outbox, expected, intake, rows: Rows::default() }
     }
 
     /// Why rows could not be sent, if so.
@@ -62,6 +65,34 @@ impl ResultSink for RowSink<'_> {
 
     fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError> {
         let result = self.outbox.notice(notice);
+        self.rows.keep(result)
+    }
+
+    fn copy_in(&mut self, columns: usize) -> Result<(), SqlError> {
+        let result = self.intake.begin_copy(columns, self.outbox);
+        self.rows.keep(result)
+    }
+
+    fn copied(&mut self, patience: Duration) -> Result<Copied, SqlError> {
+        let result = self.intake.copied(patience);
+        if let Err(error) = &result {
+            self.rows.failure = Some(error.clone());
+        }
+        result
+    }
+
+    fn copy_out(&mut self, columns: usize) -> Result<(), SqlError> {
+        let result = self.outbox.copy_out(columns);
+        self.rows.keep(result)
+    }
+
+    fn copy_data(&mut self, data: &[u8]) -> Result<(), SqlError> {
+        let result = self.outbox.copy_data(data);
+        self.rows.keep(result)
+    }
+
+    fn copy_done(&mut self) -> Result<(), SqlError> {
+        let result = self.outbox.copy_done();
         self.rows.keep(result)
     }
 }
