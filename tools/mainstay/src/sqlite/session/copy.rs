@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::server::pg::copy::{CopyDecoder, CopyEncoder, CopyFormat, CopyRow};
+use mainstay::server::pg::copy::{CopyDecoder, CopyEncoder, CopyFormat};
 use mainstay::server::pg::{
     Column, CommandTag, Copied, OwnedValue, PgType, ResultSink, Scope, Session, SqlError, Value,
 };
@@ -201,32 +201,29 @@ impl Input<'_> {
 
     /// Binds the values of the next row; answers whether there is one.
     fn bind_next(&mut self, statement: &mut Statement<'_>) -> Result<bool, SqlError> {
+        let mut at = 0;
         let bound = match self.decoder.next_row()? {
             None => return Ok(false),
-            Some(row) => bind(statement, &row, &self.types),
+            Some(row) => self.types.iter().enumerate().try_for_each(|(column, pg_type)| {
+                at = column;
+                bind(statement, column, row.field(column)?, *pg_type)
+            }),
         };
-        bound.map_err(|(column, error)| error.with_context(self.decoder.context(Some(column))))?;
+        bound.map_err(|error| error.with_context(self.decoder.context(Some(at))))?;
         Ok(true)
     }
 }
 
-/// Binds the values of a row.
-///
-/// # Errors
-/// In this column, counted from 0.
-fn bind(statement: &mut Statement<'_>, row: &CopyRow<'_>, types: &[PgType]) -> Result<(), (usize, SqlError)> {
-    for (column, pg_type) in types.iter().enumerate() {
-        let field = row.field(column).map_err(|error| (column, error))?;
-        let bound = match field {
-            Some(text) if *pg_type != PgType::TEXT => {
-                let value = OwnedValue::from_text(text, *pg_type).map_err(|error| (column, error))?;
-                statement.raw_bind_parameter(column + 1, Parameter(&value))
-            }
-            text => statement.raw_bind_parameter(column + 1, text),
-        };
-        bound.map_err(|error| (column, from_sqlite(&error)))?;
-    }
-    Ok(())
+/// Binds a field as the value of its column, counted from 0.
+fn bind(statement: &mut Statement<'_>, column: usize, field: Option<&str>, pg_type: PgType) -> Result<(), SqlError> {
+    let bound = match field {
+        Some(text) if pg_type != PgType::TEXT => {
+            let value = OwnedValue::from_text(text, pg_type)?;
+            statement.raw_bind_parameter(column + 1, Parameter(&value))
+        }
+        text => statement.raw_bind_parameter(column + 1, text),
+    };
+    bound.map_err(|error| from_sqlite(&error))
 }
 
 /// Makes data of rows.
