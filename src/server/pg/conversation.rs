@@ -17,7 +17,7 @@ use super::intake::Intake;
 use super::message::{self, Message};
 use super::outbox::Outbox;
 use super::quick::Elsewhere;
-use super::sink::{Expected, RowSink};
+use super::sink::{Expected, RowSink, SpoolSink};
 use super::types::OwnedValue;
 
 /// Whether a connection goes on after a batch.
@@ -144,6 +144,23 @@ impl Conversation {
         let failure = sink.into_failure();
         self.intake.end_copy();
         match failure {
+            Some(failure) => Err(failure),
+            None => result,
+        }
+    }
+
+    /// Runs one statement whose rows are fetched in parts.
+    pub(super) fn run_into(
+        &mut self,
+        statement: &str,
+        parameters: &[OwnedValue],
+        scope: Scope,
+        mut sink: SpoolSink<'_>,
+    ) -> Result<CommandTag, SqlError> {
+        self.refuse_if_stopping()?;
+        self.implicit_open |= scope == Scope::Implicit;
+        let result = self.session.execute(statement, parameters, scope, &mut sink);
+        match sink.into_failure() {
             Some(failure) => Err(failure),
             None => result,
         }

@@ -11,6 +11,7 @@
 //! quick                                    the same, for what takes no thread of its own
 //! work                                     where a batch of messages runs
 //! intake                                   the data that a COPY takes from the client
+//! spool                                    rows that are fetched in parts
 //! outbox, sink, codec, copy                rows and replies into bytes
 //! ```
 //!
@@ -36,6 +37,7 @@ mod outbox;
 mod quick;
 mod simple;
 mod sink;
+mod spool;
 mod startup;
 mod types;
 mod wire;

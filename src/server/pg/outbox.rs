@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::messages::Message;
 use pgwire::messages::copy::{CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::data::{FieldDescription, NoData, ParameterDescription, RowDescription};
-use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete};
+use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete, PortalSuspended};
 use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery,
     TransactionStatus as WireTransactionStatus,
@@ -63,6 +63,12 @@ impl Outbox {
     /// Appends whole messages.
     pub(super) fn append(&mut self, messages: &[u8]) {
         self.buffer.extend_from_slice(messages);
+    }
+
+    /// Appends a whole message, and hands over what has gathered, if it is enough.
+    pub(super) fn pass(&mut self, message: &[u8]) -> Result<(), SqlError> {
+        self.append(message);
+        self.pass_on()
     }
 
     /// Forgets all that has gathered.
@@ -176,6 +182,10 @@ impl Outbox {
 
     pub(super) fn complete(&mut self, tag: &CommandTag) -> Result<(), SqlError> {
         self.put(&CommandComplete::new(clean(&tag.0)))
+    }
+
+    pub(super) fn suspended(&mut self) -> Result<(), SqlError> {
+        self.put(&PortalSuspended::new())
     }
 
     pub(super) fn empty_query(&mut self) -> Result<(), SqlError> {

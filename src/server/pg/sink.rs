@@ -10,6 +10,7 @@ use super::error::{SqlError, SqlState};
 use super::extended::Prepared;
 use super::intake::Intake;
 use super::outbox::Outbox;
+use super::spool::Spool;
 use super::types::{Column, PgType, Value};
 
 /// A [`Reply`] takes so much: a chunk, and a row that is not much longer.
@@ -93,6 +94,44 @@ impl ResultSink for RowSink<'_> {
 
     fn copy_done(&mut self) -> Result<(), SqlError> {
         let result = self.outbox.copy_done();
+        self.rows.keep(result)
+    }
+}
+
+/// The sink of a statement whose rows are fetched in parts.
+pub(super) struct SpoolSink<'a> {
+    outbox: &'a mut Outbox,
+    expected: Expected<'a>,
+    rows: Rows,
+    row: Outbox,
+    spool: &'a mut Spool,
+}
+
+impl<'a> SpoolSink<'a> {
+    pub(super) fn new(outbox: &'a mut Outbox, expected: Expected<'a>, spool: &'a mut Spool) -> SpoolSink<'a> {
+        SpoolSink { outbox, expected, rows: Rows::default(), row: Outbox::new(), spool }
+    }
+
+    /// Why rows could not be kept, if so.
+    pub(super) fn into_failure(self) -> Option<SqlError> {
+        self.rows.failure
+    }
+}
+
+impl ResultSink for SpoolSink<'_> {
+    fn columns(&mut self, columns: &[Column]) -> Result<(), SqlError> {
+        let result = self.rows.announce(columns, &self.expected, self.outbox);
+        self.rows.keep(result)
+    }
+
+    fn row(&mut self, values: &[Value<'_>]) -> Result<(), SqlError> {
+        self.row.clear();
+        let result = self.rows.send(values, &mut self.row).and_then(|()| self.spool.push(self.row.gathered()));
+        self.rows.keep(result)
+    }
+
+    fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError> {
+        let result = self.outbox.notice(notice);
         self.rows.keep(result)
     }
 }

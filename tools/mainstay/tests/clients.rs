@@ -377,6 +377,33 @@ fn tokio_postgres_prepares_statements_and_exchanges_binary_values() {
 }
 
 #[test]
+fn tokio_postgres_fetches_rows_in_parts() {
+    let (_directory, node) = node();
+    node.rows("CREATE TABLE numbers (n int PRIMARY KEY)");
+    runtime().block_on(async {
+        let mut client = connect(&node.address).await;
+        let transaction = client.transaction().await.unwrap();
+        let fill = "INSERT INTO numbers WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 20000) \
+                    SELECT n FROM s";
+        transaction.execute(fill, &[]).await.unwrap();
+        let portal = transaction.bind("SELECT n FROM numbers ORDER BY n", &[]).await.unwrap();
+        let mut found = Vec::new();
+        loop {
+            let rows = transaction.query_portal(&portal, 3000).await.unwrap();
+            if rows.is_empty() {
+                break;
+            }
+            found.extend(rows.iter().map(|row| row.get::<_, i64>(0)));
+            // What happens meanwhile is not in the rows of the portal.
+            transaction.execute("DELETE FROM numbers WHERE n > 10000", &[]).await.unwrap();
+        }
+        assert!(found.into_iter().eq(1..=20_000));
+        transaction.commit().await.unwrap();
+    });
+    assert_eq!(node.rows("SELECT count(*) FROM numbers"), [["10000"]]);
+}
+
+#[test]
 fn tokio_postgres_runs_statements_whose_parameters_have_no_given_type() {
     let (_directory, node) = node();
     runtime().block_on(async {
