@@ -6,6 +6,7 @@ use mainstay::server::pg::{PgConfig, PgServer, ServerError};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
+use crate::raw::{Socket, bind, message, parse, sync};
 use crate::{Rig, fake, psql};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,14 +125,57 @@ async fn many_rows_stream_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn row_limit_of_a_portal_is_refused() {
+async fn rows_of_a_portal_come_in_parts() {
     let rig = Rig::start().await;
     let mut client = rig.connect().await;
     let transaction = client.transaction().await.unwrap();
-    let portal = transaction.bind("rows 5", &[]).await.unwrap();
-    let error = transaction.query_portal(&portal, 2).await.unwrap_err();
-    assert_eq!(error.code(), Some(&SqlState::FEATURE_NOT_SUPPORTED));
-    assert!(error.as_db_error().unwrap().hint().is_some());
+    let portal = transaction.bind("rows 2000", &[]).await.unwrap();
+    let other = transaction.bind("rows 3", &[]).await.unwrap();
+    let mut counts = Vec::new();
+    for limit in [2, 998, 900, 0, 5] {
+        counts.push(transaction.query_portal(&portal, limit).await.unwrap().len());
+        // Others are undisturbed, and so are other statements.
+        counts.push(transaction.query_portal(&other, 2).await.unwrap().len());
+        assert_eq!(transaction.query("select 1", &[]).await.unwrap().len(), 1);
+    }
+    assert_eq!(counts, [2, 2, 998, 1, 900, 0, 100, 0, 0, 0]);
+    let empty = transaction.bind("rows 0", &[]).await.unwrap();
+    assert!(transaction.query_portal(&empty, 1).await.unwrap().is_empty());
+    transaction.commit().await.unwrap();
+    // The statement itself ran once.
+    let runs = rig.fake.take_log().iter().filter(|entry| entry.starts_with("rows 2000")).count();
+    assert_eq!((runs, rig.fake.rows_sent.load(Ordering::SeqCst)), (1, 2003));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn portal_is_suspended_until_its_rows_are_fetched_or_its_transaction_ends() {
+    let rig = Rig::start().await;
+    let mut socket = Socket::connected(rig.port()).await;
+    let fetch = |rows: u8| message(b'E', &[b'p', 0, 0, 0, 0, rows]);
+    let open = [parse("s", "rows 5"), bind("p", "s")].concat();
+    socket.query("begin").await;
+    assert_eq!(socket.read_until_ready_or_end().await.status(), Some('T'));
+    socket.send(&[open.clone(), fetch(2), fetch(2), sync()].concat()).await;
+    assert_eq!(socket.read_until_ready_or_end().await.types(), "12DDsDDsZ");
+    socket.send(&[fetch(2), sync()].concat()).await;
+    let replies = socket.read_until_ready_or_end().await;
+    assert!(replies.types() == "DCZ" && replies.has_tag("SELECT 1"), "{replies:?}");
+    // As many as there are: only the next part says that it was the last.
+    socket
+        .send(&[bind("q", "s"), message(b'E', b"q\0\0\0\0\x05"), message(b'E', b"q\0\0\0\0\x05"), sync()].concat())
+        .await;
+    let replies = socket.read_until_ready_or_end().await;
+    assert!(replies.types() == "2DDDDDsCZ" && replies.has_tag("SELECT 0"), "{replies:?}");
+    socket.send(&[message(b'C', b"Pp\0"), fetch(1), sync()].concat()).await;
+    let replies = socket.read_until_ready_or_end().await;
+    assert!(replies.types() == "3EZ" && replies.has_error("34000"), "{replies:?}");
+    socket.query("rollback").await;
+    assert_eq!(socket.read_until_ready_or_end().await.status(), Some('I'));
+    // Outside a block, the transaction ends with the Sync, and the portal with it.
+    socket.send(&[bind("p", "s"), fetch(2), sync()].concat()).await;
+    assert_eq!(socket.read_until_ready_or_end().await.types(), "2DDsZ");
+    socket.send(&[fetch(2), sync()].concat()).await;
+    assert!(socket.read_until_ready_or_end().await.has_error("34000"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,14 +1,16 @@
 //! An engine of a few words, in memory: enough for every turn that the protocol can take.
 //!
 //! `select N`, `rows N`, `echo TYPE…` (returns its parameters), `put WORD` (a commit of `refused` fails), `begin`, `start`, `commit`, `rollback`,
+//! `take` (puts each piece of a COPY's data, fails at the piece `bad`), `give N` (sends N rows as a COPY),
 //! `error CODE`, `sleep` (until interrupted), `deaf` (until released), `notice`, `mismatch`, `panic`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use mainstay::server::pg::{
-    Backend, ClientInfo, Column, CommandTag, Description, Interrupt, OwnedValue, PgType, ResultSink, Scope, Session,
-    SqlError, SqlState, TransactionStatus, Value,
+    Backend, ClientInfo, Column, CommandTag, Copied, Description, Interrupt, OwnedValue, PgType, ResultSink, Scope,
+    Session, SqlError, SqlState, TransactionStatus, Value,
 };
 
 #[derive(Default)]
@@ -148,6 +150,30 @@ impl FakeSession {
         SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
     }
 
+    fn take(&mut self, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
+        *self.interrupt.state.lock().unwrap() = (true, false);
+        sink.copy_in(2)?;
+        let taken = loop {
+            match sink.copied(Duration::from_millis(10)) {
+                Ok(Copied::Data(data)) if &data[..] == b"bad" => {
+                    break Err(SqlError::new(SqlState::BAD_COPY_FILE_FORMAT, "as asked").with_context("here"));
+                }
+                Ok(Copied::Data(data)) => self.pending.push(String::from_utf8(data.to_vec()).unwrap()),
+                Ok(Copied::Nothing) if self.interrupt.state.lock().unwrap().1 => {
+                    break Err(SqlError::new(SqlState::QUERY_CANCELED, "canceled"));
+                }
+                Ok(Copied::Nothing) => {}
+                Ok(Copied::End) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        *self.interrupt.state.lock().unwrap() = (false, false);
+        if taken.is_err() {
+            self.pending.clear();
+        }
+        taken
+    }
+
     fn deaf(&self) {
         self.fake.waiting.fetch_add(1, Ordering::SeqCst);
         let mut released = self.fake.released.lock().unwrap();
@@ -198,6 +224,21 @@ impl FakeSession {
                     self.commit();
                 }
                 tag("INSERT 0 1")
+            }
+            "take" => {
+                self.take(sink)?;
+                if scope == Scope::Single && self.status == TransactionStatus::Idle {
+                    self.commit();
+                }
+                tag("COPY 1")
+            }
+            "give" => {
+                sink.copy_out(1)?;
+                for line in 0..number {
+                    sink.copy_data(format!("{line}\n").as_bytes())?;
+                }
+                sink.copy_done()?;
+                tag(&format!("COPY {number}"))
             }
             "begin" | "start" => {
                 self.status = TransactionStatus::InTransaction;

@@ -3,6 +3,7 @@
 
 #![cfg(test)]
 
+mod copy;
 mod drivers;
 mod fake;
 mod limits;

@@ -5,13 +5,11 @@ use crate::raw::{Socket, bind, execute, message, parse, sync};
 
 /// Everything that can go wrong without the session having a part in it.
 fn failures() -> Vec<(&'static str, Vec<u8>)> {
-    let execute_some = message(b'E', b"\0\0\0\0\x05");
     let surplus_parameter = message(b'B', b"\0\0\0\0\0\x01\0\0\0\x01x\0\0");
     let wrong_parameter =
         [parse("", "echo int8"), message(b'B', b"\0\0\0\0\0\x01\0\0\0\x01x\0\0"), execute("")].concat();
     vec![
         ("42601", parse("", "select 1; select 2")),
-        ("0A000", [parse("", "rows 10"), bind("", ""), execute_some].concat()),
         ("08P01", [parse("", "select 1"), surplus_parameter].concat()),
         ("22P02", wrong_parameter),
         ("08P01", message(b'B', b"\0\0\xff\xff")),

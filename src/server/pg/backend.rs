@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use super::error::SqlError;
+use bytes::Bytes;
+
+use super::error::{SqlError, SqlState};
 use super::sink::Reply;
 use super::types::{Column, OwnedValue, PgType, Value};
 
@@ -168,4 +171,65 @@ pub trait ResultSink {
     /// # Errors
     /// The client is gone; the statement should end.
     fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError>;
+
+    /// Asks the client for the data of a `COPY … FROM STDIN`, in text, of so many columns. [`copied`](ResultSink::copied)
+    /// has it then.
+    ///
+    /// # Errors
+    /// 0A000 if this sink has no data to give, as that of a [started](Session::start) statement; the client is gone.
+    fn copy_in(&mut self, columns: usize) -> Result<(), SqlError> {
+        let _ = columns;
+        Err(no_copy())
+    }
+
+    /// The next piece of the data, cut as the client cut it. Waits for it, but no longer than about `patience`, so that the
+    /// statement can look whether it was interrupted.
+    ///
+    /// # Errors
+    /// The client gave the COPY up (57014), broke the protocol, left, or let too much time pass. The statement has failed.
+    fn copied(&mut self, patience: Duration) -> Result<Copied, SqlError> {
+        let _ = patience;
+        Err(no_copy())
+    }
+
+    /// Announces the data of a `COPY … TO STDOUT`, in text, of so many columns. Called once, before the first piece.
+    ///
+    /// # Errors
+    /// As [`copy_in`](ResultSink::copy_in).
+    fn copy_out(&mut self, columns: usize) -> Result<(), SqlError> {
+        let _ = columns;
+        Err(no_copy())
+    }
+
+    /// Sends a piece of the data: a whole row.
+    ///
+    /// # Errors
+    /// As [`row`](ResultSink::row).
+    fn copy_data(&mut self, data: &[u8]) -> Result<(), SqlError> {
+        let _ = data;
+        Err(no_copy())
+    }
+
+    /// Says that all data was sent.
+    ///
+    /// # Errors
+    /// The client is gone.
+    fn copy_done(&mut self) -> Result<(), SqlError> {
+        Err(no_copy())
+    }
+}
+
+/// What a client sent of the data of a COPY.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// The next piece.
+    Data(Bytes),
+    /// Nothing yet.
+    Nothing,
+    /// There is no more.
+    End,
+}
+
+fn no_copy() -> SqlError {
+    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "COPY is not possible here")
 }

@@ -120,7 +120,11 @@ pub(super) fn encode(value: Value<'_>, pg_type: PgType, format: Format, out: &mu
     Ok(())
 }
 
-fn encode_text(value: Value<'_>, pg_type: PgType, out: &mut BytesMut) -> Result<(), SqlError> {
+/// Appends a value as text.
+///
+/// # Errors
+/// It does not fit the type.
+pub(super) fn encode_text(value: Value<'_>, pg_type: PgType, out: &mut BytesMut) -> Result<(), SqlError> {
     match value {
         Value::Null => {}
         Value::Integer(0) if pg_type == PgType::BOOL => out.put_u8(b'f'),
@@ -301,7 +305,11 @@ pub(super) fn decode(bytes: &[u8], pg_type: PgType, format: Format) -> Result<Ow
     }
 }
 
-fn decode_text(text: &str, pg_type: PgType) -> Result<OwnedValue, SqlError> {
+/// Reads a value in text.
+///
+/// # Errors
+/// As [`decode`].
+pub(super) fn decode_text(text: &str, pg_type: PgType) -> Result<OwnedValue, SqlError> {
     let trimmed = text.trim_ascii();
     Ok(match pg_type {
         PgType::BOOL => OwnedValue::Integer(i64::from(parse_bool(trimmed).ok_or_else(|| invalid_text(text, pg_type))?)),

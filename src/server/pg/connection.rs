@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::coop::consume_budget;
 use tokio::task::{JoinError, spawn_blocking};
@@ -21,7 +22,8 @@ use super::backend::{ClientInfo, Interrupt, Session};
 use super::budget::Budget;
 use super::conversation::{Conversation, Flow, server_stopping};
 use super::error::{Severity, SqlError, SqlState};
-use super::frame;
+use super::frame::{self, Batch, is_decided};
+use super::intake::Feed;
 use super::listener::{PgConfig, Phase, Shared, reached};
 use super::startup::{self, Hello, Opening};
 use super::wire::{self, Wire};
@@ -241,6 +243,12 @@ struct Pump<'a, 'b> {
     connection: &'a mut Connection<'b>,
     chunks: mpsc::Receiver<Bytes>,
     chunks_ended: bool,
+    /// Where a COPY asks for data, until nothing can any more.
+    feeds: Option<mpsc::Receiver<Feed>>,
+    /// Where the data of the COPY that runs goes.
+    feed: Option<Feed>,
+    /// When its client has sent nothing for too long. A COPY may keep all other writers waiting.
+    starves_at: Option<Instant>,
     work: Work,
     finished: Option<Result<Finished, JoinError>>,
     /// A chunk that is being written.
@@ -263,6 +271,9 @@ impl<'a, 'b> Pump<'a, 'b> {
             connection,
             chunks: work.chunks(),
             chunks_ended: false,
+            feeds: Some(work.feeds()),
+            feed: None,
+            starves_at: None,
             work,
             finished: None,
             pending: Bytes::new(),
@@ -282,8 +293,13 @@ impl<'a, 'b> Pump<'a, 'b> {
         while !self.is_done() {
             let running = self.finished.is_none();
             let interrupting = running && (self.broken || self.gives_up_at.is_some());
+            self.look_after_feed();
+            let limit_bytes = self.connection.config.message_limit_bytes;
             let Wire { reader, writer, input } = &mut *self.connection.wire;
-            let reads_ahead = running && !self.broken && self.vanishes_at.is_none() && input.len() < READ_AHEAD_BYTES;
+            let has_food = self.feed.is_some() && is_decided(input, limit_bytes);
+            let hungry = self.feed.is_some() && !has_food;
+            let has_room = input.len() < READ_AHEAD_BYTES || hungry;
+            let reads_ahead = running && !self.broken && self.vanishes_at.is_none() && has_room;
             tokio::select! {
                 written = writer.write(&self.pending), if !self.pending.is_empty() => match written {
                     Ok(count) if count > 0 => self.wrote(count),
@@ -293,6 +309,24 @@ impl<'a, 'b> Pump<'a, 'b> {
                     Some(chunk) => self.write(chunk),
                     None => self.chunks_ended = true,
                 },
+                feed = next_feed(&mut self.feeds), if running && self.feed.is_none() => match feed {
+                    Some(feed) => self.feed = Some(feed),
+                    None => self.feeds = None,
+                },
+                room = room_in(&self.feed), if has_food => match room {
+                    Some(room) => {
+                        let food = frame::take_copy(input, limit_bytes);
+                        let is_last = food.fault.is_some()
+                            || food.frames.back().is_some_and(|frame| !frame.kind.goes_on_copying());
+                        room.send(food);
+                        self.starves_at = None;
+                        if is_last {
+                            self.feed = None;
+                        }
+                    }
+                    None => self.feed = None,
+                },
+                () = at(self.starves_at), if hungry && running && !self.broken => self.starve(),
                 finished = &mut self.work, if running => self.finished = Some(finished),
                 read = wire::read_more(reader, input), if reads_ahead => match read {
                     Ok(count) if count > 0 => {}
@@ -328,6 +362,30 @@ impl<'a, 'b> Pump<'a, 'b> {
                 self.write(rest);
                 self.pending.is_empty()
             }
+        }
+    }
+
+    /// Ends a feed that nothing comes for any more, and sees to it that the client has a limited time for the next piece.
+    fn look_after_feed(&mut self) {
+        if self.feed.is_none() {
+            self.starves_at = None;
+            return;
+        }
+        let input = &self.connection.wire.input;
+        let comes_no_more =
+            self.vanishes_at.is_some() && !is_decided(input, self.connection.config.message_limit_bytes);
+        if self.broken || self.gives_up_at.is_some() || self.finished.is_some() || comes_no_more {
+            self.feed = None;
+        } else if self.starves_at.is_none() {
+            self.starves_at = Some(Instant::now() + self.connection.config.idle_in_transaction_timeout);
+        }
+    }
+
+    /// The client of a COPY has sent nothing for too long.
+    fn starve(&mut self) {
+        if let Some(feed) = self.feed.take() {
+            // If there is no room, the COPY has not even taken what was sent before, and hears of the end next.
+            let _ = feed.try_send(Batch { fault: Some(abandoned()), ..Batch::default() });
         }
     }
 
@@ -375,6 +433,22 @@ impl Drop for Pump<'_, '_> {
             self.connection.stopping.store(true, Ordering::Release);
             self.connection.interrupt.interrupt();
         }
+    }
+}
+
+/// Waits until a COPY asks for data; for ever if none can.
+async fn next_feed(feeds: &mut Option<mpsc::Receiver<Feed>>) -> Option<Feed> {
+    match feeds {
+        Some(feeds) => feeds.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the COPY takes data; nothing if it takes none any more.
+async fn room_in(feed: &Option<Feed>) -> Option<OwnedPermit<Batch>> {
+    match feed {
+        Some(feed) => feed.clone().reserve_owned().await.ok(),
+        None => std::future::pending().await,
     }
 }
 

@@ -13,10 +13,11 @@ use super::budget::Budget;
 use super::error::{Severity, SqlError, SqlState};
 use super::extended::{Portal, Prepared};
 use super::frame::{Batch, Frame, Kind};
+use super::intake::Intake;
 use super::message::{self, Message};
 use super::outbox::Outbox;
 use super::quick::Elsewhere;
-use super::sink::{Expected, RowSink};
+use super::sink::{Expected, RowSink, SpoolSink};
 use super::types::OwnedValue;
 
 /// Whether a connection goes on after a batch.
@@ -39,6 +40,8 @@ pub(super) struct Conversation {
     pub(super) skipping: bool,
     /// The statement that runs elsewhere.
     pub(super) elsewhere: Option<Elsewhere>,
+    /// What the client sent and is still to be done.
+    pub(super) intake: Intake,
     /// The server stops and waits no longer: no statement is begun, and an interrupted one was interrupted by us.
     stopping: Arc<AtomicBool>,
 }
@@ -53,6 +56,7 @@ impl Conversation {
             implicit_open: false,
             skipping: false,
             elsewhere: None,
+            intake: Intake::default(),
             stopping,
         }
     }
@@ -64,8 +68,8 @@ impl Conversation {
 
     /// Does what the messages say, in order. May block.
     pub(super) fn handle(&mut self, batch: Batch, outbox: &mut Outbox) -> Flow {
-        let Batch { mut frames, fault } = batch;
-        while let Some(frame) = frames.pop_front() {
+        self.intake.batch = batch;
+        while let Some(frame) = self.intake.batch.frames.pop_front() {
             let kind = frame.kind;
             if kind == Kind::Terminate {
                 return Flow::End;
@@ -73,7 +77,7 @@ impl Conversation {
             if self.skipping && kind != Kind::Sync {
                 continue;
             }
-            let sync_follows = frames.front().is_some_and(|next| next.kind == Kind::Sync);
+            let sync_follows = self.intake.batch.frames.front().is_some_and(|next| next.kind == Kind::Sync);
             let result = self.message(frame, sync_follows, outbox);
             if let Err(error) = result
                 && self.fail(error, kind, outbox) == Flow::End
@@ -81,6 +85,7 @@ impl Conversation {
                 return Flow::End;
             }
         }
+        let fault = self.intake.batch.fault.take();
         self.end_batch(fault, outbox)
     }
 
@@ -117,7 +122,7 @@ impl Conversation {
             }
             // What was sent goes out at the end of a batch anyway, and a batch ends where no message is waiting.
             Message::Flush => Ok(()),
-            // Left over from a COPY that was refused: the protocol asks to pass over it.
+            // Left over from a COPY that was refused or failed: the protocol asks to pass over it.
             Message::Copy => Ok(()),
             Message::Terminate => Ok(()),
         }
@@ -134,7 +139,26 @@ impl Conversation {
     ) -> Result<CommandTag, SqlError> {
         self.refuse_if_stopping()?;
         self.implicit_open |= scope == Scope::Implicit;
-        let mut sink = RowSink::new(outbox, expected);
+        let mut sink = RowSink::new(outbox, expected, &mut self.intake);
+        let result = self.session.execute(statement, parameters, scope, &mut sink);
+        let failure = sink.into_failure();
+        self.intake.end_copy();
+        match failure {
+            Some(failure) => Err(failure),
+            None => result,
+        }
+    }
+
+    /// Runs one statement whose rows are fetched in parts.
+    pub(super) fn run_into(
+        &mut self,
+        statement: &str,
+        parameters: &[OwnedValue],
+        scope: Scope,
+        mut sink: SpoolSink<'_>,
+    ) -> Result<CommandTag, SqlError> {
+        self.refuse_if_stopping()?;
+        self.implicit_open |= scope == Scope::Implicit;
         let result = self.session.execute(statement, parameters, scope, &mut sink);
         match sink.into_failure() {
             Some(failure) => Err(failure),

@@ -22,6 +22,7 @@ sql_states! {
     NUMERIC_VALUE_OUT_OF_RANGE = "22003", "A number does not fit its type.";
     CHARACTER_NOT_IN_REPERTOIRE = "22021", "Text is not valid UTF-8.";
     INVALID_TEXT_REPRESENTATION = "22P02", "Text does not stand for a value of its type.";
+    BAD_COPY_FILE_FORMAT = "22P04", "The data of a COPY does not have the form that it should have.";
     INVALID_BINARY_REPRESENTATION = "22P03", "Bytes do not stand for a value of their type.";
     INTEGRITY_CONSTRAINT_VIOLATION = "23000", "A constraint without a code of its own was violated.";
     NOT_NULL_VIOLATION = "23502", "NULL where none may be.";
@@ -99,12 +100,14 @@ pub struct SqlError {
     pub detail: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Where it happened, such as the line of the data.
+    pub context: Option<String>,
 }
 
 impl SqlError {
     /// An error that ends the statement.
     pub fn new(state: SqlState, message: impl Into<String>) -> SqlError {
-        SqlError { severity: Severity::Error, state, message: message.into(), detail: None, hint: None }
+        SqlError { severity: Severity::Error, state, message: message.into(), detail: None, hint: None, context: None }
     }
 
     /// An error that ends the connection.
@@ -128,6 +131,13 @@ impl SqlError {
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> SqlError {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// With where it happened, unless that is known more closely already.
+    #[must_use]
+    pub fn with_context(mut self, context: impl Into<String>) -> SqlError {
+        self.context.get_or_insert_with(|| context.into());
         self
     }
 }

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::backend::{Description, Scope};
+use super::backend::{CommandTag, Description, Scope};
 use super::budget::Reserved;
 use super::codec::{self, Format};
 use super::conversation::Conversation;
 use super::error::{SqlError, SqlState};
 use super::message::{Bind, Target};
 use super::outbox::Outbox;
-use super::sink::{self, Expected};
+use super::sink::{self, Expected, SpoolSink};
+use super::spool::{self, Spool};
 use super::types::{Column, OwnedValue, PgType};
 
 /// A connection may keep so many prepared statements.
@@ -44,7 +45,15 @@ pub(super) struct Portal {
     /// Gone once it has run.
     parameters: Option<Arc<Vec<OwnedValue>>>,
     result_formats: Vec<i16>,
+    /// Its rows, if they are fetched in parts.
+    fetched: Option<Fetched>,
     _reserved: Reserved,
+}
+
+/// A portal that has run, and whose rows are fetched in parts.
+struct Fetched {
+    spool: Spool,
+    tag: CommandTag,
 }
 
 /// What a portal's run needs.
@@ -105,6 +114,7 @@ impl Conversation {
             prepared,
             parameters: Some(Arc::new(parameters)),
             result_formats: bind.result_formats,
+            fetched: None,
             _reserved: reserved,
         };
         self.portals.insert(bind.portal, portal);
@@ -135,7 +145,10 @@ impl Conversation {
         scope: Scope,
         outbox: &mut Outbox,
     ) -> Result<(), SqlError> {
-        let Taken { prepared, parameters, formats } = self.take_portal(name, row_limit)?;
+        if self.is_fetched_in_parts(name, row_limit) {
+            return self.fetch(name, row_limit, scope, outbox);
+        }
+        let Taken { prepared, parameters, formats } = self.take_portal(name)?;
         let Some(statement) = &prepared.statement else {
             return outbox.empty_query();
         };
@@ -144,14 +157,42 @@ impl Conversation {
         outbox.complete(&tag)
     }
 
-    /// Takes what a portal's only run needs.
-    pub(super) fn take_portal(&mut self, name: &str, row_limit: i32) -> Result<Taken, SqlError> {
-        let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
-        if row_limit > 0 {
-            let message = "fetching the rows of a statement in parts is not supported";
-            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)
-                .with_hint("Set the client's fetch size or row limit to 0, and use LIMIT in the query."));
+    /// Whether a portal's rows come in parts, or came so before.
+    pub(super) fn is_fetched_in_parts(&self, name: &str, row_limit: i32) -> bool {
+        row_limit > 0 || self.portals.get(name).is_some_and(|portal| portal.fetched.is_some())
+    }
+
+    /// Sends some of a portal's rows, or all that are left; runs it if it has not run.
+    fn fetch(&mut self, name: &str, row_limit: i32, scope: Scope, outbox: &mut Outbox) -> Result<(), SqlError> {
+        if self.portals.get(name).is_some_and(|portal| portal.fetched.is_none()) {
+            let Taken { prepared, parameters, formats } = self.take_portal(name)?;
+            let Some(statement) = &prepared.statement else {
+                return outbox.empty_query();
+            };
+            let mut spool = Spool::new(self.budget.reserve(spool::MEMORY_BYTES)?);
+            let expected = Expected::Columns { columns: &prepared.columns, formats: &formats };
+            let tag = self.run_into(statement, &parameters, scope, SpoolSink::new(outbox, expected, &mut spool))?;
+            if let Some(portal) = self.portals.get_mut(name) {
+                portal.fetched = Some(Fetched { spool, tag });
+            }
         }
+        let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
+        let Some(Fetched { spool, tag }) = &mut portal.fetched else { return Err(no_portal(name)) };
+        let limit = u64::try_from(row_limit).ok().filter(|limit| *limit > 0);
+        let sent = spool.send(limit, outbox)?;
+        if limit == Some(sent) {
+            // As in PostgreSQL, also if none are left: nobody has looked yet.
+            return outbox.suspended();
+        }
+        match tag.0.strip_prefix("SELECT ") {
+            Some(_) => outbox.complete(&CommandTag(format!("SELECT {sent}"))),
+            None => outbox.complete(tag),
+        }
+    }
+
+    /// Takes what a portal's only run needs.
+    pub(super) fn take_portal(&mut self, name: &str) -> Result<Taken, SqlError> {
+        let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
         let Some(parameters) = portal.parameters.take() else {
             let message = format!("portal \"{name}\" cannot be run again");
             return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));

@@ -34,8 +34,9 @@ pub(super) enum Kind {
     Sync,
     Terminate,
     FunctionCall,
-    /// CopyData, CopyDone or CopyFail.
-    Copy,
+    CopyData,
+    CopyDone,
+    CopyFail,
 }
 
 impl Kind {
@@ -51,7 +52,9 @@ impl Kind {
             b'S' => Kind::Sync,
             b'X' => Kind::Terminate,
             b'F' => Kind::FunctionCall,
-            b'd' | b'c' | b'f' => Kind::Copy,
+            b'd' => Kind::CopyData,
+            b'c' => Kind::CopyDone,
+            b'f' => Kind::CopyFail,
             _ => return None,
         })
     }
@@ -59,6 +62,11 @@ impl Kind {
     /// Whether the client waits for an answer after it.
     fn ends_batch(self) -> bool {
         matches!(self, Kind::Query | Kind::Sync | Kind::Terminate | Kind::FunctionCall)
+    }
+
+    /// Whether more data of a COPY may follow it. Flush and Sync are passed over there, as in PostgreSQL.
+    pub(super) fn goes_on_copying(self) -> bool {
+        matches!(self, Kind::CopyData | Kind::Flush | Kind::Sync)
     }
 }
 
@@ -111,13 +119,31 @@ impl Batch {
     }
 }
 
+/// Whether [`take_frame`] has something to say about `input`.
+pub(super) fn is_decided(input: &[u8], limit_bytes: usize) -> bool {
+    let Some(&type_byte) = input.first() else { return false };
+    let Some(length_bytes) = input.get(1..HEADER_BYTES) else { return Kind::of(type_byte).is_none() };
+    let length = usize::try_from((&mut &*length_bytes).get_i32()).unwrap_or(0);
+    let impossible = Kind::of(type_byte).is_none() || length < LENGTH_FIELD_BYTES || length > limit_bytes;
+    impossible || input.len() > length
+}
+
+/// Takes the whole frames out of `input` that are data of a COPY, up to the one that is its end.
+pub(super) fn take_copy(input: &mut BytesMut, limit_bytes: usize) -> Batch {
+    take_until(input, limit_bytes, |kind| !kind.goes_on_copying())
+}
+
 /// Takes all whole frames out of `input`, up to the one after which the client waits for an answer.
 pub(super) fn take_batch(input: &mut BytesMut, limit_bytes: usize) -> Batch {
+    take_until(input, limit_bytes, Kind::ends_batch)
+}
+
+fn take_until(input: &mut BytesMut, limit_bytes: usize, is_last: fn(Kind) -> bool) -> Batch {
     let mut batch = Batch::default();
     while batch.frames.len() < BATCH_LIMIT {
         match take_frame(input, limit_bytes) {
             Ok(Some(frame)) => {
-                let last = frame.kind.ends_batch();
+                let last = is_last(frame.kind);
                 batch.frames.push_back(frame);
                 if last {
                     break;

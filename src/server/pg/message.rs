@@ -87,10 +87,21 @@ pub(super) fn read(frame: Frame) -> Result<Message, SqlError> {
         Kind::Terminate => Message::Terminate,
         // Refused or passed over whatever they hold.
         Kind::FunctionCall => return Ok(Message::FunctionCall),
-        Kind::Copy => return Ok(Message::Copy),
+        Kind::CopyData | Kind::CopyDone | Kind::CopyFail => return Ok(Message::Copy),
     };
     body.end()?;
     Ok(message)
+}
+
+/// Reads why a client ends its COPY in failure.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn copy_failure(frame: Frame) -> Result<String, SqlError> {
+    let mut body = Body(frame.body);
+    let reason = body.text()?;
+    body.end()?;
+    Ok(reason)
 }
 
 fn bind(body: &mut Body) -> Result<Bind, SqlError> {

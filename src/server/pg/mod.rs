@@ -10,7 +10,9 @@
 //! conversation, simple, extended, budget   what messages do to a session, and what is remembered of them
 //! quick                                    the same, for what takes no thread of its own
 //! work                                     where a batch of messages runs
-//! outbox, sink, codec                      rows and replies into bytes
+//! intake                                   the data that a COPY takes from the client
+//! spool                                    rows that are fetched in parts
+//! outbox, sink, codec, copy                rows and replies into bytes
 //! ```
 //!
 //! - Bytes from the network are checked before they are believed; no input panics or takes memory that it did not fill.
@@ -24,22 +26,26 @@ mod cancel;
 mod codec;
 mod connection;
 mod conversation;
+pub mod copy;
 mod error;
 mod extended;
 mod frame;
+mod intake;
 mod listener;
 mod message;
 mod outbox;
 mod quick;
 mod simple;
 mod sink;
+mod spool;
 mod startup;
 mod types;
 mod wire;
 mod work;
 
 pub use backend::{
-    Backend, ClientInfo, CommandTag, Description, Interrupt, ResultSink, Scope, Session, Started, TransactionStatus,
+    Backend, ClientInfo, CommandTag, Copied, Description, Interrupt, ResultSink, Scope, Session, Started,
+    TransactionStatus,
 };
 pub use error::{Severity, SqlError, SqlState};
 pub use listener::{PgConfig, PgServer, ServerError};

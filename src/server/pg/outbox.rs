@@ -6,8 +6,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::messages::Message;
+use pgwire::messages::copy::{CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::data::{FieldDescription, NoData, ParameterDescription, RowDescription};
-use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete};
+use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete, PortalSuspended};
 use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery,
     TransactionStatus as WireTransactionStatus,
@@ -64,6 +65,12 @@ impl Outbox {
         self.buffer.extend_from_slice(messages);
     }
 
+    /// Appends a whole message, and hands over what has gathered, if it is enough.
+    pub(super) fn pass(&mut self, message: &[u8]) -> Result<(), SqlError> {
+        self.append(message);
+        self.pass_on()
+    }
+
     /// Forgets all that has gathered.
     pub(super) fn clear(&mut self) {
         self.buffer.clear();
@@ -96,9 +103,12 @@ impl Outbox {
         if self.writer_gone {
             return Err(client_gone());
         }
-        let Some(writer) = self.writer.as_ref().filter(|_| self.may_block && self.buffer.len() >= CHUNK_BYTES) else {
-            return Ok(());
-        };
+        if self.buffer.len() >= CHUNK_BYTES { self.hand_over() } else { Ok(()) }
+    }
+
+    /// Hands over what has gathered, because the client is waited for next.
+    fn hand_over(&mut self) -> Result<(), SqlError> {
+        let Some(writer) = self.writer.as_ref().filter(|_| self.may_block) else { return Ok(()) };
         let chunk = self.buffer.split().freeze();
         writer.blocking_send(chunk).map_err(|_| {
             self.writer_gone = true;
@@ -133,6 +143,34 @@ impl Outbox {
         self.pass_on()
     }
 
+    /// Asks the client for data of so many columns, in text.
+    pub(super) fn copy_in(&mut self, columns: usize) -> Result<(), SqlError> {
+        let (count, formats) = text_columns(columns)?;
+        self.put(&CopyInResponse::new(0, count, formats))?;
+        self.hand_over()
+    }
+
+    /// Announces data of so many columns, in text.
+    pub(super) fn copy_out(&mut self, columns: usize) -> Result<(), SqlError> {
+        let (count, formats) = text_columns(columns)?;
+        self.put(&CopyOutResponse::new(0, count, formats))
+    }
+
+    pub(super) fn copy_data(&mut self, data: &[u8]) -> Result<(), SqlError> {
+        if data.len() > ROW_LIMIT_BYTES {
+            return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "a row is larger than 1 GiB"));
+        }
+        self.buffer.put_u8(b'd');
+        // Cannot be cut: the limit is below it.
+        self.buffer.put_u32(data.len() as u32 + 4);
+        self.buffer.put_slice(data);
+        self.pass_on()
+    }
+
+    pub(super) fn copy_done(&mut self) -> Result<(), SqlError> {
+        self.put(&CopyDone::new())
+    }
+
     pub(super) fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError> {
         self.put(&NoticeResponse::new(fields(notice)))
     }
@@ -144,6 +182,10 @@ impl Outbox {
 
     pub(super) fn complete(&mut self, tag: &CommandTag) -> Result<(), SqlError> {
         self.put(&CommandComplete::new(clean(&tag.0)))
+    }
+
+    pub(super) fn suspended(&mut self) -> Result<(), SqlError> {
+        self.put(&PortalSuspended::new())
     }
 
     pub(super) fn empty_query(&mut self) -> Result<(), SqlError> {
@@ -209,6 +251,7 @@ fn fields(error: &SqlError) -> Vec<(u8, String)> {
         vec![(b'S', word.clone()), (b'V', word), (b'C', error.state.0.to_owned()), (b'M', clean(&error.message))];
     fields.extend(error.detail.iter().map(|detail| (b'D', clean(detail))));
     fields.extend(error.hint.iter().map(|hint| (b'H', clean(hint))));
+    fields.extend(error.context.iter().map(|context| (b'W', clean(context))));
     fields
 }
 
@@ -236,6 +279,12 @@ fn put_row(buffer: &mut BytesMut, values: &[Value<'_>], types: &[PgType], format
         field.copy_from_slice(&length.to_be_bytes());
     }
     Ok(())
+}
+
+fn text_columns(columns: usize) -> Result<(i16, Vec<i16>), SqlError> {
+    let count =
+        i16::try_from(columns).map_err(|_| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many columns"))?;
+    Ok((count, vec![Format::Text.code(); columns]))
 }
 
 fn client_gone() -> SqlError {

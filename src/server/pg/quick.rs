@@ -117,7 +117,8 @@ impl Conversation {
             Kind::Execute => return self.start_portal(frame, sync_follows, outbox),
             Kind::Parse => self.session.describes_at_once(),
             Kind::Sync => !self.implicit_open,
-            Kind::Bind | Kind::Describe | Kind::Close | Kind::Flush | Kind::Copy => true,
+            Kind::Bind | Kind::Describe | Kind::Close | Kind::Flush => true,
+            Kind::CopyData | Kind::CopyDone | Kind::CopyFail => true,
             Kind::FunctionCall | Kind::Terminate => false,
         };
         if !at_once {
@@ -153,8 +154,11 @@ impl Conversation {
         let Message::Execute { portal, row_limit } = message::read(frame.clone())? else {
             return Ok(Step::Blocks(frame));
         };
+        if self.is_fetched_in_parts(&portal, row_limit) {
+            return Ok(Step::Blocks(frame));
+        }
         self.refuse_if_stopping()?;
-        let Taken { prepared, parameters, formats } = self.take_portal(&portal, row_limit)?;
+        let Taken { prepared, parameters, formats } = self.take_portal(&portal)?;
         let Some(statement) = prepared.statement() else {
             outbox.empty_query()?;
             return Ok(Step::Next);

@@ -2,12 +2,15 @@
 //! is over.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::backend::ResultSink;
+use super::backend::{Copied, ResultSink};
 use super::codec::{self, Format};
 use super::error::{SqlError, SqlState};
 use super::extended::Prepared;
+use super::intake::Intake;
 use super::outbox::Outbox;
+use super::spool::Spool;
 use super::types::{Column, PgType, Value};
 
 /// A [`Reply`] takes so much: a chunk, and a row that is not much longer.
@@ -25,6 +28,7 @@ pub(super) enum Expected<'a> {
 pub(super) struct RowSink<'a> {
     outbox: &'a mut Outbox,
     expected: Expected<'a>,
+    intake: &'a mut Intake,
     rows: Rows,
 }
 
@@ -39,8 +43,8 @@ struct Rows {
 }
 
 impl<'a> RowSink<'a> {
-    pub(super) fn new(outbox: &'a mut Outbox, expected: Expected<'a>) -> RowSink<'a> {
-        RowSink { outbox, expected, rows: Rows::default() }
+    pub(super) fn new(outbox: &'a mut Outbox, expected: Expected<'a>, intake: &'a mut Intake) -> RowSink<'a> {
+        RowSink { outbox, expected, intake, rows: Rows::default() }
     }
 
     /// Why rows could not be sent, if so.
@@ -57,6 +61,72 @@ impl ResultSink for RowSink<'_> {
 
     fn row(&mut self, values: &[Value<'_>]) -> Result<(), SqlError> {
         let result = self.rows.send(values, self.outbox);
+        self.rows.keep(result)
+    }
+
+    fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError> {
+        let result = self.outbox.notice(notice);
+        self.rows.keep(result)
+    }
+
+    fn copy_in(&mut self, columns: usize) -> Result<(), SqlError> {
+        let result = self.intake.begin_copy(columns, self.outbox);
+        self.rows.keep(result)
+    }
+
+    fn copied(&mut self, patience: Duration) -> Result<Copied, SqlError> {
+        let result = self.intake.copied(patience);
+        if let Err(error) = &result {
+            self.rows.failure = Some(error.clone());
+        }
+        result
+    }
+
+    fn copy_out(&mut self, columns: usize) -> Result<(), SqlError> {
+        let result = self.outbox.copy_out(columns);
+        self.rows.keep(result)
+    }
+
+    fn copy_data(&mut self, data: &[u8]) -> Result<(), SqlError> {
+        let result = self.outbox.copy_data(data);
+        self.rows.keep(result)
+    }
+
+    fn copy_done(&mut self) -> Result<(), SqlError> {
+        let result = self.outbox.copy_done();
+        self.rows.keep(result)
+    }
+}
+
+/// The sink of a statement whose rows are fetched in parts.
+pub(super) struct SpoolSink<'a> {
+    outbox: &'a mut Outbox,
+    expected: Expected<'a>,
+    rows: Rows,
+    row: Outbox,
+    spool: &'a mut Spool,
+}
+
+impl<'a> SpoolSink<'a> {
+    pub(super) fn new(outbox: &'a mut Outbox, expected: Expected<'a>, spool: &'a mut Spool) -> SpoolSink<'a> {
+        SpoolSink { outbox, expected, rows: Rows::default(), row: Outbox::new(), spool }
+    }
+
+    /// Why rows could not be kept, if so.
+    pub(super) fn into_failure(self) -> Option<SqlError> {
+        self.rows.failure
+    }
+}
+
+impl ResultSink for SpoolSink<'_> {
+    fn columns(&mut self, columns: &[Column]) -> Result<(), SqlError> {
+        let result = self.rows.announce(columns, &self.expected, self.outbox);
+        self.rows.keep(result)
+    }
+
+    fn row(&mut self, values: &[Value<'_>]) -> Result<(), SqlError> {
+        self.row.clear();
+        let result = self.rows.send(values, &mut self.row).and_then(|()| self.spool.push(self.row.gathered()));
         self.rows.keep(result)
     }
 

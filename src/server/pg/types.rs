@@ -1,5 +1,8 @@
 //! Types, columns and values as they cross the seam to an engine.
 
+use super::codec;
+use super::error::SqlError;
+
 /// A PostgreSQL type, by its object identifier (`pg_type.oid`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PgType(pub u32);
@@ -68,4 +71,14 @@ pub enum OwnedValue {
     Text(String),
     /// Bytes.
     Blob(Vec<u8>),
+}
+
+impl OwnedValue {
+    /// The value of a type that `text` stands for.
+    ///
+    /// # Errors
+    /// 22P02 if it stands for none, 22003 for a number out of range.
+    pub fn from_text(text: &str, pg_type: PgType) -> Result<OwnedValue, SqlError> {
+        codec::decode_text(text, pg_type)
+    }
 }

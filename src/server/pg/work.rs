@@ -13,6 +13,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use super::conversation::{Conversation, Flow};
 use super::error::{SqlError, SqlState};
 use super::frame::Batch;
+use super::intake::Feed;
 use super::outbox::Outbox;
 use super::quick::{Advance, Waiting};
 
@@ -35,6 +36,7 @@ pub(super) enum Begun {
 pub(super) struct Work {
     stage: Stage,
     chunks: Option<mpsc::Receiver<Bytes>>,
+    feeds: Option<mpsc::Receiver<Feed>>,
 }
 
 enum Stage {
@@ -52,14 +54,8 @@ pub(super) fn begin(conversation: Box<Conversation>, batch: Batch) -> Begun {
     let advance = |waiting: &mut Waiting| waiting.conversation.advance(&mut waiting.batch, &mut waiting.outbox);
     match catch_unwind(AssertUnwindSafe(|| advance(&mut waiting))) {
         Ok(Advance::Done(flow)) => Begun::Over(finished(waiting, flow)),
-        Ok(Advance::Waits) => {
-            let chunks = Some(waiting.outbox.attach());
-            Begun::Goes(Work { stage: Stage::Elsewhere(waiting), chunks })
-        }
-        Ok(Advance::Blocks) => {
-            let chunks = Some(waiting.outbox.attach());
-            Begun::Goes(Work { stage: Stage::Thread(on_thread(waiting)), chunks })
-        }
+        Ok(Advance::Waits) => Begun::Goes(Work::going(waiting, Stage::Elsewhere)),
+        Ok(Advance::Blocks) => Begun::Goes(Work::going(waiting, |waiting| Stage::Thread(on_thread(waiting)))),
         Err(_) => Begun::Over(panicked(waiting)),
     }
 }
@@ -94,14 +90,25 @@ fn panicked(waiting: Waiting) -> Finished {
 }
 
 impl Work {
+    fn going(mut waiting: Waiting, stage: impl FnOnce(Waiting) -> Stage) -> Work {
+        let chunks = Some(waiting.outbox.attach());
+        let feeds = Some(waiting.conversation.intake.attach());
+        Work { stage: stage(waiting), chunks, feeds }
+    }
+
     /// One whose replies alone are left.
     pub(super) fn over(finished: Finished) -> Work {
-        Work { stage: Stage::Ready(finished), chunks: None }
+        Work { stage: Stage::Ready(finished), chunks: None, feeds: None }
     }
 
     /// Where replies come out that are handed over before the end; nowhere if nothing does.
     pub(super) fn chunks(&mut self) -> mpsc::Receiver<Bytes> {
         self.chunks.take().unwrap_or_else(|| mpsc::channel(1).1)
+    }
+
+    /// Where a COPY asks for data.
+    pub(super) fn feeds(&mut self) -> mpsc::Receiver<Feed> {
+        self.feeds.take().unwrap_or_else(|| mpsc::channel(1).1)
     }
 
     /// Whether nothing of it runs any more.

@@ -3,12 +3,11 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use support::programs::{program, python};
 use support::raw::{Raw, query, sqlstate};
-use support::{LIMIT, Output, Running, connect, piped, run, runtime, settings};
+use support::{LIMIT, Output, Running, connect, run, runtime, settings};
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
@@ -23,19 +22,6 @@ fn node() -> (tempfile::TempDir, Running) {
          INSERT INTO parents VALUES (1, 'first')",
     );
     (directory, node)
-}
-
-/// One of PostgreSQL's programs, with nothing from the environment of whoever runs the tests.
-fn program(name: &str, node: &Running) -> Command {
-    let mut command = Command::new(name);
-    piped(&mut command);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PG") {
-            command.env_remove(name);
-        }
-    }
-    command.args(["-h", "127.0.0.1", "-p", &node.port(), "-U", "postgres"]);
-    command
 }
 
 fn psql(node: &Running, arguments: &[&str]) -> Output {
@@ -177,24 +163,6 @@ fn pg_isready_sees_a_node_come_and_go() {
     assert_eq!(run(&mut ask).code, Some(0));
     assert_eq!(node.stop("TERM").code, Some(0));
     assert_eq!(run(&mut ask).code, Some(2));
-}
-
-/// Runs a Python program that uses psycopg 3; `dsn` is defined in it. It must print `done` at its end.
-fn python(node: &Running, program: &str) {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
-    let interpreter =
-        std::env::var_os("MAINSTAY_TEST_PYTHON").map_or_else(|| cache.join("mainstay/venv/bin/python3"), PathBuf::from);
-    assert!(interpreter.exists(), "{interpreter:?} is missing: tools/bootstrap.sh test");
-    let text = format!(
-        "import psycopg\nfrom psycopg import errors\ndsn = {:?}\n{program}\nprint('done')\n",
-        settings(&node.address)
-    );
-    let mut command = Command::new(interpreter);
-    command.args(["-I", "-c", &text]);
-    piped(&mut command);
-    let output = run(&mut command);
-    assert!(output.code == Some(0) && output.stdout.ends_with("done\n"), "{}\n{}", output.stdout, output.stderr);
 }
 
 #[test]
@@ -406,6 +374,33 @@ fn tokio_postgres_prepares_statements_and_exchanges_binary_values() {
         assert_eq!((row.get::<_, Option<Vec<u8>>>("b"), row.get::<_, Option<bool>>("t")), (None, None));
         assert!(client.query(&select, &[&3_i32]).await.unwrap().is_empty());
     });
+}
+
+#[test]
+fn tokio_postgres_fetches_rows_in_parts() {
+    let (_directory, node) = node();
+    node.rows("CREATE TABLE numbers (n int PRIMARY KEY)");
+    runtime().block_on(async {
+        let mut client = connect(&node.address).await;
+        let transaction = client.transaction().await.unwrap();
+        let fill = "INSERT INTO numbers WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 20000) \
+                    SELECT n FROM s";
+        transaction.execute(fill, &[]).await.unwrap();
+        let portal = transaction.bind("SELECT n FROM numbers ORDER BY n", &[]).await.unwrap();
+        let mut found = Vec::new();
+        loop {
+            let rows = transaction.query_portal(&portal, 3000).await.unwrap();
+            if rows.is_empty() {
+                break;
+            }
+            found.extend(rows.iter().map(|row| row.get::<_, i64>(0)));
+            // What happens meanwhile is not in the rows of the portal.
+            transaction.execute("DELETE FROM numbers WHERE n > 10000", &[]).await.unwrap();
+        }
+        assert!(found.into_iter().eq(1..=20_000));
+        transaction.commit().await.unwrap();
+    });
+    assert_eq!(node.rows("SELECT count(*) FROM numbers"), [["10000"]]);
 }
 
 #[test]

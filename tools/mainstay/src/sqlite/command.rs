@@ -6,8 +6,10 @@ use mainstay::server::pg::{SqlError, SqlState};
 use super::lexer::{Kind, Token, tokens};
 use super::policy;
 
+mod copy;
 mod modes;
 
+pub(super) use copy::{Copy, Direction, Source};
 pub(super) use modes::{Asked, Isolation, Modes};
 
 /// A statement that is ours.
@@ -37,6 +39,7 @@ pub(super) enum Command {
         tag: &'static str,
     },
     Show(String),
+    Copy(Box<Copy>),
 }
 
 /// The statement as a command of ours; `None` if it is SQLite's.
@@ -76,6 +79,10 @@ pub(super) fn parse(statement: &str) -> Result<Option<Command>, SqlError> {
         "SHOW" => {
             words.advance();
             return words.show().map(Some);
+        }
+        "COPY" => {
+            words.advance();
+            Command::Copy(Box::new(words.copy(statement)?))
         }
         "VACUUM" => {
             return Err(policy::refused("VACUUM is not supported: it rewrites the database behind the WAL"));

@@ -28,6 +28,11 @@ pub(super) struct Token<'a> {
 }
 
 impl Token<'_> {
+    /// Where it starts and ends in the text, in bytes.
+    pub(super) fn range(&self) -> std::ops::Range<usize> {
+        self.start..self.start + self.text.len()
+    }
+
     /// Whether it is this keyword, in any case. A quoted name never is.
     pub(super) fn is(&self, keyword: &str) -> bool {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(keyword)

@@ -20,6 +20,7 @@ use super::turnstile::Ticket;
 use super::writer::no_savepoint;
 use super::{lexer, values};
 
+mod copy;
 mod parameters;
 mod reader;
 mod start;
@@ -133,10 +134,7 @@ impl SqliteSession {
             if modes.read_only {
                 return Err(read_only(sql));
             }
-            if self.shared.log.read().is_none() {
-                let message = format!("cannot execute {}: this node is not the primary", command::leading_words(sql));
-                return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message));
-            }
+            self.refuse_unless_primary(sql)?;
         }
         self.note_started();
         if self.transaction.is_some() {
@@ -146,6 +144,14 @@ impl SqliteSession {
         let tag = self.run_writing(turn.ticket(), sql, parameters, sink)?;
         self.commit(turn)?;
         Ok(tag)
+    }
+
+    fn refuse_unless_primary(&self, sql: &str) -> Result<(), SqlError> {
+        if self.shared.log.read().is_none() {
+            let message = format!("cannot execute {}: this node is not the primary", command::leading_words(sql));
+            return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message));
+        }
+        Ok(())
     }
 
     /// An error fails the transaction.
@@ -214,6 +220,14 @@ impl SqliteSession {
         parameters: &[OwnedValue],
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
+        self.with_turn(|session, ticket| session.run_writing(ticket, sql, parameters, sink))
+    }
+
+    /// Does something with the turn of the transaction, which is taken if it does not have one yet.
+    fn with_turn<T>(
+        &mut self,
+        work: impl FnOnce(&SqliteSession, Ticket) -> Result<T, SqlError>,
+    ) -> Result<T, SqlError> {
         let ticket = match self.turn() {
             Some(ticket) => ticket,
             None => {
@@ -227,7 +241,7 @@ impl SqliteSession {
                 ticket
             }
         };
-        let outcome = self.run_writing(ticket, sql, parameters, sink);
+        let outcome = work(self, ticket);
         if outcome.is_err() {
             let ended = self.shared.turnstile.writer(ticket).is_none_or(|writer| writer.is_ended());
             if let Some(transaction) = self.transaction.as_mut().filter(|_| ended) {
@@ -335,6 +349,7 @@ impl SqliteSession {
                 sink.notice(&SqlError::notice("settings have no effect here"))?;
                 tag
             }
+            Command::Copy(copy) => return self.run_copy(&copy, scope, sink),
             Command::Show(name) => {
                 let value = self.setting(&name)?;
                 sink.columns(&[Column { name, pg_type: PgType::TEXT }])?;

@@ -56,7 +56,7 @@ pub(super) fn bind(statement: &mut Statement<'_>, sql: &str, parameters: &[Owned
 }
 
 /// A value of the client on its way into SQLite.
-struct Parameter<'a>(&'a OwnedValue);
+pub(super) struct Parameter<'a>(pub(super) &'a OwnedValue);
 
 impl ToSql for Parameter<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

@@ -208,6 +208,28 @@ impl Writer {
         }))
     }
 
+    /// Runs an INSERT again and again in the open transaction, each time with the values that `bind_next` binds, until it
+    /// says that there are none; answers how often.
+    ///
+    /// # Errors
+    /// As [`execute`](Writer::execute), and those of `bind_next`.
+    pub(super) fn insert_rows(
+        &mut self,
+        sql: &str,
+        mut bind_next: impl FnMut(&mut rusqlite::Statement<'_>) -> Result<bool, SqlError>,
+    ) -> Result<u64, SqlError> {
+        let connection = self.capture.connection();
+        let (mut statement, _) = self.policy.watch(|| connection.prepare_cached(sql))?;
+        let mut count = 0;
+        while bind_next(&mut statement)? {
+            self.keys.forget();
+            statement.raw_execute().map_err(|error| from_sqlite(&error))?;
+            self.keys.check(connection, &[])?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
     /// Runs a statement that changes rows as a transaction of its own would be, within the open one: if it fails, or leaves a
     /// constraint violated, nothing of it stays.
     ///

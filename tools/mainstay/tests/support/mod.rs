@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod ledger;
+pub mod programs;
 pub mod raw;
 
 use std::collections::BTreeSet;

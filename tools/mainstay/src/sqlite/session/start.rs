@@ -94,6 +94,7 @@ impl SqliteSession {
         let outcome = match command::parse(sql) {
             Ok(None) => return self.start_sql(sql, parameters, scope, reply),
             Ok(Some(Command::Commit { chain })) if self.commits_elsewhere() => return self.start_commit(chain, reply),
+            Ok(Some(Command::Copy(_))) => return Started::Blocks(reply),
             Ok(Some(_)) if self.turn().is_some() => return Started::Blocks(reply),
             Ok(Some(command)) => self.run_command(command, scope, &mut reply),
             Err(error) => self.refuse_if_failed().and(Err(error)),
