@@ -184,7 +184,7 @@ impl Explainer<'_> {
     fn walk(&mut self) -> anyhow::Result<()> {
         let is_known = !self.explanation.meaning.is_empty();
         let mut walk = Walk::new(self.directory, self.start()?, self.survey.end(), true);
-        loop {
+        let nothing_from = loop {
             match walk.next()? {
                 Met::Record(record) if record.end <= self.lsn => self.explanation.before = Some(Neighbour::of(&record)),
                 Met::Record(record) if record.start <= self.lsn && !is_known => self.found(&record)?,
@@ -196,7 +196,7 @@ impl Explainer<'_> {
                     }
                     return Ok(());
                 }
-                Met::Gap(gap) if self.survey.leaves_open(&gap) => return Ok(self.beyond(gap.from)),
+                Met::Gap(gap) if self.survey.leaves_open(&gap) => break gap.from,
                 Met::Gap(gap) => {
                     let covers = gap.from <= self.lsn && gap.to.is_none_or(|to| to > self.lsn);
                     if covers && self.explanation.meaning.is_empty() {
@@ -209,12 +209,14 @@ impl Explainer<'_> {
                         self.explanation.findings.add(&self.survey.explained(gap.damage));
                     }
                     if gap.to.is_none() || gap.from > self.lsn {
-                        return Ok(self.beyond(gap.from));
+                        break gap.from;
                     }
                 }
-                Met::End => return Ok(self.beyond(walk.position())),
+                Met::End => break walk.position(),
             }
-        }
+        };
+        self.beyond(nothing_from);
+        Ok(())
     }
 
     /// Nothing more follows.

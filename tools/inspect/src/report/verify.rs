@@ -41,6 +41,9 @@ struct Tally {
     payload_bytes: u64,
 }
 
+/// Where the log ends and how many bytes of a torn tail follow, unless damage hides it.
+type KnownEnd = Option<(Lsn, u64)>;
+
 struct Verifier<'a> {
     directory: &'a DataDirectory,
     findings: Findings,
@@ -79,7 +82,7 @@ pub fn verify(directory: &DataDirectory, go_on: bool) -> anyhow::Result<Verifica
 
 impl Verifier<'_> {
     /// Reads all segments; answers where the log ends, and how long its torn tail is, unless damage hides it.
-    fn read_runs(&mut self, numbers: &BTreeSet<SegmentNumber>) -> Result<Option<(Lsn, u64)>, WalError> {
+    fn read_runs(&mut self, numbers: &BTreeSet<SegmentNumber>) -> Result<KnownEnd, WalError> {
         let runs = self.directory.runs(numbers);
         let (last_run, earlier) = match runs.split_last() {
             Some((last, earlier)) => (last.as_slice(), earlier),
@@ -92,7 +95,7 @@ impl Verifier<'_> {
     }
 
     /// Reads all records, also those behind damage in the same segment; answers the same, and what was passed over.
-    fn read_on(&mut self, numbers: &BTreeSet<SegmentNumber>) -> Result<(Option<(Lsn, u64)>, Vec<Skipped>), WalError> {
+    fn read_on(&mut self, numbers: &BTreeSet<SegmentNumber>) -> Result<(KnownEnd, Vec<Skipped>), WalError> {
         let survey = self.directory.survey()?;
         let mut skipped = Vec::new();
         if let Some(mut walk) = Walk::whole_log(self.directory, &survey)? {
@@ -152,7 +155,7 @@ impl Verifier<'_> {
 
     /// Reads the newest segments, in which the log ends; answers where, and how long its torn tail is, unless damage
     /// hides it.
-    fn read_last_run(&mut self, run: &[SegmentNumber], is_only: bool) -> Result<Option<(Lsn, u64)>, WalError> {
+    fn read_last_run(&mut self, run: &[SegmentNumber], is_only: bool) -> Result<KnownEnd, WalError> {
         let mut rest = run;
         // From the very beginning the scan itself finds where the first record starts.
         let mut from = if is_only { Some(Lsn::NONE) } else { self.resume(&mut rest)?.map(|cursor| cursor.position()) };
