@@ -11,7 +11,7 @@ use super::errors::{Damage, WalError};
 use super::layout::SegmentNumber;
 use super::record::{self, Flags, FragmentFault, FragmentHeader, Kind, MAX_PAYLOAD_BYTES};
 use crate::disk::{Access, File};
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, TimelineId};
 
 /// How much is read from a file at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -47,6 +47,34 @@ pub struct Gap {
     pub blank: bool,
     /// Where exactly it fails, which for a record of several fragments may be a later segment.
     pub damage: Damage,
+}
+
+/// A part of a record, of which most have one only, as its header states it; it need not be whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Where its header starts.
+    pub start: Lsn,
+    /// Where it ends, padding included, if its length is right.
+    pub end: Lsn,
+    /// Bytes of payload in it.
+    pub payload_bytes: usize,
+    /// The number of its kind; see [`Kind::from_number`].
+    pub kind: u8,
+    /// Its flags.
+    pub flags: Flags,
+    /// The timeline it was written on.
+    pub timeline: TimelineId,
+    /// The checksum that it states.
+    pub stated_crc: u32,
+    /// The checksum of its bytes; `None` if its length reaches beyond its segment.
+    pub computed_crc: Option<u32>,
+}
+
+impl Part {
+    /// Where its payload starts.
+    pub fn payload_start(&self) -> Lsn {
+        self.start.advanced(record::HEADER_BYTES as u64)
+    }
 }
 
 /// Reads records from a position on.
@@ -169,6 +197,93 @@ impl Cursor {
             Err(Missing::Gap { damage, .. }) => Err(WalError::Damaged(Box::new(damage))),
             Err(Missing::Error(error)) => Err(error),
         }
+    }
+
+    /// Moves to the first place at `from` or behind it, and before `limit`, where a part of a record is whole: its
+    /// checksum, which covers its position, and its timeline fit. Answers that place; `None` if there is none in any
+    /// segment that is there. Follow it by [`skip_continued`](Cursor::skip_continued): the part may be a later one of a
+    /// record whose beginning is lost.
+    ///
+    /// Headers of segments are not checked, so that the records behind a damaged one can still be read.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn resynchronise(&mut self, from: Lsn, limit: Lsn) -> Result<Option<Lsn>, WalError> {
+        let layout = self.directory.layout();
+        let from = Lsn::new(from.get().div_ceil(record::ALIGNMENT as u64).saturating_mul(record::ALIGNMENT as u64));
+        for number in self.directory.list()?.range(layout.segment_of(from)..) {
+            let Some(file) = self.directory.open_unchecked(*number)? else { continue };
+            let mut at = layout.record_start(from.max(layout.segment_start(*number)));
+            let end = layout.segment_start(number.next()).min(limit);
+            self.segment = Some((*number, file));
+            self.buffer.clear();
+            while at < end {
+                match self.is_part(at, end)? {
+                    Some(false) => at = at.advanced(record::ALIGNMENT as u64),
+                    Some(true) => {
+                        self.at = at;
+                        return Ok(Some(at));
+                    }
+                    // No header fits any more.
+                    None => break,
+                }
+            }
+        }
+        self.segment = None;
+        Ok(None)
+    }
+
+    /// Whether a whole part of a record starts at `at` in the open segment; `None` if not even a header is there.
+    fn is_part(&mut self, at: Lsn, end: Lsn) -> Result<Option<bool>, WalError> {
+        let timeline = self.directory.timeline();
+        let Some(head) = self.bytes(at, record::HEADER_BYTES, end)?.first_chunk().copied() else { return Ok(None) };
+        let room = (end.bytes_since(at) as usize).saturating_sub(record::HEADER_BYTES);
+        // Cheap tests first: this runs over every word of up to a whole log.
+        let Ok(header) = FragmentHeader::decode(&head, room) else { return Ok(Some(false)) };
+        if header.timeline != timeline || Kind::from_number(header.kind).is_none() {
+            return Ok(Some(false));
+        }
+        let whole = self.bytes(at, record::HEADER_BYTES + header.payload_len, end)?;
+        let body = whole.get(record::HEADER_BYTES..).unwrap_or(&[]);
+        Ok(Some(body.len() == header.payload_len && header.check(at, body, timeline).is_ok()))
+    }
+
+    /// What the header at `at` states, whether the part is whole or not; `None` if there are only zeros, no such
+    /// segment, or no room for a header. The cursor does not move.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn part(&mut self, at: Lsn) -> Result<Option<Part>, WalError> {
+        let layout = self.directory.layout();
+        let number = layout.segment_of(at);
+        if layout.record_start(at) != at {
+            return Ok(None);
+        }
+        let Some(file) = self.directory.open_unchecked(number)? else { return Ok(None) };
+        self.segment = Some((number, file));
+        self.buffer.clear();
+        let end = layout.segment_start(number.next());
+        let Some(head) = self.bytes(at, record::HEADER_BYTES, end)?.first_chunk().copied() else { return Ok(None) };
+        // Any length: one that is wrong is shown, too.
+        let Ok(header) = FragmentHeader::decode(&head, usize::MAX) else { return Ok(None) };
+        let mut checksums = (header.stated_crc(), None);
+        if header.payload_len <= layout.payload_room(at) {
+            let whole = self.bytes(at, record::HEADER_BYTES + header.payload_len, end)?;
+            checksums.1 = Some(header.computed_crc(at, whole.get(record::HEADER_BYTES..).unwrap_or(&[])));
+        }
+        // The next read checks the segment's header again.
+        self.segment = None;
+        let len = (record::HEADER_BYTES + header.payload_len).next_multiple_of(record::ALIGNMENT);
+        Ok(Some(Part {
+            start: at,
+            end: at.advanced(len as u64),
+            payload_bytes: header.payload_len,
+            kind: header.kind,
+            flags: header.flags,
+            timeline: header.timeline,
+            stated_crc: checksums.0,
+            computed_crc: checksums.1,
+        }))
     }
 
     /// Looks for a valid mark at `from` or behind it, in this segment and all later ones that are there, that states

@@ -71,6 +71,16 @@ impl SegmentDirectory {
         self.timeline
     }
 
+    /// The disk it is on.
+    pub(super) fn disk(&self) -> &dyn Disk {
+        self.disk.as_ref()
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path of a segment, whether it exists or not.
     pub fn segment_path(&self, number: SegmentNumber) -> PathBuf {
         self.layout.path(&self.path, self.timeline, number)

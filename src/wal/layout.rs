@@ -36,7 +36,7 @@ impl SegmentNumber {
 
 /// The part of a record that lies in one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fragment {
+pub struct Fragment {
     /// Where its header starts.
     pub start: Lsn,
     /// Bytes of payload in it.
@@ -95,7 +95,7 @@ impl Layout {
     }
 
     /// The first fragment of `len` bytes of payload that starts at `lsn` or behind it.
-    pub(super) fn fragment(self, lsn: Lsn, len: usize) -> Fragment {
+    pub fn fragment(self, lsn: Lsn, len: usize) -> Fragment {
         let start = self.record_start(lsn);
         let len = len.min(self.payload_room(start));
         let end = start.advanced((record::HEADER_BYTES + len).next_multiple_of(record::ALIGNMENT) as u64);

@@ -14,6 +14,7 @@
 //! | `directory` | making, opening, removing segments, with their directory syncs |
 //! | `cursor` | reading records, whatever the bytes |
 //! | `recovery` | where the log ends: torn or damaged |
+//! | `repair` | cutting a log where an operator says |
 //! | `reservation`, `tail` | space for records, filled by many threads at once |
 //! | `log`, `flush`, `waiters`, `prepare` | the open log: append, sync, who waits and who is woken, segments ahead |
 //! | `watchdog`, `scrub` | a device that hangs; old segments that rot |
@@ -37,6 +38,7 @@ mod primitives;
 mod reader;
 mod record;
 mod recovery;
+mod repair;
 mod reservation;
 pub mod retention;
 mod scrub;
@@ -46,15 +48,16 @@ mod tail;
 mod waiters;
 mod watchdog;
 
-pub use cursor::{AnyRecord, Cursor, Gap, Step};
+pub use cursor::{AnyRecord, Cursor, Gap, Part, Step};
 pub use directory::SegmentDirectory;
 pub use errors::{AppendError, CommitError, Damage, Failure, WalError};
 pub use holders::Hold;
-pub use layout::{Layout, SegmentNumber};
+pub use layout::{Fragment, Layout, SegmentNumber};
 pub use log::Wal;
 pub use reader::Reader;
 pub use record::{Flags, Kind, Record, decode_mark};
 pub use recovery::{Evidence, Scan, scan, scan_with};
+pub use repair::{Cut, CutError, ErasedCut, KeptCut};
 pub use search::record_at_or_before;
 pub use watchdog::Health;
 
@@ -66,5 +69,7 @@ mod fault_test;
 mod holders_test;
 #[cfg(test)]
 mod log_test;
+#[cfg(test)]
+mod repair_test;
 #[cfg(test)]
 mod testing;

@@ -220,6 +220,16 @@ impl FragmentHeader {
             .ok_or(FragmentFault::Unknown { kind: self.kind, flags: self.flags.0 })
     }
 
+    /// The checksum that it states.
+    pub fn stated_crc(&self) -> u32 {
+        self.crc
+    }
+
+    /// The checksum of this header and `payload` at `lsn`.
+    pub fn computed_crc(&self, lsn: Lsn, payload: &[u8]) -> u32 {
+        self.checksum(lsn, payload)
+    }
+
     /// The header of a new fragment.
     pub fn new(lsn: Lsn, timeline: TimelineId, kind: Kind, flags: Flags, payload: &[u8]) -> FragmentHeader {
         let mut header =

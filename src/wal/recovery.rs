@@ -138,7 +138,7 @@ fn check_contiguous(
     Ok(layout.record_start(layout.segment_start(oldest)))
 }
 
-fn missing(directory: &SegmentDirectory, number: SegmentNumber) -> WalError {
+pub(super) fn missing(directory: &SegmentDirectory, number: SegmentNumber) -> WalError {
     let lsn = directory.layout().segment_start(number);
     WalError::Damaged(Box::new(Damage {
         path: directory.segment_path(number),
@@ -313,7 +313,7 @@ pub(super) struct CutLog {
 }
 
 /// The offset of the last byte from `from` up to `to` that is not zero.
-fn last_nonzero(file: &dyn File, from: u64, to: u64) -> io::Result<Option<u64>> {
+pub(super) fn last_nonzero(file: &dyn File, from: u64, to: u64) -> io::Result<Option<u64>> {
     let mut buffer = vec![0; CHUNK_BYTES as usize];
     let mut end = to;
     while from < end {

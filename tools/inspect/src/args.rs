@@ -8,7 +8,7 @@ use mainstay::lsn::Lsn;
 /// How many records `wal dump`, or entries `raft log`, shows unless told otherwise.
 const DEFAULT_LIMIT: u64 = 1000;
 
-/// Looks into the data directory of a node that is not running. Creates and changes nothing.
+/// Looks into the data directory of a node that is not running. Creates and changes nothing, but for `wal repair --yes`.
 #[derive(Debug, Parser)]
 #[command(
     name = "mainstay-inspect",
@@ -61,10 +61,44 @@ pub enum WalCommand {
         /// Show at most this many records
         #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT, value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
+        /// Go on behind damage, at the next whole record
+        #[arg(long = "continue")]
+        go_on: bool,
     },
     /// Read everything from the oldest segment on and check it
-    Verify,
+    Verify {
+        /// Go on behind damage in the same segment, at the next whole record
+        #[arg(long = "continue")]
+        go_on: bool,
+    },
+    /// What stands at a position: segment, offset, record, its neighbours
+    Explain {
+        /// The position
+        #[arg(value_name = "X/Y")]
+        lsn: Lsn,
+    },
+    /// How many records of each kind, and what the bytes of each segment are used for
+    Stats,
+    /// Cut the log at a record boundary: the last resort, and the only command that writes
+    #[command(after_help = REPAIR_HELP)]
+    Repair {
+        /// Where the log shall end: where a record starts or ends
+        #[arg(long, value_name = "X/Y")]
+        cut_at: Lsn,
+        /// Do it. Without this, only say what would be lost, and exit with 2
+        #[arg(long)]
+        yes: bool,
+    },
 }
+
+const REPAIR_HELP: &str = "\
+Everything behind the cut is lost to the node: the rest of its segment is erased, later segments are taken out. Before
+anything is changed, it is copied to files ending in .broken in the same directory, which nothing overwrites or reads;
+remove them when you are sure. What the node noted about the log beyond the cut (a clean stop, a checkpoint) is taken
+back. The engine's own files are never touched: if they reach beyond the cut, the node will not start on them, and this
+command says what to do. If it is interrupted, run it again.
+
+A log that merely ends in a torn tail needs no repair: a starting node cuts it.";
 
 /// What of the Raft groups to look at.
 #[derive(Debug, Subcommand)]

@@ -10,8 +10,10 @@ use mainstay::config::NodeConfig;
 use mainstay::disk::RealDisk;
 use mainstay::lsn::{Epoch, Lsn};
 use mainstay::raftstore::rocks::RocksView;
-use mainstay::storage::{DirectoryLock, Identity, StorageError, StorageView, WAL_DIR};
+use mainstay::storage::{DirectoryLock, Identity, Storage, StorageError, StorageView, WAL_DIR};
 use mainstay::wal::{self, Damage, Evidence, Layout, Scan, SegmentDirectory, SegmentNumber, WalError};
+
+use crate::walk::{EVERYTHING, Gap};
 
 /// An open data directory. No node starts on it while this exists.
 pub struct DataDirectory {
@@ -36,6 +38,30 @@ pub struct Notes {
 pub enum Survey {
     Whole(Scan),
     Damaged(Damage),
+}
+
+impl Survey {
+    /// Where to stop reading: the log's end if it is known.
+    pub fn end(&self) -> Lsn {
+        match self {
+            Survey::Whole(scan) => scan.end(),
+            Survey::Damaged(_) => EVERYTHING,
+        }
+    }
+
+    /// With its evidence, if it is what the survey found.
+    pub fn explained(&self, damage: Damage) -> Damage {
+        match self {
+            Survey::Damaged(known) if known.lsn == damage.lsn => known.clone(),
+            _ => damage,
+        }
+    }
+
+    /// Whether nothing more can be said about the place where a walk stopped: no record is there or behind it, but the
+    /// log is damaged before, so that nobody knows whether it ends here.
+    pub fn leaves_open(&self, gap: &Gap) -> bool {
+        matches!(self, Survey::Damaged(known) if gap.blank && gap.to.is_none() && known.lsn != gap.damage.lsn)
+    }
 }
 
 impl DataDirectory {
@@ -66,14 +92,19 @@ impl DataDirectory {
             }
             Err(error) => bail!(error),
         };
-        let segments = SegmentDirectory::new(
-            Arc::new(RealDisk),
-            path.join(WAL_DIR),
-            Layout::new(identity.segment_size_bytes),
-            identity.system,
-            Epoch::FIRST.timeline(),
-        );
+        let segments = segments_of(path, identity);
         Ok(DataDirectory { path: path.to_owned(), identity, segments, notes, raft, _lock: lock })
+    }
+
+    /// The same of a directory that this program has opened for writing, and so locked, as a starting node does.
+    ///
+    /// # Errors
+    /// RocksDB failed.
+    pub fn of(path: &Path, storage: &Storage) -> Result<DataDirectory, StorageError> {
+        let identity = storage.identity();
+        let notes = Ok(Notes { checkpoint: storage.checkpoint()?, clean_end: storage.clean_end()? });
+        let segments = segments_of(path, identity);
+        Ok(DataDirectory { path: path.to_owned(), identity, segments, notes, raft: None, _lock: None })
     }
 
     /// The shape of its log.
@@ -150,6 +181,16 @@ impl DataDirectory {
             found,
         }
     }
+}
+
+fn segments_of(path: &Path, identity: Identity) -> SegmentDirectory {
+    SegmentDirectory::new(
+        Arc::new(RealDisk),
+        path.join(WAL_DIR),
+        Layout::new(identity.segment_size_bytes),
+        identity.system,
+        Epoch::FIRST.timeline(),
+    )
 }
 
 /// The arithmetic of the log needs a size that a node could have been started with.

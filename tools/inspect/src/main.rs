@@ -4,10 +4,11 @@
 //! |---|---|
 //! | `args` | the command line |
 //! | `directory` | the data directory as its files say, opened without changing one |
+//! | `walk` | the records one after another, also behind damage |
 //! | `report` | what each command finds, and how it is written for people and as JSON |
 //!
 //! It creates and changes nothing, and holds the directory's lock in common with other readers, so that no node starts
-//! meanwhile. No format is parsed here: records, segments and notes are read by [`mainstay::wal`],
+//! meanwhile. Only `wal repair --yes` writes; it takes the lock as a node does. No format is parsed here: records, segments and notes are read by [`mainstay::wal`],
 //! [`mainstay::storage`] and [`mainstay::raftstore`]; where the log ends, and what must hold for a Raft group, is decided
 //! by the rules that a starting node uses.
 //!
@@ -21,6 +22,7 @@
 mod args;
 mod directory;
 mod report;
+mod walk;
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -31,7 +33,7 @@ use mainstay::storage::StorageError;
 
 use args::{Args, Command, RaftCommand, WalCommand};
 use directory::DataDirectory;
-use report::{Damage, Exit, LogWanted, Report};
+use report::{Damage, DumpWanted, Exit, LogWanted, Report};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -48,11 +50,7 @@ fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let directory = DataDirectory::open(&args.directory)?;
     match &args.command {
         Command::Summary => finish(args, out, &report::summary(&directory)?),
-        Command::Wal { command: WalCommand::List } => finish(args, out, &report::list(&directory)?),
-        Command::Wal { command: WalCommand::Verify } => finish(args, out, &report::verify(&directory)?),
-        Command::Wal { command: WalCommand::Dump { from, limit } } => {
-            while_read(report::dump(&directory, *from, *limit, args.json, out))
-        }
+        Command::Wal { command } => run_wal(args, command, directory, out),
         Command::Raft { command: RaftCommand::Groups } => finish(args, out, &report::raft_groups(&directory)?),
         Command::Raft { command: RaftCommand::State { group } } => {
             finish(args, out, &report::raft_state(&directory, group.map(GroupId::new))?)
@@ -68,6 +66,20 @@ fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Exit> {
         }
         Command::Raft { command: RaftCommand::Tombstones } => finish(args, out, &report::raft_tombstones(&directory)?),
         Command::Raft { command: RaftCommand::Verify } => finish(args, out, &report::raft_verify(&directory)?),
+    }
+}
+
+fn run_wal(args: &Args, command: &WalCommand, directory: DataDirectory, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    match command {
+        WalCommand::List => finish(args, out, &report::list(&directory)?),
+        WalCommand::Verify { go_on } => finish(args, out, &report::verify(&directory, *go_on)?),
+        WalCommand::Dump { from, limit, go_on } => {
+            let wanted = DumpWanted { from: *from, limit: *limit, go_on: *go_on };
+            while_read(report::dump(&directory, &wanted, args.json, out))
+        }
+        WalCommand::Explain { lsn } => finish(args, out, &report::explain(&directory, *lsn)?),
+        WalCommand::Stats => finish(args, out, &report::stats(&directory)?),
+        WalCommand::Repair { cut_at, yes } => finish(args, out, &report::repair(directory, *cut_at, *yes)?),
     }
 }
 

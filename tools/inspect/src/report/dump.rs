@@ -9,9 +9,8 @@ use serde::Serialize;
 
 use super::{Exit, Findings, text};
 use crate::directory::{DataDirectory, Survey};
+use crate::walk::{EVERYTHING, Gap, Met, Skipped, Walk};
 
-/// Bytes at and behind this are never looked at: there are none.
-const EVERYTHING: Lsn = Lsn::new(u64::MAX);
 /// How much of a payload is shown.
 const GLIMPSE_BYTES: usize = 16;
 
@@ -59,46 +58,57 @@ struct Trailer {
     next: String,
     stopped_by: Stop,
     torn_tail_bytes: Option<u64>,
+    /// What was passed over, with `--continue`.
+    skipped: Vec<Skipped>,
     /// What could not be read, if that stopped it.
     error: Option<String>,
     #[serde(flatten)]
     findings: Findings,
 }
 
-/// Writes up to `limit` records from `from` on.
+/// What to dump.
+pub struct DumpWanted {
+    /// Where to start; without it, at the oldest record.
+    pub from: Option<Lsn>,
+    /// How many records at most.
+    pub limit: u64,
+    /// Whether to go on behind damage.
+    pub go_on: bool,
+}
+
+/// Writes the records that are wanted.
 ///
 /// # Errors
 /// There is nothing at `from`, a file cannot be read, or the output cannot be written. Once records were written,
 /// what cannot be read is part of the document.
-pub fn dump(
-    directory: &DataDirectory,
-    from: Option<Lsn>,
-    limit: u64,
-    json: bool,
-    out: &mut dyn Write,
-) -> anyhow::Result<Exit> {
+pub fn dump(directory: &DataDirectory, wanted: &DumpWanted, json: bool, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let survey = directory.survey()?;
     // Asked before anything is written, for an error would come too late.
     let torn_tail_bytes = match &survey {
         Survey::Whole(scan) => Some(scan.torn_bytes()?),
         Survey::Damaged(_) => None,
     };
-    let start = locate(directory, &survey, from)?;
-    let mut cursor = start.cursor;
+    let start = locate(directory, &survey, wanted.from)?;
+    let mut walk = Walk::new(directory, start.cursor, survey.end(), wanted.go_on);
     let mut printer = Printer { json, out, shown: 0 };
-    printer.begin(cursor.position(), start.moved_from)?;
-    let mut findings = Findings::of(directory);
-    let mut error = None;
+    printer.begin(walk.position(), start.moved_from)?;
+    let (mut findings, mut skipped, mut error) = (Findings::of(directory), Vec::new(), None);
     let stopped_by = loop {
-        if printer.shown == limit {
+        if printer.shown == wanted.limit {
             break Stop::Limit;
         }
-        match step(&mut cursor, &survey) {
-            Ok(Next::Record(record)) => printer.record(&record)?,
-            Ok(Next::Stop(stop)) => break stop,
-            Err(WalError::Damaged(damage)) => {
-                findings.add(&damage);
-                break Stop::Damage;
+        match walk.next() {
+            Ok(Met::Record(record)) => printer.record(&record)?,
+            Ok(Met::End) => break Stop::End,
+            Ok(Met::Gap(gap)) if survey.leaves_open(&gap) => break Stop::Nothing,
+            Ok(Met::Gap(gap)) => {
+                printer.gap(&gap)?;
+                skipped.extend(gap.skipped());
+                let is_last = gap.to.is_none();
+                findings.add(&survey.explained(gap.damage));
+                if is_last {
+                    break Stop::Damage;
+                }
             }
             Err(cause) => {
                 error = Some(cause.to_string());
@@ -113,37 +123,10 @@ pub fn dump(
         Exit::Clean if error.is_some() => Exit::Unreadable,
         exit => exit,
     };
-    let next = cursor.position().to_string();
-    let trailer = Trailer { shown: printer.shown, next, stopped_by, torn_tail_bytes, error, findings };
+    let next = walk.position().to_string();
+    let trailer = Trailer { shown: printer.shown, next, stopped_by, torn_tail_bytes, skipped, error, findings };
     printer.finish(&trailer)?;
     Ok(exit)
-}
-
-enum Next {
-    Record(AnyRecord),
-    Stop(Stop),
-}
-
-/// Reads one record. Damage is an error.
-fn step(cursor: &mut Cursor, survey: &Survey) -> Result<Next, WalError> {
-    let end = match survey {
-        Survey::Whole(scan) => scan.end(),
-        Survey::Damaged(_) => EVERYTHING,
-    };
-    if cursor.position() >= end {
-        return Ok(Next::Stop(Stop::End));
-    }
-    match (cursor.next(end)?, survey) {
-        (Step::Record(record), _) => Ok(Next::Record(record)),
-        (Step::Nothing(gap), Survey::Damaged(known)) if gap.blank && known.lsn != gap.damage.lsn => {
-            Ok(Next::Stop(Stop::Nothing))
-        }
-        // With its evidence, if it is what the survey found.
-        (Step::Nothing(gap), Survey::Damaged(known)) if known.lsn == gap.damage.lsn => {
-            Err(WalError::Damaged(Box::new(known.clone())))
-        }
-        (Step::Nothing(gap), _) => Err(WalError::Damaged(Box::new(gap.damage))),
-    }
 }
 
 /// Finds the record to start with.
@@ -238,6 +221,14 @@ impl Printer<'_> {
             writeln!(self.out, "{start:<12}  {end:<12}  {kind:<10}  {payload_bytes:>10}  {shown}")?;
         }
         self.shown += 1;
+        Ok(())
+    }
+
+    /// In JSON, it is a part of what follows the records.
+    fn gap(&mut self, gap: &Gap) -> anyhow::Result<()> {
+        if !self.json && gap.to.is_some() {
+            writeln!(self.out, "-- {}", gap.line())?;
+        }
         Ok(())
     }
 

@@ -2,8 +2,11 @@
 
 mod damage;
 mod dump;
+mod explain;
 mod list;
 mod raft;
+mod repair;
+mod stats;
 mod summary;
 mod text;
 mod verify;
@@ -16,9 +19,12 @@ use serde::Serialize;
 
 use crate::directory::DataDirectory;
 pub use damage::Damage;
-pub use dump::dump;
+pub use dump::{DumpWanted, dump};
+pub use explain::explain;
 pub use list::list;
 pub use raft::{LogWanted, raft_groups, raft_log, raft_state, raft_tombstones, raft_verify};
+pub use repair::repair;
+pub use stats::stats;
 pub use summary::summary;
 pub use verify::verify;
 

@@ -1,8 +1,10 @@
 //! `wal verify`: everything from the oldest segment on.
 //!
 //! Where the log ends, and whether what stops it is damage, is decided by [`scan_with`] with all evidence there is.
-//! Behind damage it goes on at the next segment in which a record starts, so that one run names every damaged segment.
+//! Behind damage it goes on at the next segment in which a record starts, so that one run names every damaged segment;
+//! or, with `--continue`, at the next whole record, so that it names every damaged place.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use mainstay::disk::Access;
@@ -11,10 +13,8 @@ use mainstay::wal::{AnyRecord, Cursor, Kind, SegmentNumber, Step, WalError, scan
 use serde::Serialize;
 
 use super::{Exit, Findings, Report, text};
-use crate::directory::DataDirectory;
-
-/// Bytes at and behind this are never looked at: there are none.
-const EVERYTHING: Lsn = Lsn::new(u64::MAX);
+use crate::directory::{DataDirectory, Survey};
+use crate::walk::{EVERYTHING, Met, Skipped, Walk};
 
 /// What `wal verify` shows.
 #[derive(Debug, Serialize)]
@@ -26,6 +26,9 @@ pub struct Verification {
     end: Option<String>,
     torn_tail_bytes: Option<u64>,
     records: Vec<Tally>,
+    /// What was passed over; only with `--continue`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<Vec<Skipped>>,
     #[serde(flatten)]
     findings: Findings,
 }
@@ -38,28 +41,27 @@ struct Tally {
     payload_bytes: u64,
 }
 
+/// Where the log ends and how many bytes of a torn tail follow, unless damage hides it.
+type KnownEnd = Option<(Lsn, u64)>;
+
 struct Verifier<'a> {
     directory: &'a DataDirectory,
     findings: Findings,
     tallies: Vec<Tally>,
 }
 
-/// Verifies the log.
-pub fn verify(directory: &DataDirectory) -> anyhow::Result<Verification> {
+/// Verifies the log; behind damage it goes on at the next segment or, if wanted, at the next record.
+pub fn verify(directory: &DataDirectory, go_on: bool) -> anyhow::Result<Verification> {
     let (layout, numbers) = (directory.layout(), directory.segments.list()?);
     let mut verifier = Verifier { directory, findings: Findings::of(directory), tallies: Vec::new() };
     for damage in directory.missing(&numbers) {
         verifier.findings.add(&damage);
     }
-    let runs = directory.runs(&numbers);
-    let (last_run, earlier) = match runs.split_last() {
-        Some((last, earlier)) => (last.as_slice(), earlier),
-        None => (&[][..], &[][..]),
+    let (end, skipped) = match go_on {
+        true => verifier.read_on(&numbers).map(|(end, skipped)| (end, Some(skipped)))?,
+        false => (verifier.read_runs(&numbers)?, None),
     };
-    for run in earlier {
-        verifier.read_run(run)?;
-    }
-    let (end, torn_tail_bytes) = verifier.read_last_run(last_run, earlier.is_empty())?.unzip();
+    let (end, torn_tail_bytes) = end.unzip();
     // Those behind the end were not opened yet.
     for number in &numbers {
         match directory.segments.open(*number, Access::Read) {
@@ -73,11 +75,60 @@ pub fn verify(directory: &DataDirectory) -> anyhow::Result<Verification> {
         end: end.map(|lsn: Lsn| lsn.to_string()),
         torn_tail_bytes,
         records: verifier.tallies,
+        skipped,
         findings: verifier.findings,
     })
 }
 
 impl Verifier<'_> {
+    /// Reads all segments; answers where the log ends, and how long its torn tail is, unless damage hides it.
+    fn read_runs(&mut self, numbers: &BTreeSet<SegmentNumber>) -> Result<KnownEnd, WalError> {
+        let runs = self.directory.runs(numbers);
+        let (last_run, earlier) = match runs.split_last() {
+            Some((last, earlier)) => (last.as_slice(), earlier),
+            None => (&[][..], &[][..]),
+        };
+        for run in earlier {
+            self.read_run(run)?;
+        }
+        self.read_last_run(last_run, earlier.is_empty())
+    }
+
+    /// Reads all records, also those behind damage in the same segment; answers the same, and what was passed over.
+    fn read_on(&mut self, numbers: &BTreeSet<SegmentNumber>) -> Result<(KnownEnd, Vec<Skipped>), WalError> {
+        let survey = self.directory.survey()?;
+        let mut skipped = Vec::new();
+        if let Some(mut walk) = Walk::whole_log(self.directory, &survey)? {
+            loop {
+                match walk.next()? {
+                    Met::Record(record) => self.count(&record),
+                    Met::End => break,
+                    Met::Gap(gap) if survey.leaves_open(&gap) => break,
+                    Met::Gap(gap) => {
+                        skipped.extend(gap.skipped());
+                        // That a segment is missing is known already.
+                        if numbers.contains(&self.directory.layout().segment_of(gap.damage.lsn)) {
+                            self.findings.add(&survey.explained(gap.damage.clone()));
+                        }
+                        if gap.to.is_none() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        let end = match &survey {
+            Survey::Whole(scan) => Some((scan.end(), scan.torn_bytes()?)),
+            Survey::Damaged(damage) => {
+                if numbers.contains(&self.directory.layout().segment_of(damage.lsn)) {
+                    self.findings.add(damage);
+                }
+                None
+            }
+        };
+        Ok((end, skipped))
+    }
+
     /// Reads the segments before one that is missing. The log went on behind them, so they must be whole.
     fn read_run(&mut self, run: &[SegmentNumber]) -> Result<(), WalError> {
         let Some(end) = run.last().map(|last| self.directory.layout().segment_start(last.next())) else {
@@ -104,7 +155,7 @@ impl Verifier<'_> {
 
     /// Reads the newest segments, in which the log ends; answers where, and how long its torn tail is, unless damage
     /// hides it.
-    fn read_last_run(&mut self, run: &[SegmentNumber], is_only: bool) -> Result<Option<(Lsn, u64)>, WalError> {
+    fn read_last_run(&mut self, run: &[SegmentNumber], is_only: bool) -> Result<KnownEnd, WalError> {
         let mut rest = run;
         // From the very beginning the scan itself finds where the first record starts.
         let mut from = if is_only { Some(Lsn::NONE) } else { self.resume(&mut rest)?.map(|cursor| cursor.position()) };
@@ -186,12 +237,24 @@ impl Report for Verification {
             writeln!(out, "\ntorn tail: {bytes} behind the end, which the next start cuts")?;
             writeln!(out, "Nothing says that they were ever acknowledged.")?;
         }
+        if let Some(skipped) = self.skipped.as_ref().filter(|skipped| !skipped.is_empty()) {
+            writeln!(out, "\npassed over: {}, in", text::count(skipped.iter().map(|skip| skip.bytes).sum(), "byte"))?;
+            for Skipped { from, to, bytes } in skipped {
+                writeln!(out, "  {from:<12} to {to:<12} {bytes:>12}")?;
+            }
+        }
         self.findings.write_text(out)?;
         match self.exit() {
             Exit::Clean => writeln!(out, "\nno damage"),
             Exit::Damage => {
                 let places = text::count(self.findings.damage.len() as u64, "damaged place");
-                writeln!(out, "\n{places}; what follows damage in the same segment was not read")
+                match self.skipped {
+                    Some(_) => writeln!(out, "\n{places}; the whole records behind were read"),
+                    None => writeln!(
+                        out,
+                        "\n{places}; what follows damage in the same segment was not read: --continue reads it"
+                    ),
+                }
             }
             Exit::Unreadable => writeln!(out, "\nno damage seen, but not all evidence could be read"),
         }

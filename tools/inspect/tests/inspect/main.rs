@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop anywhere")]
 
 mod damaged;
+mod goes_on;
 mod raft;
 mod refused;
+mod repair;
 mod support;
 mod whole;

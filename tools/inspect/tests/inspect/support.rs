@@ -126,10 +126,15 @@ impl Place {
 
     /// Starts a node on the directory.
     pub fn start(&self) -> Node<Counter> {
+        self.try_start().unwrap()
+    }
+
+    /// The same, or why it does not start.
+    pub fn try_start(&self) -> Result<Node<Counter>, String> {
         let mut config = NodeConfig::new(self.path());
         config.wal.segment_size_bytes = MIB;
         config.wal.reserve_bytes = MIB;
-        self.runtime.block_on(Node::open(config, Counter::open)).unwrap()
+        self.runtime.block_on(Node::open(config, Counter::open)).map_err(|error| error.to_string())
     }
 
     pub fn path(&self) -> &Path {
