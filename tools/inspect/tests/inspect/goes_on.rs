@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use mainstay::engine::Engine;
 use serde_json::Value;
 
 use super::support::*;
@@ -41,6 +42,28 @@ fn a_dump_goes_on_at_the_next_whole_record() {
         let text = place.inspect(&["wal", "verify", "--continue"]).text;
         assert!(text.contains("\n1 damaged place; the whole records behind were read\n"), "{text}");
     }
+}
+
+/// Bytes of a client, or left over from elsewhere: a header that could be one, and a checksum that is not its.
+#[test]
+fn what_only_looks_like_a_record_is_passed_over() {
+    let place = Place::new();
+    let node = place.start();
+    let timeline = 1u32.to_le_bytes();
+    let lookalike = [&[8, 0, 0, 0, 1, 2, 3, 4][..], &timeline, &[1, 0, 0, 0], b"no bytes"].concat();
+    for payload in [&b"before"[..], &lookalike, b"behind"] {
+        node.engine().write(payload);
+    }
+    node.engine().demote();
+    drop(node);
+    let records = place.records();
+    let at = records.iter().position(|record| record["payload_bytes"] == 24).unwrap();
+    let (bad, next) = (lsn(&records[at]["start"]), lsn(&records[at + 1]["start"]));
+    place.flip(1, bad % MIB + 4);
+    let (code, found, document) = dump(&place);
+    assert_eq!((code, found), (1, without(&records, &[at])));
+    assert_eq!(skipped(&document), [(bad, next)]);
+    assert_eq!(document["damage"].as_array().unwrap().len(), 1, "{document:#}");
 }
 
 #[test]
