@@ -87,15 +87,13 @@ async fn against_etcd(settings: &Settings, directory: &Path, rows: &mut Vec<Row>
                 let after = written(servers).await;
                 put.push(is_ours, seen.rate);
                 if is_ours {
+                    let most =
+                        before.iter().zip(&after).map(|(before, after)| (after.0 - before.0) / (after.1 - before.1));
+                    syncs.push(true, most.fold(0.0, f64::max));
                     let seen = load::run(servers, Work::PutGathered, 256, settings.duration).await?;
                     gathered.push(true, seen.rate);
                 } else {
                     gathered.push(false, seen.rate);
-                }
-                if is_ours {
-                    let most =
-                        before.iter().zip(&after).map(|(before, after)| (after.0 - before.0) / (after.1 - before.1));
-                    syncs.push(true, most.fold(0.0, f64::max));
                 }
                 one.push(is_ours, median(&load::run(servers, Work::Put, 1, settings.duration).await?.latencies_us));
                 get.push(is_ours, load::run(servers, Work::Get, 64, settings.duration).await?.rate);

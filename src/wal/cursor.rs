@@ -269,7 +269,7 @@ impl Cursor {
         let mut checksums = (header.stated_crc(), None);
         if header.payload_len <= layout.payload_room(at) {
             let whole = self.bytes(at, record::HEADER_BYTES + header.payload_len, end)?;
-            checksums.1 = Some(header.computed_crc(at, whole.get(record::HEADER_BYTES..).unwrap_or(&[])));
+            checksums.1 = Some(header.checksum(at, whole.get(record::HEADER_BYTES..).unwrap_or(&[])));
         }
         // The next read checks the segment's header again.
         self.segment = None;

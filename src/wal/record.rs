@@ -225,11 +225,6 @@ impl FragmentHeader {
         self.crc
     }
 
-    /// The checksum of this header and `payload` at `lsn`.
-    pub fn computed_crc(&self, lsn: Lsn, payload: &[u8]) -> u32 {
-        self.checksum(lsn, payload)
-    }
-
     /// The header of a new fragment.
     pub fn new(lsn: Lsn, timeline: TimelineId, kind: Kind, flags: Flags, payload: &[u8]) -> FragmentHeader {
         let mut header =
@@ -251,7 +246,8 @@ impl FragmentHeader {
         bytes
     }
 
-    fn checksum(&self, lsn: Lsn, payload: &[u8]) -> u32 {
+    /// The checksum of this header and `payload` at `lsn`, whatever it states.
+    pub fn checksum(&self, lsn: Lsn, payload: &[u8]) -> u32 {
         let header = self.encode();
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&lsn.get().to_le_bytes());

@@ -5,8 +5,9 @@
 
 use super::cursor::{AnyRecord, Cursor, Step};
 use super::directory::SegmentDirectory;
-use super::errors::{Damage, WalError};
+use super::errors::WalError;
 use super::layout::SegmentNumber;
+use super::recovery::missing;
 use crate::lsn::Lsn;
 
 /// The last record that starts at `lsn` or before it, of whatever kind; `None` if the log has none there. `end` is
@@ -65,13 +66,7 @@ fn no_segment(directory: &SegmentDirectory, number: SegmentNumber, lsn: Lsn) -> 
         Some(oldest) if *oldest > number => {
             WalError::Recycled { wanted: lsn, oldest: layout.record_start(layout.segment_start(*oldest)) }
         }
-        _ => WalError::Damaged(Box::new(Damage {
-            path: directory.segment_path(number),
-            offset: 0,
-            lsn: layout.segment_start(number),
-            expected: "a segment".into(),
-            found: "no such file".into(),
-        })),
+        _ => missing(directory, number),
     })
 }
 

@@ -23,7 +23,7 @@
 mod read;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub struct RocksStore {
     /// What is known of each group without reading. Taken for moments only.
     known: RwLock<HashMap<GroupId, Known>>,
     /// Groups of which replicas were destroyed, and the last of each. Taken for moments only.
-    tombstones: RwLock<HashMap<GroupId, ReplicaId>>,
+    tombstones: RwLock<BTreeMap<GroupId, ReplicaId>>,
     /// Held during a log write, with a buffer for the values of its entries.
     writer: Mutex<Vec<u8>>,
     /// Held during an apply.
@@ -169,7 +169,7 @@ impl LogStore for RocksStore {
     }
 
     fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
-        self.reader().tombstones()
+        Ok(self.tombstones.read().iter().map(|(group, replica)| (*group, *replica)).collect())
     }
 
     fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {

@@ -24,8 +24,8 @@ use super::types::{Column, PgType, Value};
 const CHUNK_BYTES: usize = 32 * 1024;
 /// So many chunks wait for the writer before the sender does.
 const CHUNKS_WAITING: usize = 4;
-/// The largest row, as in PostgreSQL.
-const ROW_LIMIT_BYTES: usize = 0x3fff_ffff;
+/// The largest row, as in PostgreSQL, whichever way it goes.
+pub(super) const ROW_LIMIT_BYTES: usize = 0x3fff_ffff;
 
 /// Gathers messages for one client.
 pub(super) struct Outbox {
@@ -158,7 +158,7 @@ impl Outbox {
 
     pub(super) fn copy_data(&mut self, data: &[u8]) -> Result<(), SqlError> {
         if data.len() > ROW_LIMIT_BYTES {
-            return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "a row is larger than 1 GiB"));
+            return Err(row_too_large());
         }
         self.buffer.put_u8(b'd');
         // Cannot be cut: the limit is below it.
@@ -270,7 +270,7 @@ fn put_row(buffer: &mut BytesMut, values: &[Value<'_>], types: &[PgType], format
     for ((value, pg_type), format) in values.iter().zip(types).zip(formats) {
         codec::encode(*value, *pg_type, *format, buffer)?;
         if buffer.len() - start > ROW_LIMIT_BYTES {
-            return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "a row is larger than 1 GiB"));
+            return Err(row_too_large());
         }
     }
     // Cannot be cut: the limit is below it.
@@ -279,6 +279,11 @@ fn put_row(buffer: &mut BytesMut, values: &[Value<'_>], types: &[PgType], format
         field.copy_from_slice(&length.to_be_bytes());
     }
     Ok(())
+}
+
+/// A row beyond [`ROW_LIMIT_BYTES`].
+pub(super) fn row_too_large() -> SqlError {
+    SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "a row is larger than 1 GiB")
 }
 
 fn text_columns(columns: usize) -> Result<(i16, Vec<i16>), SqlError> {

@@ -41,12 +41,17 @@ pub enum Survey {
 }
 
 impl Survey {
+    /// Where the log ends; unknown if it is damaged.
+    pub fn known_end(&self) -> Option<Lsn> {
+        match self {
+            Survey::Whole(scan) => Some(scan.end()),
+            Survey::Damaged(_) => None,
+        }
+    }
+
     /// Where to stop reading: the log's end if it is known.
     pub fn end(&self) -> Lsn {
-        match self {
-            Survey::Whole(scan) => scan.end(),
-            Survey::Damaged(_) => EVERYTHING,
-        }
+        self.known_end().unwrap_or(EVERYTHING)
     }
 
     /// With its evidence, if it is what the survey found.

@@ -8,9 +8,9 @@
 //! | `report` | what each command finds, and how it is written for people and as JSON |
 //!
 //! It creates and changes nothing, and holds the directory's lock in common with other readers, so that no node starts
-//! meanwhile. Only `wal repair --yes` writes; it takes the lock as a node does. No format is parsed here: records, segments and notes are read by [`mainstay::wal`],
-//! [`mainstay::storage`] and [`mainstay::raftstore`]; where the log ends, and what must hold for a Raft group, is decided
-//! by the rules that a starting node uses.
+//! meanwhile. Only `wal repair --yes` writes; it takes the lock as a node does. No format is parsed here: records,
+//! segments and notes are read by [`mainstay::wal`], [`mainstay::storage`] and [`mainstay::raftstore`]; where the log
+//! ends, and what must hold for a Raft group, is decided by the rules that a starting node uses.
 //!
 //! **When RocksDB cannot be read**, the `wal` commands go on with what the file `identity` says and judge the log by
 //! its own marks; they say so, and do not exit with 0. The `raft` commands then show nothing but that.

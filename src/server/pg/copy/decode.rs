@@ -3,10 +3,9 @@
 use std::ops::Range;
 
 use super::super::error::{SqlError, SqlState};
+use super::super::outbox::{ROW_LIMIT_BYTES, row_too_large};
 use super::CopyFormat;
 
-/// The longest row, as in PostgreSQL.
-const ROW_LIMIT_BYTES: usize = 0x3fff_ffff;
 /// More of a bad line is not repeated to the client.
 const SHOWN_CHARACTERS: usize = 100;
 
@@ -137,8 +136,7 @@ impl CopyDecoder {
             Some(end) => end,
             None if self.buffer.len() - start > ROW_LIMIT_BYTES => {
                 self.line += 1;
-                let error = SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "a row is larger than 1 GiB");
-                return Err(error.with_context(self.context(None)));
+                return Err(row_too_large().with_context(self.context(None)));
             }
             None if self.finished && start < self.buffer.len() => self.buffer.len(),
             None => return Ok(None),

@@ -114,10 +114,7 @@ pub fn explain(directory: &DataDirectory, lsn: Lsn) -> anyhow::Result<Explanatio
         before: None,
         after: None,
         oldest: oldest.map(|lsn| lsn.to_string()),
-        end: match &survey {
-            Survey::Whole(scan) => Some(scan.end().to_string()),
-            Survey::Damaged(_) => None,
-        },
+        end: survey.known_end().map(|end| end.to_string()),
         findings,
     };
     let mut explainer = Explainer { directory, numbers, survey, lsn, explanation };

@@ -85,10 +85,7 @@ pub fn list(directory: &DataDirectory) -> anyhow::Result<List> {
         };
         segments.push(segment(directory, &survey, number, state)?);
     }
-    let end = match &survey {
-        Survey::Whole(scan) => Some(scan.end().to_string()),
-        Survey::Damaged(_) => None,
-    };
+    let end = survey.known_end().map(|end| end.to_string());
     Ok(List { segments, end, findings })
 }
 

@@ -116,10 +116,7 @@ pub fn stats(directory: &DataDirectory) -> anyhow::Result<Stats> {
     {
         findings.add(damage);
     }
-    let end = match &survey {
-        Survey::Whole(scan) => Some(scan.end().to_string()),
-        Survey::Damaged(_) => None,
-    };
+    let end = survey.known_end().map(|end| end.to_string());
     Ok(counter.finish(directory, end, findings))
 }
 
