@@ -8,6 +8,7 @@
 //! | [`rocks`] | a store in RocksDB |
 //! | [`conformance`] | what any store has to pass |
 //! | [`check`] | what is always true of what is stored, in words for damage |
+//! | [`snapshot`] | a group's state for a replica that is too far behind |
 //! | [`state_machine`] | what an embedder implements |
 //! | [`store`] | the driver: one thread turns mailbox into effects, others persist and apply |
 //! | [`transport`] | envelopes between nodes over gRPC |
@@ -28,6 +29,7 @@ pub mod message;
 pub mod rocks;
 mod rules;
 mod sessions;
+pub mod snapshot;
 pub mod state_machine;
 pub mod store;
 pub mod transport;

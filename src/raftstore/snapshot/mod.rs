@@ -1,0 +1,120 @@
+//! Snapshots: a group's applied state, captured as of one entry, for a replica that is too far behind for the log.
+//!
+//! **What a snapshot is.** The pairs of all tables of a group in the order of [`Place`], with the position of the last
+//! applied entry and the membership as of there. The three are captured together ([`SnapshotStore::capture`]), while
+//! writes go on.
+//!
+//! **How it travels.** The leader's replica offers it with the message that Raft made for it. The receiver takes the
+//! pairs chunk by chunk into a generation of tables that nobody sees ([`SnapshotStore::fill`]), and only when the last
+//! one is there does Raft get the message. What comes out of Raft then is one [`Restore`], which makes the new generation
+//! visible together with applied index, membership, and a log that begins behind it (rule of durable order 3). Until
+//! then the replica is what it was before; a crash leaves nothing but tables that the next start removes.
+
+use std::fmt;
+
+use super::entry::{Membership, Position};
+use super::log_store::{StoreError, Table};
+use crate::ident::GroupId;
+
+/// Names one captured state. Drawn at random when it is captured: a transfer that broke off goes on only with the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotId(pub u64);
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What a snapshot is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotMeta {
+    /// Its name.
+    pub id: SnapshotId,
+    /// The last entry whose effects are in it.
+    pub position: Position,
+    /// The membership as of that entry.
+    pub membership: Membership,
+}
+
+/// Where a pair stands in a snapshot: tables in their order, keys in theirs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The table.
+    pub table: Table,
+    /// The machine's key.
+    pub key: Vec<u8>,
+}
+
+/// A key and its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Where it stands.
+    pub place: Place,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+impl Pair {
+    /// How many bytes it counts for in every bound.
+    pub fn size_bytes(&self) -> usize {
+        self.place.key.len() + self.value.len() + PAIR_OVERHEAD_BYTES
+    }
+}
+
+/// What a pair takes beyond key and value.
+const PAIR_OVERHEAD_BYTES: usize = 16;
+
+/// A captured state. It does not change, however the group goes on, and holds on to what it needs until it is dropped.
+pub trait Captured: Send + Sync + 'static {
+    /// What it is of. Its id is the one it was captured under.
+    fn meta(&self) -> &SnapshotMeta;
+
+    /// The pairs behind a place, or from the first on, up to `limit_bytes` but at least one. Empty at the end.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn read(&self, after: Option<&Place>, limit_bytes: usize) -> Result<Vec<Pair>, StoreError>;
+}
+
+/// Captures and takes snapshots of groups whose state machines live in tables.
+pub trait SnapshotStore: Send + Sync + 'static {
+    /// Captures applied state, position and membership of a group as of one moment, without holding up its writes.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`Refused`](StoreError::Refused) if there is no such group.
+    fn capture(&self, group: GroupId, id: SnapshotId) -> Result<Box<dyn Captured>, StoreError>;
+
+    /// Begins to fill the generation behind the one to be seen, or goes on: answers the last place that is there, if
+    /// this very snapshot was being filled since the store was opened. One of another id that was begun before is
+    /// removed. Not synced: a fill is worth nothing after a crash.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`Refused`](StoreError::Refused) if there is no such group, or the snapshot does not bring it
+    /// forward.
+    fn begin_fill(&self, group: GroupId, meta: &SnapshotMeta) -> Result<Option<Place>, StoreError>;
+
+    /// Adds pairs, which come in order, behind those that are there. With `is_last` the snapshot is complete.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`Refused`](StoreError::Refused) if this snapshot is not being filled (any more), is complete,
+    /// or the pairs are not in order. Then nothing was written, and the fill is as before.
+    fn fill(&self, group: GroupId, id: SnapshotId, pairs: &[Pair], is_last: bool) -> Result<(), StoreError>;
+
+    /// Removes what was filled. Nothing happens if this snapshot is not being filled.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn abandon_fill(&self, group: GroupId, id: SnapshotId) -> Result<(), StoreError>;
+}
+
+/// Takes over a snapshot that was filled completely: part of a [`LogWrite`](super::log_store::LogWrite).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restore {
+    /// Which.
+    pub id: SnapshotId,
+    /// The last entry whose effects are in it: applied and truncated are this afterwards, and the log is empty.
+    pub position: Position,
+    /// The membership as of that entry.
+    pub membership: Membership,
+}
