@@ -17,7 +17,10 @@ mod receiver;
 mod sender;
 pub mod wire;
 
+use std::sync::Arc;
+
 use super::message::Envelope;
+use super::snapshot::{Captured, Pair, Place};
 use crate::ident::NodeId;
 
 pub use grpc::{GrpcTransport, PeerStatus};
@@ -33,7 +36,52 @@ pub trait Transport: Send + Sync + 'static {
     fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), Unsent>;
 }
 
-/// Takes what arrives from other nodes. Never blocks.
+/// A snapshot on its way to a replica.
+pub struct Outgoing {
+    /// Whom it is for, with the message of Raft that offers it.
+    pub offer: Envelope,
+    /// What is sent.
+    pub captured: Arc<dyn Captured>,
+    /// Called once, when the receiver has taken all of it or it is given up.
+    pub done: Box<dyn FnOnce(Result<(), SnapshotUnsent>) + Send>,
+}
+
+/// Why a snapshot was not taken over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotUnsent {
+    /// The receiver does not want it.
+    #[error("the receiver refused the snapshot: {0}")]
+    Refused(String),
+    /// The link was lost, more often than it was tried again; or the receiver was busy for that long.
+    #[error("the snapshot could not be sent: {0}")]
+    Failed(String),
+}
+
+/// Takes what arrives of one snapshot. Dropped before the end, what arrived is kept for a while: a later offer of the same
+/// snapshot goes on behind it. Its calls block as long as the store takes.
+pub trait Incoming: Send {
+    /// The last place that is there already: the sender goes on behind it.
+    fn resume_after(&self) -> Option<&Place>;
+
+    /// Takes pairs, which come in order; with `is_last` the snapshot is complete.
+    ///
+    /// # Errors
+    /// It is not wanted any more.
+    fn take(&mut self, pairs: Vec<Pair>, is_last: bool) -> Result<(), SnapshotRefused>;
+}
+
+/// Why a snapshot is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotRefused {
+    /// Try again in a while.
+    #[error("busy")]
+    Busy,
+    /// Not this one.
+    #[error("{0}")]
+    Unwanted(String),
+}
+
+/// Takes what arrives from other nodes. Never blocks, but for snapshots.
 pub trait Inbox: Send + Sync + 'static {
     /// Takes an envelope from a node that proved to be `from`.
     ///
