@@ -93,6 +93,17 @@ pub fn check_bounds(stored: &StoredGroup) -> Vec<Violation> {
     violations
 }
 
+/// Checks a membership by itself, as it comes with a snapshot.
+pub(super) fn check_members(membership: &Membership) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    check_membership(membership, false, &mut |holds, expected, found| {
+        if !holds {
+            violations.push(Violation::new(expected, found));
+        }
+    });
+    violations
+}
+
 /// A replica may begin without any membership, and learns of it from its leader.
 fn check_membership(membership: &Membership, is_new: bool, require: &mut dyn FnMut(bool, &str, String)) {
     let Membership { voters, learners, voters_outgoing, learners_next, auto_leave, nodes } = membership;

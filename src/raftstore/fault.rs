@@ -36,12 +36,18 @@ pub(super) enum Fault {
     PersistErrorIgnored,
     /// A command that could not be applied is skipped.
     ApplyErrorSkipped,
+    /// A snapshot is taken that is older than what is committed.
+    OldSnapshotAccepted,
+    /// A snapshot becomes visible while older entries are still being applied.
+    RestoredBeforeApplied,
+    /// A snapshot becomes visible before all of it is there.
+    FlippedIncomplete,
 }
 
 #[cfg(test)]
 impl Fault {
     /// How many there are.
-    pub(super) const ALL: usize = Fault::ApplyErrorSkipped as usize + 1;
+    pub(super) const ALL: usize = Fault::FlippedIncomplete as usize + 1;
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use raft::eraftpb;
 use raft::prelude::MessageType;
 
 use super::entry::{ENTRY_OVERHEAD_BYTES, Entry, Position};
+use super::snapshot::{SnapshotMeta, header};
 use crate::ident::{GroupId, ReplicaId, Term};
 
 /// Raft messages are flat; raft-rs' decoder recurses no deeper than its messages nest (four levels).
@@ -48,6 +49,14 @@ impl Message {
     /// How many bytes of entries it carries, counted as everywhere: an empty entry takes room too.
     pub fn entries_size_bytes(&self) -> usize {
         self.0.entries.iter().map(|entry| entry.data.len() + entry.context.len() + ENTRY_OVERHEAD_BYTES).sum()
+    }
+
+    /// Of a message that offers a snapshot: what it is of. `None` of any other, and of one that contradicts itself.
+    pub fn snapshot(&self) -> Option<SnapshotMeta> {
+        match self.kind() {
+            MessageType::MsgSnapshot => header::decode(self.0.snapshot.as_ref()?),
+            _ => None,
+        }
     }
 
     /// Its bytes.

@@ -4,17 +4,25 @@
 use std::collections::BTreeMap;
 
 use super::rng::Rng;
+use super::snapshots::{Fill, Filling};
 use crate::ident::{LogIndex, ReplicaId, Term};
 use crate::raftstore::entry::{Entry, HardState, Membership, Position};
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::group::Persist;
 use crate::raftstore::log_store::StoredGroup;
+use crate::raftstore::snapshot::{Restore, SnapshotId};
 
 /// One write.
 #[derive(Clone)]
 pub(super) enum Op {
     Log(Persist),
-    Apply { index: u64, writes: Vec<(u8, u64)> },
+    Apply {
+        index: u64,
+        writes: Vec<(u8, u64)>,
+    },
+    Fill(Fill),
+    /// Only a broken driver moves a replica to a snapshot that Raft did not ask for.
+    Moved(SnapshotId, Position),
 }
 
 /// What a store holds. Compacted entries stay in `log` for the checks, but nobody is given them.
@@ -26,6 +34,7 @@ pub(super) struct Store {
     pub(super) truncated: u64,
     pub(super) applied: u64,
     pub(super) registers: BTreeMap<u8, u64>,
+    pub(super) filling: Option<Filling>,
 }
 
 impl Store {
@@ -36,10 +45,36 @@ impl Store {
                 self.applied = *index;
                 self.registers.extend(writes.iter().copied());
             }
+            Op::Fill(Fill::Begin(id, log)) => {
+                let (id, log) = (*id, log.clone());
+                self.filling = Some(Filling { id, registers: BTreeMap::new(), log, is_complete: false });
+            }
+            Op::Fill(Fill::Part(id, part)) => {
+                if let Some(filling) = self.filling.as_mut().filter(|filling| filling.id == *id) {
+                    filling.registers.extend(part);
+                }
+            }
+            Op::Fill(Fill::Last(id)) => {
+                if let Some(filling) = self.filling.as_mut().filter(|filling| filling.id == *id) {
+                    filling.is_complete = true;
+                }
+            }
+            Op::Moved(id, position) => self.restore(*id, *position),
         }
     }
 
+    /// Everything at once: tables, applied, truncated, and a log that is empty.
+    fn restore(&mut self, id: SnapshotId, position: Position) {
+        let filling = self.filling.take().filter(|filling| filling.id == id && filling.is_complete);
+        let Some(filling) = filling else { panic!("{position:?} is taken over without a whole snapshot") };
+        (self.registers, self.log) = (filling.registers, filling.log);
+        (self.applied, self.truncated) = (position.index.get(), position.index.get());
+    }
+
     fn write_log(&mut self, persist: &Persist) {
+        if let Some(Restore { id, position, .. }) = persist.restore {
+            self.restore(id, position);
+        }
         self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
         if let Some(first) = persist.entries.first() {
             let start = first.index().get() as usize - 1;
@@ -119,6 +154,12 @@ impl Disk {
     pub(super) fn write(&mut self, op: Op) {
         self.current.write(&op);
         self.unsynced.push(op);
+    }
+
+    /// Leftovers of a snapshot are of no use after a start.
+    pub(super) fn forget_filling(&mut self) -> bool {
+        self.durable.filling = None;
+        self.current.filling.take().is_some()
     }
 
     pub(super) fn sync(&mut self) {

@@ -7,6 +7,7 @@
 //! | `scenario` | what a seed means |
 //! | `troubles` | what goes wrong |
 //! | `network`, `disk` | what is lost |
+//! | `snapshots` | states on their way |
 //! | `node` | the driver: carries out effects, applies, crashes |
 //! | `clients`, `oracle` | who writes and reads, and whether what they saw is possible |
 //! | `watch` | Raft's invariants and ours, after every step |
@@ -29,6 +30,7 @@ mod rng;
 mod runs;
 mod scenario;
 mod seen;
+mod snapshots;
 mod troubles;
 mod watch;
 mod world;

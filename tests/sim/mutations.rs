@@ -49,6 +49,9 @@ const MUTATIONS: &[Mutation] = &[
     mutation(Fault::ReplacedProposalDone, "a proposal whose entry was replaced is answered as done"),
     mutation(Fault::PersistErrorIgnored, "a failed write is ignored"),
     mutation(Fault::ApplyErrorSkipped, "a command that could not be applied is skipped"),
+    mutation(Fault::OldSnapshotAccepted, "a snapshot older than what is committed is taken"),
+    mutation(Fault::RestoredBeforeApplied, "a snapshot becomes visible while older entries are being applied"),
+    mutation(Fault::FlippedIncomplete, "a snapshot becomes visible before all of it is there"),
 ];
 
 /// An old completion matters if an entry is cut off and comes back while it is being written: for a replica with a slow
@@ -139,6 +142,9 @@ mutations! {
     replaced_proposal_done: ReplacedProposalDone,
     persist_error_ignored: PersistErrorIgnored,
     apply_error_skipped: ApplyErrorSkipped,
+    old_snapshot_accepted: OldSnapshotAccepted,
+    restored_before_applied: RestoredBeforeApplied,
+    flipped_incomplete: FlippedIncomplete,
 }
 
 /// The table of the docs names every bug; with `SIM_TABLE=1` it is written anew.

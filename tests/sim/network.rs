@@ -34,6 +34,10 @@ impl World {
         if let Some(captured) = &mut self.captured {
             captured.push(message.clone());
         }
+        if message.kind() == MessageType::MsgSnapshot {
+            self.send_snapshot(from, message);
+            return Ok(());
+        }
         let to = message.to().get() as usize - 1;
         if self.blocked[from][to] {
             if self.rng.chance(300)
@@ -75,7 +79,7 @@ impl World {
         }
     }
 
-    fn message_delay(&mut self) -> u64 {
+    pub(super) fn message_delay(&mut self) -> u64 {
         if self.healed {
             return 1 + self.rng.below(TICK / 4);
         }

@@ -5,13 +5,21 @@ use std::collections::{BTreeMap, VecDeque};
 use super::disk::{Disk, Op};
 use super::rng::{Digest, Rng};
 use super::seen::Happening;
+use super::snapshots::Captured;
 use super::watch::Mark;
 use super::world::{Checked, Event, TICK, Violation, World, violated};
 use crate::ident::LogIndex;
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::group::{
-    Answer, Committed, Effects, Group, GroupConfig, LogRead, Persist, Positions, Role, TermRuns,
+    Answer, Committed, Effects, Group, GroupConfig, LogRead, Persist, PersistId, Positions, Role, TermRuns,
 };
+
+/// What the machine is to do.
+pub(super) enum Work {
+    Apply(Committed),
+    /// Its tables were replaced, as of this entry.
+    Restore(u64),
+}
 
 /// The registers, and up to where they are.
 #[derive(Clone, Default)]
@@ -44,8 +52,15 @@ pub(super) struct Node {
     pub(super) next_apply_fails: bool,
     to_write: VecDeque<Persist>,
     writing: Vec<Persist>,
-    to_apply: VecDeque<Committed>,
-    applying: Vec<Committed>,
+    to_apply: VecDeque<Work>,
+    applying: Vec<Work>,
+    pub(super) captured: Option<Captured>,
+    /// The log that a snapshot stands for, while that is taken over.
+    pub(super) taking: Option<Vec<Mark>>,
+    /// From Raft's word until the machine knows.
+    pub(super) is_taking_over: bool,
+    /// Up to where writes are in `mirror`.
+    mirrored: PersistId,
     /// The log as the group sees it, from index 1 on.
     pub(super) mirror: Vec<Mark>,
     pub(super) positions: Positions,
@@ -57,6 +72,15 @@ pub(super) struct Node {
     replays: u64,
     /// The length of its ticks: clocks do not agree.
     tick: u64,
+}
+
+impl Work {
+    fn command(self) -> Option<Committed> {
+        match self {
+            Work::Apply(committed) => Some(committed),
+            Work::Restore(_) => None,
+        }
+    }
 }
 
 impl Node {
@@ -77,6 +101,10 @@ impl Node {
             writing: Vec::new(),
             to_apply: VecDeque::new(),
             applying: Vec::new(),
+            captured: None,
+            taking: None,
+            is_taking_over: false,
+            mirrored: PersistId::default(),
             mirror: Vec::new(),
             positions: Positions::default(),
             requests: BTreeMap::new(),
@@ -97,8 +125,13 @@ impl World {
     pub(super) fn start(&mut self, node: usize) -> Checked {
         let seed = self.rng.next();
         let own = self.plan.own_machine;
+        if self.nodes[node].disk.forget_filling() {
+            self.seen.note(Happening::CrashedFilling);
+        }
         let it = &mut self.nodes[node];
         it.life += 1;
+        (it.captured, it.taking, it.is_taking_over) = (None, None, false);
+        it.mirrored = PersistId::default();
         it.machine = match own {
             true => it.flushed.clone(),
             false => Machine { applied: it.disk.current.applied, registers: it.disk.current.registers.clone() },
@@ -205,8 +238,18 @@ impl World {
             self.begin_write(node);
         }
         if may() {
-            self.nodes[node].to_apply.extend(effects.apply);
+            let it = &mut self.nodes[node];
+            it.to_apply.extend(effects.restored.map(|index| Work::Restore(index.get())));
+            it.to_apply.extend(effects.apply.into_iter().map(Work::Apply));
             self.begin_apply(node);
+        }
+        if effects.release {
+            self.nodes[node].captured = None;
+        }
+        if let Some(id) = effects.capture {
+            let life = self.nodes[node].life;
+            let delay = self.delay(node, self.plan.read_delay);
+            self.after(delay, Event::Capture { node, life, id });
         }
         if may() {
             self.read_log(node, effects.read_log);
@@ -223,9 +266,25 @@ impl World {
 
     /// Follows what the group does to its log.
     fn mirror(&mut self, node: usize, effects: &Effects) -> Checked {
-        for persist in &effects.persist {
+        // What is kept back is in the group's log already.
+        let held: Vec<Persist> = self.nodes[node].group.iter().flat_map(Group::held_writes).cloned().collect();
+        if !held.is_empty() {
+            self.seen.note(Happening::SnapshotWaited);
+        }
+        for persist in effects.persist.iter().chain(&held) {
+            if persist.id <= self.nodes[node].mirrored {
+                continue;
+            }
+            self.nodes[node].mirrored = persist.id;
             if persist.truncate.is_some() {
                 self.seen.note(Happening::Compacted);
+            }
+            if persist.restore.is_some() {
+                let Some(taking) = self.nodes[node].taking.take() else {
+                    return violated("a snapshot was filled", format!("{}: {persist:?}", node + 1));
+                };
+                self.nodes[node].mirror = taking;
+                self.nodes[node].is_taking_over = true;
             }
             let Some(first) = persist.entries.first() else { continue };
             let start = first.index().get() as usize - 1;
@@ -311,8 +370,10 @@ impl World {
         if !it.applying.is_empty() || it.to_apply.is_empty() {
             return;
         }
-        let count = self.rng.range(1, it.to_apply.len() as u64) as usize;
-        it.applying = it.to_apply.drain(..count).collect();
+        let most = self.rng.range(1, it.to_apply.len() as u64) as usize;
+        // What comes with a snapshot comes alone.
+        let commands = it.to_apply.iter().take(most).take_while(|work| matches!(work, Work::Apply(_))).count();
+        it.applying = it.to_apply.drain(..commands.max(1)).collect();
         let life = it.life;
         let delay = self.delay(node, self.plan.apply_delay);
         self.after(delay, Event::Applied { node, life });
@@ -321,6 +382,10 @@ impl World {
     /// A batch of commands is applied.
     pub(super) fn applied(&mut self, node: usize) -> Checked {
         let batch = std::mem::take(&mut self.nodes[node].applying);
+        if let [Work::Restore(index)] = batch.as_slice() {
+            return self.restored(node, *index);
+        }
+        let batch: Vec<Committed> = batch.into_iter().filter_map(Work::command).collect();
         if self.nodes[node].next_apply_fails && batch.iter().any(|committed| !committed.entry.data().is_empty()) {
             self.note(|_| format!("{}: a command cannot be applied", node + 1));
             self.seen.note(Happening::ApplyFailed);
@@ -351,6 +416,27 @@ impl World {
         let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
         group.applied(LogIndex::new(index), LogIndex::new(durable));
         self.check_memory(node)?;
+        self.drive(node)?;
+        self.begin_apply(node);
+        Ok(())
+    }
+
+    /// The machine reads again what the tables hold.
+    fn restored(&mut self, node: usize, index: u64) -> Checked {
+        let it = &mut self.nodes[node];
+        let store = &it.disk.current;
+        it.machine = Machine { applied: store.applied, registers: store.registers.clone() };
+        it.is_taking_over = false;
+        self.seen.note(Happening::Restored);
+        let it = &self.nodes[node];
+        if it.machine.applied != index {
+            return violated("a snapshot moves forward", format!("{}: {index}, {}", it.id, it.machine.applied));
+        }
+        let (id, mark, digest) = (it.id, it.mirror[index as usize - 1], it.machine.digest());
+        self.note(|_| format!("{id}: goes on from a snapshot at {index}"));
+        self.watch.state(id, index, mark, digest)?;
+        let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
+        group.applied(LogIndex::new(index), LogIndex::new(index));
         self.drive(node)?;
         self.begin_apply(node);
         Ok(())

@@ -131,7 +131,9 @@ impl Plan {
         let mut config = GroupConfig::new(ReplicaId::new(replica));
         config.election_ticks = self.election_ticks as usize;
         config.request_ticks = self.request_ticks;
+        config.snapshots = !self.own_machine;
         if self.small {
+            config.max_lag_entries = 15;
             config.max_entry_bytes = 1 << 10;
             config.max_message_bytes = 1 << 10;
             config.max_inflight_messages = 4;
@@ -147,6 +149,7 @@ impl Plan {
         } else {
             config.compact_entries = 40;
             config.keep_entries = 10;
+            config.max_lag_entries = 60;
         }
         config
     }

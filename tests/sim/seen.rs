@@ -50,6 +50,12 @@ happenings! {
     WriteFailed = "a write failed",
     ApplyFailed = "a command could not be applied",
     LearnerCaughtUp = "a learner caught up",
+    Captured = "a state was captured",
+    TransferBroken = "a snapshot did not get through",
+    SnapshotNotNeeded = "a snapshot came too late to be needed",
+    SnapshotWaited = "a snapshot waited for older entries to be applied",
+    Restored = "a snapshot was taken over",
+    CrashedFilling = "a node crashed while a snapshot was filled",
     Alone = "a sole voter acknowledged a write",
 }
 

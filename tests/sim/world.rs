@@ -9,10 +9,12 @@ use super::oracle::History;
 use super::rng::{Digest, Rng};
 use super::scenario::Plan;
 use super::seen::Seen;
+use super::snapshots::Transfer;
 use super::watch::Watch;
 use crate::raftstore::entry::Membership;
 use crate::raftstore::group::LogRead;
 use crate::raftstore::message::Message;
+use crate::raftstore::snapshot::SnapshotId;
 
 /// Parts of a tick.
 pub(super) const TICK: u64 = 100;
@@ -42,6 +44,9 @@ pub(super) enum Event {
     Written { node: usize, life: u32 },
     Applied { node: usize, life: u32 },
     LogRead { node: usize, life: u32, read: LogRead },
+    Capture { node: usize, life: u32, id: SnapshotId },
+    Part(Box<Transfer>),
+    SnapshotSent { node: usize, life: u32, to: usize, arrived: bool },
     Request { node: usize, operation: usize },
     Client { client: usize },
     Fault,
@@ -190,6 +195,11 @@ impl World {
             Event::Written { node, life } if self.lives(node, life) => self.written(node),
             Event::Applied { node, life } if self.lives(node, life) => self.applied(node),
             Event::LogRead { node, life, read } if self.lives(node, life) => self.log_read(node, &read),
+            Event::Capture { node, life, id } if self.lives(node, life) => self.capture(node, id),
+            Event::Part(transfer) => self.part(transfer),
+            Event::SnapshotSent { node, life, to, arrived } if self.lives(node, life) => {
+                self.snapshot_sent(node, to, arrived)
+            }
             Event::Request { node, operation } => self.request(node, operation),
             Event::Client { client } => self.client(client),
             Event::Fault if !self.healed => self.fault(),
@@ -215,7 +225,10 @@ impl World {
             | Event::Written { node, .. }
             | Event::Applied { node, .. }
             | Event::LogRead { node, .. }
+            | Event::Capture { node, .. }
+            | Event::SnapshotSent { node, .. }
             | Event::Request { node, .. } => *node,
+            Event::Part(transfer) => transfer.to,
             _ => return None,
         };
         let until = self.nodes[node].paused_until;

@@ -47,6 +47,14 @@ pub struct GroupConfig {
     /// Applied entries that stay in the log when it is compacted, for followers that are a little late, 1 000 by
     /// default.
     pub keep_entries: u64,
+    /// Whether a follower that is too far behind for the log gets a snapshot, `true` by default. Never of a machine that
+    /// keeps its own position. Without, the log is kept for the slowest follower, however long.
+    pub snapshots: bool,
+    /// The log is not kept for a follower that lacks more applied entries than this, 100 000 by default, or four times
+    /// as many while it takes a snapshot.
+    pub max_lag_entries: u64,
+    /// The same in bytes, 256 MiB by default.
+    pub max_lag_bytes: u64,
 }
 
 impl GroupConfig {
@@ -71,6 +79,9 @@ impl GroupConfig {
             compact_entries: 10_000,
             compact_bytes: 64 * MIB as u64,
             keep_entries: 1_000,
+            snapshots: true,
+            max_lag_entries: 100_000,
+            max_lag_bytes: 256 * MIB as u64,
         }
     }
 

@@ -7,6 +7,7 @@ use raft::StateRole;
 use crate::ident::{LogIndex, ReplicaId, Term};
 use crate::raftstore::entry::{Entry, HardState, Membership, Position};
 use crate::raftstore::message::Message;
+use crate::raftstore::snapshot::{Restore, SnapshotId};
 
 /// A request by its driver's number: a proposal or a read. Never used twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,10 +25,17 @@ pub struct Effects {
     pub send: Vec<Message>,
     /// Write these, in order; then call [`super::Group::persisted`].
     pub persist: Vec<Persist>,
+    /// The tables were replaced by those of a snapshot, as of this entry: before anything else is applied, read again what
+    /// is kept in memory of them; then call [`super::Group::applied`].
+    pub restored: Option<LogIndex>,
     /// Apply these, in order; then call [`super::Group::applied`].
     pub apply: Vec<Committed>,
     /// Read these from the log; then call [`super::Group::log_read`].
     pub read_log: Vec<LogRead>,
+    /// Capture the state under this name, if nothing newer is captured; then call [`super::Group::captured`].
+    pub capture: Option<SnapshotId>,
+    /// Nobody needs what was captured any more, once those who are sent it have it.
+    pub release: bool,
     /// Tell these to who asked.
     pub answers: Vec<Answer>,
 }
@@ -37,8 +45,11 @@ impl Effects {
     pub fn is_empty(&self) -> bool {
         self.send.is_empty()
             && self.persist.is_empty()
+            && self.restored.is_none()
             && self.apply.is_empty()
             && self.read_log.is_empty()
+            && self.capture.is_none()
+            && !self.release
             && self.answers.is_empty()
     }
 }
@@ -48,6 +59,8 @@ impl Effects {
 pub struct Persist {
     /// Its number.
     pub id: PersistId,
+    /// Take over this snapshot first. Everything that was handed out for applying before is applied by then.
+    pub restore: Option<Restore>,
     /// Term, vote and commit, if they changed.
     pub hard_state: Option<HardState>,
     /// Replace everything from the first one's index on.
@@ -189,6 +202,17 @@ pub struct GroupStatus {
     pub followers: Vec<Follower>,
 }
 
+/// How a follower is sent to (raft-rs calls it the state of its progress).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// It is asked, append by append, where its log agrees.
+    Probe,
+    /// Appends are on their way without waiting for the last one's answer.
+    Replicate,
+    /// It is too far behind for the log, and taking a snapshot.
+    Snapshot,
+}
+
 /// How far a follower is, as its leader knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Follower {
@@ -198,6 +222,8 @@ pub struct Follower {
     pub matched: LogIndex,
     /// The next entry to send.
     pub next: LogIndex,
+    /// How it is sent to.
+    pub sending: Sending,
     /// Whether it was heard of since the last check of the quorum.
     pub recently_active: bool,
 }

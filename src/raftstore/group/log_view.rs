@@ -11,11 +11,13 @@ use raft::eraftpb;
 use raft::storage::{GetEntriesContext, RaftState, Storage};
 use raft::{Error, StorageError};
 
+use super::config::GroupConfig;
 use super::effects::LogRead;
 use super::terms::TermRuns;
 use crate::ident::{LogIndex, Term};
 use crate::raftstore::entry::{Entry, Position};
 use crate::raftstore::fault::{self, Fault};
+use crate::raftstore::snapshot::{SnapshotMeta, header};
 
 /// Parts of the log read back from the store that are kept at a time.
 const MAX_CHUNKS: usize = 4;
@@ -43,6 +45,12 @@ pub(super) struct LogView {
     pub(super) apply_budget_bytes: Cell<usize>,
     send_budget_bytes: Cell<usize>,
     sends: RefCell<WaitingSends>,
+    /// Whether the state can be captured at all.
+    snapshots: bool,
+    /// What is captured, for followers that are behind the log.
+    captured: Option<SnapshotMeta>,
+    snapshot_wanted: Cell<bool>,
+    snapshot_used: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -56,7 +64,8 @@ struct WaitingSends {
 }
 
 impl LogView {
-    pub(super) fn new(initial: RaftState, terms: TermRuns, applied: LogIndex, message_bytes: usize) -> LogView {
+    pub(super) fn new(initial: RaftState, terms: TermRuns, applied: LogIndex, config: &GroupConfig) -> LogView {
+        let message_bytes = config.max_message_bytes;
         LogView {
             initial,
             cache_first: applied.get() + 1,
@@ -69,6 +78,10 @@ impl LogView {
             apply_budget_bytes: Cell::new(0),
             send_budget_bytes: Cell::new(SEND_BUDGET_MESSAGES * message_bytes),
             sends: RefCell::default(),
+            snapshots: config.snapshots,
+            captured: None,
+            snapshot_wanted: Cell::new(false),
+            snapshot_used: Cell::new(false),
         }
     }
 
@@ -152,6 +165,33 @@ impl LogView {
             }
             self.cache_first += 1;
         }
+    }
+
+    /// The log begins behind this entry now, and is empty: a snapshot stands for what was in it.
+    pub(super) fn restore(&mut self, position: Position) {
+        self.terms = TermRuns::empty(position);
+        self.cache.clear();
+        self.cache_bytes = 0;
+        self.cache_first = position.index.get() + 1;
+        self.forget_sends();
+    }
+
+    pub(super) fn set_captured(&mut self, captured: Option<SnapshotMeta>) {
+        self.captured = captured;
+    }
+
+    pub(super) fn has_captured(&self) -> bool {
+        self.captured.is_some()
+    }
+
+    /// Whether raft-rs asked for a snapshot when there was none to be had.
+    pub(super) fn take_snapshot_wanted(&mut self) -> bool {
+        self.snapshot_wanted.take()
+    }
+
+    /// Whether raft-rs was given one.
+    pub(super) fn take_snapshot_used(&mut self) -> bool {
+        self.snapshot_used.take()
     }
 
     /// Begins a round of sends: what waited for it may go on.
@@ -300,9 +340,19 @@ impl Storage for LogView {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _: u64, _: u64) -> raft::Result<eraftpb::Snapshot> {
-        // The log is not compacted beyond what every replica has, so nobody needs one.
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<eraftpb::Snapshot> {
+        // The log has to go on behind it.
+        let least = request_index.max(self.truncated().index.get());
+        match &self.captured {
+            Some(meta) if meta.position.index.get() >= least => {
+                self.snapshot_used.set(true);
+                Ok(header::encode(meta))
+            }
+            _ => {
+                self.snapshot_wanted.set(self.snapshots);
+                Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `replica` | [`Group`]: raft-rs behind inputs |
 //! | `rounds` | what comes out of it: a round of effects |
 //! | `compaction` | up to where the log goes |
+//! | `snapshots` | when the state is captured for a follower, and how one of another is taken over |
 //! | `persisting` | what is being written, and which messages wait for it (rules of durable order 1 and 2) |
 //! | `log_view` | the log as raft-rs sees it: the entry cache, and reads of what is not in it |
 //! | `terms` | the terms of the whole log, in memory |
@@ -19,6 +20,7 @@
 //!
 //! **Positions.** `truncated ≤ applied ≤ min(committed, persisted)` and `persisted, committed ≤ last`; each only rises
 //! in one life of a replica, but `persisted` and `last` fall when a new leader replaces entries that were not committed.
+//! While a snapshot is taken over, `truncated` is already its entry and `applied` not yet.
 
 mod compaction;
 mod config;
@@ -31,14 +33,17 @@ mod replica;
 mod replica_test;
 mod requests;
 mod rounds;
+mod snapshots;
 mod terms;
 mod validate;
 
 pub use config::GroupConfig;
 pub use effects::{
-    Answer, Committed, Effects, Follower, GroupStatus, LogRead, Persist, PersistId, Positions, Refusal, RequestId, Role,
+    Answer, Committed, Effects, Follower, GroupStatus, LogRead, Persist, PersistId, Positions, Refusal, RequestId,
+    Role, Sending,
 };
 pub use replica::{Group, GroupError};
+pub use snapshots::Offered;
 pub use terms::TermRuns;
 pub use validate::Rejected;
 

@@ -5,14 +5,16 @@ use std::collections::VecDeque;
 use raft::eraftpb;
 use raft::prelude::MessageType;
 use raft::storage::RaftState;
-use raft::{RawNode, StateRole};
+use raft::{ProgressState, RawNode, StateRole};
 
+use super::compaction::LogBytes;
 use super::config::GroupConfig;
-use super::effects::{Answer, Follower, GroupStatus, LogRead, PersistId, Positions, Refusal, RequestId};
+use super::effects::{Answer, Follower, GroupStatus, LogRead, PersistId, Positions, Refusal, RequestId, Sending};
 use super::inflight::{Change, Inflight};
 use super::log_view::LogView;
 use super::persisting::Persisting;
 use super::requests::{Proposals, Reads};
+use super::snapshots::{Capturing, Takeover};
 use super::terms::TermRuns;
 use super::validate::{self, Known, Rejected};
 use crate::ident::{LogIndex, NodeId, ReplicaId, Term};
@@ -51,8 +53,12 @@ pub struct Group {
     pub(super) applying_bytes: usize,
     /// Compactions that were handed out for applying, by the index of their command.
     pub(super) compactions: VecDeque<(LogIndex, LogIndex)>,
-    /// Applied since the log was compacted last.
-    pub(super) applied_bytes_since: u64,
+    /// Bytes of the log that are applied and not compacted.
+    pub(super) log_bytes: LogBytes,
+    pub(super) capturing: Capturing,
+    pub(super) takeover: Option<Takeover>,
+    /// The snapshot's entry that the machine is to be told of.
+    pub(super) restored: Option<LogIndex>,
     pub(super) compaction_proposed: bool,
     /// The log is being read back up to its end: what is not applied has to be in memory before Raft may begin.
     pub(super) replaying: bool,
@@ -103,7 +109,7 @@ impl Group {
         let mut hard_state = eraftpb::HardState::from(&stored.hard_state);
         hard_state.commit = hard_state.commit.max(applied.get());
         let initial = RaftState { hard_state, conf_state: stored.membership.to_conf_state() };
-        let view = LogView::new(initial, terms, applied, config.max_message_bytes);
+        let view = LogView::new(initial, terms, applied, &config);
         let node = RawNode::new(&raft_config(&config, applied), view, &bridge::logger(config.replica))
             .map_err(|error| GroupError::Stored(error.to_string()))?;
         let mut group = Group {
@@ -122,7 +128,10 @@ impl Group {
             applying: VecDeque::new(),
             applying_bytes: 0,
             compactions: VecDeque::new(),
-            applied_bytes_since: 0,
+            log_bytes: LogBytes::default(),
+            capturing: Capturing::default(),
+            takeover: None,
+            restored: None,
             compaction_proposed: false,
             replaying: applied < stored.last.index,
             replay_asked: false,
@@ -142,16 +151,7 @@ impl Group {
     /// It was dropped, and why. Raft goes on as if it had been lost.
     pub fn step(&mut self, message: Message) -> Result<(), Rejected> {
         let message = message.0;
-        let known = Known {
-            replica: self.config.replica.get(),
-            is_member: &|replica| self.membership.nodes.contains_key(&ReplicaId::new(replica)),
-            last: self.node.raft.raft_log.last_index(),
-            term: self.node.raft.term,
-            leads: self.node.raft.state == StateRole::Leader,
-            max_message_bytes: self.config.max_message_bytes,
-            max_entry_bytes: self.config.max_entry_bytes,
-        };
-        validate::check(&message, &known)?;
+        validate::check(&message, &self.known())?;
         if self.replaying {
             return Err(Rejected::Starting);
         }
@@ -165,6 +165,19 @@ impl Group {
         let _ = self.node.step(message);
         self.settle();
         Ok(())
+    }
+
+    /// What a message is held against.
+    pub(super) fn known(&self) -> Known<'_> {
+        Known {
+            replica: self.config.replica.get(),
+            membership: &self.membership,
+            last: self.node.raft.raft_log.last_index(),
+            term: self.node.raft.term,
+            leads: self.node.raft.state == StateRole::Leader,
+            max_message_bytes: self.config.max_message_bytes,
+            max_entry_bytes: self.config.max_entry_bytes,
+        }
     }
 
     /// A follower answers: so much less is on its way to it.
@@ -207,6 +220,8 @@ impl Group {
             MessageType::MsgTimeoutNow if self.is_sole_voter() => {
                 Err(Rejected::Inconsistent("leadership handed over to the only voter"))
             }
+            // Raft-rs panics, see `snapshots`.
+            MessageType::MsgTimeoutNow if self.is_taking_over() => Err(Rejected::Starting),
             // Whoever asked will ask again, and somebody who leads. Forwarded on, it might go in circles.
             MessageType::MsgReadIndex if raft.state != StateRole::Leader => {
                 Err(Rejected::Inconsistent("a read of somebody who does not lead"))
@@ -226,7 +241,8 @@ impl Group {
         let leads = self.node.raft.state == StateRole::Leader;
         // A sole voter elects itself at once; raft-rs panics if it does so while entries are not durable.
         let must_wait = self.is_sole_voter() && !leads && self.is_writing();
-        if self.replaying || must_wait {
+        self.age_captured();
+        if self.replaying || must_wait || self.takeover.is_some() {
             return;
         }
         if self.node.tick() && !leads {
@@ -237,7 +253,7 @@ impl Group {
 
     /// Stands for election now, without waiting for the time-out: for a group that was just made.
     pub fn campaign(&mut self) {
-        if self.replaying || self.is_writing() || !self.node.raft.promotable() {
+        if self.replaying || self.is_writing() || self.takeover.is_some() || !self.node.raft.promotable() {
             return;
         }
         self.elections += 1;
@@ -324,6 +340,7 @@ impl Group {
         if let Some(ready) = self.persisting.done(id) {
             self.node.on_persist_ready(ready);
         }
+        self.takeover_written(id);
         self.settle();
     }
 
@@ -338,6 +355,7 @@ impl Group {
             self.applying_bytes -= self.applying.pop_front().map_or(0, |(_, bytes)| bytes);
         }
         self.node.advance_apply_to(through.get());
+        self.takeover_applied(through);
         self.reads.applied(through, &mut self.answers);
         while self.compactions.front().is_some_and(|(at, _)| *at <= through) {
             let Some((_, to)) = self.compactions.pop_front() else { break };
@@ -515,6 +533,11 @@ fn follower((id, progress): (&u64, &raft::Progress)) -> Follower {
         replica: ReplicaId::new(*id),
         matched: LogIndex::new(progress.matched),
         next: LogIndex::new(progress.next_idx),
+        sending: match progress.state {
+            ProgressState::Probe => Sending::Probe,
+            ProgressState::Replicate => Sending::Replicate,
+            ProgressState::Snapshot => Sending::Snapshot,
+        },
         recently_active: progress.recent_active,
     }
 }
@@ -539,7 +562,7 @@ fn raft_config(config: &GroupConfig, applied: LogIndex) -> raft::Config {
 }
 
 /// A finaliser of SplitMix64 (Steele, Lea, Flood 2014): spreads a number over all bits.
-fn mix(number: u64) -> u64 {
+pub(super) fn mix(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -50,6 +50,13 @@ impl Proposals {
         found
     }
 
+    /// A snapshot stands for all entries up to an index: who was committed among them is not known here.
+    pub(super) fn lose_track(&mut self, through: LogIndex, answers: &mut Vec<Answer>) {
+        while let Some(proposal) = self.waiting.pop_front_if(|proposal| proposal.position.index <= through) {
+            answers.push(Answer::Unknown(proposal.request));
+        }
+    }
+
     pub(super) fn expire(&mut self, now: u64, answers: &mut Vec<Answer>) {
         // They are in order of index, which need not be that of their deadlines.
         self.waiting.retain(|proposal| {

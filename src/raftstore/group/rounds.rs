@@ -11,6 +11,7 @@ use crate::raftstore::context::Context;
 use crate::raftstore::entry::{Entry, HardState};
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::message::Message;
+use crate::raftstore::snapshot::Restore;
 
 impl Group {
     /// What is to be done now. To be called after inputs; several may come first.
@@ -42,15 +43,13 @@ impl Group {
         }
         for position in std::mem::take(&mut self.truncations) {
             let id = self.persisting.begin_other();
-            effects.persist.push(Persist {
-                id,
-                hard_state: None,
-                entries: Vec::new(),
-                truncate: Some(position),
-                must_sync: false,
-                votes: false,
-            });
+            let truncate = Some(position);
+            let (restore, hard_state, entries) = Default::default();
+            let persist = Persist { id, restore, hard_state, entries, truncate, must_sync: false, votes: false };
+            self.hand_write(persist, &mut effects);
         }
+        self.advance_takeover(&mut effects);
+        self.capture(&mut effects);
         effects.send = self.persisting.sendable();
         effects.read_log = self.reads_of_log();
         effects.answers = std::mem::take(&mut self.answers);
@@ -68,7 +67,9 @@ impl Group {
         let hard_state = ready.hs().map(HardState::from);
         let reads = ready.take_read_states();
         let committed = ready.take_committed_entries();
+        let restore = Some(ready.snapshot()).filter(|it| !it.is_empty()).and_then(|it| self.begin_takeover(it));
         let did = ready.ss().is_some()
+            || restore.is_some()
             || hard_state.is_some()
             || !(entries.is_empty()
                 && immediate.is_empty()
@@ -76,7 +77,7 @@ impl Group {
                 && reads.is_empty()
                 && committed.is_empty());
         self.node.mut_store().append(&entries);
-        let nothing_open = self.write(number, ready.must_sync(), hard_state, entries, effects);
+        let nothing_open = self.write(number, ready.must_sync(), restore, hard_state, entries, effects);
         for message in immediate {
             // What it said before it led promises durability all the same.
             let promises = !leaders_say(message.get_msg_type());
@@ -105,25 +106,25 @@ impl Group {
         &mut self,
         ready: u64,
         must_sync: bool,
+        restore: Option<Restore>,
         hard_state: Option<HardState>,
         entries: Vec<eraftpb::Entry>,
         effects: &mut Effects,
     ) -> bool {
-        if hard_state.is_none() && entries.is_empty() {
+        if restore.is_none() && hard_state.is_none() && entries.is_empty() {
             return self.persisting.pass(ready);
         }
         let ends = entries.first().zip(entries.last()).map(|(first, last)| (first.index, last.index));
         let voted = hard_state.map(|state| (state.term, state.vote));
         let votes = voted.is_some_and(|voted| voted != self.written_vote);
         self.written_vote = voted.unwrap_or(self.written_vote);
-        effects.persist.push(Persist {
-            id: self.persisting.begin(ready, ends, votes),
-            hard_state,
-            entries: entries.into_iter().map(Entry).collect(),
-            truncate: None,
-            must_sync,
-            votes,
-        });
+        let id = self.persisting.begin(ready, ends, votes);
+        if let Some(Restore { position, .. }) = &restore {
+            self.hold_writes(id, position.index);
+        }
+        let entries = entries.into_iter().map(Entry).collect();
+        let persist = Persist { id, restore, hard_state, entries, truncate: None, must_sync, votes };
+        self.hand_write(persist, effects);
         false
     }
 
@@ -159,7 +160,7 @@ impl Group {
         }
         self.applying.push_back((last, bytes));
         self.applying_bytes += bytes;
-        self.applied_bytes_since += bytes as u64;
+        self.log_bytes.add(last, bytes as u64);
         Ok(())
     }
 
@@ -204,8 +205,8 @@ impl Group {
 
 /// What only a leader says. It promises no more than his term and vote.
 fn leaders_say(kind: MessageType) -> bool {
-    use MessageType::{MsgAppend, MsgHeartbeat, MsgReadIndexResp, MsgTimeoutNow};
-    matches!(kind, MsgAppend | MsgHeartbeat | MsgReadIndexResp | MsgTimeoutNow)
+    use MessageType::{MsgAppend, MsgHeartbeat, MsgReadIndexResp, MsgSnapshot, MsgTimeoutNow};
+    matches!(kind, MsgAppend | MsgHeartbeat | MsgReadIndexResp | MsgSnapshot | MsgTimeoutNow)
 }
 
 /// Raft-rs adds entries to an append that has not left yet, whatever its size: receivers would refuse it. Cuts it up.

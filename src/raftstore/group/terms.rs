@@ -44,6 +44,11 @@ impl TermRuns {
         Ok(TermRuns { starts, last: last.index })
     }
 
+    /// A log without entries that goes on behind this one.
+    pub fn empty(truncated: Position) -> TermRuns {
+        TermRuns { starts: vec![truncated], last: truncated.index }
+    }
+
     /// The last index.
     pub fn last(&self) -> LogIndex {
         self.last

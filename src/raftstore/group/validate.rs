@@ -4,7 +4,11 @@
 use raft::eraftpb::{EntryType, Message};
 use raft::prelude::MessageType;
 
+use crate::ident::ReplicaId;
+use crate::raftstore::check;
 use crate::raftstore::context::Context;
+use crate::raftstore::entry::{Membership, Position};
+use crate::raftstore::snapshot::{SnapshotMeta, header};
 
 /// Bytes of a read's context: its nonce and its number.
 pub(super) const READ_CONTEXT_BYTES: usize = 16;
@@ -15,7 +19,7 @@ const MAX_TERM: u64 = 1 << 62;
 /// What a message is held against.
 pub(super) struct Known<'a> {
     pub(super) replica: u64,
-    pub(super) is_member: &'a dyn Fn(u64) -> bool,
+    pub(super) membership: &'a Membership,
     pub(super) last: u64,
     pub(super) term: u64,
     pub(super) leads: bool,
@@ -64,12 +68,7 @@ pub enum Rejected {
 
 /// Checks a message that arrived.
 pub(super) fn check(message: &Message, known: &Known<'_>) -> Result<(), Rejected> {
-    if message.to != known.replica {
-        return Err(Rejected::NotForUs);
-    }
-    if message.from == 0 || message.from == known.replica || !(known.is_member)(message.from) {
-        return Err(Rejected::NotAMember);
-    }
+    check_ends(message, known)?;
     let kind = MessageType::from_i32(message.msg_type).ok_or(Rejected::Kind)?;
     let reads = matches!(kind, MessageType::MsgReadIndex);
     // Term 0 makes a message local: it would pass all checks of terms. Raft-rs adds one to a term in every election.
@@ -93,9 +92,40 @@ pub(super) fn check(message: &Message, known: &Known<'_>) -> Result<(), Rejected
         | MessageType::MsgRequestPreVote
         | MessageType::MsgRequestPreVoteResponse
         | MessageType::MsgTimeoutNow => no_entries(message),
-        // Proposals and transfers are not forwarded, and snapshots do not exist yet.
+        // Proposals and transfers are not forwarded, and snapshots come another way.
         _ => Err(Rejected::Kind),
     }
+}
+
+/// Checks a message that offers a snapshot, and says of what.
+pub(super) fn check_snapshot(message: &Message, known: &Known<'_>) -> Result<SnapshotMeta, Rejected> {
+    check_ends(message, known)?;
+    let meta = match (message.get_msg_type(), &message.snapshot) {
+        (MessageType::MsgSnapshot, Some(snapshot)) => header::decode(snapshot),
+        _ => return Err(Rejected::Kind),
+    };
+    let meta = meta.ok_or(Rejected::Inconsistent("what the snapshot is of"))?;
+    let Position { index, term } = meta.position;
+    if !(1..=MAX_TERM).contains(&message.term) || term.get() == 0 || term.get() > message.term || index.get() == 0 {
+        return Err(Rejected::Inconsistent("position of the snapshot"));
+    }
+    // Raft-rs panics on a membership that makes no sense.
+    if !check::check_members(&meta.membership).is_empty() {
+        return Err(Rejected::Inconsistent("membership of the snapshot"));
+    }
+    no_entries(message)?;
+    Ok(meta)
+}
+
+fn check_ends(message: &Message, known: &Known<'_>) -> Result<(), Rejected> {
+    if message.to != known.replica {
+        return Err(Rejected::NotForUs);
+    }
+    let is_member = known.membership.nodes.contains_key(&ReplicaId::new(message.from));
+    if message.from == 0 || message.from == known.replica || !is_member {
+        return Err(Rejected::NotAMember);
+    }
+    Ok(())
 }
 
 fn no_entries(message: &Message) -> Result<(), Rejected> {

@@ -1,0 +1,178 @@
+//! Snapshots on their way: captured from the sender's disk, sent part by part, and filled beside what the receiver shows.
+//! A transfer ends when a part is lost, or either side does not live any more.
+
+use std::collections::BTreeMap;
+
+use super::disk::Op;
+use super::seen::Happening;
+use super::watch::Mark;
+use super::world::{Checked, Event, World};
+use crate::ident::ReplicaId;
+use crate::raftstore::entry::Entry;
+use crate::raftstore::fault::{self, Fault};
+use crate::raftstore::group::{Offered, Rejected};
+use crate::raftstore::message::Message;
+use crate::raftstore::snapshot::{SnapshotId, SnapshotMeta};
+
+/// Parts that a snapshot is sent in, at most.
+const MAX_PARTS: u64 = 4;
+
+/// A captured state, with the log that it stands for: the checks want to know that.
+#[derive(Clone)]
+pub(super) struct Captured {
+    pub(super) meta: SnapshotMeta,
+    pub(super) registers: BTreeMap<u8, u64>,
+    pub(super) log: Vec<Entry>,
+}
+
+/// What a disk holds of one that is not visible yet.
+#[derive(Clone)]
+pub(super) struct Filling {
+    pub(super) id: SnapshotId,
+    pub(super) registers: BTreeMap<u8, u64>,
+    pub(super) log: Vec<Entry>,
+    pub(super) is_complete: bool,
+}
+
+/// Part of a snapshot, as it is written.
+#[derive(Clone)]
+pub(super) enum Fill {
+    Begin(SnapshotId, Vec<Entry>),
+    Part(SnapshotId, BTreeMap<u8, u64>),
+    Last(SnapshotId),
+}
+
+/// A snapshot on its way.
+pub(super) struct Transfer {
+    from: usize,
+    from_life: u32,
+    pub(super) to: usize,
+    to_life: u32,
+    message: Message,
+    captured: Captured,
+    parts: Vec<BTreeMap<u8, u64>>,
+    is_begun: bool,
+}
+
+impl World {
+    /// The state is captured as it is on the disk now.
+    pub(super) fn capture(&mut self, node: usize, id: SnapshotId) -> Checked {
+        let membership = self.membership.clone();
+        let it = &mut self.nodes[node];
+        let store = &it.disk.current;
+        let meta = SnapshotMeta { id, position: store.position(store.applied), membership };
+        let log = store.log.iter().take(store.applied as usize).cloned().collect();
+        it.captured = Some(Captured { meta: meta.clone(), registers: store.registers.clone(), log });
+        self.seen.note(Happening::Captured);
+        self.note(|_| format!("{}: captured {meta:?}", node + 1));
+        let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
+        group.captured(meta);
+        self.drive(node)
+    }
+
+    /// A snapshot leaves.
+    pub(super) fn send_snapshot(&mut self, from: usize, message: Message) {
+        let to = message.to().get() as usize - 1;
+        let (from_life, to_life) = (self.nodes[from].life, self.nodes[to].life);
+        let offered = message.snapshot().map(|meta| meta.id);
+        let captured = self.nodes[from].captured.clone().filter(|captured| Some(captured.meta.id) == offered);
+        let Some(captured) = captured else { return self.report(from, from_life, to, false) };
+        let count = self.rng.range(1, MAX_PARTS) as usize;
+        let mut parts = vec![BTreeMap::new(); count];
+        for (place, (key, value)) in captured.registers.iter().enumerate() {
+            parts[place % count].insert(*key, *value);
+        }
+        let transfer = Transfer { from, from_life, to, to_life, message, captured, parts, is_begun: false };
+        let delay = self.message_delay();
+        self.after(delay, Event::Part(Box::new(transfer)));
+    }
+
+    /// The next part of a snapshot arrives.
+    pub(super) fn part(&mut self, mut transfer: Box<Transfer>) -> Checked {
+        let (from, to) = (transfer.from, transfer.to);
+        let lost = self.blocked[from][to] || (!self.healed && self.rng.chance(self.plan.dropped));
+        let lives = self.nodes[to].life == transfer.to_life && self.nodes[to].group.is_some();
+        if lost || !lives || self.nodes[from].life != transfer.from_life {
+            self.seen.note(Happening::TransferBroken);
+            self.report(from, transfer.from_life, to, false);
+            return Ok(());
+        }
+        let id = transfer.captured.meta.id;
+        if !std::mem::replace(&mut transfer.is_begun, true) {
+            if !self.offer(to, &transfer)? {
+                self.report(from, transfer.from_life, to, false);
+                return self.drive(to);
+            }
+            self.nodes[to].disk.write(Op::Fill(Fill::Begin(id, transfer.captured.log.clone())));
+        }
+        let is_current = self.nodes[to].disk.current.filling.as_ref().is_some_and(|filling| filling.id == id);
+        if !is_current {
+            self.report(from, transfer.from_life, to, false);
+            return Ok(());
+        }
+        if let Some(part) = transfer.parts.pop() {
+            self.nodes[to].disk.write(Op::Fill(Fill::Part(id, part)));
+        }
+        let early = fault::active(Fault::FlippedIncomplete) && transfer.parts.len() == 1;
+        if !transfer.parts.is_empty() && !early {
+            let delay = self.message_delay();
+            self.after(delay, Event::Part(transfer));
+            return Ok(());
+        }
+        self.nodes[to].disk.write(Op::Fill(Fill::Last(id)));
+        self.take_over(to, &transfer)?;
+        self.report(from, transfer.from_life, to, true);
+        self.drive(to)
+    }
+
+    /// Says whether the receiver wants it.
+    fn offer(&mut self, node: usize, transfer: &Transfer) -> Result<bool, super::world::Violation> {
+        let busy = self.nodes[node].disk.current.filling.is_some() && self.rng.chance(500);
+        let Some(group) = &mut self.nodes[node].group else { return Ok(false) };
+        let offered = group.offered(&transfer.message);
+        self.note(|_| format!("{}: offered {:?}: {offered:?}", node + 1, transfer.captured.meta.position));
+        match offered {
+            Ok(Offered::Take(_)) if busy => Ok(false),
+            Ok(Offered::Take(meta)) if meta == transfer.captured.meta => Ok(true),
+            Ok(Offered::NotNeeded) if fault::active(Fault::OldSnapshotAccepted) => Ok(true),
+            Ok(Offered::NotNeeded) => {
+                self.seen.note(Happening::SnapshotNotNeeded);
+                Ok(false)
+            }
+            Ok(Offered::Busy) | Err(Rejected::NotAMember) => Ok(false),
+            other => {
+                super::world::violated("honest messages are taken", format!("{other:?}"))?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn take_over(&mut self, node: usize, transfer: &Transfer) -> Checked {
+        let it = &mut self.nodes[node];
+        let Some(group) = &mut it.group else { return Ok(()) };
+        let taken = group.take_over(transfer.message.clone());
+        let position = transfer.captured.meta.position;
+        self.note(|_| format!("{}: filled {position:?}, taken over: {taken}", node + 1));
+        let it = &mut self.nodes[node];
+        if taken {
+            it.taking = Some(transfer.captured.log.iter().map(Mark::of).collect());
+        } else if fault::active(Fault::OldSnapshotAccepted) {
+            it.disk.write(Op::Moved(transfer.captured.meta.id, position));
+            it.machine.applied = position.index.get();
+            it.machine.registers = transfer.captured.registers.clone();
+        }
+        Ok(())
+    }
+
+    /// The sender hears what became of it.
+    fn report(&mut self, node: usize, life: u32, to: usize, arrived: bool) {
+        let delay = self.message_delay();
+        self.after(delay, Event::SnapshotSent { node, life, to, arrived });
+    }
+
+    pub(super) fn snapshot_sent(&mut self, node: usize, to: usize, arrived: bool) -> Checked {
+        let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
+        group.snapshot_sent(ReplicaId::new(to as u64 + 1), arrived);
+        self.drive(node)
+    }
+}
