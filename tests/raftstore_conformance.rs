@@ -18,6 +18,7 @@ use mainstay::raftstore::log_store::{
 };
 use mainstay::raftstore::memory::MemoryStore;
 use mainstay::raftstore::rocks::RocksStore;
+use mainstay::raftstore::snapshot::{Pair, Place, Restore, SnapshotId, SnapshotMeta, SnapshotStore};
 use mainstay::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
 use mainstay::storage::Storage;
 use proptest::collection::vec;
@@ -50,7 +51,27 @@ fn rocks_store() -> Result<(), Failure> {
 #[derive(Clone, Debug)]
 enum Step {
     Write(Vec<Write>),
-    Apply { ahead: u64 },
+    Apply {
+        ahead: u64,
+    },
+    /// Of one of two snapshots, so far ahead of what is applied. All of these are of group 1.
+    Begin {
+        id: u64,
+        ahead: u64,
+    },
+    Fill {
+        id: u64,
+        from: u8,
+        count: u8,
+        is_last: bool,
+    },
+    Abandon {
+        id: u64,
+    },
+    /// Takes over what was begun last under a name, with an entry behind it.
+    Restore {
+        id: u64,
+    },
     Reopen,
 }
 
@@ -83,6 +104,11 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => vec(writes(), 1..4).prop_map(Step::Write),
         3 => (0u64..4).prop_map(|ahead| Step::Apply { ahead }),
+        2 => (1u64..3, 0u64..9).prop_map(|(id, ahead)| Step::Begin { id, ahead }),
+        3 => (1u64..3, 0u8..40, 0u8..4, any::<bool>())
+            .prop_map(|(id, from, count, is_last)| Step::Fill { id, from, count, is_last }),
+        1 => (1u64..3).prop_map(|id| Step::Abandon { id }),
+        2 => (1u64..3).prop_map(|id| Step::Restore { id }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -105,13 +131,13 @@ fn log_write(write: &Write, stored: &StoredGroup) -> LogWrite {
         let index = stored.applied.get().saturating_sub(back.saturating_sub(1));
         Position::new(index, stored.last.term.get().min(term))
     });
-    LogWrite { group, create, hard_state: Some(hard_state), entries, truncate }
+    LogWrite { group, create, restore: None, hard_state: Some(hard_state), entries, truncate }
 }
 
 /// What was answered, without its words.
-fn kind(answer: Result<(), StoreError>) -> &'static str {
+fn kind<T>(answer: Result<T, StoreError>) -> &'static str {
     match answer {
-        Ok(()) => "done",
+        Ok(_) => "done",
         Err(StoreError::Refused(_)) => "refused",
         Err(other) => panic!("{other}"),
     }
@@ -131,7 +157,9 @@ proptest! {
             ..LogWrite::new(GroupId::new(group))
         });
         prop_assert_eq!((memory.write(&new, true), rocks.write(&new, true)), (Ok(()), Ok(())));
+        let mut metas = HashMap::new();
         for step in steps {
+            let group = GroupId::new(1);
             match &step {
                 Step::Write(writes) => {
                     let load = |group| memory.load(GroupId::new(group)).expect("a group").expect("a group");
@@ -139,16 +167,51 @@ proptest! {
                     prop_assert_eq!(kind(memory.write(&writes, false)), kind(rocks.write(&writes, false)), "{:?}", writes);
                 }
                 Step::Apply { ahead } => {
-                    let group = GroupId::new(1);
                     let applied = memory.load(group).expect("a group").map_or(0, |stored| stored.applied.get());
                     let to = AppliedTo { index: LogIndex::new(applied + ahead), membership: None };
                     let writes = [TableWrite::Put(Table::Kv, vec![*ahead as u8], to.index.get().to_be_bytes().into())];
                     let answers = (memory.apply(group, &writes, &to), rocks.apply(group, &writes, &to));
                     prop_assert_eq!(kind(answers.0), kind(answers.1), "{:?}", to);
                 }
+                Step::Begin { id, ahead } => {
+                    let stored = memory.load(group).expect("a group").expect("a group");
+                    let position = Position::new(stored.applied.get() + ahead, stored.hard_state.term.get());
+                    let meta = SnapshotMeta { id: SnapshotId(*id), position, membership: stored.membership };
+                    let answers = (memory.begin_fill(group, &meta), rocks.begin_fill(group, &meta));
+                    match answers {
+                        (Ok(one), Ok(other)) => prop_assert_eq!(one, other, "{:?}", step),
+                        (one, other) => prop_assert_eq!(kind(one), kind(other), "{:?}", step),
+                    }
+                    metas.insert(*id, meta);
+                }
+                Step::Fill { id, from, count, is_last } => {
+                    let pair = |key: u8| {
+                        let table = Table::ALL[usize::from(key) / 9];
+                        Pair { place: Place { table, key: vec![key] }, value: vec![*count; 3] }
+                    };
+                    let pairs: Vec<_> = (*from..from + count).map(pair).collect();
+                    let id = SnapshotId(*id);
+                    let answers = (memory.fill(group, id, &pairs, *is_last), rocks.fill(group, id, &pairs, *is_last));
+                    prop_assert_eq!(kind(answers.0), kind(answers.1), "{:?}", step);
+                }
+                Step::Abandon { id } => {
+                    let id = SnapshotId(*id);
+                    prop_assert_eq!(memory.abandon_fill(group, id), rocks.abandon_fill(group, id));
+                }
+                Step::Restore { id } => {
+                    let Some(SnapshotMeta { id, position, membership }) = metas.get(id).cloned() else { continue };
+                    let entry = Entry::command(Position { index: position.index.next(), ..position }, vec![], vec![]);
+                    let restore = Some(Restore { id, position, membership });
+                    let write = [LogWrite { restore, entries: vec![entry], ..LogWrite::new(group) }];
+                    prop_assert_eq!(kind(memory.write(&write, false)), kind(rocks.write(&write, false)), "{:?}", step);
+                }
                 Step::Reopen => {
                     drop(rocks);
                     rocks = open(&directory);
+                    // What is being filled ends with the process.
+                    for id in [1, 2] {
+                        prop_assert_eq!(memory.abandon_fill(group, SnapshotId(id)), Ok(()));
+                    }
                 }
             }
             let (one, other): (&dyn GroupStore, &dyn GroupStore) = (&memory, &rocks);
@@ -160,7 +223,14 @@ proptest! {
                 let logs = (one.entries(group, everything.clone(), usize::MAX), other.entries(group, everything, usize::MAX));
                 prop_assert_eq!(logs.0, logs.1, "{:?}", step);
                 let all = (Bound::Unbounded, Bound::Unbounded);
-                prop_assert_eq!(one.scan(group, Table::Kv, all, 99), other.scan(group, Table::Kv, all, 99));
+                for table in Table::ALL {
+                    prop_assert_eq!(one.scan(group, table, all, 99), other.scan(group, table, all, 99), "{:?}", step);
+                }
+                let captured = [one, other].map(|store| {
+                    let captured = store.capture(group, SnapshotId(9)).expect("a snapshot");
+                    (captured.meta().clone(), captured.read(None, usize::MAX).expect("pairs"))
+                });
+                prop_assert_eq!(&captured[0], &captured[1], "{:?}", step);
                 prop_assert_eq!(check::check_group(&rocks, group), Ok(vec![]));
             }
         }

@@ -10,6 +10,7 @@
 //! | truncated ≤ applied | only what is applied is compacted away |
 //! | last term ≤ term | a replica takes entries of a term only once it is in that term, or with the same write |
 //! | no gap, terms never fall | entries replace everything behind them (rule of durable order 4) |
+//! | no tables but those to be seen, and those that the marker names | a marker is written before what it names, and goes with it |
 //!
 //! `rules` refuses to write what would break one of them, so that a bug of ours is met where it happens and not as
 //! damage at the next start.
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::entry::{Membership, Position};
+use super::format::Generation;
 use super::log_store::{LogStore, StoreError, StoredGroup};
 use crate::ident::{GroupId, LogIndex, ReplicaId};
 
@@ -143,6 +145,16 @@ fn check_membership(membership: &Membership, is_new: bool, require: &mut dyn FnM
 fn numbers(replicas: &[ReplicaId]) -> String {
     let numbers: Vec<_> = replicas.iter().map(ReplicaId::to_string).collect();
     numbers.join(", ")
+}
+
+/// Checks of which generations a group has tables: the one to be seen, and the one that is being filled.
+pub(super) fn check_generations(seen: Generation, filled: Option<Generation>, found: &[Generation]) -> Vec<Violation> {
+    let strays = found.iter().filter(|found| **found != seen && Some(**found) != filled);
+    let expected = match filled {
+        None => format!("tables of generation {} only", seen.0),
+        Some(filled) => format!("tables of generations {} and {} only", seen.0, filled.0),
+    };
+    strays.map(|stray| Violation::new(expected.clone(), format!("some of generation {}", stray.0))).collect()
 }
 
 /// Checks the entries of a log one after the other.
@@ -304,6 +316,22 @@ mod tests {
         (new.hard_state, new.applied) = (HardState::default(), LogIndex::new(0));
         (new.truncated, new.last) = (Position::default(), Position::default());
         assert_eq!(check_bounds(&new), []);
+    }
+
+    #[test]
+    fn tables_are_of_the_generations_that_records_name() {
+        let found = |filled: Option<u32>, found: &[u32]| {
+            let found: Vec<_> = found.iter().map(|number| Generation(*number)).collect();
+            let violations = check_generations(Generation(2), filled.map(Generation), &found);
+            violations.iter().map(Violation::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(found(None, &[]), [""; 0]);
+        assert_eq!(found(Some(3), &[2, 3]), [""; 0]);
+        assert_eq!(found(None, &[2, 3]), ["expected tables of generation 2 only, found some of generation 3"]);
+        assert_eq!(
+            found(Some(3), &[1, 3]),
+            ["expected tables of generations 2 and 3 only, found some of generation 1"]
+        );
     }
 
     #[test]

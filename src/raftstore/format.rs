@@ -10,9 +10,9 @@
 //!  tag 1 replica   2 hard state   3 membership   4 applied   5 truncated   6 snapshot marker   7 tombstone
 //! ```
 //!
-//! Of a group that was destroyed the tombstone stays alone, also beside the records of a later replica. Tag 6 is spoken for
-//! and not written yet. A machine's keys carry a generation because a snapshot will fill
-//! the next one in bounded batches and become visible by flipping the number in the replica's record.
+//! Of a group that was destroyed the tombstone stays alone, also beside the records of a later replica. A machine's keys
+//! carry a generation because a snapshot fills the next one in bounded batches, and becomes visible by flipping the number
+//! in the replica's record. While it is filled, the snapshot marker says which: what a start finds of it is removed.
 //!
 //! Values, all numbers little-endian. Each begins with a version, 1:
 //!
@@ -25,6 +25,7 @@
 //!                 nodes: count 4, then replica 8 and node 8 each, replicas rising
 //!  applied      version 1 │ index 8
 //!  truncated    version 1 │ index 8 │ term 8
+//!  marker       version 1 │ generation 4, being filled │ snapshot id 8 │ index 8 │ term 8, of its last entry
 //!  tombstone    version 1 │ replica 8, the highest that was destroyed
 //!
 //!  kind 0 command   1 conf change
@@ -38,6 +39,7 @@ use std::fmt;
 use std::ops::{Bound, Range};
 
 use super::entry::{Entry, EntryKind, HardState, Membership, Position};
+use super::snapshot::SnapshotId;
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 
 /// The version of all values that this build makes and knows.
@@ -59,11 +61,13 @@ pub(super) enum Tag {
     Membership = 3,
     Applied = 4,
     Truncated = 5,
+    Marker = 6,
     Tombstone = 7,
 }
 
 impl Tag {
-    const ALL: [Tag; 6] = [Tag::Replica, Tag::HardState, Tag::Membership, Tag::Applied, Tag::Truncated, Tag::Tombstone];
+    const ALL: [Tag; 7] =
+        [Tag::Replica, Tag::HardState, Tag::Membership, Tag::Applied, Tag::Truncated, Tag::Marker, Tag::Tombstone];
     /// What every group has that is there.
     pub const OF_A_GROUP: [Tag; 5] = [Tag::Replica, Tag::HardState, Tag::Membership, Tag::Applied, Tag::Truncated];
 }
@@ -76,13 +80,14 @@ impl fmt::Display for Tag {
             Tag::Membership => "membership",
             Tag::Applied => "applied index",
             Tag::Truncated => "truncated position",
+            Tag::Marker => "snapshot marker",
             Tag::Tombstone => "tombstone",
         })
     }
 }
 
 /// Which of a group's sets of tables is the one to be seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Generation(pub u32);
 
 impl Default for Generation {
@@ -94,6 +99,11 @@ impl Default for Generation {
 impl Generation {
     /// That of a group that was never filled from a snapshot.
     pub const FIRST: Generation = Generation(1);
+
+    /// The one that a snapshot is filled into. The last number is no generation's: none is filled behind 2³² snapshots.
+    pub fn next(self) -> Option<Generation> {
+        self.0.checked_add(1).filter(|next| *next < u32::MAX).map(Generation)
+    }
 }
 
 /// The record of tag 1.
@@ -101,6 +111,14 @@ impl Generation {
 pub(super) struct Replica {
     pub replica: ReplicaId,
     pub generation: Generation,
+}
+
+/// The record of tag 6: a snapshot is being filled into a generation that nobody sees yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Marker {
+    pub generation: Generation,
+    pub id: SnapshotId,
+    pub position: Position,
 }
 
 /// Bytes that are not what must be there. It shows lengths and numbers of the header, never a user's bytes.
@@ -221,14 +239,31 @@ pub(super) fn table_range(
     start..end
 }
 
+/// All keys of a group's generation in a table.
+pub(super) fn generation_range(group: GroupId, generation: Generation) -> Range<Vec<u8>> {
+    table_range(group, generation, (Bound::Unbounded, Bound::Unbounded))
+}
+
+/// All keys of a group in a table.
+pub(super) fn tables_of(group: GroupId) -> Range<Vec<u8>> {
+    table_key(group, Generation(0), &[])..table_key(group, Generation(u32::MAX), &[])
+}
+
 /// All keys of a group in a table, up to and with a generation's.
 pub(super) fn tables_through(group: GroupId, generation: Generation) -> Range<Vec<u8>> {
-    table_key(group, Generation(0), &[])..table_range(group, generation, (Bound::Unbounded, Bound::Unbounded)).end
+    table_key(group, Generation(0), &[])..generation_range(group, generation).end
 }
 
 /// A machine's key, of one that lies in a table.
 pub(super) fn decode_table_key(key: &[u8]) -> &[u8] {
     key.get(TABLE_PREFIX_BYTES..).unwrap_or_default()
+}
+
+/// The generation of a key that lies in a table; `None` if no group has such a key.
+pub(super) fn decode_generation(key: &[u8]) -> Option<Generation> {
+    let mut reader = Reader::new(key);
+    reader.u64_be()?;
+    reader.u32_be().map(Generation)
 }
 
 /// Appends an entry's value to `bytes`; `false`, and nothing is appended, if no value can hold it.
@@ -313,6 +348,28 @@ impl Replica {
             }
             (Some(0), Some(_), []) => Err(Mismatch::new("a replica other than 0", "0")),
             _ => Err(wrong_length(13, value)),
+        }
+    }
+}
+
+impl Marker {
+    pub fn encode(&self) -> Vec<u8> {
+        let Marker { generation, id, position } = self;
+        Writer::new().u32(generation.0).u64(id.0).u64(position.index.get()).u64(position.term.get()).0
+    }
+
+    pub fn decode(value: &[u8]) -> Result<Marker, Mismatch> {
+        let mut reader = Reader::versioned(value)?;
+        match (reader.u32(), reader.u64(), reader.u64(), reader.u64(), reader.rest()) {
+            (Some(_), Some(_), Some(index), Some(term), []) if index == 0 || term == 0 => {
+                Err(Mismatch::new("a snapshot of an entry and its term", Position::new(index, term)))
+            }
+            (Some(generation), Some(id), Some(index), Some(term), []) => Ok(Marker {
+                generation: Generation(generation),
+                id: SnapshotId(id),
+                position: Position::new(index, term),
+            }),
+            _ => Err(wrong_length(29, value)),
         }
     }
 }
@@ -485,6 +542,10 @@ impl<'a> Reader<'a> {
 
     fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
+    }
+
+    fn u32_be(&mut self) -> Option<u32> {
+        self.take().map(u32::from_be_bytes)
     }
 
     fn u64_be(&mut self) -> Option<u64> {

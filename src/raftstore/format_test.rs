@@ -34,7 +34,7 @@ fn golden_keys() {
     assert_eq!(hex(&state_key(group, Tag::Truncated)), "000000000000010205");
     assert_eq!(hex(&table_key(group, Generation(7), b"key")), "0000000000000102000000076b6579");
     assert_eq!(decode_table_key(&table_key(group, Generation(7), b"key")), b"key");
-    assert_eq!(Tag::ALL.map(|tag| tag as u8), [1, 2, 3, 4, 5, 7]);
+    assert_eq!(Tag::ALL.map(|tag| tag as u8), [1, 2, 3, 4, 5, 6, 7]);
 }
 
 #[test]
@@ -50,6 +50,8 @@ fn golden_values() {
     assert_eq!(hex(&encode_hard_state(&hard_state)), "01020000000000000003000000000000000400000000000000");
     assert_eq!(hex(&encode_applied(LogIndex::new(6))), "010600000000000000");
     assert_eq!(hex(&encode_truncated(Position::new(7, 8))), "0107000000000000000800000000000000");
+    let marker = Marker { generation: Generation(2), id: SnapshotId(0x0A0B), position: Position::new(7, 8) };
+    assert_eq!(hex(&marker.encode()), "01020000000b0a00000000000007000000000000000800000000000000");
     assert_eq!(hex(&encode_tombstone(ReplicaId::new(9))), "010900000000000000");
     assert_eq!(decode_tombstone(&encode_tombstone(ReplicaId::new(9))), Ok(ReplicaId::new(9)));
     assert_eq!(
@@ -94,6 +96,13 @@ fn what_is_wrong_is_said_in_numbers() {
     );
     assert_eq!(fault(decode_log_key(&[0; 15])), "expected a key of 16 bytes, found 15 bytes");
     assert_eq!(fault(decode_state_key(&[0; 9])), "expected a record that this version knows, found tag 0");
+    let marker = Marker { generation: Generation(2), id: SnapshotId(1), position: Position::new(0, 8) };
+    assert_eq!(
+        fault(Marker::decode(&marker.encode())),
+        "expected a snapshot of an entry and its term, found 0 of term 8"
+    );
+    assert_eq!(fault(Marker::decode(&marker.encode()[..28])), "expected 29 bytes, found 28 bytes");
+    assert_eq!(fault(Marker::decode(&[2])), "expected version 1, found version 2");
     let mut bytes = encode_membership(&membership());
     bytes[1] = 2;
     assert_eq!(fault(decode_membership(&bytes)), "expected auto leave to be 0 or 1, found 2");
@@ -145,6 +154,9 @@ proptest! {
         prop_assert_eq!(decode_hard_state(&encode_hard_state(&hard_state)), Ok(hard_state));
         prop_assert_eq!(decode_applied(&encode_applied(LogIndex::new(one))), Ok(LogIndex::new(one)));
         prop_assert_eq!(decode_truncated(&encode_truncated(Position::new(one, two))), Ok(Position::new(one, two)));
+        let position = Position::new(one.max(1), two.max(1));
+        let marker = Marker { generation: Generation(generation), id: SnapshotId(three), position };
+        prop_assert_eq!(Marker::decode(&marker.encode()), Ok(marker));
     }
 
     #[test]
@@ -180,6 +192,9 @@ proptest! {
         }
         if let Ok(position) = decode_truncated(&bytes) {
             prop_assert_eq!(encode_truncated(position), bytes.clone());
+        }
+        if let Ok(marker) = Marker::decode(&bytes) {
+            prop_assert_eq!(marker.encode(), bytes.clone());
         }
         if let Ok(applied) = decode_applied(&bytes) {
             prop_assert_eq!(encode_applied(applied), bytes);

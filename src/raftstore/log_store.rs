@@ -4,6 +4,7 @@
 use std::ops::{Bound, Range};
 
 use super::entry::{Entry, HardState, Membership, Position};
+use super::snapshot::{Restore, SnapshotStore};
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 
 /// What is stored of a group, as found when it is opened.
@@ -39,6 +40,10 @@ pub struct LogWrite {
     pub group: GroupId,
     /// Makes the group. Refused if there is one, or if this replica or a later one was destroyed here.
     pub create: Option<(ReplicaId, Membership)>,
+    /// Takes over a snapshot that was filled: its tables become the ones to be seen, its position is applied and
+    /// truncated, and the whole log before goes. Refused unless that very snapshot was filled completely, is ahead of what
+    /// is applied, and not behind what is committed. Nothing is applied to the group meanwhile.
+    pub restore: Option<Restore>,
     /// Replaces term, vote and commit.
     pub hard_state: Option<HardState>,
     /// Consecutive entries; they replace everything from the first one's index on.
@@ -51,7 +56,7 @@ pub struct LogWrite {
 impl LogWrite {
     /// Writes nothing yet.
     pub fn new(group: GroupId) -> LogWrite {
-        LogWrite { group, create: None, hard_state: None, entries: Vec::new(), truncate: None }
+        LogWrite { group, create: None, restore: None, hard_state: None, entries: Vec::new(), truncate: None }
     }
 }
 
@@ -139,6 +144,11 @@ pub enum Table {
     Sessions,
 }
 
+impl Table {
+    /// All of them, in their order.
+    pub const ALL: [Table; 5] = [Table::Cluster, Table::Catalog, Table::Slots, Table::Kv, Table::Sessions];
+}
+
 /// One change to a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableWrite {
@@ -189,9 +199,9 @@ pub trait TableStore: Send + Sync + 'static {
     fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError>;
 }
 
-/// A store of both.
-pub trait GroupStore: LogStore + TableStore {}
-impl<S: LogStore + TableStore> GroupStore for S {}
+/// A store of logs and tables that captures and takes snapshots.
+pub trait GroupStore: LogStore + TableStore + SnapshotStore {}
+impl<S: LogStore + TableStore + SnapshotStore> GroupStore for S {}
 
 /// Why a store could not do what it was asked to. All of them mean that *this node must stop*.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]

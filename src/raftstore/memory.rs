@@ -1,7 +1,11 @@
 //! A store in memory, for tests and for what need not outlive the process. It keeps every rule of a durable one.
+//! `snapshot` captures and takes snapshots.
+
+mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Bound, Range};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -9,7 +13,9 @@ use super::entry::{Entry, HardState, Membership, Position};
 use super::log_store::{
     AppliedTo, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
 };
+use super::rules::fill::Fill;
 use super::rules::{self, Outline};
+use super::snapshot::SnapshotId;
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 
 /// A store in memory.
@@ -28,7 +34,17 @@ struct Group {
     truncated: Position,
     /// Everything behind `truncated`, without a gap.
     log: VecDeque<Entry>,
-    tables: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>,
+    tables: Tables,
+    /// A snapshot that is being filled.
+    filling: Option<Filling>,
+}
+
+/// Shared with who captured it: the first write to a table afterwards is to a copy.
+type Tables = BTreeMap<Table, Arc<BTreeMap<Vec<u8>, Vec<u8>>>>;
+
+struct Filling {
+    fill: Fill,
+    tables: Tables,
 }
 
 impl MemoryStore {
@@ -48,6 +64,7 @@ impl Group {
             truncated: Position::default(),
             log: VecDeque::new(),
             tables: BTreeMap::new(),
+            filling: None,
         }
     }
 
@@ -79,6 +96,10 @@ impl Group {
         }
         self.log.get(self.place(index)?).map(Entry::term)
     }
+
+    fn filled(&self) -> Option<(SnapshotId, Position)> {
+        self.filling.as_ref()?.fill.filled()
+    }
 }
 
 impl LogStore for MemoryStore {
@@ -97,6 +118,7 @@ impl LogStore for MemoryStore {
             writes,
             |group| groups.get(&group).map(Group::outline),
             |group| self.tombstones.lock().get(&group).copied(),
+            |group| groups.get(&group).and_then(Group::filled),
             |group, index| Ok(groups.get(&group).and_then(|group| group.term(index))),
         )?;
         for (write, step) in writes.iter().zip(plan.steps) {
@@ -104,6 +126,9 @@ impl LogStore for MemoryStore {
                 groups.insert(write.group, Group::new(*replica, membership.clone()));
             }
             let Some(group) = groups.get_mut(&write.group) else { continue };
+            if let Some(restore) = &write.restore {
+                group.restore(restore);
+            }
             group.hard_state = write.hard_state.unwrap_or(group.hard_state);
             if let Some(place) = write.entries.first().and_then(|first| group.place(first.index())) {
                 // Rule of durable order 4: all that is behind goes.
@@ -121,7 +146,7 @@ impl LogStore for MemoryStore {
 
     fn destroy(&self, group: GroupId) -> Result<(), StoreError> {
         let mut groups = self.groups.lock();
-        let Group { replica, .. } = rules::check_destroyed(group, groups.remove(&group))?;
+        let Group { replica, .. } = rules::check_made(group, groups.remove(&group))?;
         self.tombstones.lock().insert(group, replica);
         Ok(())
     }
@@ -179,10 +204,10 @@ impl TableStore for MemoryStore {
         for write in writes {
             match write {
                 TableWrite::Put(table, key, value) => {
-                    group.tables.entry(*table).or_default().insert(key.clone(), value.clone());
+                    Arc::make_mut(group.tables.entry(*table).or_default()).insert(key.clone(), value.clone());
                 }
                 TableWrite::Delete(table, key) => {
-                    group.tables.entry(*table).or_default().remove(key);
+                    Arc::make_mut(group.tables.entry(*table).or_default()).remove(key);
                 }
             }
         }

@@ -1,14 +1,17 @@
 //! What a store refuses to write, and what a write means for the entries that are there. Pure, and the same for every
-//! store of this crate.
+//! store of this crate. Those of snapshots are in `fill`.
 //!
 //! A refused write is a bug of the caller, met before anything is written. Each rule keeps true one that
 //! [`super::check`] would otherwise find broken at the next start.
+
+pub(super) mod fill;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 
 use super::entry::{Entry, HardState, Membership, Position};
 use super::log_store::{AppliedTo, LogWrite, StoreError, StoredGroup};
+use super::snapshot::SnapshotId;
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 
 /// What has to be known of a group to judge a write without reading.
@@ -30,14 +33,16 @@ impl From<&StoredGroup> for Outline {
 impl Outline {
     /// Takes over what a log write changes.
     pub fn set_log(&mut self, planned: &Outline) {
-        // Effects may have been applied since the write was planned.
-        *self = Outline { applied: self.applied, ..*planned };
+        // Effects may have been applied since the write was planned; a snapshot that it takes over is ahead of them.
+        *self = Outline { applied: self.applied.max(planned.applied), ..*planned };
     }
 }
 
 /// What writing one [`LogWrite`] takes, beyond putting what is in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
+    /// A snapshot is taken over: these entries go before any other is put.
+    pub replaced: Option<Range<LogIndex>>,
     /// Rule of durable order 4: these entries go, behind the last of the new ones.
     pub stale: Option<Range<LogIndex>>,
     /// These are compacted away, and this becomes the position truncated last.
@@ -55,7 +60,8 @@ pub(super) struct Plan {
     pub votes: bool,
 }
 
-/// Judges writes. `known` says what is stored of a group, `destroyed` its tombstone, `term` the term of a stored entry.
+/// Judges writes. `known` says what is stored of a group, `destroyed` its tombstone, `filled` which snapshot was filled
+/// completely, `term` the term of a stored entry.
 ///
 /// # Errors
 /// One of them is refused, or `term` failed.
@@ -63,28 +69,35 @@ pub(super) fn plan(
     writes: &[LogWrite],
     known: impl Fn(GroupId) -> Option<Outline>,
     destroyed: impl Fn(GroupId) -> Option<ReplicaId>,
+    filled: impl Fn(GroupId) -> Option<(SnapshotId, Position)>,
     term: impl Fn(GroupId, LogIndex) -> Result<Option<Term>, StoreError>,
 ) -> Result<Plan, StoreError> {
     let mut plan = Plan { steps: Vec::with_capacity(writes.len()), ..Plan::default() };
     for (place, write) in writes.iter().enumerate() {
         let group = write.group;
         let before = plan.outlines.get(&group).copied().or_else(|| known(group));
-        let mut outline = match (before, &write.create) {
-            (None, Some((replica, membership))) if replica.get() != 0 => {
-                check_created(group, membership)?;
-                check_unused(group, *replica, destroyed(group))?;
-                Outline::default()
-            }
-            (None, Some(_)) => return Err(refused(group, "its replica cannot be 0")),
-            (None, None) => return Err(refused(group, "it was never made")),
-            (Some(_), Some(_)) => return Err(refused(group, "it was made before")),
-            (Some(outline), None) => outline,
-        };
+        let mut outline = begin(write, before, &destroyed)?;
+        let mut step = Step::default();
+        if let Some(restore) = &write.restore {
+            fill::check_restore(group, &outline, filled(group), restore)?;
+            let Outline { truncated, last, .. } = outline;
+            step.replaced = (last.index > truncated.index).then(|| truncated.index.next()..last.index.next());
+            let Position { index: applied, .. } = restore.position;
+            outline = Outline { applied, truncated: restore.position, last: restore.position, ..outline };
+        }
         let committed = outline.hard_state.commit;
         if let Some(state) = &write.hard_state {
             plan.votes |= (state.term, state.vote) != (outline.hard_state.term, outline.hard_state.vote);
             check_vote(group, &outline.hard_state, state)?;
             outline.hard_state = *state;
+        }
+        if let Some(restore) = write.restore.as_ref().filter(|restore| restore.position.term > outline.hard_state.term)
+        {
+            let (position, term) = (restore.position, outline.hard_state.term);
+            return Err(refused(
+                group,
+                format!("a snapshot at {position} is of a later term than the replica, {term}"),
+            ));
         }
         // What an earlier write of this very list, or this one, has put is not stored yet.
         let term =
@@ -95,7 +108,6 @@ pub(super) fn plan(
                     None => term(group, index)?.ok_or_else(|| missing(group, index)),
                 },
             };
-        let mut step = Step::default();
         if let [first, ..] = write.entries.as_slice() {
             check_place(group, &outline, committed.max(outline.applied), first.position())?;
             let previous = first.index().previous();
@@ -126,9 +138,29 @@ pub(super) fn plan(
     Ok(plan)
 }
 
+/// How a group stands before a write: as it is, or as one that the write makes.
+fn begin(
+    write: &LogWrite,
+    before: Option<Outline>,
+    destroyed: impl Fn(GroupId) -> Option<ReplicaId>,
+) -> Result<Outline, StoreError> {
+    let group = write.group;
+    match (before, &write.create) {
+        (None, Some((replica, membership))) if replica.get() != 0 => {
+            check_created(group, membership)?;
+            check_unused(group, *replica, destroyed(group))?;
+            Ok(Outline::default())
+        }
+        (None, Some(_)) => Err(refused(group, "its replica cannot be 0")),
+        (None, None) => Err(never_made(group)),
+        (Some(_), Some(_)) => Err(refused(group, "it was made before")),
+        (Some(outline), None) => Ok(outline),
+    }
+}
+
 /// Judges an apply: rule of durable order 3 makes the two one write, this keeps them in order.
 pub(super) fn check_applied(group: GroupId, known: Option<Outline>, to: &AppliedTo) -> Result<(), StoreError> {
-    let Some(Outline { applied, last, .. }) = known else { return Err(refused(group, "it was never made")) };
+    let Some(Outline { applied, last, .. }) = known else { return Err(never_made(group)) };
     if to.index < applied || to.index > last.index {
         let what = format!("cannot be applied up to {}: applied {applied}, last {}", to.index, last.index);
         return Err(refused(group, what));
@@ -152,9 +184,13 @@ fn check_unused(group: GroupId, replica: ReplicaId, destroyed: Option<ReplicaId>
     }
 }
 
-/// The group is there to be destroyed.
-pub(super) fn check_destroyed<T>(group: GroupId, stored: Option<T>) -> Result<T, StoreError> {
-    stored.ok_or_else(|| refused(group, "it was never made"))
+/// The group is there, to be destroyed or captured.
+pub(super) fn check_made<T>(group: GroupId, stored: Option<T>) -> Result<T, StoreError> {
+    stored.ok_or_else(|| never_made(group))
+}
+
+fn never_made(group: GroupId) -> StoreError {
+    refused(group, "it was never made")
 }
 
 fn check_vote(group: GroupId, before: &HardState, state: &HardState) -> Result<(), StoreError> {
@@ -211,7 +247,7 @@ fn staged_term(writes: &[LogWrite], group: GroupId, index: LogIndex) -> Option<T
 }
 
 /// An entry between truncated and last must be there.
-fn missing(group: GroupId, index: LogIndex) -> StoreError {
+pub(super) fn missing(group: GroupId, index: LogIndex) -> StoreError {
     StoreError::Damaged {
         place: format!("the log of group {group}"),
         what: format!("expected entry {index}, found none"),

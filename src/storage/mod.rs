@@ -2,9 +2,9 @@
 //!
 //! [`Storage::open`] takes the directory's lock, makes or checks its identity, and opens RocksDB under `meta/` with the
 //! families of the design. It keeps the node's own notes ([`Storage::checkpoint`], [`Storage::clean_end`]) in one, and
-//! offers the others to the floors above: [`Tables`] to read, [`Storage::batch`] and [`Storage::write`] to write. What
-//! they keep there is theirs to know; that a failed write is the last one (rule of durable order 5), and that lost
-//! writes are noticed at the next start, is enforced here for all of them.
+//! offers the others to the floors above: [`Tables`] to read, as they are or as of a moment ([`Frozen`]), [`Storage::batch`]
+//! and [`Storage::write`] to write. What they keep there is theirs to know; that a failed write is the last one (rule of
+//! durable order 5), and that lost writes are noticed at the next start, is enforced here for all of them.
 //!
 //! Durable facts and their order: RocksDB's copy of the identity, synced, then the file `identity`, its name synced
 //! last. If we die in between, the next start finishes with the copy. A directory that has neither is new; one that
@@ -12,6 +12,7 @@
 
 mod error;
 mod evidence;
+mod frozen;
 mod identity;
 mod layout;
 mod lock;
@@ -21,8 +22,9 @@ mod tables;
 mod warm;
 
 pub use error::StorageError;
+pub use frozen::Frozen;
 pub use identity::{FORMAT_VERSION, Identity};
 pub use layout::{ENGINE_DIR, IDENTITY_FILE, LOCK_FILE, META_DIR, WAL_DIR};
 pub use lock::DirectoryLock;
 pub use store::{Storage, StorageView};
-pub use tables::{Batch, Durability, Family, Tables};
+pub use tables::{Batch, Durability, Family, Tables, TablesAt};

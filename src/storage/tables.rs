@@ -4,7 +4,7 @@
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
-use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions, WriteBatch};
+use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions, Snapshot, WriteBatch};
 
 use super::error::StorageError;
 
@@ -72,6 +72,14 @@ pub struct Tables {
     pub(super) db: DB,
 }
 
+/// The tables as they are, or as they were at one moment.
+#[derive(Clone, Copy)]
+pub struct TablesAt<'a> {
+    tables: &'a Tables,
+    /// `None`: as they are.
+    moment: Option<&'a Snapshot<'a>>,
+}
+
 /// Changes that are written at once or not at all, in their order.
 pub struct Batch<'a> {
     pub(super) changes: WriteBatch,
@@ -85,74 +93,20 @@ impl Tables {
         &self.meta
     }
 
-    /// Reads the value of a key where it lies; `None` if there is none.
-    ///
-    /// # Errors
-    /// RocksDB failed, or found damage.
-    pub fn get<T>(&self, family: Family, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StorageError> {
-        self.get_from(self.family(family.name())?, key, read)
+    /// As they are, whenever they are looked at.
+    pub fn now(&self) -> TablesAt<'_> {
+        TablesAt { tables: self, moment: None }
     }
 
-    /// Visits the keys of a range and their values, in order, until it ends or the visitor breaks off. All of them are
-    /// as of one moment.
-    ///
-    /// # Errors
-    /// RocksDB failed, or found damage.
-    pub fn scan(
-        &self,
-        family: Family,
-        range: Range<&[u8]>,
-        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StorageError> {
-        let mut iterator = self.iterate(family, &range)?;
-        iterator.seek(range.start);
-        while let Some((key, value)) = iterator.item() {
-            if visit(key, value).is_break() {
-                return Ok(());
-            }
-            iterator.next();
-        }
-        iterator.status().map_err(StorageError::rocksdb(&self.meta))
-    }
-
-    /// Reads the last key of a range and its value where they lie; `None` if it is empty.
-    ///
-    /// # Errors
-    /// RocksDB failed, or found damage.
-    pub fn last<T>(
-        &self,
-        family: Family,
-        range: Range<&[u8]>,
-        read: impl FnOnce(&[u8], &[u8]) -> T,
-    ) -> Result<Option<T>, StorageError> {
-        let mut iterator = self.iterate(family, &range)?;
-        iterator.seek_to_last();
-        match iterator.item() {
-            Some((key, value)) => Ok(Some(read(key, value))),
-            None => iterator.status().map(|()| None).map_err(StorageError::rocksdb(&self.meta)),
-        }
-    }
-
-    fn iterate(&self, family: Family, range: &Range<&[u8]>) -> Result<DBRawIterator<'_>, StorageError> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(range.start);
-        options.set_iterate_upper_bound(range.end);
-        Ok(self.db.raw_iterator_cf_opt(self.family(family.name())?, options))
+    /// Lets somebody look at them as of this moment, however long that takes.
+    pub fn at_this_moment<T>(&self, read: impl FnOnce(TablesAt<'_>) -> T) -> T {
+        let moment = self.db.snapshot();
+        read(TablesAt { tables: self, moment: Some(&moment) })
     }
 
     /// Reads one of the storage's own notes.
     pub(super) fn note<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StorageError> {
-        self.get_from(self.family(super::store::LOCAL)?, key, read)
-    }
-
-    fn get_from<T>(
-        &self,
-        family: &ColumnFamily,
-        key: &[u8],
-        read: impl FnOnce(&[u8]) -> T,
-    ) -> Result<Option<T>, StorageError> {
-        let value = self.db.get_pinned_cf(family, key).map_err(StorageError::rocksdb(&self.meta))?;
-        Ok(value.map(|value| read(&value)))
+        self.now().get_from(self.family(super::store::LOCAL)?, key, read)
     }
 
     /// Writes, without a sync.
@@ -176,6 +130,91 @@ impl Tables {
         let [log, state, catalog, cluster, slots, kv, sessions] = Family::ALL.map(|family| self.family(family.name()));
         let families = [log?, state?, catalog?, cluster?, slots?, kv?, sessions?];
         Ok(Batch { changes: WriteBatch::default(), families })
+    }
+}
+
+impl<'a> TablesAt<'a> {
+    /// Where RocksDB's files are.
+    pub fn path(self) -> &'a Path {
+        &self.tables.meta
+    }
+
+    /// Reads the value of a key where it lies; `None` if there is none.
+    ///
+    /// # Errors
+    /// RocksDB failed, or found damage.
+    pub fn get<T>(self, family: Family, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StorageError> {
+        self.get_from(self.tables.family(family.name())?, key, read)
+    }
+
+    /// Visits the keys of a range and their values, in order, until it ends or the visitor breaks off. All of them are
+    /// as of one moment.
+    ///
+    /// # Errors
+    /// RocksDB failed, or found damage.
+    pub fn scan(
+        self,
+        family: Family,
+        range: Range<&[u8]>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let mut iterator = self.iterate(family, &range)?;
+        iterator.seek(range.start);
+        while let Some((key, value)) = iterator.item() {
+            if visit(key, value).is_break() {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(StorageError::rocksdb(&self.tables.meta))
+    }
+
+    /// Reads the last key of a range and its value where they lie; `None` if it is empty.
+    ///
+    /// # Errors
+    /// RocksDB failed, or found damage.
+    pub fn last<T>(
+        self,
+        family: Family,
+        range: Range<&[u8]>,
+        read: impl FnOnce(&[u8], &[u8]) -> T,
+    ) -> Result<Option<T>, StorageError> {
+        let mut iterator = self.iterate(family, &range)?;
+        iterator.seek_to_last();
+        match iterator.item() {
+            Some((key, value)) => Ok(Some(read(key, value))),
+            None => iterator.status().map(|()| None).map_err(StorageError::rocksdb(&self.tables.meta)),
+        }
+    }
+
+    fn iterate(self, family: Family, range: &Range<&[u8]>) -> Result<DBRawIterator<'a>, StorageError> {
+        let mut options = self.options();
+        options.set_iterate_lower_bound(range.start);
+        options.set_iterate_upper_bound(range.end);
+        Ok(self.tables.db.raw_iterator_cf_opt(self.tables.family(family.name())?, options))
+    }
+
+    fn options(self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        if let Some(moment) = self.moment {
+            options.set_snapshot(moment);
+            // Whoever looks at a moment reads much and once: what others read stays in memory.
+            options.fill_cache(false);
+        }
+        options
+    }
+
+    fn get_from<T>(
+        self,
+        family: &ColumnFamily,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, StorageError> {
+        let value = match self.moment {
+            None => self.tables.db.get_pinned_cf(family, key),
+            Some(_) => self.tables.db.get_pinned_cf_opt(family, key, &self.options()),
+        };
+        Ok(value.map_err(StorageError::rocksdb(&self.tables.meta))?.map(|value| read(&value)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::raftstore::entry::EntryKind;
-use crate::raftstore::log_store::{AppliedTo, StoredGroup, Table, TableWrite};
+use crate::raftstore::log_store::{AppliedTo, Table, TableWrite};
 
 pub(super) fn cases<S: GroupStore>() -> [(&'static str, Case<S>); 13] {
     named![

@@ -13,10 +13,12 @@
 //! |---|---|
 //! | `log` | cases of logs |
 //! | `tables` | cases of tables, and of logs and tables at once |
+//! | `snapshot` | cases of snapshots |
 //! | `machine` | cases of state machines |
 
 mod log;
 mod machine;
+mod snapshot;
 mod tables;
 
 use std::fmt::{self, Debug};
@@ -24,7 +26,7 @@ use std::ops::Range;
 
 use super::check;
 use super::entry::{Entry, HardState, Membership, Position};
-use super::log_store::{GroupStore, LogWrite, StoreError};
+use super::log_store::{GroupStore, LogWrite, StoreError, StoredGroup};
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 pub use machine::check_machine;
 
@@ -63,7 +65,7 @@ impl From<StoreError> for Problem {
 /// The first case that failed.
 pub fn check_store<S: GroupStore>(mut make: impl FnMut() -> S, mut reopen: impl FnMut(S) -> S) -> Result<(), Failure> {
     let mut bench = Bench { make: &mut make, reopen: &mut reopen };
-    for (case, run) in log::cases().into_iter().chain(tables::cases()) {
+    for (case, run) in log::cases().into_iter().chain(tables::cases()).chain(snapshot::cases()) {
         run(&mut bench).map_err(|Problem(what)| Failure { case, what })?;
     }
     Ok(())

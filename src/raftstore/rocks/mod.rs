@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `read` | reading, the same for a store and for a look at one |
+//! | `snapshot` | capturing and taking snapshots |
 //! | `view` | a store that is only looked at |
 //!
 //! Keys and values are those of `format`, what may be written is judged by `rules`, and damage by
@@ -14,18 +15,20 @@
 //! rule of durable order 3 holds because effects, applied index and membership are one batch. That RocksDB writes out
 //! the memory of one family before that of another changes nothing: before it does, it syncs the logs that fed it.
 //!
-//! **Threads.** `write` belongs to one thread at a time, `apply` to one as well, and neither waits for the other;
-//! reading waits for nobody. A read may see what is written but not yet durable: whoever says so to others waits for
+//! **Threads.** `write` belongs to one thread at a time, `apply` to one as well, and neither waits for the other, but for
+//! a write that takes over a snapshot: it lets nothing be applied or filled until it is done. Reading waits for nobody. A read may see what is written but not yet durable: whoever says so to others waits for
 //! `write` to return.
 //!
 //! It knows the last entry of each group, so that appending neither reads nor leaves tombstones.
 
 mod read;
+mod snapshot;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -39,7 +42,8 @@ use super::rules::{self, Outline, Step};
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 use crate::storage::{Batch, Durability, Family, Storage};
 use read::{Loaded, Reader};
-pub use view::{Checked, RocksView, StoredEntry};
+use snapshot::{Filling, Flip};
+pub use view::{Checked, RocksView, StoredEntry, StoredFill};
 
 /// A larger buffer is not kept for the next write.
 const MAX_BUFFER_BYTES: usize = 1 << 20;
@@ -53,8 +57,12 @@ pub struct RocksStore {
     tombstones: RwLock<BTreeMap<GroupId, ReplicaId>>,
     /// Held during a log write, with a buffer for the values of its entries.
     writer: Mutex<Vec<u8>>,
-    /// Held during an apply.
+    /// Held during an apply. Taken behind `writer`.
     applier: Mutex<()>,
+    /// Held during a fill. Taken behind `applier`.
+    filling: Mutex<Filling>,
+    /// Odd while generations are flipped, and another afterwards.
+    flips: AtomicU64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -69,10 +77,11 @@ impl RocksStore {
     /// # Errors
     /// RocksDB failed, or what is stored of a group is damaged.
     pub fn open(storage: Arc<Storage>) -> Result<RocksStore, StoreError> {
-        let reader = Reader(storage.tables());
-        let mut known = HashMap::new();
+        let reader = Reader(storage.tables().now());
+        let (mut known, mut markers) = (HashMap::new(), Vec::new());
         for group in reader.all_groups()? {
-            let Some(Loaded { stored, generation }) = reader.load(group)? else { continue };
+            let Some(Loaded { stored, generation, marker }) = reader.load(group)? else { continue };
+            markers.extend(marker.map(|marker| (group, marker)));
             known.insert(group, Known { outline: Outline::from(&stored), generation });
             check::refuse(
                 || format!("group {group} in {}", storage.tables().path().display()),
@@ -83,12 +92,15 @@ impl RocksStore {
             return Err(reader.without_replica(group, "its log"));
         }
         let tombstones = RwLock::new(reader.tombstones()?.into_iter().collect());
-        let (writer, applier) = (Mutex::default(), Mutex::default());
-        Ok(RocksStore { storage, known: RwLock::new(known), tombstones, writer, applier })
+        let (writer, applier, filling) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (known, flips) = (RwLock::new(known), AtomicU64::new(0));
+        let store = RocksStore { storage, known, tombstones, writer, applier, filling, flips };
+        snapshot::remove_leftovers(&store, &markers)?;
+        Ok(store)
     }
 
     fn reader(&self) -> Reader<'_> {
-        Reader(self.storage.tables())
+        Reader(self.storage.tables().now())
     }
 
     fn outline(&self, group: GroupId) -> Option<Outline> {
@@ -121,15 +133,17 @@ impl LogStore for RocksStore {
 
     fn write(&self, writes: &[LogWrite], sync: bool) -> Result<(), StoreError> {
         let mut buffer = self.writer.lock();
+        let mut flip = writes.iter().any(|write| write.restore.is_some()).then(|| Flip::begin(self));
         let plan = rules::plan(
             writes,
             |group| self.outline(group),
             |group| self.tombstones.read().get(&group).copied(),
+            |group| flip.as_ref()?.filled(group),
             |group, index| self.reader().term(group, index),
         )?;
         let mut batch = self.storage.batch()?;
         for (write, step) in writes.iter().zip(&plan.steps) {
-            put_log_write(&mut batch, write, step, &mut buffer)?;
+            put_log_write(&mut batch, write, step, flip.as_mut(), &mut buffer)?;
         }
         let durability = match (sync, plan.votes) {
             (false, _) => Durability::Buffered,
@@ -137,7 +151,10 @@ impl LogStore for RocksStore {
             // A vote that is lost unnoticed is given twice.
             (true, true) => Durability::Evident,
         };
-        self.storage.write(batch, durability)?;
+        // Whoever applies or fills does not wait for the sync of a flip.
+        let at_once = if flip.is_some() { Durability::Buffered } else { durability };
+        flip.iter().for_each(Flip::announce);
+        self.storage.write(batch, at_once)?;
         if buffer.capacity() > MAX_BUFFER_BYTES {
             *buffer = Vec::new();
         }
@@ -145,21 +162,27 @@ impl LogStore for RocksStore {
         for (group, outline) in &plan.outlines {
             known.entry(*group).or_default().outline.set_log(outline);
         }
+        drop(known);
+        if let Some(flip) = flip {
+            flip.finish();
+            if durability != Durability::Buffered {
+                self.storage.write(self.storage.batch()?, durability)?;
+            }
+        }
         Ok(())
     }
 
     fn destroy(&self, group: GroupId) -> Result<(), StoreError> {
-        let (_writer, _applier) = (self.writer.lock(), self.applier.lock());
-        let Loaded { stored, generation } = rules::check_destroyed(group, self.reader().load(group)?)?;
+        let (_writer, _applier, mut filling) = (self.writer.lock(), self.applier.lock(), self.filling.lock());
+        let Loaded { stored, generation, .. } = rules::check_made(group, self.reader().load(group)?)?;
         let mut batch = self.storage.batch()?;
-        for tag in Tag::OF_A_GROUP {
+        for tag in Tag::OF_A_GROUP.into_iter().chain([Tag::Marker]) {
             batch.delete(Family::RaftState, &format::state_key(group, tag));
         }
         delete_entries(&mut batch, group, read::EVERYTHING);
-        let keys = format::tables_through(group, generation);
-        for family in read::FAMILIES {
-            batch.delete_range(family, &keys.start..&keys.end);
-        }
+        // A snapshot may be being filled: a fill that comes later finds it forgotten.
+        filling.remove(&group);
+        snapshot::delete_through(&mut batch, group, generation.next().unwrap_or(generation));
         put(&mut batch, group, Tag::Tombstone, &format::encode_tombstone(stored.replica));
         // A tombstone that is lost unnoticed lets a vote be given twice.
         self.storage.write(batch, Durability::Evident)?;
@@ -183,10 +206,7 @@ impl LogStore for RocksStore {
 
 impl TableStore for RocksStore {
     fn get(&self, group: GroupId, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.generation(group) {
-            Some(generation) => self.reader().get(group, generation, table, key),
-            None => Ok(None),
-        }
+        Ok(self.read_tables(group, |reader, generation| reader.get(group, generation, table, key))?.flatten())
     }
 
     fn scan(
@@ -196,10 +216,8 @@ impl TableStore for RocksStore {
         range: (Bound<&[u8]>, Bound<&[u8]>),
         limit: usize,
     ) -> Result<Vec<KeyValue>, StoreError> {
-        match self.generation(group) {
-            Some(generation) => self.reader().scan(group, generation, table, range, limit),
-            None => Ok(Vec::new()),
-        }
+        let found = self.read_tables(group, |reader, generation| reader.scan(group, generation, table, range, limit));
+        Ok(found?.unwrap_or_default())
     }
 
     fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError> {
@@ -230,10 +248,19 @@ impl TableStore for RocksStore {
     }
 }
 
-fn put_log_write(batch: &mut Batch<'_>, write: &LogWrite, step: &Step, buffer: &mut Vec<u8>) -> Result<(), StoreError> {
+fn put_log_write(
+    batch: &mut Batch<'_>,
+    write: &LogWrite,
+    step: &Step,
+    flip: Option<&mut Flip<'_>>,
+    buffer: &mut Vec<u8>,
+) -> Result<(), StoreError> {
     let group = write.group;
     if let Some((replica, membership)) = &write.create {
         put_group(batch, group, *replica, membership);
+    }
+    if let (Some(restore), Some(flip)) = (&write.restore, flip) {
+        flip.put(batch, group, restore, step)?;
     }
     if let Some(state) = &write.hard_state {
         put(batch, group, Tag::HardState, &format::encode_hard_state(state));

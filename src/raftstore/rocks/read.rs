@@ -1,13 +1,15 @@
 //! Reading what a store holds, whether it is open for writing or only looked at.
 
+use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow, Range};
 
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 use crate::raftstore::entry::{Entry, HardState, Membership, Position};
-use crate::raftstore::format::{self, Generation, Mismatch, Replica, Tag};
+use crate::raftstore::format::{self, Generation, Marker, Mismatch, Replica, Tag};
 use crate::raftstore::log_store::{KeyValue, StoreError, StoredGroup, Table};
 use crate::raftstore::rules;
-use crate::storage::{Family, StorageError, Tables};
+use crate::raftstore::snapshot::{Pair, Place};
+use crate::storage::{Family, StorageError, TablesAt};
 
 /// All of a log. No entry has the last index there is.
 pub(super) const EVERYTHING: Range<LogIndex> = LogIndex::new(0)..LogIndex::new(u64::MAX);
@@ -19,11 +21,13 @@ const MAX_DAMAGE: usize = 20;
 pub(super) struct Loaded {
     pub stored: StoredGroup,
     pub generation: Generation,
+    /// A snapshot was being filled.
+    pub marker: Option<Marker>,
 }
 
 /// The tables, as the raftstore reads them.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a>(pub &'a Tables);
+pub(super) struct Reader<'a>(pub TablesAt<'a>);
 
 impl From<StorageError> for StoreError {
     fn from(error: StorageError) -> StoreError {
@@ -159,14 +163,28 @@ impl Reader<'_> {
             membership: Some(membership),
             applied: Some(applied),
             truncated: Some(truncated),
+            marker,
         } = records
         else {
             let missing = records.missing().map_or_else(String::new, |tag| tag.to_string());
             return Err(self.damaged(format_args!("group {group}"), Mismatch::new(format!("its {missing}"), "none")));
         };
+        if let Some(marker) = marker.filter(|marker| generation.next() != Some(marker.generation)) {
+            // What a start removes by it must not be what is to be seen.
+            let place = format_args!("{} of group {group}", Tag::Marker);
+            let found = format!("generation {}", marker.generation.0);
+            return Err(self.damaged(place, Mismatch::new(format!("the generation behind {}", generation.0), found)));
+        }
         let last = last.unwrap_or(truncated);
         let stored = StoredGroup { replica, hard_state, membership, applied, truncated, last };
-        Ok(Some(Loaded { stored, generation }))
+        Ok(Some(Loaded { stored, generation, marker }))
+    }
+
+    /// A group's most important record; `None` if it was never made.
+    pub fn replica(self, group: GroupId) -> Result<Option<Replica>, StoreError> {
+        let replica = self.0.get(Family::RaftState, &format::state_key(group, Tag::Replica), Replica::decode)?;
+        let replica = replica.transpose();
+        replica.map_err(|what| self.damaged(format_args!("{} of group {group}", Tag::Replica), what))
     }
 
     /// The last entry that lies in a group's log. A seek, however long the log is.
@@ -274,6 +292,56 @@ impl Reader<'_> {
         Ok(pairs)
     }
 
+    /// The pairs of a generation behind a place, up to `limit_bytes` but at least one.
+    pub fn pairs(
+        self,
+        group: GroupId,
+        generation: Generation,
+        after: Option<&Place>,
+        limit_bytes: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
+        let (mut pairs, mut size_bytes, mut is_full) = (Vec::new(), 0usize, false);
+        for table in Table::ALL.into_iter().filter(|table| after.is_none_or(|after| after.table <= *table)) {
+            let behind = after.filter(|after| after.table == table);
+            let start = behind.map_or(Bound::Unbounded, |after| Bound::Excluded(after.key.as_slice()));
+            let keys = format::table_range(group, generation, (start, Bound::Unbounded));
+            self.0.scan(family(table), &keys.start..&keys.end, |key, value| {
+                let place = Place { table, key: format::decode_table_key(key).to_vec() };
+                let pair = Pair { place, value: value.to_vec() };
+                size_bytes = size_bytes.saturating_add(pair.size_bytes());
+                is_full = size_bytes > limit_bytes && !pairs.is_empty();
+                if is_full {
+                    return ControlFlow::Break(());
+                }
+                pairs.push(pair);
+                ControlFlow::Continue(())
+            })?;
+            if is_full {
+                break;
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// The generations of which a group has keys in its tables, in order, `limit` at most. A few seeks for each.
+    pub fn generations(self, group: GroupId, limit: usize) -> Result<Vec<Generation>, StoreError> {
+        let mut found = BTreeSet::new();
+        for family in FAMILIES {
+            let keys = format::tables_of(group);
+            let mut start = Some(keys.start);
+            while let Some(from) = start.take().filter(|_| found.len() < limit) {
+                let mut next = None;
+                self.0.scan(family, &from..&keys.end, |key, _| {
+                    next = format::decode_generation(key);
+                    ControlFlow::Break(())
+                })?;
+                start = next.map(|generation| format::generation_range(group, generation).end);
+                found.extend(next);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
     pub fn damaged_entry(self, group: GroupId, index: LogIndex, mismatch: Mismatch) -> StoreError {
         self.damaged(format_args!("entry {index} of group {group}"), mismatch)
     }
@@ -295,6 +363,7 @@ struct Records {
     membership: Option<Membership>,
     applied: Option<LogIndex>,
     truncated: Option<Position>,
+    marker: Option<Marker>,
 }
 
 impl Records {
@@ -305,6 +374,7 @@ impl Records {
             Tag::Membership => self.membership = Some(format::decode_membership(value)?),
             Tag::Applied => self.applied = Some(format::decode_applied(value)?),
             Tag::Truncated => self.truncated = Some(format::decode_truncated(value)?),
+            Tag::Marker => self.marker = Some(Marker::decode(value)?),
             // Of an earlier replica.
             Tag::Tombstone => drop(format::decode_tombstone(value)?),
         }

@@ -7,9 +7,13 @@ use super::read::{EVERYTHING, Loaded, Reader};
 use crate::ident::{GroupId, LogIndex, ReplicaId};
 use crate::raftstore::check::{self, LogCheck, Violation};
 use crate::raftstore::entry::{Entry, Position};
-use crate::raftstore::format;
+use crate::raftstore::format::{self, Marker};
 use crate::raftstore::log_store::{StoreError, StoredGroup};
+use crate::raftstore::snapshot::SnapshotId;
 use crate::storage::StorageView;
+
+/// Sets of tables of a group that are named at once; more of them say nothing new.
+const MAX_GENERATIONS: usize = 10;
 
 /// A store in a data directory on which no node runs.
 #[derive(Debug)]
@@ -24,6 +28,17 @@ pub enum StoredEntry {
     Whole(Entry),
     /// Something that is none.
     Damaged(LogIndex, StoreError),
+}
+
+/// A snapshot that was being filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredFill {
+    /// The set of tables that it is filled into: the one behind the one to be seen.
+    pub generation: u32,
+    /// Its name.
+    pub id: SnapshotId,
+    /// The last entry whose effects are in it.
+    pub position: Position,
 }
 
 /// What checking a group showed.
@@ -44,7 +59,7 @@ impl RocksView {
     }
 
     fn reader(&self) -> Reader<'_> {
-        Reader(self.storage.tables())
+        Reader(self.storage.tables().now())
     }
 
     /// Where RocksDB's files are.
@@ -88,6 +103,15 @@ impl RocksView {
         Ok(self.reader().load(group)?.map(|loaded| loaded.generation.0))
     }
 
+    /// The snapshot that was being filled; `None` if none was, or the group was never made. A start removes it.
+    ///
+    /// # Errors
+    /// See [`RocksView::load`].
+    pub fn filling(&self, group: GroupId) -> Result<Option<StoredFill>, StoreError> {
+        let marker = self.reader().load(group)?.and_then(|loaded| loaded.marker);
+        Ok(marker.map(|Marker { generation, id, position }| StoredFill { generation: generation.0, id, position }))
+    }
+
     /// Visits what lies in a group's log from an index on, until the visitor breaks off.
     ///
     /// # Errors
@@ -112,7 +136,7 @@ impl RocksView {
     /// # Errors
     /// RocksDB failed, or a record is damaged.
     pub fn check(&self, group: GroupId) -> Result<Checked, StoreError> {
-        let Some(Loaded { stored, .. }) = self.reader().load(group)? else {
+        let Some(Loaded { stored, generation, marker }) = self.reader().load(group)? else {
             return Err(StoreError::Refused(format!("there is no group {group}")));
         };
         let stored = stored.with_applied_committed();
@@ -133,6 +157,9 @@ impl RocksView {
             ControlFlow::Continue(())
         })?;
         checked.violations.extend(log.finish());
+        let filled = marker.map(|marker| marker.generation);
+        let found = self.reader().generations(group, MAX_GENERATIONS)?;
+        checked.violations.extend(check::check_generations(generation, filled, &found));
         Ok(checked)
     }
 }

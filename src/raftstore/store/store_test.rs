@@ -13,6 +13,7 @@ use crate::raftstore::log_store::{
     AppliedTo, GroupStore, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
 };
 use crate::raftstore::memory::MemoryStore;
+use crate::raftstore::snapshot::{Captured, Pair, Place, SnapshotId, SnapshotMeta, SnapshotStore};
 use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
 use crate::raftstore::transport::MemoryNetwork;
 use std::ops::{Bound, Range};
@@ -104,6 +105,21 @@ impl LogStore for Fickle {
     }
     fn term(&self, group: GroupId, index: LogIndex) -> Result<Option<Term>, StoreError> {
         self.inner.term(group, index)
+    }
+}
+
+impl SnapshotStore for Fickle {
+    fn capture(&self, group: GroupId, id: SnapshotId) -> Result<Box<dyn Captured>, StoreError> {
+        self.inner.capture(group, id)
+    }
+    fn begin_fill(&self, group: GroupId, meta: &SnapshotMeta) -> Result<Option<Place>, StoreError> {
+        self.inner.begin_fill(group, meta)
+    }
+    fn fill(&self, group: GroupId, id: SnapshotId, pairs: &[Pair], is_last: bool) -> Result<(), StoreError> {
+        self.inner.fill(group, id, pairs, is_last)
+    }
+    fn abandon_fill(&self, group: GroupId, id: SnapshotId) -> Result<(), StoreError> {
+        self.inner.abandon_fill(group, id)
     }
 }
 

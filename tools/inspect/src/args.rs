@@ -126,6 +126,8 @@ pub enum RaftCommand {
         #[arg(long)]
         payload: bool,
     },
+    /// Which snapshots were being filled when the node stopped, and into which tables. The next start removes them
+    Snapshots,
     /// Which replicas were destroyed here, and may not be made again
     Tombstones,
     /// Read everything and check it

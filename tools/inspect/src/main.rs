@@ -64,6 +64,7 @@ fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Exit> {
             };
             while_read(report::raft_log(&directory, &wanted, args.json, out))
         }
+        Command::Raft { command: RaftCommand::Snapshots } => finish(args, out, &report::raft_snapshots(&directory)?),
         Command::Raft { command: RaftCommand::Tombstones } => finish(args, out, &report::raft_tombstones(&directory)?),
         Command::Raft { command: RaftCommand::Verify } => finish(args, out, &report::raft_verify(&directory)?),
     }

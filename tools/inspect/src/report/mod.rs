@@ -22,7 +22,7 @@ pub use damage::Damage;
 pub use dump::{DumpWanted, dump};
 pub use explain::explain;
 pub use list::list;
-pub use raft::{LogWanted, raft_groups, raft_log, raft_state, raft_tombstones, raft_verify};
+pub use raft::{LogWanted, raft_groups, raft_log, raft_snapshots, raft_state, raft_tombstones, raft_verify};
 pub use repair::repair;
 pub use stats::stats;
 pub use summary::summary;

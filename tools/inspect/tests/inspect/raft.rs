@@ -7,13 +7,15 @@ use mainstay::ident::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 use mainstay::raftstore::entry::{Entry, EntryKind, HardState, Membership, Position};
 use mainstay::raftstore::log_store::{AppliedTo, LogStore, LogWrite, Table, TableStore, TableWrite};
 use mainstay::raftstore::rocks::RocksStore;
+use mainstay::raftstore::snapshot::{Pair, Place as At, SnapshotId, SnapshotMeta, SnapshotStore};
 use mainstay::storage::{Batch, Durability, Family, Storage};
 use serde_json::{Value, json};
 
 use super::support::*;
 
-const COMMANDS: [&[&str]; 6] = [
+const COMMANDS: [&[&str]; 7] = [
     &["raft", "groups"],
+    &["raft", "snapshots"],
     &["raft", "tombstones"],
     &["raft", "state"],
     &["raft", "log", "7"],
@@ -122,6 +124,52 @@ fn tombstones_are_listed_and_are_no_groups() {
     tamper(&place, |batch| batch.put(Family::RaftState, &state_key(7, 7), &[9]));
     let (code, report) = place.inspect_json(&["raft", "tombstones"]);
     assert_eq!((code, report["damage"].as_array().unwrap().len()), (1, 1), "{report:#}");
+}
+
+#[test]
+fn a_snapshot_that_was_being_filled_is_listed_until_the_next_start() {
+    let place = place();
+    let none = place.inspect_json(&["raft", "snapshots"]);
+    assert_eq!(none, (0, json!({"snapshots": [], "damage": [], "rocksdb_error": null})));
+    let fill = |id| {
+        let store = RocksStore::open(Arc::new(storage(&place))).unwrap();
+        let (id, position) = (SnapshotId(id), Position::new(12, 3));
+        store.begin_fill(GroupId::new(7), &SnapshotMeta { id, position, membership: membership() }).unwrap();
+        let pair = Pair { place: At { table: Table::Kv, key: b"key".to_vec() }, value: b"secret".to_vec() };
+        store.fill(GroupId::new(7), id, &[pair], false).unwrap();
+    };
+    fill(0xABC);
+    let (code, report) = place.inspect_json(&["raft", "snapshots"]);
+    let expected = json!([
+        {"group": 7, "replica": 3, "generation": 2, "index": 12, "term": 3, "id": "0000000000000abc"}
+    ]);
+    assert_eq!((code, &report["snapshots"]), (0, &expected), "{report:#}");
+    let text = place.inspect(&["raft", "snapshots"]).text;
+    let lines: Vec<_> = text.lines().collect();
+    let words: Vec<_> = lines[1].split_whitespace().collect();
+    assert_eq!((words, lines[2]), (vec!["7", "3", "2", "12", "3", "0000000000000abc"], "1 snapshot"), "{text}");
+    assert_eq!(lines[0].len(), lines[1].len(), "columns are aligned: {text}");
+    // It breaks no rule, and what is to be seen is what was before.
+    assert_eq!(place.inspect_json(&["raft", "verify"]).0, 0);
+    assert_eq!(place.inspect_json(&["raft", "state", "7"]).1["groups"][0]["generation"], 1);
+    drop(RocksStore::open(Arc::new(storage(&place))).unwrap());
+    assert_eq!(place.inspect_json(&["raft", "snapshots"]).1["snapshots"], json!([]));
+    // A marker that names the tables to be seen would have a start remove them.
+    fill(0xDEF);
+    let marker = |generation: u8| [&[1, generation, 0, 0, 0][..], &[1; 24]].concat();
+    tamper(&place, |batch| batch.put(Family::RaftState, &state_key(7, 6), &marker(1)));
+    for command in [["raft", "snapshots"], ["raft", "verify"]] {
+        let (code, report) = place.inspect_json(&command);
+        let said = report["damage"].to_string();
+        assert!(code == 1 && said.contains("expected the generation behind 1, found generation 1"), "{report:#}");
+    }
+    let error = RocksStore::open(Arc::new(storage(&place))).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("snapshot marker of group 7"), "{error}");
+    // Tables that no marker names are found, too.
+    tamper(&place, |batch| batch.delete(Family::RaftState, &state_key(7, 6)));
+    let (code, report) = place.inspect_json(&["raft", "verify"]);
+    let expected = ("tables of generation 1 only".into(), "some of generation 2".into());
+    assert_eq!((code, only(&report)), (1, expected));
 }
 
 #[test]

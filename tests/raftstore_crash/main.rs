@@ -1,8 +1,16 @@
 //! What a crash leaves of a store in RocksDB. A directory is copied while it is in use, as a kill would leave it, and the
 //! copy's log is torn as a power cut would: behind what was synced anything may be missing, zero or garbage; before it,
 //! nothing may.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `support` | stores, and directories as a crash leaves them |
+//! | `snapshot` | crashes while a snapshot is filled and taken over |
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test may stop anywhere")]
+
+mod snapshot;
+mod support;
 
 use std::fs::{self, File};
 use std::io;
@@ -23,116 +31,7 @@ use mainstay::raftstore::rocks::RocksStore;
 use mainstay::storage::{Storage, StorageError};
 use tempfile::TempDir;
 
-const PAGE: u64 = 4096;
-const GROUPS: [GroupId; 2] = [GroupId::new(1), GroupId::new(2)];
-
-fn storage(directory: &Path) -> Result<Storage, StorageError> {
-    Storage::open(directory, 1 << 20)
-}
-
-fn open(directory: &Path) -> RocksStore {
-    RocksStore::open(Arc::new(storage(directory).expect("a data directory"))).expect("a store")
-}
-
-/// Everything that a store shows.
-#[derive(Clone, Debug, PartialEq)]
-struct Contents(Vec<(Option<StoredGroup>, Vec<Entry>, Vec<KeyValue>)>);
-
-fn contents(store: &RocksStore) -> Contents {
-    let of = |group| {
-        let stored = store.load(group).expect("a group");
-        let first = stored.as_ref().map_or(LogIndex::default(), |stored: &StoredGroup| stored.truncated.index).next();
-        let log = store.entries(group, first..LogIndex::new(u64::MAX), usize::MAX).expect("a log");
-        let table = store.scan(group, Table::Kv, (Bound::Unbounded, Bound::Unbounded), usize::MAX).expect("a table");
-        (stored, log, table)
-    };
-    Contents(GROUPS.map(of).into())
-}
-
-fn assert_consistent(store: &RocksStore) {
-    for group in store.groups().expect("groups") {
-        assert_eq!(check::check_group(store, group).expect("a group"), []);
-    }
-}
-
-/// RocksDB's own log; it has one only.
-fn rocksdb_log(directory: &Path) -> PathBuf {
-    let files = fs::read_dir(directory.join("meta")).expect("a directory").map(|entry| entry.expect("a file").path());
-    let mut logs: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
-    assert_eq!(logs.len(), 1, "{logs:?}");
-    logs.remove(0)
-}
-
-fn log_len(directory: &Path) -> u64 {
-    rocksdb_log(directory).metadata().expect("a file").len()
-}
-
-fn copy(from: &Path) -> TempDir {
-    fn copy_into(from: &Path, to: &Path) {
-        for entry in fs::read_dir(from).expect("a directory") {
-            let path = entry.expect("an entry").path();
-            let target = to.join(path.file_name().expect("a name"));
-            if path.is_dir() {
-                fs::create_dir(&target).expect("a directory");
-                copy_into(&path, &target);
-            } else {
-                match fs::copy(&path, &target) {
-                    // RocksDB removed it meanwhile: `copy_at_rest` sees that and tries again.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    copied => drop(copied.expect("a copy")),
-                }
-            }
-        }
-    }
-    let to = TempDir::new().expect("a directory");
-    copy_into(from, to.path());
-    to
-}
-
-/// All files but the lock, which names whoever tried last.
-fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            all.extend(files(&path));
-        } else if !path.ends_with("mainstay.lock") {
-            let bytes = fs::read(&path).expect("a file");
-            all.push((path, bytes));
-        }
-    }
-    all.sort();
-    all
-}
-
-fn create(group: GroupId) -> LogWrite {
-    let voters = [1, 2, 3].map(|id| (ReplicaId::new(id), NodeId::new(id)));
-    LogWrite { create: Some((ReplicaId::new(1), Membership::of_voters(voters))), ..LogWrite::new(group) }
-}
-
-/// Entries up to `last`, all committed with them.
-fn append(group: GroupId, from: u64, last: u64, term: u64, bytes: usize) -> LogWrite {
-    let entry = |index| Entry::command(Position::new(index, term), vec![index as u8; bytes], vec![]);
-    LogWrite {
-        hard_state: Some(HardState { term: Term::new(term), vote: None, commit: LogIndex::new(last) }),
-        entries: (from..=last).map(entry).collect(),
-        ..LogWrite::new(group)
-    }
-}
-
-fn apply(store: &RocksStore, group: GroupId, index: u64) {
-    let writes = [TableWrite::Put(Table::Kv, index.to_be_bytes().to_vec(), vec![index as u8; 50])];
-    store.apply(group, &writes, &AppliedTo { index: LogIndex::new(index), membership: None }).expect("an apply");
-}
-
-/// A directory as a crash left it.
-struct Crashed {
-    directory: TempDir,
-    /// How long RocksDB's log was after the last synced write.
-    synced_len: u64,
-    /// What was shown then, and after each write that was not synced.
-    contents: Vec<Contents>,
-}
+use support::*;
 
 /// Ends with synced writes of which the last changed a term, and several that were not synced.
 fn crashed() -> Crashed {
@@ -166,27 +65,6 @@ fn crashed() -> Crashed {
     });
     step(&mut || apply(&store, one, 40));
     Crashed { directory: copy(directory.path()), synced_len, contents: all }
-}
-
-impl Crashed {
-    /// Opens a copy whose log was torn, and says after how many of the writes that were not synced it stands.
-    fn survives(&self, what: &str, tear: impl FnOnce(&File, u64)) -> usize {
-        let copy = copy(self.directory.path());
-        let file = File::options().read(true).write(true).open(rocksdb_log(copy.path())).expect("the log");
-        tear(&file, file.metadata().expect("a file").len());
-        let store = open(copy.path());
-        assert_consistent(&store);
-        let found = contents(&store);
-        let place = self.contents.iter().position(|contents| *contents == found);
-        let place = place.unwrap_or_else(|| panic!("{what}: it shows what was never there: {found:?}"));
-        // It can be written, and what is written then is there after the next start.
-        let last = found.0[0].0.as_ref().expect("group 1").last.index.get();
-        store.write(&[append(GROUPS[0], last + 1, last + 1, 5, 10)], true).expect("a write");
-        let written = contents(&store);
-        drop(store);
-        assert_eq!(contents(&open(copy.path())), written, "{what}");
-        place
-    }
 }
 
 #[test]
@@ -306,34 +184,6 @@ fn effects_and_applied_index_agree_though_families_are_written_out_apart() {
         // The file may have been another log's before, and longer than this one is.
         assert!(kept > 100 || applied < LogIndex::new(APPLIES));
     }
-}
-
-/// RocksDB's own log that is written to now.
-fn newest_log(directory: &Path) -> PathBuf {
-    let files = fs::read_dir(directory.join("meta")).expect("a directory").map(|entry| entry.expect("a file").path());
-    files.filter(|path| path.extension().is_some_and(|end| end == "log")).max().expect("a log")
-}
-
-/// A copy that nothing was written to meanwhile: RocksDB writes out in the background.
-fn copy_at_rest(directory: &Path) -> TempDir {
-    for _ in 0..100 {
-        let before = sizes(directory);
-        let copied = copy(directory);
-        if sizes(directory) == before && sizes(copied.path()) == before {
-            return copied;
-        }
-    }
-    panic!("RocksDB never comes to rest");
-}
-
-fn sizes(directory: &Path) -> Vec<u64> {
-    let mut files: Vec<_> = fs::read_dir(directory.join("meta"))
-        .expect("a directory")
-        .map(|entry| entry.expect("a file"))
-        .map(|entry| (entry.file_name(), entry.metadata().map_or(0, |metadata| metadata.len())))
-        .collect();
-    files.sort();
-    files.into_iter().map(|(_, len)| len).collect()
 }
 
 const DIRECTORY: &str = "MAINSTAY_TEST_DIRECTORY";
