@@ -108,7 +108,7 @@ pub(super) fn check_members(membership: &Membership) -> Vec<Violation> {
 
 /// A replica may begin without any membership, and learns of it from its leader.
 fn check_membership(membership: &Membership, is_new: bool, require: &mut dyn FnMut(bool, &str, String)) {
-    let Membership { voters, learners, voters_outgoing, learners_next, auto_leave, nodes } = membership;
+    let Membership { voters, learners, voters_outgoing, learners_next, auto_leave, nodes, highest } = membership;
     if is_new && *membership == Membership::default() {
         return;
     }
@@ -140,6 +140,8 @@ fn check_membership(membership: &Membership, is_new: bool, require: &mut dyn FnM
         "auto leave in a joint configuration only",
         "it without outgoing voters".into(),
     );
+    let last = nodes.last_key_value().map(|(replica, _)| *replica).unwrap_or_default();
+    require(last <= *highest, "no replica above the highest", format!("replica {last}, highest {highest}"));
 }
 
 fn numbers(replicas: &[ReplicaId]) -> String {

@@ -9,18 +9,22 @@
 //!  kind 2: a command that is applied once, however often it is proposed
 //!       1      8  client
 //!       9      8  sequence: of one client, they rise
+//!  kind 3: of an entry that changes the membership: the nodes of new replicas
+//!       1     16  replica 8, node 8; as many as there are
 //! ```
 //!
 //! All numbers are little-endian. A kind that is not known comes from a newer version: the replica stops instead of
 //! skipping it.
 
-use crate::ident::LogIndex;
+use crate::ident::{LogIndex, NodeId, ReplicaId};
 
 const COMPACT: u8 = 1;
 const ONCE: u8 = 2;
+const MEMBERS: u8 = 3;
+const MEMBER_BYTES: usize = 16;
 
 /// What was noted beside a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Context {
     /// Nothing.
     Plain,
@@ -28,6 +32,8 @@ pub enum Context {
     Compact(LogIndex),
     /// Apply once.
     Once(Attempt),
+    /// New replicas and their nodes.
+    Members(Vec<(ReplicaId, NodeId)>),
 }
 
 /// Names a command of a client, however often it is proposed.
@@ -48,6 +54,13 @@ impl Context {
             Context::Once(attempt) => {
                 [&[ONCE][..], &attempt.client.to_le_bytes(), &attempt.sequence.to_le_bytes()].concat()
             }
+            Context::Members(members) => {
+                let mut bytes = vec![MEMBERS];
+                for (replica, node) in members {
+                    bytes.extend([replica.get().to_le_bytes(), node.get().to_le_bytes()].concat());
+                }
+                bytes
+            }
         }
     }
 
@@ -58,6 +71,10 @@ impl Context {
             (None, _) => Some(Context::Plain),
             (Some(&COMPACT), 9) => Some(Context::Compact(LogIndex::new(number(1)?))),
             (Some(&ONCE), 17) => Some(Context::Once(Attempt { client: number(1)?, sequence: number(9)? })),
+            (Some(&MEMBERS), length) if length % MEMBER_BYTES == 1 => {
+                let member = |at| Some((ReplicaId::new(number(at)?), NodeId::new(number(at + 8)?)));
+                (1..length).step_by(MEMBER_BYTES).map(member).collect::<Option<Vec<_>>>().map(Context::Members)
+            }
             _ => None,
         }
     }
@@ -69,12 +86,16 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let cases: [(Context, &[u8]); 3] = [
+        let cases: [(Context, &[u8]); 4] = [
             (Context::Plain, &[]),
             (Context::Compact(LogIndex::new(0x0102)), &[1, 2, 1, 0, 0, 0, 0, 0, 0]),
             (
                 Context::Once(Attempt { client: 3, sequence: 0x0405 }),
                 &[2, 3, 0, 0, 0, 0, 0, 0, 0, 5, 4, 0, 0, 0, 0, 0, 0],
+            ),
+            (
+                Context::Members(vec![(ReplicaId::new(6), NodeId::new(7))]),
+                &[3, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0],
             ),
         ];
         for (context, bytes) in cases {
@@ -85,7 +106,9 @@ mod tests {
 
     #[test]
     fn what_no_version_writes_is_not_understood() {
-        for bytes in [&[3][..], &[1], &[1, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[2, 0], &[0]] {
+        for bytes in
+            [&[4][..], &[3, 0], &[1], &[1, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[2, 0], &[0]]
+        {
             assert_eq!(Context::decode(bytes), None, "{bytes:?}");
         }
     }

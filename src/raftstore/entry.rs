@@ -158,13 +158,16 @@ pub struct Membership {
     pub auto_leave: bool,
     /// The node of each replica.
     pub nodes: BTreeMap<ReplicaId, NodeId>,
+    /// The highest number that a replica of the group ever had. None up to it is given again.
+    pub highest: ReplicaId,
 }
 
 impl Membership {
     /// A group of voters, each with its node.
     pub fn of_voters(voters: impl IntoIterator<Item = (ReplicaId, NodeId)>) -> Membership {
         let nodes: BTreeMap<_, _> = voters.into_iter().collect();
-        Membership { voters: nodes.keys().copied().collect(), nodes, ..Membership::default() }
+        let highest = nodes.last_key_value().map(|(replica, _)| *replica).unwrap_or_default();
+        Membership { voters: nodes.keys().copied().collect(), nodes, highest, ..Membership::default() }
     }
 
     /// The same with a learner.
@@ -172,12 +175,18 @@ impl Membership {
     pub fn with_learner(mut self, replica: ReplicaId, node: NodeId) -> Membership {
         self.learners.push(replica);
         self.nodes.insert(replica, node);
+        self.highest = self.highest.max(replica);
         self
     }
 
     /// Everyone, voter or not.
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> + '_ {
         self.nodes.keys().copied()
+    }
+
+    /// Whether a replica took part and does not any more. One that is not known yet was not removed.
+    pub fn was_removed(&self, replica: ReplicaId) -> bool {
+        replica <= self.highest && !self.nodes.contains_key(&replica)
     }
 
     /// The node of a replica.

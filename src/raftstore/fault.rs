@@ -42,12 +42,16 @@ pub(super) enum Fault {
     RestoredBeforeApplied,
     /// A snapshot becomes visible before all of it is there.
     FlippedIncomplete,
+    /// A change of the membership is not kept with what is applied.
+    MembershipNotKept,
+    /// A change of the membership is taken once more by a replica that kept it.
+    ChangeAppliedTwice,
 }
 
 #[cfg(test)]
 impl Fault {
     /// How many there are.
-    pub(super) const ALL: usize = Fault::FlippedIncomplete as usize + 1;
+    pub(super) const ALL: usize = Fault::ChangeAppliedTwice as usize + 1;
 }
 
 #[cfg(test)]

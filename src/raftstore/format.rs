@@ -14,15 +14,13 @@
 //! carry a generation because a snapshot fills the next one in bounded batches, and becomes visible by flipping the number
 //! in the replica's record. While it is filled, the snapshot marker says which: what a start finds of it is removed.
 //!
-//! Values, all numbers little-endian. Each begins with a version, 1:
+//! Values, all numbers little-endian. Each begins with a version, which is 1 unless it says otherwise:
 //!
 //! ```text
 //!  entry        version 1 │ kind 1 │ term 8 │ length of context 4 │ context │ data
 //!  replica      version 1 │ replica 8 │ generation 4
 //!  hard state   version 1 │ term 8 │ vote 8, 0 for none │ commit 8
-//!  membership   version 1 │ auto leave 1 │ voters │ learners │ voters outgoing │ learners next │ nodes
-//!                 the first four: count 4, then a replica 8 each
-//!                 nodes: count 4, then replica 8 and node 8 each, replicas rising
+//!  membership   see `membership`
 //!  applied      version 1 │ index 8
 //!  truncated    version 1 │ index 8 │ term 8
 //!  marker       version 1 │ generation 4, being filled │ snapshot id 8 │ index 8 │ term 8, of its last entry
@@ -34,13 +32,15 @@
 //! An entry's index stands in its key alone. There is no checksum here: RocksDB has one over each block and each record
 //! of its log, and checks it whenever it reads.
 
-use std::collections::BTreeMap;
+mod membership;
+
 use std::fmt;
 use std::ops::{Bound, Range};
 
-use super::entry::{Entry, EntryKind, HardState, Membership, Position};
+use super::entry::{Entry, EntryKind, HardState, Position};
 use super::snapshot::SnapshotId;
-use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId, Term};
+use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
+pub(super) use membership::{decode_membership, encode_membership};
 
 /// The version of all values that this build makes and knows.
 const VERSION: u8 = 1;
@@ -428,55 +428,8 @@ pub(super) fn decode_tombstone(value: &[u8]) -> Result<ReplicaId, Mismatch> {
     }
 }
 
-pub(super) fn encode_membership(membership: &Membership) -> Vec<u8> {
-    // Spelled out, so that a field that is added later is not forgotten here.
-    let Membership { voters, learners, voters_outgoing, learners_next, auto_leave, nodes } = membership;
-    let mut writer = Writer::new().u8(u8::from(*auto_leave));
-    for replicas in [voters, learners, voters_outgoing, learners_next] {
-        writer = replicas.iter().fold(writer.count(replicas.len()), |writer, replica| writer.u64(replica.get()));
-    }
-    let writer = writer.count(nodes.len());
-    nodes.iter().fold(writer, |writer, (replica, node)| writer.u64(replica.get()).u64(node.get())).0
-}
-
-pub(super) fn decode_membership(value: &[u8]) -> Result<Membership, Mismatch> {
-    let mut reader = Reader::versioned(value)?;
-    let auto_leave = match reader.u8() {
-        Some(0) => false,
-        Some(1) => true,
-        Some(other) => return Err(Mismatch::new("auto leave to be 0 or 1", other)),
-        None => return Err(cut_short(value)),
-    };
-    let mut lists: [Vec<ReplicaId>; 4] = Default::default();
-    for list in &mut lists {
-        let count = reader.count(8).ok_or_else(|| cut_short(value))?;
-        list.reserve_exact(count);
-        for _ in 0..count {
-            list.push(ReplicaId::new(reader.u64().ok_or_else(|| cut_short(value))?));
-        }
-    }
-    let mut nodes = BTreeMap::new();
-    for _ in 0..reader.count(16).ok_or_else(|| cut_short(value))? {
-        let (Some(replica), Some(node)) = (reader.u64(), reader.u64()) else { return Err(cut_short(value)) };
-        let replica = ReplicaId::new(replica);
-        if let Some((last, _)) = nodes.last_key_value().filter(|(last, _)| **last >= replica) {
-            return Err(Mismatch::new(format!("a replica after {last}"), replica));
-        }
-        nodes.insert(replica, NodeId::new(node));
-    }
-    if !reader.rest().is_empty() {
-        return Err(Mismatch::new("the membership to end", format_args!("{} bytes more", reader.rest().len())));
-    }
-    let [voters, learners, voters_outgoing, learners_next] = lists;
-    Ok(Membership { voters, learners, voters_outgoing, learners_next, auto_leave, nodes })
-}
-
 fn wrong_length(expected: usize, value: &[u8]) -> Mismatch {
     Mismatch::new(format!("{expected} bytes"), format_args!("{} bytes", value.len()))
-}
-
-fn cut_short(value: &[u8]) -> Mismatch {
-    Mismatch::new("a whole membership", format_args!("one cut short after {} bytes", value.len()))
 }
 
 /// Makes a value.

@@ -4,6 +4,8 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::*;
+use crate::ident::NodeId;
+use crate::raftstore::entry::Membership;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -24,6 +26,7 @@ fn membership() -> Membership {
         learners_next: ids(&[]),
         auto_leave: true,
         nodes: [(1, 11), (2, 12), (3, 13)].map(|(id, node)| (ReplicaId::new(id), NodeId::new(node))).into(),
+        highest: ReplicaId::new(4),
     }
 }
 
@@ -56,7 +59,7 @@ fn golden_values() {
     assert_eq!(decode_tombstone(&encode_tombstone(ReplicaId::new(9))), Ok(ReplicaId::new(9)));
     assert_eq!(
         hex(&encode_membership(&membership())),
-        "0101\
+        "0201\
          0200000001000000000000000200000000000000\
          010000000300000000000000\
          010000000100000000000000\
@@ -64,8 +67,14 @@ fn golden_values() {
          03000000\
          01000000000000000b00000000000000\
          02000000000000000c00000000000000\
-         03000000000000000d00000000000000"
+         03000000000000000d00000000000000\
+         0400000000000000"
     );
+    // Version 1 had no highest replica.
+    let mut first = encode_membership(&membership());
+    first[0] = 1;
+    first.truncate(first.len() - 8);
+    assert_eq!(decode_membership(&first), Ok(Membership { highest: ReplicaId::new(3), ..membership() }));
 }
 
 /// What is wrong with these bytes, according to a decoder.
@@ -108,9 +117,9 @@ fn what_is_wrong_is_said_in_numbers() {
     assert_eq!(fault(decode_membership(&bytes)), "expected auto leave to be 0 or 1, found 2");
     // Counts that nothing stands behind make no room for it.
     bytes[1..6].copy_from_slice(&[1, 0xFF, 0xFF, 0xFF, 0xFF]);
-    assert_eq!(fault(decode_membership(&bytes)), "expected a whole membership, found one cut short after 102 bytes");
+    assert_eq!(fault(decode_membership(&bytes)), "expected a whole membership, found one cut short after 110 bytes");
     let mut bytes = encode_membership(&membership());
-    let last = bytes.len() - 16;
+    let last = bytes.len() - 24;
     bytes[last] = 2;
     assert_eq!(fault(decode_membership(&bytes)), "expected a replica after 2, found 2");
 }
@@ -164,9 +173,12 @@ proptest! {
         lists in [replicas(), replicas(), replicas(), replicas()],
         auto_leave: bool,
         nodes in btree_map(any::<u64>().prop_map(ReplicaId::new), any::<u64>().prop_map(NodeId::new), 0..5),
+        highest: u64,
     ) {
         let [voters, learners, voters_outgoing, learners_next] = lists;
-        let membership = Membership { voters, learners, voters_outgoing, learners_next, auto_leave, nodes };
+        let highest = ReplicaId::new(highest);
+        let membership =
+            Membership { voters, learners, voters_outgoing, learners_next, auto_leave, nodes, highest };
         let mut bytes = encode_membership(&membership);
         prop_assert_eq!(decode_membership(&bytes), Ok(membership));
         for len in 0..bytes.len() {
@@ -181,7 +193,7 @@ proptest! {
         if let Ok(entry) = decode_entry(LogIndex::new(1), &bytes) {
             prop_assert_eq!(entry_bytes(&entry), bytes.clone());
         }
-        if let Ok(membership) = decode_membership(&bytes) {
+        if let Some(membership) = decode_membership(&bytes).ok().filter(|_| bytes[0] == 2) {
             prop_assert_eq!(encode_membership(&membership), bytes.clone());
         }
         if let Ok(replica) = Replica::decode(&bytes) {

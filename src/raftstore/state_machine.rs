@@ -34,6 +34,16 @@ pub trait StateMachine: Send + 'static {
     /// The group stops on this replica: a command is never skipped.
     fn apply(&mut self, commands: &[Command<'_>], batch: &mut ApplyBatch<'_>) -> Result<Vec<Bytes>, ApplyError>;
 
+    /// The tables were replaced by those of a snapshot, which holds the effects of everything up to `index`: what the
+    /// machine keeps in memory of them has to be read again. Never asked of machines that keep their own position.
+    ///
+    /// # Errors
+    /// The group stops on this replica.
+    fn restored(&mut self, index: LogIndex) -> Result<(), ApplyError> {
+        let _ = index;
+        Ok(())
+    }
+
     /// Makes durable what the machine keeps outside of the batch, and says up to where. Only asked of machines that
     /// keep their own position, before the log is compacted.
     ///

@@ -219,6 +219,13 @@ impl World {
         Ok(())
     }
 
+    /// Those who take part, as their leader knows.
+    fn members(&self) -> Vec<usize> {
+        let leader = self.nodes.iter().filter(|node| node.leads()).max_by_key(|node| node.positions.term);
+        let members = leader.into_iter().flat_map(|leader| leader.membership.replicas());
+        members.map(|replica| replica.get() as usize - 1).collect()
+    }
+
     /// Progress: a write, a read everywhere, and everybody has applied everything.
     pub(super) fn probe(&mut self) -> Checked {
         if self.now > (self.plan.chaos_ticks + PATIENCE_TICKS) * TICK {
@@ -241,11 +248,16 @@ impl World {
         if !self.probe.written {
             let leader = self.find_leader(0);
             self.probe.operation = Some(self.call(0, false, leader)?);
-        } else if self.probe.read < self.nodes.len() {
-            self.probe.operation = Some(self.call(0, true, self.probe.read)?);
+        } else if let Some(member) = self.members().get(self.probe.read) {
+            self.probe.operation = Some(self.call(0, true, *member)?);
         } else {
             let end = self.watch.committed.len() as u64;
-            let quiet = self.nodes.iter().all(|node| node.machine.applied == end && node.requests.is_empty());
+            let members = self.members();
+            let is_done = |node: &usize| self.nodes[*node].machine.applied == end;
+            let quiet = !members.is_empty()
+                && members.iter().all(is_done)
+                && self.nodes.iter().all(|node| node.requests.is_empty())
+                && !self.nodes[members[0]].membership.is_joint();
             if quiet && self.plan.learner {
                 self.seen.note(Happening::LearnerCaughtUp);
             }

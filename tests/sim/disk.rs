@@ -19,6 +19,7 @@ pub(super) enum Op {
     Apply {
         index: u64,
         writes: Vec<(u8, u64)>,
+        membership: Option<Membership>,
     },
     Fill(Fill),
     /// Only a broken driver moves a replica to a snapshot that Raft did not ask for.
@@ -35,14 +36,16 @@ pub(super) struct Store {
     pub(super) applied: u64,
     pub(super) registers: BTreeMap<u8, u64>,
     pub(super) filling: Option<Filling>,
+    pub(super) membership: Membership,
 }
 
 impl Store {
     fn write(&mut self, op: &Op) {
         match op {
             Op::Log(persist) => self.write_log(persist),
-            Op::Apply { index, writes } => {
+            Op::Apply { index, writes, membership } => {
                 self.applied = *index;
+                self.membership = membership.as_ref().unwrap_or(&self.membership).clone();
                 self.registers.extend(writes.iter().copied());
             }
             Op::Fill(Fill::Begin(id, log)) => {
@@ -59,12 +62,13 @@ impl Store {
                     filling.is_complete = true;
                 }
             }
-            Op::Moved(id, position) => self.restore(*id, *position),
+            Op::Moved(id, position) => self.restore(*id, *position, None),
         }
     }
 
     /// Everything at once: tables, applied, truncated, and a log that is empty.
-    fn restore(&mut self, id: SnapshotId, position: Position) {
+    fn restore(&mut self, id: SnapshotId, position: Position, membership: Option<&Membership>) {
+        self.membership = membership.unwrap_or(&self.membership).clone();
         let filling = self.filling.take().filter(|filling| filling.id == id && filling.is_complete);
         let Some(filling) = filling else { panic!("{position:?} is taken over without a whole snapshot") };
         (self.registers, self.log) = (filling.registers, filling.log);
@@ -72,8 +76,8 @@ impl Store {
     }
 
     fn write_log(&mut self, persist: &Persist) {
-        if let Some(Restore { id, position, .. }) = persist.restore {
-            self.restore(id, position);
+        if let Some(Restore { id, position, membership }) = &persist.restore {
+            self.restore(*id, *position, Some(membership));
         }
         self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
         if let Some(first) = persist.entries.first() {
@@ -124,11 +128,11 @@ impl Store {
         .collect()
     }
 
-    pub(super) fn stored(&self, replica: u64, membership: &Membership, applied: u64) -> StoredGroup {
+    pub(super) fn stored(&self, replica: u64, applied: u64) -> StoredGroup {
         StoredGroup {
             replica: ReplicaId::new(replica),
             hard_state: self.hard_state,
-            membership: membership.clone(),
+            membership: self.membership.clone(),
             applied: LogIndex::new(applied),
             truncated: self.position(self.truncated),
             last: self.last(),
@@ -151,6 +155,12 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// That of a replica that was made with this membership.
+    pub(super) fn founded(membership: Membership) -> Disk {
+        let store = Store { membership, ..Store::default() };
+        Disk { current: store.clone(), durable: store, unsynced: Vec::new() }
+    }
+
     pub(super) fn write(&mut self, op: Op) {
         self.current.write(&op);
         self.unsynced.push(op);

@@ -46,8 +46,9 @@ impl Victim {
         let mut plan = Plan::draw(rng);
         plan.small = rng.chance(800);
         let id = 1 + rng.below(plan.replicas());
-        let (membership, disk) = (plan.membership(), Disk::default());
-        let group = open(&plan, id, &membership, &disk, rng.next());
+        let membership = plan.membership();
+        let disk = Disk::founded(membership.clone());
+        let group = open(&plan, id, &disk, rng.next());
         Victim {
             id,
             pace: rng.pick(&[30, 125, 400]),
@@ -72,7 +73,7 @@ impl Victim {
         self.to_apply.clear();
         self.to_read.clear();
         self.applied = self.disk.current.applied;
-        self.group = open(&self.plan, self.id, &self.membership, &self.disk, rng.next());
+        self.group = open(&self.plan, self.id, &self.disk, rng.next());
     }
 
     /// Something happens to it.
@@ -143,7 +144,7 @@ impl Victim {
         }
         if let Some(committed) = self.to_apply.pop_front() {
             self.applied = committed.entry.index().get();
-            self.disk.write(Op::Apply { index: self.applied, writes: Vec::new() });
+            self.disk.write(Op::Apply { index: self.applied, writes: Vec::new(), membership: None });
             self.group.applied(LogIndex::new(self.applied), LogIndex::new(self.applied));
         }
         if let Some(read) = self.to_read.pop_front() {
@@ -283,11 +284,11 @@ impl Victim {
     }
 }
 
-fn open(plan: &Plan, id: u64, membership: &Membership, disk: &Disk, seed: u64) -> Group {
+fn open(plan: &Plan, id: u64, disk: &Disk, seed: u64) -> Group {
     let store = &disk.current;
-    let stored = store.stored(id, membership, store.applied);
+    let stored = store.stored(id, store.applied);
     let terms = TermRuns::find(stored.truncated, stored.last, |index| store.term(index).ok_or(index)).unwrap();
-    Group::open(plan.config(id), &stored, terms, seed).unwrap()
+    Group::open(plan.config(id), &stored, None, terms, seed).unwrap()
 }
 
 fn torment(first: u64) {

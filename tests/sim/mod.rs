@@ -7,6 +7,7 @@
 //! | `scenario` | what a seed means |
 //! | `troubles` | what goes wrong |
 //! | `network`, `disk` | what is lost |
+//! | `members` | who takes part changes |
 //! | `snapshots` | states on their way |
 //! | `node` | the driver: carries out effects, applies, crashes |
 //! | `clients`, `oracle` | who writes and reads, and whether what they saw is possible |
@@ -22,6 +23,7 @@
 mod clients;
 mod disk;
 mod hostile;
+mod members;
 mod mutations;
 mod network;
 mod node;

@@ -52,6 +52,8 @@ const MUTATIONS: &[Mutation] = &[
     mutation(Fault::OldSnapshotAccepted, "a snapshot older than what is committed is taken"),
     mutation(Fault::RestoredBeforeApplied, "a snapshot becomes visible while older entries are being applied"),
     mutation(Fault::FlippedIncomplete, "a snapshot becomes visible before all of it is there"),
+    mutation(Fault::MembershipNotKept, "a changed membership is forgotten by a restart"),
+    mutation(Fault::ChangeAppliedTwice, "a change of the membership is applied twice"),
 ];
 
 /// An old completion matters if an entry is cut off and comes back while it is being written: for a replica with a slow
@@ -145,6 +147,8 @@ mutations! {
     old_snapshot_accepted: OldSnapshotAccepted,
     restored_before_applied: RestoredBeforeApplied,
     flipped_incomplete: FlippedIncomplete,
+    membership_not_kept: MembershipNotKept,
+    change_applied_twice: ChangeAppliedTwice,
 }
 
 /// The table of the docs names every bug; with `SIM_TABLE=1` it is written anew.

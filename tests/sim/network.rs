@@ -104,6 +104,7 @@ impl World {
         match result {
             Err(Rejected::Starting) => self.seen.note(Happening::RejectedStarting),
             Err(Rejected::Busy) => self.seen.note(Happening::RejectedBusy),
+            Err(Rejected::Removed) => self.seen.note(Happening::RemovedRefused),
             // No honest sender breaks these rules.
             Err(error @ (Rejected::BeyondLog { .. } | Rejected::Kind | Rejected::TooLarge | Rejected::NotForUs)) => {
                 return super::world::violated("honest messages are taken", error.to_string());

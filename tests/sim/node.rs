@@ -1,6 +1,6 @@
 //! One node: a driver around the pure group, on the simulated disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::disk::{Disk, Op};
 use super::rng::{Digest, Rng};
@@ -9,6 +9,7 @@ use super::snapshots::Captured;
 use super::watch::Mark;
 use super::world::{Checked, Event, TICK, Violation, World, violated};
 use crate::ident::LogIndex;
+use crate::raftstore::entry::Membership;
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::group::{
     Answer, Committed, Effects, Group, GroupConfig, LogRead, Persist, PersistId, Positions, Role, TermRuns,
@@ -64,8 +65,14 @@ pub(super) struct Node {
     /// The log as the group sees it, from index 1 on.
     pub(super) mirror: Vec<Mark>,
     pub(super) positions: Positions,
+    /// As of the step before.
+    pub(super) membership: Membership,
+    /// As of the last change that was handed out.
+    config_now: Membership,
     /// The operations that wait here and the terms in which they came, by request.
     pub(super) requests: BTreeMap<u64, (usize, u64)>,
+    /// Requests for a change of the membership.
+    pub(super) changes: BTreeSet<u64>,
     pub(super) offered_leadership: bool,
     /// The highest term that it told anybody of.
     pub(super) told_term: u64,
@@ -84,13 +91,13 @@ impl Work {
 }
 
 impl Node {
-    pub(super) fn new(id: u64, config: GroupConfig, rng: &mut Rng) -> Node {
+    pub(super) fn new(id: u64, config: GroupConfig, membership: Membership, rng: &mut Rng) -> Node {
         Node {
             id,
             config,
             group: None,
             life: 0,
-            disk: Disk::default(),
+            disk: Disk::founded(membership),
             machine: Machine::default(),
             flushed: Machine::default(),
             paused_until: 0,
@@ -107,7 +114,10 @@ impl Node {
             mirrored: PersistId::default(),
             mirror: Vec::new(),
             positions: Positions::default(),
+            membership: Membership::default(),
+            config_now: Membership::default(),
             requests: BTreeMap::new(),
+            changes: BTreeSet::new(),
             offered_leadership: false,
             told_term: 0,
             replays: 0,
@@ -137,8 +147,12 @@ impl World {
             false => Machine { applied: it.disk.current.applied, registers: it.disk.current.registers.clone() },
         };
         let store = &it.disk.current;
-        let stored = store.stored(it.id, &self.membership, it.machine.applied);
-        if stored.applied < stored.truncated.index || stored.applied > stored.last.index {
+        let stored = store.stored(it.id, store.applied);
+        let own = own.then_some(LogIndex::new(it.machine.applied));
+        if own.unwrap_or(stored.applied) < stored.truncated.index
+            || stored.applied < stored.truncated.index
+            || stored.applied > stored.last.index
+        {
             let what = format!("{} starts with {stored:?}", it.id);
             return violated("what is stored agrees", what);
         }
@@ -150,7 +164,13 @@ impl World {
         it.positions = Positions::default();
         it.replays = 0;
         it.requests.clear();
-        let group = Group::open(it.config.clone(), &stored, terms, seed);
+        it.changes.clear();
+        let group = Group::open(it.config.clone(), &stored, own, terms, seed);
+        (it.membership, it.config_now) = (stored.membership.clone(), stored.membership.clone());
+        if stored.membership.is_joint() {
+            self.seen.note(Happening::StartedJoint);
+        }
+        let it = &mut self.nodes[node];
         it.group = Some(group.map_err(|error| Violation { check: "it opens", what: error.to_string() })?);
         let (life, tick, id) = (it.life, it.tick, it.id);
         if stored.applied < stored.last.index && life > 1 {
@@ -218,6 +238,7 @@ impl World {
             Err(error) => return violated("it goes on", error.to_string()),
         };
         self.mirror(node, &effects)?;
+        self.watch_changes(node, &effects)?;
         self.watch_node(node)?;
         let crash = !self.healed && !effects.is_empty() && self.rng.chance(self.plan.crash_in_effects);
         let mut left = if crash { self.rng.below(effects.send.len() as u64 + 4) } else { u64::MAX };
@@ -260,6 +281,20 @@ impl World {
         if crash {
             self.seen.note(Happening::CrashedInEffects);
             self.crash(node, true)?;
+        }
+        Ok(())
+    }
+
+    fn watch_changes(&mut self, node: usize, effects: &Effects) -> Checked {
+        for now in effects.apply.iter().filter_map(|committed| committed.membership.as_ref()) {
+            let before = std::mem::replace(&mut self.nodes[node].config_now, now.clone());
+            self.changed(node, &before, now)?;
+        }
+        if let Some(restore) = effects.persist.iter().find_map(|persist| persist.restore.as_ref()) {
+            let before = std::mem::replace(&mut self.nodes[node].config_now, restore.membership.clone());
+            if before.nodes.is_empty() {
+                self.seen.note(Happening::Joined);
+            }
         }
         Ok(())
     }
@@ -401,20 +436,28 @@ impl World {
         }
         let index = self.nodes[node].machine.applied;
         let mut durable = index;
+        let kept = batch.iter().rev().find_map(|committed| committed.membership.clone());
+        let membership = kept.filter(|_| !fault::active(Fault::MembershipNotKept));
+        let through = batch.last().map_or(0, |committed| committed.entry.index().get());
         if self.plan.own_machine {
+            let disk = &mut self.nodes[node].disk;
+            disk.write(Op::Apply { index: disk.current.applied.max(through), writes: Vec::new(), membership });
             if self.rng.chance(200) {
                 self.nodes[node].flushed = self.nodes[node].machine.clone();
             }
             durable = self.nodes[node].flushed.applied;
         } else {
-            self.nodes[node].disk.write(Op::Apply { index, writes });
+            self.nodes[node].disk.write(Op::Apply { index, writes, membership });
         }
         self.note(|_| format!("{}: applied up to {index}", node + 1));
         for (request, data) in responses {
+            if self.change_answered(node, request, None) {
+                continue;
+            }
             self.acknowledged(node, request, &data)?;
         }
         let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
-        group.applied(LogIndex::new(index), LogIndex::new(durable));
+        group.applied(LogIndex::new(through), LogIndex::new(durable));
         self.check_memory(node)?;
         self.drive(node)?;
         self.begin_apply(node);
@@ -445,6 +488,10 @@ impl World {
     fn apply(&mut self, node: usize, committed: &Committed, writes: &mut Vec<(u8, u64)>) -> Checked {
         let it = &mut self.nodes[node];
         let (index, data) = (committed.entry.index().get(), committed.entry.data());
+        // A machine that keeps its own position knows what was noted later.
+        if self.plan.own_machine && index <= it.machine.applied {
+            return Ok(());
+        }
         if index != it.machine.applied + 1 {
             let what = format!("{} applies entry {index} after {}", it.id, it.machine.applied);
             return violated("state-machine safety", what);
@@ -502,6 +549,8 @@ impl World {
     fn answer(&mut self, node: usize, answer: &Answer) -> Checked {
         self.note(|_| format!("{}: {answer:?}", node + 1));
         match answer {
+            Answer::Refused(request, refusal) if self.change_answered(node, request.0, Some(refusal)) => Ok(()),
+            Answer::Unknown(request) if self.change_answered(node, request.0, None) => Ok(()),
             Answer::Readable(request, index) => self.readable(node, request.0, index.get()),
             Answer::Refused(request, refusal) => self.refused(node, request.0, *refusal),
             Answer::Unknown(request) => {

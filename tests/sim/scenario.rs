@@ -11,6 +11,8 @@ use crate::raftstore::group::GroupConfig;
 pub(super) struct Plan {
     pub(super) voters: u64,
     pub(super) learner: bool,
+    /// Replicas that take no part yet.
+    pub(super) spares: u64,
     /// Bounds so small that paging, reading back, compaction and refusals happen all the time.
     pub(super) small: bool,
     pub(super) cache_bytes: usize,
@@ -63,6 +65,8 @@ pub(super) enum Trouble {
     DiskStall,
     WriteFails,
     ApplyFails,
+    /// Members are added, promoted, demoted, removed.
+    Change,
 }
 
 impl Plan {
@@ -82,10 +86,12 @@ impl Plan {
             (fault(rng, 5), Trouble::DiskStall),
             (fault(rng, 2), Trouble::WriteFails),
             (fault(rng, 2), Trouble::ApplyFails),
+            (fault(rng, 12), Trouble::Change),
         ];
         Plan {
             voters,
             learner: rng.chance(300),
+            spares: rng.below(4),
             small: rng.chance(500),
             cache_bytes: rng.pick(&[600, 6000]),
             own_machine: rng.chance(300),
@@ -114,13 +120,17 @@ impl Plan {
     }
 
     pub(super) fn replicas(&self) -> u64 {
+        self.founders() + self.spares
+    }
+
+    fn founders(&self) -> u64 {
         self.voters + u64::from(self.learner)
     }
 
     pub(super) fn membership(&self) -> Membership {
         let voters = (1..=self.voters).map(|number| (ReplicaId::new(number), NodeId::new(number)));
         let membership = Membership::of_voters(voters);
-        let learner = self.replicas();
+        let learner = self.founders();
         match self.learner {
             true => membership.with_learner(ReplicaId::new(learner), NodeId::new(learner)),
             false => membership,
@@ -144,6 +154,7 @@ impl Plan {
             config.cache_bytes = self.cache_bytes;
             config.max_waiting_requests = 16;
             config.max_transfer_lag = 20;
+            config.max_promotion_lag = 10;
             config.compact_entries = 12;
             config.keep_entries = 3;
         } else {

@@ -56,6 +56,15 @@ happenings! {
     SnapshotWaited = "a snapshot waited for older entries to be applied",
     Restored = "a snapshot was taken over",
     CrashedFilling = "a node crashed while a snapshot was filled",
+    ChangeRefused = "a change of the membership was refused",
+    Changed = "a change of the membership was committed",
+    Joined = "a new replica took over its first snapshot",
+    Promoted = "a learner became a voter",
+    Demoted = "a voter became a learner",
+    Removed = "a replica was removed",
+    LeaderRemoved = "a leader was removed",
+    StartedJoint = "a node started in a joint configuration",
+    RemovedRefused = "somebody who was removed was not listened to",
     Alone = "a sole voter acknowledged a write",
 }
 

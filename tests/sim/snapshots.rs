@@ -57,9 +57,9 @@ pub(super) struct Transfer {
 impl World {
     /// The state is captured as it is on the disk now.
     pub(super) fn capture(&mut self, node: usize, id: SnapshotId) -> Checked {
-        let membership = self.membership.clone();
         let it = &mut self.nodes[node];
         let store = &it.disk.current;
+        let membership = store.membership.clone();
         let meta = SnapshotMeta { id, position: store.position(store.applied), membership };
         let log = store.log.iter().take(store.applied as usize).cloned().collect();
         it.captured = Some(Captured { meta: meta.clone(), registers: store.registers.clone(), log });

@@ -44,6 +44,7 @@ impl World {
             }
             Trouble::WriteFails => self.nodes[node].next_write_fails = true,
             Trouble::ApplyFails => self.nodes[node].next_apply_fails = true,
+            Trouble::Change => return self.change(),
         }
         Ok(())
     }

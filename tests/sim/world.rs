@@ -11,6 +11,7 @@ use super::scenario::Plan;
 use super::seen::Seen;
 use super::snapshots::Transfer;
 use super::watch::Watch;
+use crate::ident::ReplicaId;
 use crate::raftstore::entry::Membership;
 use crate::raftstore::group::LogRead;
 use crate::raftstore::message::Message;
@@ -94,7 +95,6 @@ pub(super) struct World {
     pub(super) events: u64,
     sequence: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
-    pub(super) membership: Membership,
     pub(super) nodes: Vec<Node>,
     /// From, to.
     pub(super) blocked: Vec<Vec<bool>>,
@@ -120,7 +120,10 @@ impl World {
         adjust(&mut plan);
         let replicas = plan.replicas() as usize;
         let membership = plan.membership();
-        let nodes = (1..=plan.replicas()).map(|id| Node::new(id, plan.config(id), &mut rng)).collect();
+        let founded = |id| {
+            if membership.nodes.contains_key(&ReplicaId::new(id)) { membership.clone() } else { Membership::default() }
+        };
+        let nodes = (1..=plan.replicas()).map(|id| Node::new(id, plan.config(id), founded(id), &mut rng)).collect();
         let clients = (0..plan.clients).map(|_| Client::default()).collect();
         World {
             rng,
@@ -128,7 +131,6 @@ impl World {
             events: 0,
             sequence: 0,
             queue: BinaryHeap::new(),
-            membership,
             nodes,
             blocked: vec![vec![false; replicas]; replicas],
             border: None,
@@ -138,7 +140,7 @@ impl World {
             probe: Probe::default(),
             history: History::default(),
             requests: 0,
-            watch: Watch::new(plan.voters as usize),
+            watch: Watch::new(),
             seen: Seen::default(),
             trace: Trace { on: traced, lines: VecDeque::new(), digest: Digest::new() },
             captured: None,

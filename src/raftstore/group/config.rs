@@ -40,6 +40,9 @@ pub struct GroupConfig {
     pub request_ticks: u64,
     /// Leadership is not handed to a voter further behind than this many entries, 10 000 by default.
     pub max_transfer_lag: u64,
+    /// A learner that lacks no more entries than this for an election time-out keeps up, and may become a voter; 1 000 by
+    /// default.
+    pub max_promotion_lag: u64,
     /// The log is compacted when this many applied entries could go, 10 000 by default.
     pub compact_entries: u64,
     /// The same in bytes, 64 MiB by default.
@@ -76,6 +79,7 @@ impl GroupConfig {
             max_waiting_requests: 64 * KIB,
             request_ticks: 50,
             max_transfer_lag: 10_000,
+            max_promotion_lag: 1_000,
             compact_entries: 10_000,
             compact_bytes: 64 * MIB as u64,
             keep_entries: 1_000,

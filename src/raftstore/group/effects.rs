@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use raft::StateRole;
 
+use super::membership::ChangeRefusal;
 use crate::ident::{LogIndex, ReplicaId, Term};
 use crate::raftstore::entry::{Entry, HardState, Membership, Position};
 use crate::raftstore::message::Message;
@@ -82,6 +83,8 @@ pub struct Committed {
     pub request: Option<RequestId>,
     /// The log may be compacted up to here once this entry is applied; see [`super::Group::applied`].
     pub compact_to: Option<LogIndex>,
+    /// The membership from this entry on, if it changes it: to be written with the applied index.
+    pub membership: Option<Membership>,
 }
 
 /// A part of the log that is not in memory.
@@ -126,6 +129,9 @@ pub enum Refusal {
     /// *Your mistake*: larger than an entry may be.
     #[error("the command is larger than an entry may be")]
     TooLarge,
+    /// The membership cannot be changed like that, or not now.
+    #[error(transparent)]
+    Change(#[from] ChangeRefusal),
     /// *Your mistake*: there is no such voter.
     #[error("no such voter")]
     NoSuchVoter,

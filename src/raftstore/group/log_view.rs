@@ -49,6 +49,8 @@ pub(super) struct LogView {
     snapshots: bool,
     /// What is captured, for followers that are behind the log.
     captured: Option<SnapshotMeta>,
+    /// One of an earlier entry is of no use.
+    least_snapshot: LogIndex,
     snapshot_wanted: Cell<bool>,
     snapshot_used: Cell<bool>,
 }
@@ -80,6 +82,7 @@ impl LogView {
             sends: RefCell::default(),
             snapshots: config.snapshots,
             captured: None,
+            least_snapshot: LogIndex::default(),
             snapshot_wanted: Cell::new(false),
             snapshot_used: Cell::new(false),
         }
@@ -178,6 +181,11 @@ impl LogView {
 
     pub(super) fn set_captured(&mut self, captured: Option<SnapshotMeta>) {
         self.captured = captured;
+    }
+
+    /// Snapshots have to reach this entry.
+    pub(super) fn set_least_snapshot(&mut self, index: LogIndex) {
+        self.least_snapshot = index;
     }
 
     pub(super) fn has_captured(&self) -> bool {
@@ -342,7 +350,7 @@ impl Storage for LogView {
 
     fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<eraftpb::Snapshot> {
         // The log has to go on behind it.
-        let least = request_index.max(self.truncated().index.get());
+        let least = request_index.max(self.truncated().index.max(self.least_snapshot).get());
         match &self.captured {
             Some(meta) if meta.position.index.get() >= least => {
                 self.snapshot_used.set(true);

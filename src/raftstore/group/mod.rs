@@ -6,6 +6,7 @@
 //! | `replica` | [`Group`]: raft-rs behind inputs |
 //! | `rounds` | what comes out of it: a round of effects |
 //! | `compaction` | up to where the log goes |
+//! | `membership` | changes of who takes part, by joint consensus |
 //! | `snapshots` | when the state is captured for a follower, and how one of another is taken over |
 //! | `persisting` | what is being written, and which messages wait for it (rules of durable order 1 and 2) |
 //! | `log_view` | the log as raft-rs sees it: the entry cache, and reads of what is not in it |
@@ -27,6 +28,7 @@ mod config;
 mod effects;
 mod inflight;
 mod log_view;
+mod membership;
 mod persisting;
 mod replica;
 #[cfg(test)]
@@ -42,6 +44,7 @@ pub use effects::{
     Answer, Committed, Effects, Follower, GroupStatus, LogRead, Persist, PersistId, Positions, Refusal, RequestId,
     Role, Sending,
 };
+pub use membership::{ChangeRefusal, MembershipChange};
 pub use replica::{Group, GroupError};
 pub use snapshots::Offered;
 pub use terms::TermRuns;

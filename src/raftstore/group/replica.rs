@@ -12,6 +12,7 @@ use super::config::GroupConfig;
 use super::effects::{Answer, Follower, GroupStatus, LogRead, PersistId, Positions, Refusal, RequestId, Sending};
 use super::inflight::{Change, Inflight};
 use super::log_view::LogView;
+use super::membership::Heard;
 use super::persisting::Persisting;
 use super::requests::{Proposals, Reads};
 use super::snapshots::{Capturing, Takeover};
@@ -25,6 +26,8 @@ use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::log_store::StoredGroup;
 use crate::raftstore::message::Message;
 
+/// What a replica asks for that knows nothing yet: a snapshot of this entry or a later one.
+pub(super) const ANY_SNAPSHOT: u64 = 1;
 /// Questions of followers that a leader keeps before it drops more.
 const MAX_FORWARDED_READS: usize = 4096;
 
@@ -33,6 +36,8 @@ pub struct Group {
     pub(super) config: GroupConfig,
     pub(super) node: RawNode<LogView>,
     pub(super) membership: Membership,
+    /// The membership that was stored is as of this entry.
+    pub(super) membership_at: LogIndex,
     pub(super) seed: u64,
     /// How often it stood for election; each draws another time-out.
     pub(super) elections: u64,
@@ -57,6 +62,7 @@ pub struct Group {
     pub(super) log_bytes: LogBytes,
     pub(super) capturing: Capturing,
     pub(super) takeover: Option<Takeover>,
+    pub(super) heard: Heard,
     /// The snapshot's entry that the machine is to be told of.
     pub(super) restored: Option<LogIndex>,
     pub(super) compaction_proposed: bool,
@@ -85,16 +91,29 @@ pub enum GroupError {
 }
 
 impl Group {
-    /// Opens a replica as it was stored. `seed` must not repeat from one opening to the next: it tells the reads of
+    /// Opens a replica as it was stored. `own` is where a machine that keeps its own position says it has got to: behind
+    /// what was noted, and it gets those entries once more; or ahead of it, and it knows those that it gets. `seed` must not repeat from one opening to the next: it tells the reads of
     /// this life from those of earlier ones, and draws the election time-outs.
     ///
     /// # Errors
     /// The configuration or what is stored makes no sense.
-    pub fn open(config: GroupConfig, stored: &StoredGroup, terms: TermRuns, seed: u64) -> Result<Group, GroupError> {
+    pub fn open(
+        config: GroupConfig,
+        stored: &StoredGroup,
+        own: Option<LogIndex>,
+        terms: TermRuns,
+        seed: u64,
+    ) -> Result<Group, GroupError> {
         config.validate().map_err(|problems| GroupError::Config(problems.join("; ")))?;
         if config.replica != stored.replica {
             let what = format!("replica {} is stored, replica {} was asked for", stored.replica, config.replica);
             return Err(GroupError::Config(what));
+        }
+        let membership_at = stored.applied;
+        let mut stored = stored.clone();
+        if let Some(own) = own {
+            stored.hard_state.commit = stored.hard_state.commit.max(own);
+            stored.applied = stored.applied.min(own);
         }
         let violations = crate::raftstore::check::check_bounds(&stored.clone().with_applied_committed());
         if !violations.is_empty() {
@@ -114,6 +133,7 @@ impl Group {
             .map_err(|error| GroupError::Stored(error.to_string()))?;
         let mut group = Group {
             membership: stored.membership.clone(),
+            membership_at,
             seed,
             elections: 0,
             now: 0,
@@ -131,6 +151,7 @@ impl Group {
             log_bytes: LogBytes::default(),
             capturing: Capturing::default(),
             takeover: None,
+            heard: Heard::default(),
             restored: None,
             compaction_proposed: false,
             replaying: applied < stored.last.index,
@@ -187,6 +208,7 @@ impl Group {
             return;
         }
         let (from, bound) = (message.from, self.config.max_inflight_bytes);
+        self.heard.note(from, self.now);
         let change = match message.get_msg_type() {
             MessageType::MsgAppendResponse if message.reject => self.inflight.lost(from),
             MessageType::MsgAppendResponse => self.inflight.acknowledged(from, message.index, bound),
@@ -204,6 +226,10 @@ impl Group {
                 if !message.entries.is_empty() && self.unapplied_bytes() >= self.config.max_unapplied_bytes =>
             {
                 Err(Rejected::Busy)
+            }
+            // A replica that knows nothing asks for a snapshot; once it has one it does not.
+            MessageType::MsgAppendResponse if message.request_snapshot != 0 && self.matched(message.from) == 0 => {
+                Ok(())
             }
             // Late. Raft-rs would go back to where the follower was then, and the log may begin behind that by now.
             MessageType::MsgAppendResponse if message.reject && self.matched(message.from) >= message.index => {
@@ -242,6 +268,7 @@ impl Group {
         // A sole voter elects itself at once; raft-rs panics if it does so while entries are not durable.
         let must_wait = self.is_sole_voter() && !leads && self.is_writing();
         self.age_captured();
+        self.watch_followers();
         if self.replaying || must_wait || self.takeover.is_some() {
             return;
         }
@@ -414,12 +441,17 @@ impl Group {
         if raft.randomized_election_timeout() != timeout {
             raft.set_randomized_election_timeout(timeout);
         }
+        // The log does not say who founded the group: whoever joins it needs a snapshot.
+        if self.membership.nodes.is_empty() && raft.raft_log.unstable_snapshot().is_none() {
+            raft.pending_request_snapshot = ANY_SNAPSHOT;
+        }
         let led = (raft.term, raft.leader_id, raft.state);
         if led != self.led {
             let led_before = self.led.2 == StateRole::Leader;
             self.led = led;
             self.reads.ask_again();
             self.compaction_proposed = false;
+            self.heard.clear();
             if led_before || led.2 == StateRole::Leader {
                 self.node.mut_store().forget_sends();
                 for follower in self.inflight.clear() {
@@ -446,7 +478,7 @@ impl Group {
         self.node.raft.adjust_max_inflight_msgs(follower, messages);
     }
 
-    fn matched(&self, replica: u64) -> u64 {
+    pub(super) fn matched(&self, replica: u64) -> u64 {
         self.node.raft.prs().get(replica).map_or(0, |progress| progress.matched)
     }
 

@@ -51,7 +51,7 @@ impl Bench {
             let place = index.get() as usize;
             Ok::<_, ()>(if place == 0 { Term::default() } else { log[place - 1].term() })
         });
-        let group = Group::open(config, &stored, terms.unwrap(), 7).unwrap();
+        let group = Group::open(config, &stored, None, terms.unwrap(), 7).unwrap();
         Bench { group, sent: Vec::new(), persist: Vec::new(), apply: Vec::new(), answers: Vec::new(), log }
     }
 

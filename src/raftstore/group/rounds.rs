@@ -8,7 +8,7 @@ use super::log_view;
 use super::replica::{Group, GroupError};
 use crate::ident::LogIndex;
 use crate::raftstore::context::Context;
-use crate::raftstore::entry::{Entry, HardState};
+use crate::raftstore::entry::{Entry, EntryKind, HardState};
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::message::Message;
 use crate::raftstore::snapshot::Restore;
@@ -148,15 +148,21 @@ impl Group {
             let entry = Entry(entry);
             bytes += entry.size_bytes();
             let request = self.proposals.committed(entry.position(), leader, &mut self.answers);
-            let compact_to = match Context::decode(entry.context()) {
-                Some(Context::Compact(to)) => {
+            let Some(context) = Context::decode(entry.context()) else {
+                return Err(GroupError::NewerEntry(entry.index()));
+            };
+            let membership = match entry.kind() {
+                EntryKind::ConfChange => self.take_change(&entry, &context)?,
+                EntryKind::Command => None,
+            };
+            let compact_to = match context {
+                Context::Compact(to) => {
                     self.compactions.push_back((entry.index(), to));
                     Some(to)
                 }
-                Some(_) => None,
-                None => return Err(GroupError::NewerEntry(entry.index())),
+                _ => None,
             };
-            effects.apply.push(Committed { entry, request, compact_to });
+            effects.apply.push(Committed { entry, request, compact_to, membership });
         }
         self.applying.push_back((last, bytes));
         self.applying_bytes += bytes;

@@ -81,6 +81,11 @@ impl Group {
         self.settle();
     }
 
+    /// Whether its state can be that of a snapshot.
+    pub fn takes_snapshots(&self) -> bool {
+        self.config.snapshots
+    }
+
     /// A snapshot is offered: is it wanted?
     ///
     /// # Errors
@@ -116,6 +121,7 @@ impl Group {
         let raft = &self.node.raft;
         let (index, term) = (meta.position.index.get(), meta.position.term.get());
         index > raft.raft_log.committed
+            && meta.membership.nodes.contains_key(&self.config.replica)
             && message.term >= raft.term
             && !raft.raft_log.match_term(index, term)
             && raft.state != StateRole::Leader
@@ -133,6 +139,7 @@ impl Group {
         self.node.mut_store().restore(position);
         self.log_bytes.restart();
         self.membership = membership.clone();
+        self.membership_at = position.index;
         self.proposals.lose_track(position.index, &mut self.answers);
         Some(Restore { id, position, membership })
     }

@@ -1,7 +1,7 @@
 //! What may reach raft-rs: it trusts its input and panics on what a broken or hostile peer could send, and on messages
 //! that contradict what it knows. Everything that could is refused here.
 
-use raft::eraftpb::{EntryType, Message};
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message};
 use raft::prelude::MessageType;
 
 use crate::ident::ReplicaId;
@@ -34,9 +34,12 @@ pub enum Rejected {
     /// It is for another replica: one that lived here before, perhaps.
     #[error("the message is for another replica")]
     NotForUs,
-    /// The sender takes no part in the group.
-    #[error("the sender takes no part in the group")]
+    /// The sender cannot be one of the group.
+    #[error("the sender cannot be a replica of the group")]
     NotAMember,
+    /// The sender took part in the group, and does not any more.
+    #[error("the sender was removed from the group")]
+    Removed,
     /// A kind that never travels, or is not understood.
     #[error("the message is of a kind that never travels")]
     Kind,
@@ -117,13 +120,17 @@ pub(super) fn check_snapshot(message: &Message, known: &Known<'_>) -> Result<Sna
     Ok(meta)
 }
 
+/// A replica that knows nothing yet listens to anyone; so does one that may not have heard of a new replica.
 fn check_ends(message: &Message, known: &Known<'_>) -> Result<(), Rejected> {
     if message.to != known.replica {
         return Err(Rejected::NotForUs);
     }
-    let is_member = known.membership.nodes.contains_key(&ReplicaId::new(message.from));
-    if message.from == 0 || message.from == known.replica || !is_member {
+    let from = ReplicaId::new(message.from);
+    if message.from == 0 || message.from == known.replica {
         return Err(Rejected::NotAMember);
+    }
+    if known.membership.was_removed(from) {
+        return Err(Rejected::Removed);
     }
     Ok(())
 }
@@ -156,8 +163,7 @@ fn check_append(message: &Message, known: &Known<'_>) -> Result<(), Rejected> {
             return Err(Rejected::Inconsistent("position of an entry"));
         }
         term = entry.term;
-        // A change of the membership is for the next version of this room.
-        if entry.entry_type != EntryType::EntryNormal as i32 || Context::decode(&entry.context).is_none() {
+        if !is_known(entry) {
             return Err(Rejected::Inconsistent("kind of an entry"));
         }
         if entry.data.len() > known.max_entry_bytes {
@@ -170,13 +176,29 @@ fn check_append(message: &Message, known: &Known<'_>) -> Result<(), Rejected> {
     if bytes > limit { Err(Rejected::TooLarge) } else { Ok(()) }
 }
 
+/// An older form of changes is not ours, and what does not decode could not be applied.
+fn is_known(entry: &Entry) -> bool {
+    let context = Context::decode(&entry.context);
+    match EntryType::from_i32(entry.entry_type) {
+        Some(EntryType::EntryNormal) => context.is_some_and(|context| !matches!(context, Context::Members(_))),
+        Some(EntryType::EntryConfChangeV2) => {
+            let change: Result<ConfChangeV2, _> = prost_0_11::Message::decode(entry.data.as_slice());
+            matches!(context, Some(Context::Plain | Context::Members(_))) && change.is_ok()
+        }
+        _ => false,
+    }
+}
+
 fn check_append_response(message: &Message, known: &Known<'_>) -> Result<(), Rejected> {
     // What is said to a leader of another term is not about this log; nor what is said to one that lost entries in a
     // crash before they were durable, and does not lead any more.
     if known.leads && message.term == known.term && message.index > known.last {
         return Err(Rejected::BeyondLog { index: message.index, last: known.last });
     }
-    if message.request_snapshot != 0 || (message.reject && message.reject_hint > message.index) {
+    let asks = message.request_snapshot != 0;
+    if (asks && (!message.reject || message.request_snapshot != super::replica::ANY_SNAPSHOT))
+        || (message.reject && message.reject_hint > message.index)
+    {
         return Err(Rejected::Inconsistent("rejection"));
     }
     no_entries(message)

@@ -62,9 +62,10 @@ mod tests {
     fn golden_bytes() {
         let snapshot = encode(&meta());
         let mut bytes = vec![1, 2, 1, 0, 0, 0, 0, 0, 0];
-        bytes.extend([1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([2, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         bytes.extend([0; 12]);
         bytes.extend([1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(snapshot.data, bytes);
         assert_eq!(decode(&snapshot), Some(meta()));
     }

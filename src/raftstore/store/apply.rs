@@ -14,7 +14,7 @@ use super::mailbox::{Closing, Input, Mailbox};
 use super::metrics;
 use crate::ident::{GroupId, LogIndex};
 use crate::raftstore::context::Context;
-use crate::raftstore::entry::{Entry, EntryKind};
+use crate::raftstore::entry::{Entry, EntryKind, Membership};
 use crate::raftstore::log_store::{AppliedTo, GroupStore};
 use crate::raftstore::sessions::{Admitted, Sessions};
 use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
@@ -25,9 +25,17 @@ const MAX_BATCH_COMMANDS: usize = 4096;
 /// What the driver hands over.
 pub(super) enum ApplyTask {
     /// A group was opened.
-    Open { group: GroupId, machine: Box<dyn StateMachine>, sessions: Option<Sessions>, noted: LogIndex },
+    Open {
+        group: GroupId,
+        machine: Box<dyn StateMachine>,
+        sessions: Option<Sessions>,
+        own: Option<LogIndex>,
+        noted: LogIndex,
+    },
     /// A group is destroyed.
     Close(Closing),
+    /// The tables of a group were replaced by those of a snapshot, as of this entry.
+    Restore { group: GroupId, index: LogIndex },
     /// Entries of a group, in order.
     Apply { group: GroupId, items: Vec<ApplyItem> },
 }
@@ -36,6 +44,7 @@ pub(super) enum ApplyTask {
 pub(super) struct ApplyItem {
     pub(super) entry: Entry,
     pub(super) compacts: bool,
+    pub(super) membership: Option<Membership>,
     pub(super) waiter: Option<ProposalWaiter>,
 }
 
@@ -51,6 +60,8 @@ pub(super) struct Machine {
     machine: Box<dyn StateMachine>,
     /// `None`: it keeps its own position, and a repeated command cannot be told from a new one.
     sessions: Option<Sessions>,
+    /// A machine that keeps its own position knew everything up to here when it was opened: it gets none of that.
+    knows: LogIndex,
     /// The applied index as it was written last.
     noted: LogIndex,
 }
@@ -60,12 +71,18 @@ impl ApplyThread {
         let mut next = None;
         while let Some(task) = next.take().or_else(|| self.tasks.recv().ok()) {
             match task {
-                ApplyTask::Open { group, machine, sessions, noted } => {
-                    self.machines.insert(group, Machine { machine, sessions, noted });
+                ApplyTask::Open { group, machine, sessions, own, noted } => {
+                    let knows = own.unwrap_or_default();
+                    self.machines.insert(group, Machine { machine, sessions, knows, noted });
                 }
                 ApplyTask::Close(closing) => {
                     self.machines.remove(&closing.group);
                     self.mailbox.tell(Input::NothingToApply(closing));
+                }
+                ApplyTask::Restore { group, index } => {
+                    if !self.restore(group, index) {
+                        return;
+                    }
                 }
                 ApplyTask::Apply { group, mut items } => {
                     // What waits for the same group goes into the same write.
@@ -101,12 +118,31 @@ impl ApplyThread {
                 self.mailbox.tell(Input::Applied { group, through, durable });
                 true
             }
-            Err(ApplyError::Store(error)) => {
+            Err(error) => self.failed(group, error),
+        }
+    }
+
+    /// Says whether the store still works.
+    fn restore(&mut self, group: GroupId, index: LogIndex) -> bool {
+        let Some(machine) = self.machines.get_mut(&group) else { return true };
+        match machine.restore(&*self.store, group, index) {
+            Ok(()) => {
+                self.mailbox.tell(Input::Applied { group, through: index, durable: index });
+                true
+            }
+            Err(error) => self.failed(group, error),
+        }
+    }
+
+    /// Says whether the store still works.
+    fn failed(&mut self, group: GroupId, error: ApplyError) -> bool {
+        match error {
+            ApplyError::Store(error) => {
                 tracing::error!(%error, "effects could not be written; the raftstore stops");
                 self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::Store(error))));
                 false
             }
-            Err(source) => {
+            source => {
                 tracing::error!(%group, error = %source, "a committed command could not be applied; the group stops here");
                 self.machines.remove(&group);
                 let failure = Arc::new(GroupFailure::Apply { group, source });
@@ -133,6 +169,13 @@ enum Source {
 }
 
 impl Machine {
+    /// What is kept in memory is read again from the tables.
+    fn restore(&mut self, store: &dyn GroupStore, group: GroupId, index: LogIndex) -> Result<(), ApplyError> {
+        self.sessions = Some(Sessions::load(store, group)?);
+        self.noted = index;
+        self.machine.restored(index)
+    }
+
     /// Applies entries in one write; says the responses and up to where effects are durable, or as good as.
     fn apply(
         &mut self,
@@ -161,7 +204,8 @@ impl Machine {
         }
         // A machine that keeps its own position may be behind what was noted, and catches up.
         self.noted = self.noted.max(through);
-        store.apply(group, batch.writes(), &AppliedTo { index: self.noted, membership: None })?;
+        let membership = items.iter().rev().find_map(|item| item.membership.clone());
+        store.apply(group, batch.writes(), &AppliedTo { index: self.noted, membership })?;
         // What is in the batch comes before every later write of this store; what a machine keeps itself does not.
         let compacts = items.iter().any(|item| item.compacts);
         let durable = match (&self.sessions, compacts) {
@@ -190,7 +234,8 @@ impl Machine {
         let mut sources = Vec::with_capacity(items.len());
         for item in items {
             let index = item.entry.index();
-            let is_command = item.entry.kind() == EntryKind::Command && !item.entry.data().is_empty();
+            let is_new = item.entry.kind() == EntryKind::Command && index > self.knows;
+            let is_command = is_new && !item.entry.data().is_empty();
             let admitted = match (&mut self.sessions, Context::decode(item.entry.context())) {
                 (Some(sessions), Some(Context::Once(attempt))) if is_command => sessions.admit(attempt, index),
                 _ => Admitted::Now,

@@ -6,19 +6,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use raft::prelude::MessageType;
 use tokio::sync::watch;
 
 use super::apply::{ApplyItem, ApplyTask};
 use super::error::{GroupFailure, ProposeError, ReadError, StoreStopped};
 use super::handle::{GroupView, ProposalWaiter, ReadWaiter};
-use super::mailbox::{Closing, Input, Waiting};
+use super::mailbox::{Closing, Input, Mailbox, Waiting};
 use super::metrics;
 use super::persist::{GroupWrites, PersistTask, ReadTask, Workers};
+use super::snapshots::Filling;
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
 use crate::raftstore::entry::Entry;
 use crate::raftstore::group::{Answer, Committed, Effects, Group, Refusal, RequestId, Role};
 use crate::raftstore::message::{Envelope, Message};
 use crate::raftstore::sessions::Sessions;
+use crate::raftstore::snapshot::Captured;
 use crate::raftstore::state_machine::StateMachine;
 use crate::raftstore::transport::Transport;
 
@@ -31,6 +34,7 @@ pub(super) struct OpenedGroup {
     pub(super) group: Group,
     pub(super) machine: Box<dyn StateMachine>,
     pub(super) sessions: Option<Sessions>,
+    pub(super) own: Option<LogIndex>,
     pub(super) noted: LogIndex,
     pub(super) view: watch::Sender<GroupView>,
     pub(super) max_command_bytes: usize,
@@ -40,10 +44,8 @@ pub(super) struct OpenedGroup {
 pub(super) struct Driver {
     pub(super) receiver: Receiver<Input>,
     pub(super) waiting: Arc<Waiting>,
-    pub(super) workers: Workers,
-    pub(super) transport: Arc<dyn Transport>,
+    pub(super) outside: Outside,
     pub(super) tick: Duration,
-    pub(super) queued_bytes: Arc<AtomicUsize>,
     pub(super) max_queued_bytes: usize,
     pub(super) failure: watch::Sender<Option<Arc<GroupFailure>>>,
     pub(super) groups: BTreeMap<GroupId, Slot>,
@@ -52,15 +54,29 @@ pub(super) struct Driver {
     pub(super) next_request: u64,
 }
 
+/// What the driver reaches.
+pub(super) struct Outside {
+    pub(super) workers: Workers,
+    pub(super) transport: Arc<dyn Transport>,
+    /// Bytes handed to the persist thread and not written.
+    pub(super) queued_bytes: Arc<AtomicUsize>,
+    /// Its own, for what comes back.
+    pub(super) mailbox: Mailbox,
+}
+
 /// A group and who waits for what of it.
 pub(super) struct Slot {
     name: String,
     /// `None` once it has failed.
-    group: Option<Group>,
+    pub(super) group: Option<Group>,
     proposals: HashMap<RequestId, ProposalWaiter>,
     reads: HashMap<RequestId, ReadWaiter>,
     view: watch::Sender<GroupView>,
     max_command_bytes: usize,
+    /// Its state as captured last, for followers that are far behind.
+    pub(super) captured: Option<Arc<dyn Captured>>,
+    /// A snapshot that is being filled for it.
+    pub(super) filling: Option<Filling>,
     /// It stands in the driver's list.
     is_dirty: bool,
 }
@@ -90,7 +106,7 @@ impl Driver {
             if ticks {
                 // After a pause time does not pass all at once: what arrived meanwhile is heard first.
                 next_tick = now + self.tick;
-                metrics::queues(&self.waiting, self.queued_bytes.load(Ordering::Relaxed));
+                metrics::queues(&self.waiting, self.outside.queued_bytes.load(Ordering::Relaxed));
             }
             if let Err(failure) = self.turn(ticks) {
                 return self.stop(failure);
@@ -117,7 +133,10 @@ impl Driver {
                     continue;
                 }
             };
-            slot.carry_out(id, effects, &self.workers, &*self.transport, &self.queued_bytes)?;
+            slot.carry_out(id, effects, &self.outside)?;
+            if ticks {
+                slot.age_filling(id, &self.outside);
+            }
             slot.publish(ticks);
             if slot.is_dirty {
                 self.dirty.push(id);
@@ -175,11 +194,15 @@ impl Driver {
                 }
             }
             Input::LogRead { group, read, entries } => self.with(group, |raft| raft.log_read(&read, entries)),
+            Input::Offer(offer) => self.offered(*offer),
+            Input::Filled { group, message } => self.filled(group, *message),
+            Input::Captured { group, captured } => self.captured(group, captured),
+            Input::SnapshotSent { group, to, arrived } => self.snapshot_sent(group, to, arrived),
             Input::Open(opened) => self.open(*opened),
             Input::Destroy(closing) => self.close(closing),
             // A worker that is gone says so by its own.
-            Input::NothingToApply(closing) => drop(self.workers.log_reader.send(ReadTask::Close(closing))),
-            Input::NothingToRead(closing) => drop(self.workers.persist.send(PersistTask::Destroy(closing))),
+            Input::NothingToApply(closing) => drop(self.outside.workers.log_reader.send(ReadTask::Close(closing))),
+            Input::NothingToRead(closing) => drop(self.outside.workers.persist.send(PersistTask::Destroy(closing))),
             // Taken by the loop.
             Input::Stop(_) => {}
         }
@@ -190,7 +213,7 @@ impl Driver {
         RequestId(self.next_request)
     }
 
-    fn slot(&mut self, group: GroupId) -> Option<&mut Slot> {
+    pub(super) fn slot(&mut self, group: GroupId) -> Option<&mut Slot> {
         let slot = self.groups.get_mut(&group)?;
         if !std::mem::replace(&mut slot.is_dirty, true) {
             self.dirty.push(group);
@@ -205,12 +228,12 @@ impl Driver {
         }
     }
 
-    fn running(&mut self, group: GroupId) -> Option<&mut Group> {
+    pub(super) fn running(&mut self, group: GroupId) -> Option<&mut Group> {
         self.slot(group)?.group.as_mut()
     }
 
     fn is_persist_queue_full(&self) -> bool {
-        self.queued_bytes.load(Ordering::Relaxed) > self.max_queued_bytes
+        self.outside.queued_bytes.load(Ordering::Relaxed) > self.max_queued_bytes
     }
 
     fn receive(&mut self, from: NodeId, group: GroupId, message: Message) {
@@ -241,9 +264,9 @@ impl Driver {
     }
 
     fn open(&mut self, opened: OpenedGroup) {
-        let OpenedGroup { id, group, machine, sessions, noted, view, max_command_bytes } = opened;
+        let OpenedGroup { id, group, machine, sessions, own, noted, view, max_command_bytes } = opened;
         // The apply thread goes only after us.
-        let _ = self.workers.apply.send(ApplyTask::Open { group: id, machine, sessions, noted });
+        let _ = self.outside.workers.apply.send(ApplyTask::Open { group: id, machine, sessions, own, noted });
         let slot = Slot {
             name: id.to_string(),
             group: Some(group),
@@ -251,6 +274,8 @@ impl Driver {
             reads: HashMap::new(),
             view,
             max_command_bytes,
+            captured: None,
+            filling: None,
             is_dirty: true,
         };
         self.groups.insert(id, slot);
@@ -262,7 +287,7 @@ impl Driver {
         if let Some(mut slot) = self.groups.remove(&closing.group) {
             slot.fail(Arc::new(GroupFailure::Destroyed(closing.group)));
         }
-        drop(self.workers.apply.send(ApplyTask::Close(closing)));
+        drop(self.outside.workers.apply.send(ApplyTask::Close(closing)));
     }
 
     fn stop(mut self, failure: Arc<GroupFailure>) {
@@ -285,26 +310,21 @@ impl Driver {
 }
 
 impl Slot {
-    fn carry_out(
-        &mut self,
-        id: GroupId,
-        effects: Effects,
-        workers: &Workers,
-        transport: &dyn Transport,
-        queued_bytes: &AtomicUsize,
-    ) -> Result<(), Arc<GroupFailure>> {
+    fn carry_out(&mut self, id: GroupId, effects: Effects, outside: &Outside) -> Result<(), Arc<GroupFailure>> {
+        let workers = &outside.workers;
         for message in effects.send {
-            self.send(id, message, transport);
+            self.send(id, message, outside);
         }
         if !effects.persist.is_empty() {
             let bytes = effects.persist.iter().flat_map(|persist| &persist.entries).map(Entry::size_bytes).sum();
-            queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+            outside.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
             let task = GroupWrites { group: id, persists: effects.persist, bytes };
             workers.persist.send(PersistTask::Write(task)).map_err(|_| Arc::new(GroupFailure::Panicked("persist")))?;
         }
-        if !effects.apply.is_empty() {
-            let items = effects.apply.into_iter().map(|committed| self.item(committed)).collect();
-            let task = ApplyTask::Apply { group: id, items };
+        let restore = effects.restored.map(|index| ApplyTask::Restore { group: id, index });
+        let items: Vec<_> = effects.apply.into_iter().map(|committed| self.item(committed)).collect();
+        let apply = (!items.is_empty()).then_some(ApplyTask::Apply { group: id, items });
+        for task in restore.into_iter().chain(apply) {
             workers.apply.send(task).map_err(|_| Arc::new(GroupFailure::Panicked("apply")))?;
         }
         for read in effects.read_log {
@@ -313,23 +333,32 @@ impl Slot {
                 .send(ReadTask::Read(id, read))
                 .map_err(|_| Arc::new(GroupFailure::Panicked("log reader")))?;
         }
+        self.capture(id, effects.capture, effects.release, outside);
         for answer in effects.answers {
             self.answer(answer);
         }
         Ok(())
     }
 
-    fn send(&mut self, id: GroupId, message: Message, transport: &dyn Transport) {
-        let Some(raft) = &mut self.group else { return };
+    fn send(&mut self, id: GroupId, message: Message, outside: &Outside) {
         let (from, to) = (message.from(), message.to());
-        let carries_entries = message.entries_size_bytes() > 0;
-        let Some(node) = raft.node_of(to) else { return };
+        let Some(node) = self.node_of(to) else { return };
         let envelope = Envelope { group: id, from, to, message: message.encode() };
-        if transport.send(node, envelope).is_err() && carries_entries {
-            // Otherwise raft-rs would go on as if it had arrived, until a later message is refused.
-            raft.unreachable(to);
-            self.is_dirty = true;
+        let is_snapshot = message.kind() == MessageType::MsgSnapshot;
+        let sent = match is_snapshot {
+            true => self.send_snapshot(node, &message, envelope, outside),
+            false => outside.transport.send(node, envelope).is_ok(),
+        };
+        let Some(raft) = &mut self.group else { return };
+        if sent || (!is_snapshot && message.entries_size_bytes() == 0) {
+            return;
         }
+        // Otherwise raft-rs would go on as if it had arrived, until a later message is refused.
+        match is_snapshot {
+            true => raft.snapshot_sent(to, false),
+            false => raft.unreachable(to),
+        }
+        self.is_dirty = true;
     }
 
     fn item(&mut self, committed: Committed) -> ApplyItem {
@@ -337,7 +366,8 @@ impl Slot {
         if let Some(waiter) = &waiter {
             metrics::committed(waiter.since.elapsed());
         }
-        ApplyItem { entry: committed.entry, compacts: committed.compact_to.is_some(), waiter }
+        let Committed { entry, compact_to, membership, .. } = committed;
+        ApplyItem { entry, compacts: compact_to.is_some(), membership, waiter }
     }
 
     fn answer(&mut self, answer: Answer) {
@@ -405,6 +435,7 @@ impl Slot {
     /// The group stops here. Proposals that wait may still take effect elsewhere.
     fn fail(&mut self, failure: Arc<GroupFailure>) {
         self.group = None;
+        self.captured = None;
         self.view.send_modify(|view| {
             view.failure = Some(failure);
             view.status.positions.role = Role::Follower;

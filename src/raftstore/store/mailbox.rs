@@ -14,10 +14,12 @@ use crate::raftstore::context::Attempt;
 use crate::raftstore::entry::Entry;
 use crate::raftstore::group::{LogRead, PersistId, Refusal};
 use crate::raftstore::message::{Envelope, Message};
-use crate::raftstore::transport::{Inbox, InboxFull};
+use crate::raftstore::snapshot::Captured;
+use crate::raftstore::transport::InboxFull;
 
 use super::driver::OpenedGroup;
 use super::error::GroupFailure;
+use super::snapshots::Offer;
 
 /// Bounds of a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +76,22 @@ pub(super) enum Input {
         group: GroupId,
         read: LogRead,
         entries: Vec<Entry>,
+    },
+    /// A peer has a snapshot for a group.
+    Offer(Box<Offer>),
+    /// All of it is in the store.
+    Filled {
+        group: GroupId,
+        message: Box<Message>,
+    },
+    Captured {
+        group: GroupId,
+        captured: Arc<dyn Captured>,
+    },
+    SnapshotSent {
+        group: GroupId,
+        to: ReplicaId,
+        arrived: bool,
     },
     Open(Box<OpenedGroup>),
     /// Removes a group for good: its replica first, then what the threads still hold of it, one after the other, then
@@ -165,8 +183,9 @@ pub(super) enum Unaccepted {
     Stopped,
 }
 
-impl Inbox for Mailbox {
-    fn deliver(&self, from: NodeId, envelope: Envelope) -> Result<(), InboxFull> {
+impl Mailbox {
+    /// What a peer sent.
+    pub(super) fn deliver(&self, from: NodeId, envelope: &Envelope) -> Result<(), InboxFull> {
         // Decoded here, on the thread that received it: the driver has enough to do.
         let Some(message) = Message::decode(&envelope.message) else {
             metrics::shed("garbage");
@@ -189,9 +208,5 @@ impl Inbox for Mailbox {
             return Err(InboxFull);
         }
         Ok(())
-    }
-
-    fn unreachable(&self, node: NodeId) {
-        self.tell(Input::Unreachable(node));
     }
 }

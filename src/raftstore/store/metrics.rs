@@ -18,6 +18,7 @@
 //! | `mainstay_raft_shed_total{what}` | counter | dropped: `request`, `message` for want of room, `garbage`, `refused` |
 //! | `mainstay_raft_leader_changes_total{group}` | counter | how often another leader was seen |
 //! | `mainstay_raft_log_entries{group}` | gauge | entries in the log |
+//! | `mainstay_raft_snapshots_total{outcome}` | counter | states `captured`, `sent`, `not_sent`, `taken_over`, or arrived and `not_needed` any more |
 //! | `mainstay_raft_lag_entries{group,replica}` | gauge | of a leader: how far a follower is behind |
 
 use std::time::Duration;
@@ -59,6 +60,10 @@ pub(super) fn proposal_done(since: Duration) {
 
 pub(super) fn read_done(since: Duration) {
     histogram!("mainstay_raft_read_seconds").record(since.as_secs_f64());
+}
+
+pub(super) fn snapshot(outcome: &'static str) {
+    counter!("mainstay_raft_snapshots_total", "outcome" => outcome).increment(1);
 }
 
 pub(super) fn leader_changed(group: &str) {

@@ -15,6 +15,7 @@
 //! | `driver` | the loop: one thread owns the pure [`Group`](super::group::Group)s |
 //! | `persist` | gathers log writes into one batch and one sync |
 //! | `apply` | state machines: effects and applied index in one write |
+//! | `snapshots` | states on their way to and from other nodes |
 //! | `metrics` | names and units |
 //!
 //! **A failed write stops the store**: nothing that was promised rests on it, everyone who waits hears "unknown", and
@@ -29,6 +30,7 @@ mod mailbox;
 pub mod metrics;
 mod persist;
 mod raft_store;
+mod snapshots;
 
 pub use error::{GroupFailure, OpenError, ProposeError, ReadError, StoreStopped, TransferError};
 pub use handle::{GroupHandle, GroupView};

@@ -14,6 +14,7 @@ use super::metrics;
 use crate::ident::GroupId;
 use crate::raftstore::group::{LogRead, Persist, PersistId};
 use crate::raftstore::log_store::{GroupStore, LogWrite, StoreError};
+use crate::raftstore::snapshot::SnapshotId;
 
 /// Entries gathered into one batch, in bytes; a batch may exceed it by one task.
 const MAX_BATCH_BYTES: usize = 8 << 20;
@@ -158,14 +159,16 @@ impl Batch {
                 (Some(last), Some(first)) => last.index().next() == first.index(),
                 (None, Some(_)) | (_, None) => true,
             };
-            if last.group == group && follows && last.truncate.is_none() && persist.truncate.is_none() {
+            let apart = last.truncate.is_some() || persist.truncate.is_some() || persist.restore.is_some();
+            if last.group == group && follows && !apart {
                 last.hard_state = persist.hard_state.or(last.hard_state);
                 last.entries.extend(persist.entries);
                 return;
             }
         }
         let mut write = LogWrite::new(group);
-        (write.hard_state, write.entries, write.truncate) = (persist.hard_state, persist.entries, persist.truncate);
+        (write.restore, write.hard_state) = (persist.restore, persist.hard_state);
+        (write.entries, write.truncate) = (persist.entries, persist.truncate);
         self.writes.push(write);
     }
 }
@@ -174,11 +177,16 @@ impl Batch {
 pub(super) enum ReadTask {
     /// A part of a group's log.
     Read(GroupId, LogRead),
+    /// Captures a group's state.
+    Capture(GroupId, SnapshotId),
+    /// A snapshot that was filled is not wanted.
+    Abandon(GroupId, SnapshotId),
     /// A group is destroyed.
     Close(Closing),
 }
 
-/// Reads parts of the log for followers that are behind, off the driver's thread.
+/// Reads parts of the log for followers that are behind, off the driver's thread, and captures states for those that
+/// are further behind.
 pub(super) struct LogReader {
     pub(super) tasks: Receiver<ReadTask>,
     pub(super) store: Arc<dyn GroupStore>,
@@ -188,21 +196,27 @@ pub(super) struct LogReader {
 impl LogReader {
     pub(super) fn run(self) {
         while let Ok(task) = self.tasks.recv() {
-            let (group, read) = match task {
-                ReadTask::Read(group, read) => (group, read),
-                ReadTask::Close(closing) => {
-                    self.mailbox.tell(Input::NothingToRead(closing));
-                    continue;
-                }
-            };
-            match self.store.entries(group, read.range.clone(), read.limit_bytes) {
-                Ok(entries) => self.mailbox.tell(Input::LogRead { group, read, entries }),
-                Err(error) => {
-                    tracing::error!(%error, "a read of the Raft log failed; the raftstore stops");
-                    return self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::Store(error))));
-                }
+            if let Err(error) = self.carry_out(task) {
+                tracing::error!(%error, "a read of the Raft log failed; the raftstore stops");
+                return self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::Store(error))));
             }
         }
+    }
+
+    fn carry_out(&self, task: ReadTask) -> Result<(), StoreError> {
+        let input = match task {
+            ReadTask::Read(group, read) => {
+                let entries = self.store.entries(group, read.range.clone(), read.limit_bytes)?;
+                Input::LogRead { group, read, entries }
+            }
+            ReadTask::Capture(group, id) => {
+                Input::Captured { group, captured: Arc::from(self.store.capture(group, id)?) }
+            }
+            ReadTask::Abandon(group, id) => return self.store.abandon_fill(group, id),
+            ReadTask::Close(closing) => Input::NothingToRead(closing),
+        };
+        self.mailbox.tell(input);
+        Ok(())
     }
 }
 

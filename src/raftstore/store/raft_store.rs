@@ -13,11 +13,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::apply::ApplyThread;
-use super::driver::{Driver, OpenedGroup};
+use super::driver::{Driver, OpenedGroup, Outside};
 use super::error::{GroupFailure, OpenError, StoreStopped};
 use super::handle::{GroupHandle, GroupView};
 use super::mailbox::{Closing, Input, Mailbox, MailboxConfig};
 use super::persist::{LogReader, PersistThread, Workers, Written};
+use super::snapshots::StoreInbox;
 use crate::ident::{GroupId, ReplicaId};
 use crate::raftstore::entry::Membership;
 use crate::raftstore::group::{Group, GroupConfig, TermRuns};
@@ -110,13 +111,12 @@ impl RaftStore {
             machines: BTreeMap::new(),
         };
         let log_reader_thread = LogReader { tasks: log_reads, store: Arc::clone(&store), mailbox: mailbox.clone() };
+        let workers = Workers { persist, apply, log_reader };
         let driver = Driver {
             receiver,
             waiting,
-            workers: Workers { persist, apply, log_reader },
-            transport,
+            outside: Outside { workers, transport, queued_bytes, mailbox: mailbox.clone() },
             tick: config.tick,
-            queued_bytes,
             max_queued_bytes: config.max_persist_queue_bytes,
             failure: failed.clone(),
             groups: BTreeMap::new(),
@@ -135,7 +135,7 @@ impl RaftStore {
 
     /// Where the transport hands over what arrives.
     pub fn inbox(&self) -> Arc<dyn Inbox> {
-        Arc::new(self.mailbox.clone())
+        Arc::new(StoreInbox { mailbox: self.mailbox.clone(), store: Arc::clone(&self.store) })
     }
 
     /// The groups that were made here.
@@ -167,31 +167,33 @@ impl RaftStore {
     pub fn open_group(
         &self,
         group: GroupId,
-        config: GroupConfig,
+        mut config: GroupConfig,
         machine: impl StateMachine,
     ) -> Result<GroupHandle, OpenError> {
         let mut open = self.open.lock();
         if open.contains(&group) {
             return Err(OpenError::AlreadyOpen(group));
         }
-        let mut stored = self.store.load(group)?.ok_or(OpenError::NoSuchGroup(group))?;
+        let stored = self.store.load(group)?.ok_or(OpenError::NoSuchGroup(group))?;
         let own = machine.own_applied()?;
         let sessions = match own {
             Some(_) => None,
             None => Some(Sessions::load(&*self.store, group)?),
         };
         let noted = stored.applied;
-        stored.applied = own.unwrap_or(noted);
         let terms = self.terms(group, &stored)?;
         let seed = getrandom::u64().map_err(|error| OpenError::Io {
             doing: "draw a random number",
             source: io::Error::other(error.to_string()),
         })?;
         let max_command_bytes = config.max_entry_bytes;
-        let raft = Group::open(config, &stored, terms, seed)?;
+        // What a machine keeps itself is not in the tables.
+        config.snapshots &= own.is_none();
+        let raft = Group::open(config, &stored, own, terms, seed)?;
         let (sender, view) = watch::channel(GroupView { status: raft.status(), failure: None });
         let machine: Box<dyn StateMachine> = Box::new(machine);
-        let opened = OpenedGroup { id: group, group: raft, machine, sessions, noted, view: sender, max_command_bytes };
+        let opened =
+            OpenedGroup { id: group, group: raft, machine, sessions, own, noted, view: sender, max_command_bytes };
         self.mailbox.tell(Input::Open(Box::new(opened)));
         if stored.membership.voters == [stored.replica] {
             // Nobody else could be elected, so there is nothing to wait for.

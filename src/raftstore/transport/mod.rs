@@ -34,6 +34,11 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// It was dropped.
     fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), Unsent>;
+
+    /// TEMPORARY
+    fn send_snapshot(&self, _to: NodeId, _outgoing: Outgoing) -> Result<(), Unsent> {
+        Err(Unsent::UnknownNode)
+    }
 }
 
 /// A snapshot on its way to a replica.
@@ -88,6 +93,11 @@ pub trait Inbox: Send + Sync + 'static {
     /// # Errors
     /// The receiver is busy, and the envelope was dropped.
     fn deliver(&self, from: NodeId, envelope: Envelope) -> Result<(), InboxFull>;
+
+    /// TEMPORARY
+    fn offer(&self, _from: NodeId, _offer: Envelope) -> Result<Box<dyn Incoming>, SnapshotRefused> {
+        Err(SnapshotRefused::Unwanted("this inbox takes no snapshots".to_owned()))
+    }
 
     /// A node cannot be reached, and envelopes that were taken for it may be lost. Told at every failed attempt to reach
     /// it, so more than once.
