@@ -135,7 +135,7 @@ pub struct Envelope {
     pub from: ReplicaId,
     /// The replica it is for: what is for a replica that lived here before is dropped.
     pub to: ReplicaId,
-    /// [`Message::encode`].
+    /// [`Message::encode`]. Empty: the replica that it is for was removed from the group.
     pub message: Bytes,
 }
 

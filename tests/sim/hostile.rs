@@ -29,7 +29,6 @@ struct Victim {
     /// Terms are mostly its own: who hears of others all the time never leads for long.
     calm: bool,
     plan: Plan,
-    membership: Membership,
     group: Group,
     disk: Disk,
     to_write: VecDeque<Persist>,
@@ -46,15 +45,13 @@ impl Victim {
         let mut plan = Plan::draw(rng);
         plan.small = rng.chance(800);
         let id = 1 + rng.below(plan.replicas());
-        let membership = plan.membership();
-        let disk = Disk::founded(membership.clone());
+        let disk = Disk::founded(plan.membership());
         let group = open(&plan, id, &disk, rng.next());
         Victim {
             id,
             pace: rng.pick(&[30, 125, 400]),
             calm: rng.chance(600),
             plan,
-            membership,
             group,
             disk,
             to_write: VecDeque::new(),

@@ -245,6 +245,12 @@ impl Group {
         }
     }
 
+    /// Whether it can be said to a replica that it was removed: the new configuration alone decides, and has a leader.
+    pub fn knows_removed(&self, replica: ReplicaId) -> bool {
+        let settled = self.node.raft.leader_id != 0 && !self.membership.is_joint();
+        settled && self.membership.was_removed(replica) && self.membership.nodes.contains_key(&self.config.replica)
+    }
+
     /// An entry that changes the membership is committed: from here on it holds. `None` if it did before.
     pub(super) fn take_change(&mut self, entry: &Entry, context: &Context) -> Result<Option<Membership>, GroupError> {
         // A machine that keeps its own position gets entries once more whose changes were kept.

@@ -509,6 +509,11 @@ impl Group {
         }
     }
 
+    /// Which replica it is.
+    pub fn replica(&self) -> ReplicaId {
+        self.config.replica
+    }
+
     /// The node of a replica of the group.
     pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
         self.membership.node_of(replica)

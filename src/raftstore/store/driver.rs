@@ -13,12 +13,13 @@ use super::apply::{ApplyItem, ApplyTask};
 use super::error::{GroupFailure, ProposeError, ReadError, StoreStopped};
 use super::handle::{GroupView, ProposalWaiter, ReadWaiter};
 use super::mailbox::{Closing, Input, Mailbox, Waiting};
+use super::membership::Met;
 use super::metrics;
 use super::persist::{GroupWrites, PersistTask, ReadTask, Workers};
 use super::snapshots::Filling;
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
 use crate::raftstore::entry::Entry;
-use crate::raftstore::group::{Answer, Committed, Effects, Group, Refusal, RequestId, Role};
+use crate::raftstore::group::{Answer, Committed, Effects, Group, Refusal, Rejected, RequestId, Role};
 use crate::raftstore::message::{Envelope, Message};
 use crate::raftstore::sessions::Sessions;
 use crate::raftstore::snapshot::Captured;
@@ -69,12 +70,13 @@ pub(super) struct Slot {
     name: String,
     /// `None` once it has failed.
     pub(super) group: Option<Group>,
-    proposals: HashMap<RequestId, ProposalWaiter>,
+    pub(super) proposals: HashMap<RequestId, ProposalWaiter>,
     reads: HashMap<RequestId, ReadWaiter>,
     view: watch::Sender<GroupView>,
     max_command_bytes: usize,
     /// Its state as captured last, for followers that are far behind.
     pub(super) captured: Option<Arc<dyn Captured>>,
+    pub(super) met: Met,
     /// A snapshot that is being filled for it.
     pub(super) filling: Option<Filling>,
     /// It stands in the driver's list.
@@ -173,6 +175,8 @@ impl Driver {
                     }
                 }
             }
+            Input::Change { group, change, waiter } => self.change(group, &change, waiter),
+            Input::Removed { from, envelope } => self.removed(from, &envelope),
             Input::Message { from, group, message } => self.receive(from, group, *message),
             Input::Unreachable(node) => self.unreachable(node),
             Input::Transfer { group, to, answer } => {
@@ -208,7 +212,7 @@ impl Driver {
         }
     }
 
-    fn request(&mut self) -> RequestId {
+    pub(super) fn request(&mut self) -> RequestId {
         self.next_request += 1;
         RequestId(self.next_request)
     }
@@ -238,16 +242,28 @@ impl Driver {
 
     fn receive(&mut self, from: NodeId, group: GroupId, message: Message) {
         let is_full = self.is_persist_queue_full();
-        let Some(raft) = self.running(group) else { return metrics::shed("refused") };
+        let Some(slot) = self.slot(group) else { return metrics::shed("refused") };
+        let sender = message.from();
         // A node speaks for the replicas that live on it.
-        let speaks = raft.node_of(message.from()) == Some(from);
-        let too_much = is_full && message.entries_size_bytes() > 0;
-        if !speaks || too_much {
-            return metrics::shed(if speaks { "message" } else { "refused" });
+        let speaks = slot.node_of(sender).is_none_or(|node| node == from);
+        let Some(raft) = slot.group.as_mut().filter(|_| speaks) else { return metrics::shed("refused") };
+        if is_full && message.entries_size_bytes() > 0 {
+            return metrics::shed("message");
         }
-        if let Err(error) = raft.step(message) {
-            metrics::shed("refused");
-            tracing::debug!(%group, %from, %error, "dropped a message");
+        let is_known = raft.node_of(sender).is_some();
+        let result = raft.step(message);
+        match result {
+            Ok(()) if is_known => {}
+            Ok(()) => slot.met.note(sender, from),
+            Err(error) => {
+                metrics::shed("refused");
+                tracing::debug!(%group, %from, %error, "dropped a message");
+                if error == Rejected::Removed
+                    && let Some(slot) = self.groups.get(&group)
+                {
+                    slot.tell_removed(group, sender, from, &self.outside);
+                }
+            }
         }
     }
 
@@ -276,6 +292,7 @@ impl Driver {
             max_command_bytes,
             captured: None,
             filling: None,
+            met: Met::default(),
             is_dirty: true,
         };
         self.groups.insert(id, slot);
@@ -400,13 +417,15 @@ impl Slot {
             Refusal::NotLeader { leader } => {
                 ProposeError::NotLeader { leader: leader.and_then(|leader| self.node_of(leader)) }
             }
+            Refusal::Change(refusal) => ProposeError::Change(refusal),
             Refusal::TooLarge => ProposeError::TooLarge { limit_bytes: self.max_command_bytes },
             _ => ProposeError::Busy,
         }
     }
 
-    fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
-        self.group.as_ref().and_then(|raft| raft.node_of(replica))
+    pub(super) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        let known = self.group.as_ref().and_then(|raft| raft.node_of(replica));
+        known.or_else(|| self.met.node_of(replica))
     }
 
     /// Shows how the group stands: at once if another leads, else with each tick.
@@ -427,13 +446,13 @@ impl Slot {
         self.view.send_replace(GroupView { status, failure: None });
     }
 
-    fn stopped(&self) -> StoreStopped {
+    pub(super) fn stopped(&self) -> StoreStopped {
         let failure = self.view.borrow().failure.clone();
         StoreStopped(failure.unwrap_or_else(|| Arc::new(GroupFailure::ShutDown)))
     }
 
     /// The group stops here. Proposals that wait may still take effect elsewhere.
-    fn fail(&mut self, failure: Arc<GroupFailure>) {
+    pub(super) fn fail(&mut self, failure: Arc<GroupFailure>) {
         self.group = None;
         self.captured = None;
         self.view.send_modify(|view| {
@@ -451,6 +470,6 @@ impl Slot {
 }
 
 /// Only a group that was destroyed has handles and no slot.
-fn destroyed(group: GroupId) -> StoreStopped {
+pub(super) fn destroyed(group: GroupId) -> StoreStopped {
     StoreStopped(Arc::new(GroupFailure::Destroyed(group)))
 }

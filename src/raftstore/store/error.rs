@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::ident::{GroupId, NodeId, ReplicaId};
-use crate::raftstore::group::GroupError;
+use crate::raftstore::group::{ChangeRefusal, GroupError};
 use crate::raftstore::log_store::StoreError;
 use crate::raftstore::state_machine::ApplyError;
 
@@ -64,6 +64,9 @@ pub enum ProposeError {
     /// *Your mistake*: an empty command says nothing.
     #[error("the command is empty")]
     Empty,
+    /// Only of a change of the membership: it was refused.
+    #[error(transparent)]
+    Change(ChangeRefusal),
     /// It took effect when it was proposed before; its response is no longer known.
     #[error("the command was applied before; its response is no longer known")]
     AppliedBefore,
@@ -84,6 +87,45 @@ pub enum ProposeError {
     /// *This node must stop*: it was not proposed.
     #[error(transparent)]
     Stopped(#[from] StoreStopped),
+}
+
+/// What became of a change of the membership that was not carried through.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// *Retry elsewhere*: it had no effect and will have none.
+    #[error("this node does not lead the group{}", hint(*.leader))]
+    NotLeader {
+        /// The node that leads, as far as is known.
+        leader: Option<NodeId>,
+    },
+    /// It was refused, and why. It had no effect.
+    #[error("the membership cannot be changed: {0}")]
+    Refused(ChangeRefusal),
+    /// *Retry here*, later: a bound is reached. It had no effect.
+    #[error("too much is in flight")]
+    Busy,
+    /// It may or may not take effect. The membership shows what became of it.
+    #[error("it is not known whether the membership changed: {why}")]
+    Unknown {
+        /// What happened.
+        why: &'static str,
+    },
+    /// *This node must stop*: it was not proposed, or the group stopped before it was finished.
+    #[error(transparent)]
+    Stopped(#[from] StoreStopped),
+}
+
+impl From<ProposeError> for ChangeError {
+    fn from(error: ProposeError) -> ChangeError {
+        match error {
+            ProposeError::NotLeader { leader } => ChangeError::NotLeader { leader },
+            ProposeError::Change(refusal) => ChangeError::Refused(refusal),
+            ProposeError::Unknown { why } => ChangeError::Unknown { why },
+            ProposeError::Stopped(stopped) => ChangeError::Stopped(stopped),
+            _ => ChangeError::Busy,
+        }
+    }
 }
 
 /// Why a read cannot be answered. Reads have no effects: each may be retried.
@@ -135,6 +177,9 @@ pub enum GroupFailure {
     /// It was destroyed on this node.
     #[error("group {0} was destroyed on this node")]
     Destroyed(GroupId),
+    /// The replica takes no part in the group any more. It may be destroyed.
+    #[error("the replica of group {0} on this node was removed from the group")]
+    Removed(GroupId),
     /// A bug: a thread of the raftstore panicked.
     #[error("the raftstore stopped: its {0} thread panicked")]
     Panicked(&'static str),

@@ -180,7 +180,7 @@ impl GroupHandle {
         refused.map_err(|why| TransferError { to, why })
     }
 
-    fn stopped(&self) -> StoreStopped {
+    pub(super) fn stopped(&self) -> StoreStopped {
         let failure = self.view.borrow().failure.clone();
         StoreStopped(failure.unwrap_or_else(|| Arc::new(GroupFailure::ShutDown)))
     }

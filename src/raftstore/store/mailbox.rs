@@ -12,7 +12,7 @@ use super::metrics;
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
 use crate::raftstore::context::Attempt;
 use crate::raftstore::entry::Entry;
-use crate::raftstore::group::{LogRead, PersistId, Refusal};
+use crate::raftstore::group::{LogRead, MembershipChange, PersistId, Refusal};
 use crate::raftstore::message::{Envelope, Message};
 use crate::raftstore::snapshot::Captured;
 use crate::raftstore::transport::InboxFull;
@@ -49,6 +49,16 @@ pub(super) enum Input {
     Read {
         group: GroupId,
         waiter: ReadWaiter,
+    },
+    Change {
+        group: GroupId,
+        change: Box<MembershipChange>,
+        waiter: ProposalWaiter,
+    },
+    /// A node says that a replica was removed from its group.
+    Removed {
+        from: NodeId,
+        envelope: Envelope,
     },
     Message {
         from: NodeId,
@@ -130,7 +140,7 @@ impl Waiting {
     /// The driver took an input out.
     pub(super) fn taken(&self, input: &Input) {
         match input {
-            Input::Propose { .. } | Input::Read { .. } => {
+            Input::Propose { .. } | Input::Read { .. } | Input::Change { .. } => {
                 self.requests.fetch_sub(1, Ordering::Relaxed);
             }
             Input::Message { message, .. } => {
@@ -184,8 +194,20 @@ pub(super) enum Unaccepted {
 }
 
 impl Mailbox {
+    /// A peer says that a replica was removed. A word that is lost is said again.
+    fn deliver_word(&self, from: NodeId, envelope: &Envelope) -> Result<(), InboxFull> {
+        if self.waiting.messages() >= self.config.max_messages {
+            return Err(InboxFull);
+        }
+        self.tell(Input::Removed { from, envelope: envelope.clone() });
+        Ok(())
+    }
+
     /// What a peer sent.
     pub(super) fn deliver(&self, from: NodeId, envelope: &Envelope) -> Result<(), InboxFull> {
+        if envelope.message.is_empty() {
+            return self.deliver_word(from, envelope);
+        }
         // Decoded here, on the thread that received it: the driver has enough to do.
         let Some(message) = Message::decode(&envelope.message) else {
             metrics::shed("garbage");

@@ -15,6 +15,7 @@
 //! | `driver` | the loop: one thread owns the pure [`Group`](super::group::Group)s |
 //! | `persist` | gathers log writes into one batch and one sync |
 //! | `apply` | state machines: effects and applied index in one write |
+//! | `membership` | who takes part: changes, and word for those that were removed |
 //! | `snapshots` | states on their way to and from other nodes |
 //! | `metrics` | names and units |
 //!
@@ -27,12 +28,13 @@ mod driver;
 mod error;
 mod handle;
 mod mailbox;
+mod membership;
 pub mod metrics;
 mod persist;
 mod raft_store;
 mod snapshots;
 
-pub use error::{GroupFailure, OpenError, ProposeError, ReadError, StoreStopped, TransferError};
+pub use error::{ChangeError, GroupFailure, OpenError, ProposeError, ReadError, StoreStopped, TransferError};
 pub use handle::{GroupHandle, GroupView};
 pub use mailbox::MailboxConfig;
 pub use persist::Written;

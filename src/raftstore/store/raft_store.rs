@@ -160,6 +160,18 @@ impl RaftStore {
         self.store.write(&[write], true)
     }
 
+    /// Makes a replica of a group that is somewhere else already, durably: it knows nothing, and waits until a leader of
+    /// the group has [added](GroupHandle::change_membership) it. It is not open yet. The number of the replica must be
+    /// one that was never used in the group.
+    ///
+    /// # Errors
+    /// It exists, it or a later one was destroyed here, or the store failed.
+    pub fn join_group(&self, group: GroupId, replica: ReplicaId) -> Result<(), StoreError> {
+        let mut write = LogWrite::new(group);
+        write.create = Some((replica, Membership::default()));
+        self.store.write(&[write], true)
+    }
+
     /// Opens a group that was made. Blocks while it is read.
     ///
     /// # Errors
@@ -209,7 +221,8 @@ impl RaftStore {
     /// message that arrives late finds nobody, and the same replica or an earlier one cannot be made here again. Blocks
     /// until what was handed out for the group is done.
     ///
-    /// The other replicas go on asking this one as if its node were down: a group of three has one fewer that may fail.
+    /// Unless the replica was removed before, the others go on asking it as if its node were down: a group of three has
+    /// one fewer that may fail.
     ///
     /// # Errors
     /// There is no such group, or the raftstore stopped; then it is there or gone when it is opened next, never half.

@@ -127,10 +127,10 @@ impl Driver {
     fn judge(&mut self, offer: &Offer) -> Result<SnapshotMeta, SnapshotRefused> {
         let unwanted = |what: &str| Err(SnapshotRefused::Unwanted(what.into()));
         let Some(slot) = self.slot(offer.group) else { return unwanted("there is no such group here") };
-        let Some(raft) = &mut slot.group else { return unwanted("the group has stopped here") };
-        if raft.node_of(offer.message.from()) != Some(offer.from) {
-            return unwanted("the sender takes no part in the group");
+        if slot.node_of(offer.message.from()).is_some_and(|node| node != offer.from) {
+            return unwanted("the sender lives on another node");
         }
+        let Some(raft) = &mut slot.group else { return unwanted("the group has stopped here") };
         if !raft.takes_snapshots() {
             return unwanted("the state machine keeps its own position");
         }
