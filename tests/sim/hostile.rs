@@ -13,7 +13,6 @@ use super::runs::{Mode, run_captured};
 use super::scenario::Plan;
 use crate::ident::{LogIndex, ReplicaId};
 use crate::raftstore::context::Context;
-use crate::raftstore::entry::Membership;
 use crate::raftstore::group::{Committed, Group, LogRead, Persist, PersistId, RequestId, TermRuns};
 use crate::raftstore::message::Message;
 
