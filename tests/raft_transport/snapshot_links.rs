@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -86,6 +86,49 @@ async fn a_snapshot_goes_on_where_the_link_was_cut() {
     let stored = shelf.stored(1);
     assert!(stored.is_complete);
     assert!(stored.offers.is_sorted_by(|earlier, later| earlier < later), "{:?}", stored.offers);
+}
+
+/// Passes bytes on, but for one bit in the middle of a value.
+async fn past_a_flipped_bit(target: SocketAddr, flipped: Arc<AtomicBool>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = TcpStream::connect(target).await.unwrap().into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+            let flipped = Arc::clone(&flipped);
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 << 10];
+                while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
+                    // Values are the same byte over and over.
+                    let value =
+                        buffer[..count].windows(64).position(|run| run[0] != 0 && run.iter().all(|b| *b == run[0]));
+                    if let Some(at) = value
+                        && !flipped.swap(true, Ordering::SeqCst)
+                    {
+                        buffer[at + 32] ^= 1;
+                    }
+                    if to_server.write_all(&buffer[..count]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bit_that_flips_on_the_way_is_noticed_and_the_snapshot_arrives_whole() {
+    let one = Node::start(config(), identity(1, 1)).await;
+    let two = Node::start(config(), identity(2, 1)).await;
+    let flipped = Arc::new(AtomicBool::new(false));
+    one.knows(2, past_a_flipped_bit(two.address(), Arc::clone(&flipped)).await);
+    one.send_snapshot(2, &Made::new(1, 10 << 20), 1).unwrap().get().await.unwrap();
+    assert!(flipped.load(Ordering::SeqCst));
+    assert!(two.shelf().stored(1).is_complete);
+    assert_eq!(two.shelf().stored(1).offers.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

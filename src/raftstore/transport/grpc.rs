@@ -195,7 +195,7 @@ impl GrpcTransport {
     }
 
     /// Says where a node is. Its addresses are tried in turn. With the same addresses as before, nothing happens; with
-    /// others, it is connected to anew, and what waited for it is dropped.
+    /// others, it is connected to anew, what waited for it is dropped, and snapshots to it are given up.
     ///
     /// # Errors
     /// [`NetError::NoAddress`], or [`NetError::Plaintext`]: an address is not on loopback. Names are checked when they are
@@ -243,7 +243,7 @@ impl GrpcTransport {
         Ok(())
     }
 
-    /// Forgets where a node is. What waited for it is dropped; it may still call.
+    /// Forgets where a node is. What waited for it is dropped, snapshots to it are given up; it may still call.
     pub fn remove_peer(&self, node: NodeId) {
         let forgotten = self.peers.write().remove(&node);
         drop(forgotten);
