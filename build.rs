@@ -7,6 +7,8 @@ fn main() -> std::io::Result<()> {
         // Both are types of ours, which bound what they decode: see raftstore/transport/wire.rs.
         .extern_path(".mainstay.raft.v1.Batch", "crate::raftstore::transport::wire::Batch")
         .extern_path(".mainstay.raft.v1.Envelope", "crate::raftstore::message::Envelope")
+        // Shares the bytes of the frame.
+        .bytes(".mainstay.raft.v1.SnapshotChunk")
         .compile_protos(&["proto/raft.proto"], &["proto"])?;
     // What the example says to its clients; only the example, its tests and its benchmark include it.
     println!("cargo:rerun-if-changed=examples/raft_kv/kv.proto");

@@ -46,6 +46,13 @@ pub struct NetConfig {
     pub queue_bytes: u64,
     /// Envelopes are sent together up to so many bytes. A larger one travels alone. Default 1 MiB, from 1 KiB to 16 MiB.
     pub batch_bytes: u64,
+    /// Bytes per second of all snapshots that this node sends, taken together. Default 0, which means any number; from
+    /// 1 MiB to 1 TiB.
+    pub snapshot_bytes_per_second: u64,
+    /// Snapshots that this node sends at once; some more wait, others are refused. Default 4, from 1 to 256.
+    pub max_snapshots_out: u32,
+    /// Snapshots that this node takes at once; whoever offers more is told to come back later. Default 4, from 1 to 256.
+    pub max_snapshots_in: u32,
 }
 
 impl Default for NetConfig {
@@ -65,6 +72,9 @@ impl Default for NetConfig {
             queue_envelopes: 16_384,
             queue_bytes: 64 * MIB,
             batch_bytes: MIB,
+            snapshot_bytes_per_second: 0,
+            max_snapshots_out: 4,
+            max_snapshots_in: 4,
         }
     }
 }
@@ -89,12 +99,20 @@ impl NetConfig {
             ("net.queue_envelopes", self.queue_envelopes.into(), 16, 1 << 20),
             ("net.queue_bytes", self.queue_bytes, 64 * KIB, 4 * GIB),
             ("net.batch_bytes", self.batch_bytes, KIB, 16 * MIB),
+            ("net.max_snapshots_out", self.max_snapshots_out.into(), 1, 256),
+            ("net.max_snapshots_in", self.max_snapshots_in.into(), 1, 256),
         ];
         let mut problems = Vec::new();
         for (setting, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
                 problems.push(Problem { setting, what: format!("is {value}; must be from {low} to {high}") });
             }
+        }
+        if self.snapshot_bytes_per_second != 0 && !(MIB..=1024 * GIB).contains(&self.snapshot_bytes_per_second) {
+            problems.push(Problem {
+                setting: "net.snapshot_bytes_per_second",
+                what: format!("is {}; must be 0, or from {MIB} to {}", self.snapshot_bytes_per_second, 1024 * GIB),
+            });
         }
         if self.tls.is_some() && self.allow_plaintext {
             problems.push(Problem {
@@ -144,11 +162,14 @@ mod tests {
             listen: SocketAddr::from(([0, 0, 0, 0], 1)),
             backoff_max: Duration::from_millis(1),
             queue_envelopes: 0,
+            snapshot_bytes_per_second: 1,
+            max_snapshots_in: 0,
             ..NetConfig::default()
         };
         let problems = config.validate().unwrap_err().problems;
         let settings: Vec<_> = problems.iter().map(|problem| problem.setting).collect();
-        assert_eq!(settings, ["net.backoff_max_ms", "net.queue_envelopes", "net.listen"]);
+        let expected = ["net.backoff_max_ms", "net.queue_envelopes", "net.max_snapshots_in"];
+        assert_eq!(settings, [expected.as_slice(), &["net.snapshot_bytes_per_second", "net.listen"]].concat());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | [`connection`] | a connection, plain or TLS, that is cut when its owner goes |
 //! | [`listener`] | accepting connections, within limits |
 //! | [`backoff`], [`breaker`] | pure: when a peer that fails is tried again, and whether it is sent to meanwhile |
+//! | [`throttle`] | pure: so many bytes per second |
 //!
 //! It knows the words ([`crate::ident`], [`crate::config`]) and itself; what is said over a connection is not its
 //! business.
@@ -25,6 +26,7 @@ pub mod connection;
 mod error;
 pub mod identity;
 pub mod listener;
+pub mod throttle;
 pub mod tls;
 
 pub use address::Address;

@@ -127,7 +127,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// A message on its way between two nodes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Envelope {
     /// The group.
     pub group: GroupId,

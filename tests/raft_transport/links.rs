@@ -118,7 +118,7 @@ async fn a_peer_that_hangs_fills_its_queue_then_opens_its_breaker_which_closes_b
 }
 
 /// Passes bytes on until told not to; then it neither passes nor closes.
-async fn through_a_black_hole(target: SocketAddr, swallow: Arc<AtomicBool>) -> SocketAddr {
+pub(super) async fn through_a_black_hole(target: SocketAddr, swallow: Arc<AtomicBool>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -1,10 +1,15 @@
-//! The gRPC transport over real sockets.
+//! The gRPC transport over real sockets, and snapshots also within a process.
 
 #![cfg(test)]
 
 mod fake;
 mod links;
+mod memory;
 mod metrics;
+mod shelf;
+mod snapshot_bounds;
+mod snapshot_links;
+mod snapshot_strangers;
 mod strangers;
 mod tls;
 
@@ -17,8 +22,11 @@ use mainstay::ident::{ClusterId, GroupId, Incarnation, NodeId, ReplicaId};
 use mainstay::net::identity::Identity;
 use mainstay::net::{Address, NetConfig, NetError};
 use mainstay::raftstore::message::Envelope;
-use mainstay::raftstore::transport::{GrpcTransport, Inbox, InboxFull, PeerStatus, Transport, Unsent};
+use mainstay::raftstore::transport::{
+    GrpcTransport, Inbox, InboxFull, Incoming, PeerStatus, SnapshotRefused, SnapshotUnsent, Transport, Unsent,
+};
 use parking_lot::Mutex;
+use shelf::{Made, Shelf};
 
 /// No test waits longer than this for something that should happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,6 +66,7 @@ struct Arrivals {
     envelopes: Mutex<Vec<(NodeId, Envelope)>>,
     unreachable: Mutex<Vec<NodeId>>,
     limit: Option<usize>,
+    shelf: Arc<Shelf>,
 }
 
 impl Inbox for Arrivals {
@@ -68,6 +77,10 @@ impl Inbox for Arrivals {
         }
         envelopes.push((from, envelope));
         Ok(())
+    }
+
+    fn offer(&self, from: NodeId, offer: Envelope) -> Result<Box<dyn Incoming>, SnapshotRefused> {
+        self.shelf.offer(from, &offer)
     }
 
     fn unreachable(&self, node: NodeId) {
@@ -114,6 +127,16 @@ impl Node {
         self.transport.send(NodeId::new(to), envelope)
     }
 
+    fn send_snapshot(&self, to: u64, made: &Arc<Made>, group: u64) -> Result<Outcome, Unsent> {
+        let (outgoing, outcome) = made.outgoing(group);
+        self.transport.send_snapshot(NodeId::new(to), outgoing)?;
+        Ok(Outcome(outcome))
+    }
+
+    fn shelf(&self) -> &Arc<Shelf> {
+        &self.arrivals.shelf
+    }
+
     fn peer(&self, node: u64) -> PeerStatus {
         let peers = self.transport.peers();
         peers.into_iter().find(|status| status.node == NodeId::new(node)).unwrap()
@@ -153,6 +176,32 @@ impl Node {
             failures() >= before + 4
         })
         .await;
+    }
+}
+
+/// What becomes of a snapshot.
+struct Outcome(std::sync::mpsc::Receiver<Result<(), SnapshotUnsent>>);
+
+impl Outcome {
+    /// Waits until it was said, and whoever might say it again is gone.
+    async fn get(self) -> Result<(), SnapshotUnsent> {
+        let mut said = None;
+        eventually("the end of a snapshot is told", || {
+            said = said.take().or_else(|| self.0.try_recv().ok());
+            said.is_some()
+        })
+        .await;
+        eventually("nobody can say it again", || match self.0.try_recv() {
+            Ok(again) => panic!("said again: {again:?}"),
+            Err(error) => error == std::sync::mpsc::TryRecvError::Disconnected,
+        })
+        .await;
+        said.unwrap()
+    }
+
+    /// What was said, if it was.
+    fn now(&self) -> Option<Result<(), SnapshotUnsent>> {
+        self.0.try_recv().ok()
     }
 }
 

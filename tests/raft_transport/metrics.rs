@@ -123,3 +123,40 @@ async fn what_is_dropped_is_counted_by_reason() {
     assert_eq!(seen.get("connects_total{peer=2,outcome=failed}"), 1);
     eventually("the gauge says so", || seen.get("breaker_state{peer=2}") == 2).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_counted_by_what_became_of_them() {
+    let seen = Seen::default();
+    let one = Node::start(NetConfig { max_snapshots_out: 1, ..config() }, identity(1, 1)).await;
+    let two = Node::start(config(), identity(2, 1)).await;
+    one.knows(2, two.address());
+    let made = Made::new(1, 1 << 20);
+    let send = |group| with_local_recorder(&seen, || one.send_snapshot(2, &made, group));
+    let sent = |outcome: &str| seen.get(&format!("snapshots_sent_total{{peer=2,outcome={outcome}}}"));
+
+    send(1).unwrap().get().await.unwrap();
+    assert_eq!(sent("ok"), 1);
+    let bytes = seen.get("snapshot_sent_bytes_total{peer=2}");
+    assert!(bytes > 1_000_000 && bytes < 1_100_000, "{bytes}");
+    assert_eq!(seen.get("snapshots_resumed_total{peer=2}"), 0);
+    // Everything is there already: this one has nothing to bring.
+    send(1).unwrap().get().await.unwrap();
+    assert_eq!(seen.get("snapshots_resumed_total{peer=2}"), 1);
+    *two.shelf().refusal.lock() = Some(SnapshotRefused::Unwanted("old".to_owned()));
+    send(1).unwrap().get().await.unwrap_err();
+    assert_eq!(sent("refused"), 1);
+    *two.shelf().refusal.lock() = None;
+
+    two.shelf().stop_after(0);
+    let stopped: Vec<_> = (0..17).map(|group| send(group).unwrap()).collect();
+    assert_eq!(send(99).err(), Some(Unsent::QueueFull));
+    assert_eq!(sent("queue_full"), 1);
+    one.transport.remove_peer(NodeId::new(2));
+    for outcome in stopped {
+        outcome.get().await.unwrap_err();
+    }
+    assert_eq!(sent("stopped"), 17);
+    two.shelf().go_on();
+    assert_eq!(send(1).err(), Some(Unsent::UnknownNode));
+    assert_eq!(seen.get("snapshots_sent_total{peer=unknown,outcome=unknown_node}"), 1);
+}

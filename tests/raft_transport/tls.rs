@@ -185,3 +185,25 @@ async fn a_certificate_with_node_names_speaks_for_those_only() {
     nameless.never_reaches(4).await;
     assert_eq!(strict.arrivals.count() + nameless.arrivals.count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_travel_under_tls_and_only_to_whom_they_are_for() {
+    let authority = Authority::new();
+    let name = |node| node_name(ClusterId::new(CLUSTER), NodeId::new(node));
+    let (first, second, third) = (folder(), folder(), folder());
+    let one = Node::start(with(authority.issue(first.path(), &[name(1)], &[&authority])), identity(1, 1)).await;
+    let two = Node::start(with(authority.issue(second.path(), &[name(2)], &[&authority])), identity(2, 1)).await;
+    one.knows(2, two.address());
+    one.send_snapshot(2, &Made::new(1, 5 << 20), 1).unwrap().get().await.unwrap();
+    assert!(two.shelf().stored(1).is_complete);
+
+    // Node 3 says that it is node 2, to a caller and as one.
+    let thief = Node::start(with(authority.issue(third.path(), &[name(3)], &[&authority])), identity(2, 9)).await;
+    one.knows(2, thief.address());
+    let refused = one.send_snapshot(2, &Made::new(2, 1 << 20), 1).unwrap().get().await.unwrap_err();
+    assert!(refused.to_string().contains("certificate does not name node 2"), "{refused}");
+    thief.knows(1, one.address());
+    let refused = thief.send_snapshot(1, &Made::new(3, 1 << 20), 1).unwrap().get().await.unwrap_err();
+    assert!(refused.to_string().contains("certificate does not name node 2"), "{refused}");
+    assert!(thief.shelf().stored.lock().is_empty() && one.shelf().stored.lock().is_empty());
+}

@@ -10,6 +10,7 @@
 //! visible together with applied index, membership, and a log that begins behind it (rule of durable order 3). Until
 //! then the replica is what it was before; a crash leaves nothing but tables that the next start removes.
 
+pub mod chunk;
 pub(super) mod header;
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Envelopes between processes: gRPC streams, one per direction and peer.
+//! Envelopes between processes: gRPC streams, one per direction and peer; and snapshots, each on a call of its own.
 //!
 //! ```text
 //!  driver ──send──► queue ◄─polled by─ connection ═══ HTTP/2, TLS ═══ connection ──► stream's task ──► inbox ──► driver
@@ -11,7 +11,8 @@
 //! is queued until an attempt succeeds. What is queued when a link is lost is dropped.
 //!
 //! Both sides [prove](crate::net::identity) who they are before the first envelope. A node has one stream here: a newer one
-//! takes over, and an earlier life of the node is refused. A dead peer is noticed by HTTP/2's own pings.
+//! takes over, and an earlier life of the node is refused. A dead peer is noticed by HTTP/2's own pings. How snapshots
+//! travel is told in [`super::snapshots`].
 //!
 //! **Metrics**, all beginning with `mainstay_raft_transport_`; `peer` is the other node's number:
 //!
@@ -27,6 +28,11 @@
 //! | `connects_total` {peer, outcome} | counter, attempts | `ok`, `failed` |
 //! | `breaker_state` {peer} | gauge | 0 closed, 1 half-open, 2 open |
 //! | `refused_total` {side} | counter, peers | not listened to: as `caller`, or as `callee` |
+//! | `snapshot_sent_bytes_total` {peer} | counter, bytes | chunks handed to a connection |
+//! | `snapshot_received_bytes_total` {peer} | counter, bytes | chunks that arrived |
+//! | `snapshots_sent_total` {peer, outcome} | counter, snapshots | `ok`, `refused` (not wanted there), `failed` (given up), `stopped` (for a newer one, or with the transport or the peer); and those not taken over: `queue_full`, `unreachable` (the breaker is open), `too_large`, `unknown_node` |
+//! | `snapshots_resumed_total` {peer} | counter, attempts | that went on behind what an earlier one had brought |
+//! | `snapshots_received_total` {peer, outcome} | counter, calls | `ok`, `refused` (not wanted here), `busy`, `broken` (off) |
 //!
 //! And of [`crate::net`]: `mainstay_net_tls_reloads_total` {outcome: `ok`, `failed`} and
 //! `mainstay_net_refused_connections_total` {reason: `handshake`, `too_many`}.
@@ -38,7 +44,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tonic::service::Routes;
@@ -48,9 +54,10 @@ use super::super::message::Envelope;
 use super::queue::Limits;
 use super::receiver::{Admissions, Receiver};
 use super::sender::Peer;
-use super::wire::FRAME_LIMIT_BYTES;
+use super::snapshots::sender::{Job, Jobs, Outbox};
 use super::wire::raft_server::RaftServer;
-use super::{Inbox, Transport, Unsent, metrics};
+use super::wire::{FRAME_LIMIT_BYTES, MESSAGE_LIMIT_BYTES};
+use super::{Inbox, Outgoing, Transport, Unsent, metrics};
 use crate::ident::NodeId;
 use crate::net::breaker::BreakerState;
 use crate::net::connection::Holder;
@@ -77,6 +84,9 @@ pub(super) struct Shared {
     pub(super) admissions: Mutex<Admissions>,
     /// The tasks of incoming streams.
     pub(super) streams: Mutex<JoinSet<()>>,
+    pub(super) outbox: Outbox,
+    /// Snapshots that may be taken at once.
+    pub(super) snapshots_in: Arc<Semaphore>,
     inbox: RwLock<Option<Arc<dyn Inbox>>>,
 }
 
@@ -115,6 +125,7 @@ pub struct GrpcTransport {
 struct Tended {
     peer: Arc<Peer>,
     task: JoinHandle<()>,
+    snapshots: Arc<Jobs>,
 }
 
 impl Drop for Tended {
@@ -154,7 +165,10 @@ impl GrpcTransport {
             bytes: usize::try_from(config.queue_bytes).unwrap_or(usize::MAX),
             batch_bytes: usize::try_from(config.batch_bytes).unwrap_or(usize::MAX),
         };
+        let snapshots_in = usize::try_from(config.max_snapshots_in).unwrap_or(usize::MAX);
         let shared = Arc::new(Shared {
+            outbox: Outbox::new(&config),
+            snapshots_in: Arc::new(Semaphore::new(snapshots_in)),
             config,
             identity,
             tls,
@@ -181,7 +195,7 @@ impl GrpcTransport {
     }
 
     /// Says where a node is. Its addresses are tried in turn. With the same addresses as before, nothing happens; with
-    /// others, it is connected to anew, and what waited for it is dropped.
+    /// others, it is connected to anew, what waited for it is dropped, and snapshots to it are given up.
     ///
     /// # Errors
     /// [`NetError::NoAddress`], or [`NetError::Plaintext`]: an address is not on loopback. Names are checked when they are
@@ -204,13 +218,35 @@ impl GrpcTransport {
         }
         let peer = Arc::new(Peer::new(node, addresses, self.limits));
         let task = self.runtime.spawn(Arc::clone(&peer).run(Arc::clone(&self.shared)));
-        peers.insert(node, Tended { peer, task });
+        let before = peers.insert(node, Tended { peer, task, snapshots: Arc::default() });
+        drop(peers);
+        drop(before);
         Ok(())
     }
 
-    /// Forgets where a node is. What waited for it is dropped; it may still call.
+    fn begin_snapshot(&self, to: NodeId, outgoing: Outgoing) -> Result<(), Unsent> {
+        let (peer, jobs) = match self.peers.read().get(&to) {
+            None => return Err(Unsent::UnknownNode),
+            Some(Tended { peer, snapshots, .. }) => (Arc::clone(peer), Arc::clone(snapshots)),
+        };
+        if !peer.queue.is_open() {
+            return Err(Unsent::Unreachable);
+        }
+        if outgoing.offer.message.len() > MESSAGE_LIMIT_BYTES {
+            return Err(Unsent::TooLarge);
+        }
+        let place = self.shared.outbox.place()?;
+        let replica = (outgoing.offer.group, outgoing.offer.to);
+        let job = Job::new(Arc::clone(&self.shared), peer, outgoing, place);
+        // Without any lock: on a runtime that is gone the job ends here and now, and says so.
+        jobs.insert(replica, self.runtime.spawn(job.run()));
+        Ok(())
+    }
+
+    /// Forgets where a node is. What waited for it is dropped, snapshots to it are given up; it may still call.
     pub fn remove_peer(&self, node: NodeId) {
-        self.peers.write().remove(&node);
+        let forgotten = self.peers.write().remove(&node);
+        drop(forgotten);
     }
 
     /// How it goes with each peer, by number.
@@ -228,6 +264,7 @@ impl GrpcTransport {
         let mut peers = std::mem::take(&mut *self.peers.write());
         for tended in peers.values() {
             tended.task.abort();
+            tended.snapshots.abort();
         }
         drop(stop);
         drop(holder);
@@ -235,6 +272,7 @@ impl GrpcTransport {
         let ended = timeout(SHUTDOWN_TIMEOUT, async {
             let _ = server.await;
             for tended in peers.values_mut() {
+                tended.snapshots.ended().await;
                 let _ = (&mut tended.task).await;
             }
         });
@@ -244,6 +282,15 @@ impl GrpcTransport {
         }
         let mut streams = std::mem::take(&mut *self.shared.streams.lock());
         streams.shutdown().await;
+        // What was begun on other threads ends by itself.
+        let shared = &self.shared;
+        let blocked = async {
+            shared.outbox.ended().await;
+            let _ = shared.snapshots_in.acquire_many(shared.config.max_snapshots_in).await;
+        };
+        if timeout(SHUTDOWN_TIMEOUT, blocked).await.is_err() {
+            tracing::warn!(address = %self.address, "a snapshot is still being read or written");
+        }
         // The inbox's owner usually owns the transport.
         *self.shared.inbox.write() = None;
         tracing::info!(address = %self.address, "stopped listening for other nodes");
@@ -291,5 +338,9 @@ impl Transport for GrpcTransport {
             return Err(Unsent::UnknownNode);
         };
         peer.queue.push(envelope).inspect_err(|why| peer.counts.unsent(*why))
+    }
+
+    fn send_snapshot(&self, to: NodeId, outgoing: Outgoing) -> Result<(), Unsent> {
+        self.begin_snapshot(to, outgoing).inspect_err(|why| metrics::snapshot_unsent(to, *why))
     }
 }

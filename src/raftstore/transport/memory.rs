@@ -1,13 +1,27 @@
-//! Envelopes between nodes of one process: handed straight to the receiver's inbox, in the sender's thread.
+//! Envelopes and snapshots between nodes of one process. Envelopes are handed straight to the receiver's inbox, in the
+//! sender's thread; each snapshot has a thread of its own, which hands chunk after chunk to the receiver while the links
+//! both ways stand, and begins again behind what arrived when they do not. It is tried as often as between processes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::super::message::Envelope;
-use super::{Inbox, Transport, Unsent};
-use crate::ident::NodeId;
+use super::super::snapshot::Captured;
+use super::super::snapshot::chunk::CHUNK_BYTES;
+use super::call::random;
+use super::snapshots::{Broken, Promise, Retries};
+use super::{Inbox, Outgoing, SnapshotUnsent, Transport, Unsent};
+use crate::ident::{GroupId, NodeId};
+use crate::net::backoff::Backoff;
+
+/// Snapshots that are on their way at once.
+const SNAPSHOTS_LIMIT: usize = 64;
+/// Between two attempts to send a snapshot.
+const BACKOFF: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(1) };
 
 /// Nodes of one process that reach each other, until a link is cut.
 #[derive(Clone, Default)]
@@ -18,6 +32,16 @@ struct Links {
     inboxes: HashMap<NodeId, Arc<dyn Inbox>>,
     /// From, to.
     cut: HashSet<(NodeId, NodeId)>,
+    /// The snapshots on their way: from, to, group.
+    snapshots: HashMap<(NodeId, NodeId, GroupId), Latest>,
+    last_snapshot: u64,
+}
+
+/// The latest snapshot of a group from one node to another.
+struct Latest {
+    number: u64,
+    /// Held by the one that is being taken: the next one waits until it is let go.
+    turn: Arc<Mutex<()>>,
 }
 
 impl MemoryNetwork {
@@ -80,6 +104,120 @@ impl Transport for MemoryTransport {
         // An inbox may send in turn.
         drop(links);
         inbox.deliver(self.node, envelope).map_err(|_| Unsent::QueueFull)
+    }
+
+    fn send_snapshot(&self, to: NodeId, outgoing: Outgoing) -> Result<(), Unsent> {
+        let Outgoing { offer, captured, done } = outgoing;
+        let key = (self.node, to, offer.group);
+        let mut links = self.network.0.write();
+        if links.is_cut(self.node, to) {
+            return Err(Unsent::Unreachable);
+        }
+        if !links.inboxes.contains_key(&to) {
+            return Err(Unsent::UnknownNode);
+        }
+        if links.snapshots.len() >= SNAPSHOTS_LIMIT {
+            return Err(Unsent::QueueFull);
+        }
+        links.last_snapshot += 1;
+        let number = links.last_snapshot;
+        // One that was on its way ends when it looks.
+        let latest = links.snapshots.entry(key).or_insert_with(|| Latest { number, turn: Arc::default() });
+        latest.number = number;
+        let turn = Arc::clone(&latest.turn);
+        drop(links);
+        let journey = Journey { transport: self.clone(), to, offer, captured, number, turn };
+        let promise = Promise::new(done);
+        // Without a thread the promise is dropped, which says that the snapshot was given up.
+        let begun = thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+            let result = journey.send();
+            drop(journey);
+            promise.keep(result);
+        });
+        if let Err(error) = begun {
+            tracing::warn!(%error, "no thread for a snapshot");
+        }
+        Ok(())
+    }
+}
+
+impl Links {
+    /// Whether a snapshot cannot pass: chunks go one way, answers the other.
+    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cut.contains(&(from, to)) || self.cut.contains(&(to, from))
+    }
+}
+
+/// A snapshot on its way.
+struct Journey {
+    transport: MemoryTransport,
+    to: NodeId,
+    offer: Envelope,
+    captured: Arc<dyn Captured>,
+    number: u64,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Journey {
+    fn send(&self) -> Result<(), SnapshotUnsent> {
+        let mut retries = Retries::new(BACKOFF);
+        loop {
+            let Err(broken) = self.attempt(&mut retries) else { return Ok(()) };
+            thread::sleep(retries.after(&broken, random())?);
+        }
+    }
+
+    fn attempt(&self, retries: &mut Retries) -> Result<(), Broken> {
+        let _turn = self.turn.lock();
+        let inbox = self.inbox()?;
+        let mut incoming = inbox.offer(self.transport.node, self.offer.clone())?;
+        let mut after = incoming.resume_after().cloned();
+        retries.accepted(after.as_ref());
+        loop {
+            let pairs = self.captured.read(after.as_ref(), CHUNK_BYTES)?;
+            self.check(&inbox)?;
+            let end = pairs.last().map(|pair| pair.place.clone());
+            incoming.take(pairs, end.is_none())?;
+            if end.is_none() {
+                // The receiver's word that it has everything can be lost too.
+                return self.check(&inbox);
+            }
+            after = end;
+        }
+    }
+
+    /// Where it goes, while it may.
+    fn inbox(&self) -> Result<Arc<dyn Inbox>, Broken> {
+        let links = self.transport.network.0.read();
+        let lost = |why: &str| Broken::Lost(why.to_owned());
+        if links.snapshots.get(&self.key()).is_none_or(|latest| latest.number != self.number) {
+            return Err(Broken::Final("a newer one took its place".to_owned()));
+        }
+        if links.is_cut(self.transport.node, self.to) {
+            return Err(lost("the link is cut"));
+        }
+        links.inboxes.get(&self.to).cloned().ok_or_else(|| lost("the node has left"))
+    }
+
+    /// Whether it may still go there.
+    fn check(&self, inbox: &Arc<dyn Inbox>) -> Result<(), Broken> {
+        if Arc::ptr_eq(&self.inbox()?, inbox) {
+            return Ok(());
+        }
+        Err(Broken::Lost("the node has started again".to_owned()))
+    }
+
+    fn key(&self) -> (NodeId, NodeId, GroupId) {
+        (self.transport.node, self.to, self.offer.group)
+    }
+}
+
+impl Drop for Journey {
+    fn drop(&mut self) {
+        let mut links = self.transport.network.0.write();
+        if links.snapshots.get(&self.key()).is_some_and(|latest| latest.number == self.number) {
+            links.snapshots.remove(&self.key());
+        }
     }
 }
 

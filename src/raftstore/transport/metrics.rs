@@ -2,7 +2,7 @@
 
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::Unsent;
+use super::{SnapshotRefused, SnapshotUnsent, Unsent};
 use crate::ident::NodeId;
 use crate::net::breaker::BreakerState;
 
@@ -102,6 +102,110 @@ impl Received {
         self.envelopes.increment(envelopes as u64);
         self.bytes.increment(bytes as u64);
         self.inbox_full.increment(dropped as u64);
+    }
+}
+
+/// What is counted of snapshots for one peer.
+pub(super) struct SnapshotsSent {
+    bytes: Counter,
+    resumed: Counter,
+    ok: Counter,
+    refused: Counter,
+    failed: Counter,
+    stopped: Counter,
+    has_ended: bool,
+}
+
+fn snapshots_sent(peer: &str, outcome: &'static str) -> Counter {
+    counter!("mainstay_raft_transport_snapshots_sent_total", "peer" => peer.to_owned(), "outcome" => outcome)
+}
+
+impl SnapshotsSent {
+    pub(super) fn to(node: NodeId) -> SnapshotsSent {
+        let peer = node.to_string();
+        SnapshotsSent {
+            bytes: counter!("mainstay_raft_transport_snapshot_sent_bytes_total", "peer" => peer.clone()),
+            resumed: counter!("mainstay_raft_transport_snapshots_resumed_total", "peer" => peer.clone()),
+            ok: snapshots_sent(&peer, "ok"),
+            refused: snapshots_sent(&peer, "refused"),
+            failed: snapshots_sent(&peer, "failed"),
+            stopped: snapshots_sent(&peer, "stopped"),
+            has_ended: false,
+        }
+    }
+
+    pub(super) fn sent(&self, bytes: u64) {
+        self.bytes.increment(bytes);
+    }
+
+    pub(super) fn resumed(&self) {
+        self.resumed.increment(1);
+    }
+
+    pub(super) fn ended(&mut self, result: &Result<(), SnapshotUnsent>) {
+        self.has_ended = true;
+        match result {
+            Ok(()) => self.ok.increment(1),
+            Err(SnapshotUnsent::Refused(_)) => self.refused.increment(1),
+            Err(SnapshotUnsent::Failed(_)) => self.failed.increment(1),
+        }
+    }
+}
+
+impl Drop for SnapshotsSent {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.stopped.increment(1);
+        }
+    }
+}
+
+/// A snapshot that was not taken over.
+pub(super) fn snapshot_unsent(to: NodeId, why: Unsent) {
+    match why {
+        Unsent::QueueFull => snapshots_sent(&to.to_string(), "queue_full"),
+        Unsent::Unreachable => snapshots_sent(&to.to_string(), "unreachable"),
+        Unsent::TooLarge => snapshots_sent(&to.to_string(), "too_large"),
+        Unsent::UnknownNode => snapshots_sent("unknown", "unknown_node"),
+    }
+    .increment(1);
+}
+
+/// What is counted of snapshots from one peer.
+pub(super) struct SnapshotsReceived {
+    bytes: Counter,
+    peer: String,
+}
+
+impl SnapshotsReceived {
+    pub(super) fn from(node: NodeId) -> SnapshotsReceived {
+        let peer = node.to_string();
+        let bytes = counter!("mainstay_raft_transport_snapshot_received_bytes_total", "peer" => peer.clone());
+        SnapshotsReceived { bytes, peer }
+    }
+
+    pub(super) fn chunk(&self, bytes: usize) {
+        self.bytes.increment(bytes as u64);
+    }
+
+    pub(super) fn ok(&self) {
+        self.ended("ok");
+    }
+
+    pub(super) fn refused(&self, refused: &SnapshotRefused) {
+        self.ended(match refused {
+            SnapshotRefused::Busy => "busy",
+            SnapshotRefused::Unwanted(_) => "refused",
+        });
+    }
+
+    pub(super) fn broken(&self) {
+        self.ended("broken");
+    }
+
+    fn ended(&self, outcome: &'static str) {
+        let peer = self.peer.clone();
+        counter!("mainstay_raft_transport_snapshots_received_total", "peer" => peer, "outcome" => outcome).increment(1);
     }
 }
 

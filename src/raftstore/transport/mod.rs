@@ -2,19 +2,21 @@
 //!
 //! | room | what it holds |
 //! |---|---|
-//! | [`grpc`] | between processes: gRPC streams, one per direction and peer |
+//! | [`grpc`] | between processes: gRPC streams, one per direction and peer, and a call for each snapshot |
 //! | [`memory`] | within a process, without any network |
 //! | [`wire`] | what is said on a stream |
 //!
 //! Raft expects loss and disorder, not lies: a transport may drop and delay, and it hands over nothing whose sender did
 //! not prove to be the node it says.
 
+mod call;
 pub mod grpc;
 pub mod memory;
 mod metrics;
 mod queue;
 mod receiver;
 mod sender;
+mod snapshots;
 pub mod wire;
 
 use std::sync::Arc;
@@ -35,10 +37,12 @@ pub trait Transport: Send + Sync + 'static {
     /// It was dropped.
     fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), Unsent>;
 
-    /// TEMPORARY
-    fn send_snapshot(&self, _to: NodeId, _outgoing: Outgoing) -> Result<(), Unsent> {
-        Err(Unsent::UnknownNode)
-    }
+    /// Hands a snapshot over for sending. It is tried again while that makes sense; a snapshot for the same replica that
+    /// is still on its way is given up for it. Never blocks.
+    ///
+    /// # Errors
+    /// It was not taken, and its `done` will not be called.
+    fn send_snapshot(&self, to: NodeId, outgoing: Outgoing) -> Result<(), Unsent>;
 }
 
 /// A snapshot on its way to a replica.
@@ -47,7 +51,8 @@ pub struct Outgoing {
     pub offer: Envelope,
     /// What is sent.
     pub captured: Arc<dyn Captured>,
-    /// Called once, when the receiver has taken all of it or it is given up.
+    /// Called once, when the receiver has taken all of it or it is given up, which includes that the transport stops.
+    /// Must not block.
     pub done: Box<dyn FnOnce(Result<(), SnapshotUnsent>) + Send>,
 }
 
@@ -94,8 +99,13 @@ pub trait Inbox: Send + Sync + 'static {
     /// The receiver is busy, and the envelope was dropped.
     fn deliver(&self, from: NodeId, envelope: Envelope) -> Result<(), InboxFull>;
 
-    /// TEMPORARY
-    fn offer(&self, _from: NodeId, _offer: Envelope) -> Result<Box<dyn Incoming>, SnapshotRefused> {
+    /// A node that proved to be `from` offers a snapshot. Called on a thread that may block for a while. No two of a group
+    /// come from the same node at once.
+    ///
+    /// # Errors
+    /// It is not taken, or not now.
+    fn offer(&self, from: NodeId, offer: Envelope) -> Result<Box<dyn Incoming>, SnapshotRefused> {
+        let _ = (from, offer);
         Err(SnapshotRefused::Unwanted("this inbox takes no snapshots".to_owned()))
     }
 

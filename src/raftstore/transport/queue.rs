@@ -73,6 +73,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Whether anything may wait at all.
+    pub(super) fn is_open(&self) -> bool {
+        self.state.lock().is_open
+    }
+
     pub(super) fn len(&self) -> usize {
         self.state.lock().envelopes.len()
     }

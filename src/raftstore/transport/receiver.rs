@@ -12,9 +12,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::grpc::Shared;
 use super::metrics::{self, Received};
+use super::snapshots::receiver::{self as snapshots, Takings};
 use super::wire::raft_server::Raft;
-use super::wire::{Batch, Frame, Hello, Kind};
-use crate::ident::NodeId;
+use super::wire::{Batch, Frame, Hello, Kind, SnapshotAnswer, SnapshotFrame, SnapshotKind};
+use crate::ident::{GroupId, NodeId};
 use crate::net::connection::PeerInfo;
 use crate::net::identity::{Claim, Identity, Incarnations, Refusal};
 
@@ -28,6 +29,7 @@ pub(super) struct Admissions {
     /// The one stream of each node. It ends when its sender is dropped.
     streams: HashMap<NodeId, (StreamId, oneshot::Sender<Infallible>)>,
     last: u64,
+    pub(super) takings: Takings,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,7 @@ struct StreamId(u64);
 impl Admissions {
     /// Lets a node's stream begin, in place of the one it had.
     fn begin(&mut self, peer: Identity) -> Result<(StreamId, oneshot::Receiver<Infallible>), Refusal> {
-        self.incarnations.admit(peer.node, peer.incarnation)?;
+        self.see(peer)?;
         self.last += 1;
         let (stop, stopped) = oneshot::channel();
         self.streams.insert(peer.node, (StreamId(self.last), stop));
@@ -49,12 +51,23 @@ impl Admissions {
         }
     }
 
-    /// A node was met that this one called. A stream of an earlier life of it ends.
+    /// A node was met. What an earlier life of it began, ends: its stream, and its snapshots.
     pub(super) fn see(&mut self, peer: Identity) -> Result<(), Refusal> {
         if self.incarnations.admit(peer.node, peer.incarnation)? {
             self.streams.remove(&peer.node);
+            self.takings.stop(peer.node);
         }
         Ok(())
+    }
+
+    /// Lets a node send a snapshot of a group; nothing if one of the same is being taken, which ends then.
+    pub(super) fn begin_snapshot(
+        &mut self,
+        peer: Identity,
+        group: GroupId,
+    ) -> Result<Option<oneshot::Receiver<Infallible>>, Refusal> {
+        self.see(peer)?;
+        Ok(self.takings.begin(peer.node, group))
     }
 }
 
@@ -63,44 +76,95 @@ pub(super) struct Receiver {
     pub(super) shared: Arc<Shared>,
 }
 
-#[tonic::async_trait]
-impl Raft for Receiver {
-    type DeliverStream = ReceiverStream<Result<Hello, Status>>;
+impl Receiver {
+    /// Who calls, as far as the connection tells.
+    fn caller<F>(request: &Request<Streaming<F>>) -> Result<PeerInfo, Status> {
+        request.extensions().get().cloned().ok_or_else(|| Status::internal("who calls?"))
+    }
 
-    async fn deliver(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::DeliverStream>, Status> {
-        let shared = &self.shared;
-        let info = request.extensions().get::<PeerInfo>().cloned().ok_or_else(|| Status::internal("who calls?"))?;
-        let mut frames = request.into_inner();
-        let first = timeout(shared.config.connect_timeout, frames.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("no hello came"))??;
-        let Some(Kind::Hello(hello)) = first.and_then(|frame| frame.kind) else {
-            return Err(Status::invalid_argument("the first frame must be a hello"));
-        };
+    /// The first frame of a call.
+    async fn first<F>(&self, frames: &mut Streaming<F>) -> Result<Option<F>, Status> {
+        let first = timeout(self.shared.config.connect_timeout, frames.message()).await;
+        first.map_err(|_| Status::deadline_exceeded("no hello came"))?
+    }
+
+    /// Lets a caller in that proves who it is.
+    fn admit<T>(
+        &self,
+        info: &PeerInfo,
+        hello: Option<Hello>,
+        begin: impl FnOnce(&mut Admissions, Identity) -> Result<T, Refusal>,
+    ) -> Result<(Identity, T), Status> {
+        let hello = hello.ok_or_else(|| Status::invalid_argument("the first frame must be a hello"))?;
         let admitted = hello.claim().and_then(|claim| {
-            shared.identity.check(&claim, &info.certified, None)?;
-            Ok((claim, shared.admissions.lock().begin(claim.identity)?))
+            self.shared.identity.check(&claim, &info.certified, None)?;
+            Ok((claim.identity, begin(&mut self.shared.admissions.lock(), claim.identity)?))
         });
-        let (Claim { identity: peer, .. }, (stream, stopped)) = admitted.map_err(|refusal| {
+        admitted.map_err(|refusal| {
             metrics::refused("caller");
             tracing::warn!(address = %info.address, "a node was refused: {refusal}");
             status(&refusal)
-        })?;
+        })
+    }
+
+    /// What this node says of itself to one that was let in.
+    fn claim(&self, peer: Identity) -> Claim {
+        self.shared.identity.claim(peer.node)
+    }
+
+    /// Goes on with a call beside its handler, until the transport stops.
+    fn spawn(&self, call: impl Future<Output = ()> + Send + 'static) {
+        let mut streams = self.shared.streams.lock();
+        while streams.try_join_next().is_some() {}
+        streams.spawn(call);
+    }
+}
+
+#[tonic::async_trait]
+impl Raft for Receiver {
+    type DeliverStream = ReceiverStream<Result<Hello, Status>>;
+    type SnapshotStream = ReceiverStream<Result<SnapshotAnswer, Status>>;
+
+    async fn deliver(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::DeliverStream>, Status> {
+        let info = Receiver::caller(&request)?;
+        let mut frames = request.into_inner();
+        let hello = match self.first(&mut frames).await?.and_then(|frame| frame.kind) {
+            Some(Kind::Hello(hello)) => Some(hello),
+            _ => None,
+        };
+        let (peer, (stream, stopped)) = self.admit(&info, hello, Admissions::begin)?;
         tracing::debug!(peer = %peer.node, incarnation = %peer.incarnation, address = %info.address, "a node speaks");
 
         let (answer, answers) = mpsc::channel(ANSWERS);
         // There is room for the first.
-        let _ = answer.try_send(Ok(Hello::of(&shared.identity.claim(peer.node))));
-        let incoming = Incoming { shared: Arc::clone(shared), node: peer.node, stream, answer };
-        let mut streams = shared.streams.lock();
-        while streams.try_join_next().is_some() {}
-        streams.spawn(incoming.run(frames, stopped));
-        drop(streams);
+        let _ = answer.try_send(Ok(Hello::of(&self.claim(peer))));
+        let incoming = Incoming { shared: Arc::clone(&self.shared), node: peer.node, stream, answer };
+        self.spawn(incoming.run(frames, stopped));
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotFrame>>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let info = Receiver::caller(&request)?;
+        let mut frames = request.into_inner();
+        let hello = match self.first(&mut frames).await?.and_then(|frame| frame.kind) {
+            Some(SnapshotKind::Hello(hello)) => Some(hello),
+            _ => None,
+        };
+        let (peer, ()) = self.admit(&info, hello, Admissions::see)?;
+        let (answer, answers) = mpsc::channel(snapshots::ANSWERS);
+        // There is room for the first.
+        let _ = answer.try_send(Ok(SnapshotAnswer::hello(&self.claim(peer))));
+        let call = snapshots::Call { shared: Arc::clone(&self.shared), peer, answers: answer };
+        self.spawn(call.run(frames));
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 }
 
 /// Refusals are final until somebody changes something, and so are the codes.
-fn status(refusal: &Refusal) -> Status {
+pub(super) fn status(refusal: &Refusal) -> Status {
     let code = match refusal {
         Refusal::Cluster { .. } | Refusal::Certificate(_) | Refusal::Myself(_) => Code::PermissionDenied,
         Refusal::TooMany => Code::ResourceExhausted,

@@ -1,30 +1,23 @@
 //! The task that keeps one peer reached: connects, says hello, lets the queue flow, and starts over when that ends.
 
-use std::future::{Ready, ready};
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::time::{sleep_until, timeout};
 use tokio_stream::Stream;
 use tonic::Streaming;
-use tonic::codegen::{Service, http::Uri};
-use tonic::transport::Endpoint;
 
+use super::call::{Failure, Line, random};
 use super::grpc::Shared;
-use super::metrics::{self, Sent};
+use super::metrics::Sent;
 use super::queue::{Limits, LinkId, Queue};
-use super::wire::raft_client::RaftClient;
-use super::wire::{FRAME_LIMIT_BYTES, Frame, Hello, Kind};
+use super::wire::{Frame, Hello, Kind};
 use crate::ident::NodeId;
+use crate::net::Address;
 use crate::net::breaker::{Breaker, BreakerState};
-use crate::net::connection::{Connection, Holder};
-use crate::net::identity::Refusal;
-use crate::net::{Address, NetError};
 
 /// A connection that lasts this long counts as a success.
 const HELD_AFTER: Duration = Duration::from_secs(1);
@@ -48,34 +41,9 @@ pub(super) struct LinkState {
     pub(super) last_failure: Option<String>,
 }
 
-/// Why a peer is not reached, or no longer.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Net(#[from] NetError),
-    #[error("{0}")]
-    Refusal(#[from] Refusal),
-    #[error("HTTP/2: {0}")]
-    Http(#[from] tonic::transport::Error),
-    #[error("it answered: {}: {}", .0.code(), .0.message())]
-    Status(Box<tonic::Status>),
-    #[error("it did not answer in time")]
-    Silent,
-    #[error("it ended the stream")]
-    Ended,
-    #[error("it spoke out of turn")]
-    OutOfTurn,
-}
-
-impl From<tonic::Status> for Failure {
-    fn from(status: tonic::Status) -> Failure {
-        Failure::Status(Box::new(status))
-    }
-}
-
 /// A stream to a peer that proved who it is. The connection ends with it.
 struct Link {
-    _holder: Holder,
+    _line: Line,
     answers: Streaming<Hello>,
 }
 
@@ -144,33 +112,16 @@ impl Peer {
     }
 
     async fn connect(self: &Arc<Peer>, shared: &Shared, address: &Address) -> Result<Link, Failure> {
-        let config = &shared.config;
-        let holder = Holder::new();
-        let connection = Connection::open(address, config, shared.tls.as_deref(), &holder).await?;
-        let certified = connection.info().certified.clone();
-        let channel = Endpoint::from_static("http://mainstay")
-            .http2_keep_alive_interval(config.keepalive_interval)
-            .keep_alive_timeout(config.keepalive_timeout)
-            .keep_alive_while_idle(true)
-            .connect_with_connector(Once(Some(connection)))
-            .await?;
+        let line = Line::open(shared, address).await?;
         let link = self.queue.begin_link();
         let hello = Frame { kind: Some(Kind::Hello(Hello::of(&shared.identity.claim(self.node)))) };
         let outgoing = Outgoing { peer: Arc::clone(self), link, hello: Some(hello) };
-        let mut client = RaftClient::new(channel)
-            .max_encoding_message_size(FRAME_LIMIT_BYTES)
-            .max_decoding_message_size(ANSWER_LIMIT_BYTES);
+        let mut client = line.client.clone().max_decoding_message_size(ANSWER_LIMIT_BYTES);
         let mut answers = client.deliver(outgoing).await?.into_inner();
         let answer = answers.message().await?.ok_or(Failure::Ended)?;
-        answer
-            .claim()
-            .and_then(|claim| {
-                shared.identity.check(&claim, &certified, Some(self.node))?;
-                shared.admissions.lock().see(claim.identity)
-            })
-            .inspect_err(|_| metrics::refused("callee"))?;
+        line.recognise(shared, self.node, &answer)?;
         self.queue.prove_link(link);
-        Ok(Link { _holder: holder, answers })
+        Ok(Link { _line: line, answers })
     }
 }
 
@@ -189,11 +140,6 @@ fn after(answer: Result<Option<Hello>, tonic::Status>) -> Failure {
         Ok(None) => Failure::Ended,
         Err(status) => status.into(),
     }
-}
-
-/// For jitter. Without randomness, no jitter.
-fn random() -> u64 {
-    getrandom::u64().unwrap_or(u64::MAX)
 }
 
 /// What is sent on a link: the hello, and then whatever waits. Polled by the connection, so that no task and no copy
@@ -217,22 +163,5 @@ impl Stream for Outgoing {
             this.peer.counts.batch(batch.envelopes.len(), bytes);
             Some(Frame { kind: Some(Kind::Batch(batch)) })
         })
-    }
-}
-
-/// Hands a connection that stands already to tonic, which is used to connecting by itself.
-struct Once(Option<Connection>);
-
-impl Service<Uri> for Once {
-    type Response = TokioIo<Connection>;
-    type Error = io::Error;
-    type Future = Ready<io::Result<TokioIo<Connection>>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _uri: Uri) -> Self::Future {
-        ready(self.0.take().map(TokioIo::new).ok_or_else(|| io::ErrorKind::NotConnected.into()))
     }
 }

@@ -1,6 +1,8 @@
-//! The wire format, version 1: gRPC messages of `proto/raft.proto`.
+//! The wire format, version 1: gRPC messages of `proto/raft.proto`, in two calls.
 //!
 //! ```text
+//! Deliver: envelopes, again and again
+//!
 //! caller                              node
 //!   Frame { hello } ───────────────────►     once, first
 //!   ◄─────────────────────────── Hello       once; or the call ends with a status that says why
@@ -10,20 +12,42 @@
 //! Hello      = 08 version, 11 cluster (8 bytes, little-endian), 18 node, 20 expects, 28 incarnation
 //! Batch      = { 0A len Envelope }                                          at most 4 096
 //! Envelope   = 08 group, 10 from, 18 to, 22 len message
+//!
+//! Snapshot: one snapshot
+//!
+//! caller                              node
+//!   Frame { hello } ───────────────────►     as above
+//!   ◄──────────────────── Answer { hello }
+//!   Frame { offer } ───────────────────►     once
+//!   ◄───────────────── Answer { accepted }   with the place to go on behind; or { refusal }, which ends the call
+//!   Frame { chunk 0 } ─────────────────►     again and again, numbered; the chunk says which is the last
+//!   Frame { chunk 1 } ─────────────────►
+//!   ◄───────────────── Answer { finished }   all of it was taken; or { refusal }, at any time
+//!
+//! Frame      = 0A len Hello | 12 len Offer | 1A len Chunk                   oneof: at most 64 MiB
+//! Offer      = 09 snapshot (8 bytes, little-endian), 12 len Envelope
+//! Chunk      = 08 number, 15 checksum (4 bytes, little-endian), 1A len chunk      see snapshot/chunk.rs
+//! Answer     = 0A len Hello | 12 len Accepted | 1A len Refusal | 22 len {}  oneof: at most 64 MiB, as a key may be long
+//! Accepted   = 0A len { 08 table, 12 len key }
+//! Refusal    = 08 is busy, 12 len reason                                    at most 512 bytes
 //! ```
 //!
 //! Numbers are varints unless said otherwise, a field that is 0 or empty is left out, unknown fields are skipped: protobuf
-//! as everybody knows it. [`Batch`] is encoded and decoded by hand, for two reasons. A generated decoder would make a
-//! value of some 60 bytes of each two bytes that say "an empty envelope"; this one keeps no more than a batch may have,
-//! whatever arrives. And envelopes are not copied into another form on their way.
+//! as everybody knows it. [`Batch`] and [`Envelope`] are encoded and decoded by hand, for two reasons. A generated decoder
+//! would make a value of some 60 bytes of each two bytes that say "an empty envelope"; this one keeps no more than a batch
+//! may have, whatever arrives. And envelopes are not copied into another form on their way.
 //!
-//! Nesting ends with the envelope: the message is bytes. Unknown groups nest at most 100 deep, which prost sees to.
+//! Nesting ends with the envelope: the message is bytes, and so is a chunk. Unknown groups nest at most 100 deep, which
+//! prost sees to. Both calls have the version of the hello; a chunk also has one of its own.
 
 use bytes::{Buf, BufMut};
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType};
 
 use super::super::message::Envelope;
+use super::super::snapshot::chunk::{Chunk, ChunkError, checksum, table, table_number};
+use super::super::snapshot::{Place, SnapshotId};
+use super::{Incoming, SnapshotRefused};
 use crate::ident::{ClusterId, GroupId, Incarnation, NodeId, ReplicaId};
 use crate::net::identity::{Claim, Identity, Refusal};
 
@@ -34,7 +58,12 @@ pub(super) mod generated {
 }
 
 pub(super) use generated::frame::Kind;
-pub(super) use generated::{Frame, Hello, raft_client, raft_server};
+pub(super) use generated::snapshot_answer::Kind as AnswerKind;
+pub(super) use generated::snapshot_frame::Kind as SnapshotKind;
+pub(super) use generated::{
+    Frame, Hello, SnapshotAnswer, SnapshotChunk, SnapshotFrame, SnapshotOffer, raft_client, raft_server,
+};
+use generated::{SnapshotAccepted, SnapshotFinished, SnapshotPlace, SnapshotRefusal};
 
 /// The version of the protocol.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -44,6 +73,8 @@ pub const FRAME_LIMIT_BYTES: usize = 64 << 20;
 pub const MESSAGE_LIMIT_BYTES: usize = FRAME_LIMIT_BYTES - 64;
 /// Most envelopes in a batch.
 pub const BATCH_LIMIT_ENVELOPES: usize = 4096;
+/// Longest reason of a refusal.
+pub const REASON_LIMIT_BYTES: usize = 512;
 
 const BATCH_ENVELOPE_TAG: u32 = 1;
 const GROUP_TAG: u32 = 1;
@@ -88,55 +119,67 @@ pub struct Batch {
 
 /// How many bytes an envelope takes in a batch.
 pub(super) fn envelope_size_bytes(envelope: &Envelope) -> usize {
-    let length = body_size_bytes(envelope);
-    prost::encoding::key_len(BATCH_ENVELOPE_TAG) + prost::length_delimiter_len(length) + length
+    prost::encoding::message::encoded_len(BATCH_ENVELOPE_TAG, envelope)
 }
 
-fn body_size_bytes(envelope: &Envelope) -> usize {
-    let number = |tag, value: u64| if value == 0 { 0 } else { prost::encoding::uint64::encoded_len(tag, &value) };
-    let message = match envelope.message.is_empty() {
-        true => 0,
-        false => prost::encoding::bytes::encoded_len(MESSAGE_TAG, &envelope.message),
-    };
-    let (group, from, to) = (envelope.group.get(), envelope.from.get(), envelope.to.get());
-    number(GROUP_TAG, group) + number(FROM_TAG, from) + number(TO_TAG, to) + message
+impl Envelope {
+    fn numbers(&self) -> [(u32, u64); 3] {
+        [(GROUP_TAG, self.group.get()), (FROM_TAG, self.from.get()), (TO_TAG, self.to.get())]
+    }
 }
 
-fn encode_envelope(envelope: &Envelope, buf: &mut impl BufMut) {
-    prost::encoding::encode_key(BATCH_ENVELOPE_TAG, WireType::LengthDelimited, buf);
-    prost::encoding::encode_varint(body_size_bytes(envelope) as u64, buf);
-    let (group, from, to) = (envelope.group.get(), envelope.from.get(), envelope.to.get());
-    for (tag, value) in [(GROUP_TAG, group), (FROM_TAG, from), (TO_TAG, to)] {
-        if value != 0 {
-            prost::encoding::uint64::encode(tag, &value, buf);
+impl prost::Message for Envelope {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        for (tag, value) in self.numbers() {
+            if value != 0 {
+                prost::encoding::uint64::encode(tag, &value, buf);
+            }
+        }
+        if !self.message.is_empty() {
+            prost::encoding::bytes::encode(MESSAGE_TAG, &self.message, buf);
         }
     }
-    if !envelope.message.is_empty() {
-        prost::encoding::bytes::encode(MESSAGE_TAG, &envelope.message, buf);
-    }
-}
 
-fn decode_envelope(buf: &mut impl Buf, context: DecodeContext) -> Result<Envelope, DecodeError> {
-    let (mut group, mut from, mut to, mut message) = (0, 0, 0, bytes::Bytes::new());
-    prost::encoding::merge_loop(&mut (), buf, context, |(), buf, context| {
-        let (tag, wire_type) = prost::encoding::decode_key(buf)?;
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        let mut number = 0;
         match tag {
-            GROUP_TAG => prost::encoding::uint64::merge(wire_type, &mut group, buf, context),
-            FROM_TAG => prost::encoding::uint64::merge(wire_type, &mut from, buf, context),
-            TO_TAG => prost::encoding::uint64::merge(wire_type, &mut to, buf, context),
+            GROUP_TAG | FROM_TAG | TO_TAG => prost::encoding::uint64::merge(wire_type, &mut number, buf, context)?,
             // Shares the bytes of the frame.
-            MESSAGE_TAG => prost::encoding::bytes::merge(wire_type, &mut message, buf, context),
-            _ => prost::encoding::skip_field(wire_type, tag, buf, context),
+            MESSAGE_TAG => return prost::encoding::bytes::merge(wire_type, &mut self.message, buf, context),
+            _ => return prost::encoding::skip_field(wire_type, tag, buf, context),
         }
-    })?;
-    Ok(Envelope { group: GroupId::new(group), from: ReplicaId::new(from), to: ReplicaId::new(to), message })
+        match tag {
+            GROUP_TAG => self.group = GroupId::new(number),
+            FROM_TAG => self.from = ReplicaId::new(number),
+            _ => self.to = ReplicaId::new(number),
+        }
+        Ok(())
+    }
+
+    fn encoded_len(&self) -> usize {
+        let number =
+            |(tag, value): (u32, u64)| if value == 0 { 0 } else { prost::encoding::uint64::encoded_len(tag, &value) };
+        let message = match self.message.is_empty() {
+            true => 0,
+            false => prost::encoding::bytes::encoded_len(MESSAGE_TAG, &self.message),
+        };
+        self.numbers().into_iter().map(number).sum::<usize>() + message
+    }
+
+    fn clear(&mut self) {
+        *self = Envelope::default();
+    }
 }
 
 impl prost::Message for Batch {
     fn encode_raw(&self, buf: &mut impl BufMut) {
-        for envelope in &self.envelopes {
-            encode_envelope(envelope, buf);
-        }
+        prost::encoding::message::encode_repeated(BATCH_ENVELOPE_TAG, &self.envelopes, buf);
     }
 
     fn merge_field(
@@ -149,14 +192,12 @@ impl prost::Message for Batch {
         if tag != BATCH_ENVELOPE_TAG {
             return prost::encoding::skip_field(wire_type, tag, buf, context);
         }
-        prost::encoding::check_wire_type(WireType::LengthDelimited, wire_type)?;
         if self.envelopes.len() >= BATCH_LIMIT_ENVELOPES {
+            prost::encoding::check_wire_type(WireType::LengthDelimited, wire_type)?;
             self.is_cut = true;
             return prost::encoding::skip_field(wire_type, tag, buf, context);
         }
-        let envelope = decode_envelope(buf, context)?;
-        self.envelopes.push(envelope);
-        Ok(())
+        prost::encoding::message::merge_repeated(wire_type, &mut self.envelopes, buf, context)
     }
 
     fn encoded_len(&self) -> usize {
@@ -165,6 +206,65 @@ impl prost::Message for Batch {
 
     fn clear(&mut self) {
         *self = Batch::default();
+    }
+}
+
+impl SnapshotFrame {
+    pub(super) fn hello(claim: &Claim) -> SnapshotFrame {
+        SnapshotFrame { kind: Some(SnapshotKind::Hello(Hello::of(claim))) }
+    }
+
+    pub(super) fn offer(snapshot: SnapshotId, envelope: Envelope) -> SnapshotFrame {
+        let offer = SnapshotOffer { snapshot: snapshot.0, envelope: Some(envelope) };
+        SnapshotFrame { kind: Some(SnapshotKind::Offer(offer)) }
+    }
+
+    /// A chunk in its place, with how many bytes it has.
+    pub(super) fn chunk(snapshot: SnapshotId, number: u64, chunk: &Chunk) -> Result<(SnapshotFrame, u64), ChunkError> {
+        let bytes = chunk.encode()?;
+        let size_bytes = bytes.len() as u64;
+        let checksum = checksum(snapshot, number, &bytes);
+        let chunk = SnapshotChunk { number, checksum, chunk: bytes.into() };
+        Ok((SnapshotFrame { kind: Some(SnapshotKind::Chunk(chunk)) }, size_bytes))
+    }
+}
+
+impl SnapshotAnswer {
+    pub(super) fn hello(claim: &Claim) -> SnapshotAnswer {
+        SnapshotAnswer { kind: Some(AnswerKind::Hello(Hello::of(claim))) }
+    }
+
+    pub(super) fn accepted(incoming: &dyn Incoming) -> SnapshotAnswer {
+        let resume_after = incoming
+            .resume_after()
+            .map(|place| SnapshotPlace { table: table_number(place.table).into(), key: place.key.clone() });
+        SnapshotAnswer { kind: Some(AnswerKind::Accepted(SnapshotAccepted { resume_after })) }
+    }
+
+    pub(super) fn refusal(refused: &SnapshotRefused) -> SnapshotAnswer {
+        let mut reason = refused.to_string();
+        reason.truncate(reason.floor_char_boundary(REASON_LIMIT_BYTES));
+        let refusal = SnapshotRefusal { is_busy: *refused == SnapshotRefused::Busy, reason };
+        SnapshotAnswer { kind: Some(AnswerKind::Refusal(refusal)) }
+    }
+
+    pub(super) fn finished() -> SnapshotAnswer {
+        SnapshotAnswer { kind: Some(AnswerKind::Finished(SnapshotFinished {})) }
+    }
+}
+
+impl SnapshotAccepted {
+    /// Where to go on; `Err` if no such table is known.
+    pub(super) fn resume_after(self) -> Result<Option<Place>, ()> {
+        let Some(SnapshotPlace { table: number, key }) = self.resume_after else { return Ok(None) };
+        let table = u8::try_from(number).ok().and_then(table).ok_or(())?;
+        Ok(Some(Place { table, key }))
+    }
+}
+
+impl From<SnapshotRefusal> for SnapshotRefused {
+    fn from(SnapshotRefusal { is_busy, reason }: SnapshotRefusal) -> SnapshotRefused {
+        if is_busy { SnapshotRefused::Busy } else { SnapshotRefused::Unwanted(reason) }
     }
 }
 

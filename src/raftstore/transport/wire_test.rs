@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
+use crate::raftstore::snapshot::chunk::CHUNK_LIMIT_BYTES;
 
 fn envelope(group: u64, from: u64, to: u64, message: &'static [u8]) -> Envelope {
     let message = Bytes::from_static(message);
@@ -87,8 +88,95 @@ fn the_largest_message_fits_into_a_frame() {
         to: ReplicaId::new(u64::MAX),
         message: vec![0; MESSAGE_LIMIT_BYTES].into(),
     };
+    let offer = SnapshotFrame::offer(SnapshotId(u64::MAX), largest.clone());
+    assert!(offer.encoded_len() <= FRAME_LIMIT_BYTES, "{}", offer.encoded_len());
     let frame = Frame { kind: Some(Kind::Batch(batch(vec![largest]))) };
     assert!(frame.encoded_len() <= FRAME_LIMIT_BYTES, "{}", frame.encoded_len());
+    let chunk = SnapshotChunk { number: u64::MAX, checksum: u32::MAX, chunk: vec![0; CHUNK_LIMIT_BYTES].into() };
+    let frame = SnapshotFrame { kind: Some(SnapshotKind::Chunk(chunk)) };
+    assert!(frame.encoded_len() <= FRAME_LIMIT_BYTES, "{}", frame.encoded_len());
+}
+
+/// Also `protoc --decode mainstay.raft.v1.SnapshotFrame` reads these bytes as they are meant.
+#[test]
+fn golden_snapshot_frames() {
+    let id = SnapshotId(0x0102_0304_0506_0708);
+    #[rustfmt::skip]
+    let golden = [
+        0x12, 0x14,                                     // offer, 20 bytes
+        0x09, 0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01,
+        0x12, 0x09,                                     // envelope, 9 bytes
+        0x08, 0x01, 0x10, 0x02, 0x18, 0x03,             // group 1, from 2, to 3
+        0x22, 0x01, b'm',                               // message
+    ];
+    let offer = SnapshotFrame::offer(id, envelope(1, 2, 3, b"m"));
+    assert_eq!(offer.encode_to_vec(), golden);
+    assert_eq!(SnapshotFrame::decode(golden.as_slice()).unwrap(), offer);
+
+    let (frame, size_bytes) = SnapshotFrame::chunk(id, 300, &Chunk { pairs: Vec::new(), is_last: true }).unwrap();
+    let crc = checksum(id, 300, &[1, 1, 0, 0, 0, 0]).to_le_bytes();
+    #[rustfmt::skip]
+    let golden = [
+        0x1a, 0x10,                                     // chunk, 16 bytes
+        0x08, 0xac, 0x02,                               // number 300
+        0x15, crc[0], crc[1], crc[2], crc[3],
+        0x1a, 0x06, 1, 1, 0, 0, 0, 0,
+    ];
+    assert_eq!((frame.encode_to_vec().as_slice(), size_bytes), (golden.as_slice(), 6));
+    assert_eq!(SnapshotFrame::decode(golden.as_slice()).unwrap(), frame);
+}
+
+struct At(Option<Place>);
+
+impl Incoming for At {
+    fn resume_after(&self) -> Option<&Place> {
+        self.0.as_ref()
+    }
+
+    fn take(&mut self, _: Vec<crate::raftstore::snapshot::Pair>, _: bool) -> Result<(), SnapshotRefused> {
+        Ok(())
+    }
+}
+
+#[test]
+fn golden_snapshot_answers() {
+    let place = Place { table: crate::raftstore::log_store::Table::Kv, key: b"key".to_vec() };
+    let answers: [(SnapshotAnswer, &[u8]); 5] = [
+        (SnapshotAnswer::accepted(&At(None)), &[0x12, 0x00]),
+        (
+            SnapshotAnswer::accepted(&At(Some(place))),
+            &[0x12, 0x09, 0x0a, 0x07, 0x08, 0x04, 0x12, 0x03, b'k', b'e', b'y'],
+        ),
+        (
+            SnapshotAnswer::refusal(&SnapshotRefused::Busy),
+            &[0x1a, 0x08, 0x08, 0x01, 0x12, 0x04, b'b', b'u', b's', b'y'],
+        ),
+        (
+            SnapshotAnswer::refusal(&SnapshotRefused::Unwanted("old".to_owned())),
+            &[0x1a, 0x05, 0x12, 0x03, b'o', b'l', b'd'],
+        ),
+        (SnapshotAnswer::finished(), &[0x22, 0x00]),
+    ];
+    for (answer, golden) in answers {
+        assert_eq!(answer.encode_to_vec(), golden);
+        assert_eq!(SnapshotAnswer::decode(golden).unwrap(), answer);
+    }
+}
+
+#[test]
+fn what_an_answer_says_is_read_back_within_bounds() {
+    for refused in [SnapshotRefused::Busy, SnapshotRefused::Unwanted("old".to_owned())] {
+        let Some(AnswerKind::Refusal(refusal)) = SnapshotAnswer::refusal(&refused).kind else { panic!() };
+        assert_eq!(SnapshotRefused::from(refusal), refused);
+    }
+    let long = SnapshotRefused::Unwanted("ä".repeat(REASON_LIMIT_BYTES));
+    let Some(AnswerKind::Refusal(refusal)) = SnapshotAnswer::refusal(&long).kind else { panic!() };
+    assert_eq!(refusal.reason.len(), REASON_LIMIT_BYTES);
+    for (number, expected) in [(0, Err(())), (4, Ok(())), (6, Err(())), (260, Err(()))] {
+        let place = SnapshotPlace { table: number, key: Vec::new() };
+        let accepted = SnapshotAccepted { resume_after: Some(place) };
+        assert_eq!(accepted.resume_after().map(|_| ()), expected, "{number}");
+    }
 }
 
 fn envelopes() -> impl Strategy<Value = Vec<Envelope>> {
@@ -114,6 +202,8 @@ proptest! {
     #[test]
     fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Frame::decode(bytes.as_slice());
+        let _ = SnapshotFrame::decode(bytes.as_slice());
+        let _ = SnapshotAnswer::decode(bytes.as_slice());
         if let Ok(batch) = Batch::decode(bytes.as_slice()) {
             prop_assert!(batch.encoded_len() <= bytes.len());
         }
