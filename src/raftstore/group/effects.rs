@@ -232,4 +232,6 @@ pub struct Follower {
     pub sending: Sending,
     /// Whether it was heard of since the last check of the quorum.
     pub recently_active: bool,
+    /// Ticks since it was last heard of, by this leader in this term; `None` if it was not.
+    pub silent_ticks: Option<u64>,
 }

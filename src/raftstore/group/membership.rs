@@ -116,6 +116,11 @@ impl Heard {
     pub(super) fn clear(&mut self) {
         *self = Heard::default();
     }
+
+    /// Ticks since a replica was heard of.
+    pub(super) fn silent_ticks(&self, replica: u64, now: u64) -> Option<u64> {
+        self.at.get(&replica).map(|at| now.saturating_sub(*at))
+    }
 }
 
 impl Group {
@@ -214,9 +219,10 @@ impl Group {
     }
 
     fn check_majority(&self, which: &'static str, voters: &[ReplicaId]) -> Result<(), ChangeRefusal> {
-        let lately = self.now.saturating_sub(2 * self.config.election_ticks as u64);
+        let lately = 2 * self.config.election_ticks as u64;
         let is_alive = |replica: &&ReplicaId| {
-            **replica == self.config.replica || self.heard.at.get(&replica.get()).is_some_and(|at| *at >= lately)
+            let silent = self.heard.silent_ticks(replica.get(), self.now);
+            **replica == self.config.replica || silent.is_some_and(|ticks| ticks <= lately)
         };
         let alive = voters.iter().filter(is_alive).count();
         match alive * 2 > voters.len() {

@@ -551,9 +551,12 @@ impl Group {
     pub fn status(&self) -> GroupStatus {
         let raft = &self.node.raft;
         let followers = match raft.state {
-            StateRole::Leader => {
-                raft.prs().iter().filter(|(id, _)| **id != self.config.replica.get()).map(follower).collect()
-            }
+            StateRole::Leader => raft
+                .prs()
+                .iter()
+                .filter(|(id, _)| **id != self.config.replica.get())
+                .map(|it| self.follower(it))
+                .collect(),
             _ => Vec::new(),
         };
         GroupStatus {
@@ -563,19 +566,20 @@ impl Group {
             followers,
         }
     }
-}
 
-fn follower((id, progress): (&u64, &raft::Progress)) -> Follower {
-    Follower {
-        replica: ReplicaId::new(*id),
-        matched: LogIndex::new(progress.matched),
-        next: LogIndex::new(progress.next_idx),
-        sending: match progress.state {
-            ProgressState::Probe => Sending::Probe,
-            ProgressState::Replicate => Sending::Replicate,
-            ProgressState::Snapshot => Sending::Snapshot,
-        },
-        recently_active: progress.recent_active,
+    fn follower(&self, (id, progress): (&u64, &raft::Progress)) -> Follower {
+        Follower {
+            replica: ReplicaId::new(*id),
+            matched: LogIndex::new(progress.matched),
+            next: LogIndex::new(progress.next_idx),
+            sending: match progress.state {
+                ProgressState::Probe => Sending::Probe,
+                ProgressState::Replicate => Sending::Replicate,
+                ProgressState::Snapshot => Sending::Snapshot,
+            },
+            recently_active: progress.recent_active,
+            silent_ticks: self.heard.silent_ticks(*id, self.now),
+        }
     }
 }
 
