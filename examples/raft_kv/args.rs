@@ -34,10 +34,11 @@ impl Args {
         found.map(|(_, value)| value.as_str()).ok_or_else(|| format!("--{name} is required"))
     }
 
-    pub fn peers(&self) -> Result<Vec<(NodeId, String)>, Box<dyn Error>> {
-        let given = self.options.iter().filter(|(option, _)| option == "peer");
+    /// The nodes of `--peer NODE=ADDRESS`, or `--known`.
+    pub fn peers(&self, name: &str) -> Result<Vec<(NodeId, String)>, Box<dyn Error>> {
+        let given = self.options.iter().filter(|(option, _)| option == name);
         let peer = |value: &String| -> Result<(NodeId, String), Box<dyn Error>> {
-            let (node, address) = value.split_once('=').ok_or("--peer takes NODE=ADDRESS")?;
+            let (node, address) = value.split_once('=').ok_or("--peer and --known take NODE=ADDRESS")?;
             Ok((NodeId::new(node.parse()?), address.to_owned()))
         };
         given.map(|(_, value)| peer(value)).collect()

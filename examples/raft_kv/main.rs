@@ -5,6 +5,7 @@
 //!     --peer 1=127.0.0.1:7101 --peer 2=127.0.0.1:7102 --peer 3=127.0.0.1:7103
 //! raft_kv put KEY VALUE --addr 127.0.0.1:7201,127.0.0.1:7202,127.0.0.1:7203
 //! raft_kv get KEY --addr …      raft_kv status --addr …
+//! raft_kv member add NODE RAFT-ADDRESS --addr …      raft_kv member remove NODE --addr …
 //! ```
 
 use std::error::Error;
@@ -30,6 +31,7 @@ use mainstay::storage::Storage;
 use tonic::{Code, Request, Response, Status};
 
 mod args;
+mod members;
 use args::Args;
 
 mod proto {
@@ -39,7 +41,7 @@ mod proto {
 use proto::kv_client::KvClient;
 use proto::kv_server::{Kv, KvServer};
 use proto::{GetRequest, GetResponse, PutManyRequest, PutManyResponse, PutOutcome, PutRequest, PutResponse};
-use proto::{StatusRequest, StatusResponse};
+use proto::{MemberRequest, MemberResponse, StatusRequest, StatusResponse};
 
 /// One group is enough for a map.
 const GROUP: GroupId = GroupId::new(1);
@@ -78,6 +80,7 @@ struct Service {
     group: GroupHandle,
     store: Arc<RocksStore>,
     raft: Arc<RaftStore>,
+    transport: Arc<GrpcTransport>,
 }
 
 impl Service {
@@ -133,7 +136,13 @@ impl Kv for Service {
             last: view.status.positions.last.get(),
             syncs: written.syncs,
             entries_written: written.entries,
+            voters: view.status.membership.voters.iter().map(|voter| voter.get()).collect(),
+            learners: view.status.membership.learners.iter().map(|learner| learner.get()).collect(),
         }))
+    }
+
+    async fn member(&self, request: Request<MemberRequest>) -> Result<Response<MemberResponse>, Status> {
+        self.change(request.into_inner()).await
     }
 }
 
@@ -151,7 +160,7 @@ fn refused(error: ProposeError) -> Status {
 
 async fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     let node = NodeId::new(args.required("node")?.parse()?);
-    let peers = args.peers()?;
+    let peers = args.peers("peer")?;
     let directory = PathBuf::from(args.required("data")?);
 
     // 1. The store. Opening it checks that it holds what it is known to have held.
@@ -167,7 +176,7 @@ async fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     let allow_plaintext = args.required("allow-plaintext").is_ok_and(|answer| answer == "yes");
     let net = NetConfig { listen, allow_plaintext, ..NetConfig::default() };
     let transport = GrpcTransport::start(net, identity, None).await?;
-    for (peer, address) in peers.iter().filter(|(peer, _)| *peer != node) {
+    for (peer, address) in peers.iter().chain(&args.peers("known")?).filter(|(peer, _)| *peer != node) {
         transport.set_peer(*peer, vec![address.parse()?])?;
     }
     let transport = Arc::new(transport);
@@ -176,7 +185,11 @@ async fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
 
     // 3. The group: made once by each founding member, with the same members, then opened at every start.
     let replica = |node: NodeId| ReplicaId::new(node.get());
-    if !raft.groups()?.contains(&GROUP) {
+    if raft.groups()?.contains(&GROUP) {
+        // Made before.
+    } else if args.required("join").is_ok_and(|answer| answer == "yes") {
+        raft.join_group(GROUP, replica(node))?;
+    } else {
         let members = Membership::of_voters(peers.iter().map(|(peer, _)| (replica(*peer), *peer)));
         raft.create_group(GROUP, replica(node), members)?;
     }
@@ -186,7 +199,8 @@ async fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     // 4. Clients, until we are told to stop or cannot go on.
     let clients: SocketAddr = args.required("clients")?.parse()?;
     let mut view = group.watch();
-    let service = KvServer::new(Service { node, group, store, raft: Arc::clone(&raft) });
+    let service =
+        KvServer::new(Service { node, group, store, raft: Arc::clone(&raft), transport: Arc::clone(&transport) });
     println!("node {node} serves clients on {clients}");
     let server = tonic::transport::Server::builder().add_service(service).serve(clients);
     let failure = tokio::select! {
@@ -273,6 +287,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         "put" => put(&args).await,
         "get" => get(&args).await,
         "status" => status(&args).await,
+        "member" => members::member(&args).await,
         other => Err(format!("there is no command {other}; see the top of main.rs").into()),
     }
 }

@@ -19,12 +19,20 @@ pub struct Cluster {
     raft: Vec<String>,
     clients: Vec<String>,
     processes: Vec<Option<Child>>,
+    /// The first so many nodes found the group; the others join it.
+    founders: usize,
     /// The network namespace of each node; none: they share ours.
     hosts: Option<Hosts>,
 }
 
 impl Cluster {
     pub fn start(size: usize) -> Cluster {
+        Cluster::with_spares(size, 0)
+    }
+
+    /// The founders run; there is room for as many more.
+    pub fn with_spares(founders: usize, spares: usize) -> Cluster {
+        let size = founders + spares;
         // Held until all are chosen, so that no port is chosen twice.
         let listeners: Vec<TcpListener> = (0..2 * size).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let mut addresses: Vec<String> =
@@ -33,8 +41,8 @@ impl Cluster {
         let clients = addresses.split_off(size);
         let processes = (0..size).map(|_| None).collect();
         let directory = tempfile::tempdir().unwrap();
-        let mut cluster = Cluster { directory, raft: addresses, clients, processes, hosts: None };
-        for node in 0..size {
+        let mut cluster = Cluster { directory, raft: addresses, clients, processes, founders, hosts: None };
+        for node in 0..founders {
             cluster.restart(node);
         }
         cluster
@@ -48,6 +56,7 @@ impl Cluster {
             raft: addresses(7100),
             clients: addresses(7200),
             processes: (0..HOSTS).map(|_| None).collect(),
+            founders: HOSTS,
             hosts: Some(hosts),
         };
         for node in 0..HOSTS {
@@ -80,12 +89,20 @@ impl Cluster {
         command.args(["serve", "--node", &(node + 1).to_string(), "--raft", &self.raft[node]]);
         command.args(["--clients", &self.clients[node], "--data"]).arg(self.data(node));
         for (peer, address) in self.raft.iter().enumerate() {
-            command.args(["--peer", &format!("{}={address}", peer + 1)]);
+            let option = if peer < self.founders { "--peer" } else { "--known" };
+            command.args([option, &format!("{}={address}", peer + 1)]);
+        }
+        if node >= self.founders {
+            command.args(["--join", "yes"]);
         }
         let path = self.directory.path().join(format!("node{}.log", node + 1));
         let log = std::fs::File::options().create(true).append(true).open(path).unwrap();
         command.stdout(Stdio::from(log.try_clone().unwrap())).stderr(Stdio::from(log));
         self.processes[node] = Some(command.spawn().unwrap());
+    }
+
+    pub fn is_running(&self, node: usize) -> bool {
+        self.processes[node].is_some()
     }
 
     /// SIGKILL.

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod hosts;
+mod members;
 mod register;
 
 mod proto {
