@@ -1,7 +1,7 @@
 //! `make bench BENCH=raft`: three processes of `examples/raft_kv` against three of etcd, and the engine by itself.
 //!
 //! Both keep every promise, on the same disk; clients speak gRPC to the leader. `RAFT_ROUNDS` (5), `RAFT_SECONDS` (4)
-//! and `RAFT_FAILOVERS` (50) make a run longer or shorter; `RAFT_ONLY=put.256` runs the measures whose names contain
+//! and `RAFT_FAILOVERS` (50) make a run longer or shorter, `RAFT_SNAPSHOT_MB` (1 024) a snapshot larger or smaller; `RAFT_ONLY=put.256` runs the measures whose names contain
 //! that. The files are made in `TMPDIR`.
 
 use std::env;
@@ -15,6 +15,8 @@ use mainstay_benches::{Goal, Row, add, median, print_head, quantile, write};
 mod batching;
 #[path = "raft/engine.rs"]
 mod engine;
+#[path = "raft/joining.rs"]
+mod joining;
 #[path = "raft/load.rs"]
 mod load;
 #[path = "raft/servers.rs"]
@@ -25,6 +27,8 @@ use servers::{NODES, Servers};
 
 /// Entries of the log that is opened.
 const OPENED_ENTRIES: u64 = 1_000_000;
+/// State that a node needs that joins.
+const JOINED_BYTES: u64 = 100_000_000;
 
 struct Settings {
     rounds: usize,
@@ -55,6 +59,7 @@ async fn main() -> anyhow::Result<()> {
     let mut rows = Vec::new();
     print_head();
     against_etcd(&settings, directory.path(), &mut rows).await?;
+    joins(&settings, directory.path(), &mut rows).await?;
     by_itself(&settings, directory.path(), &mut rows).await?;
     let page = [7; 4096];
     let sync_us = median(&RawFile::new(&directory.path().join("raw"), 1 << 20)?.latencies(&page, 200)?);
@@ -143,6 +148,30 @@ async fn failovers(servers: &mut Servers, count: usize) -> anyhow::Result<Vec<f6
         }
     }
     Ok(gaps)
+}
+
+/// A node joins, and gets a snapshot.
+async fn joins(settings: &Settings, directory: &Path, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+    if settings.runs("raft.member.add") {
+        let mut row = Row::alone("raft.member.add", "s", Goal::AtMost(3.0));
+        for round in 0..settings.rounds.min(3) {
+            row.push(true, joining::join(directory.join(format!("member{round}")), JOINED_BYTES).await?.voter_s);
+        }
+        add(rows, row);
+    }
+    if settings.runs("raft.snapshot") {
+        let mut rate = Row::alone("raft.snapshot", "MB/s", Goal::AtLeast(200.0));
+        let mut disturbance = Row::alone("raft.snapshot.p99", "x", Goal::AtMost(3.0));
+        let bytes = number("RAFT_SNAPSHOT_MB", 1024) << 20;
+        let path = directory.join("snapshot");
+        let joined = joining::join(path.clone(), bytes).await?;
+        std::fs::remove_dir_all(&path)?;
+        rate.push(true, bytes as f64 / 1e6 / joined.caught_up_s);
+        disturbance.push(true, joined.disturbance);
+        add(rows, rate);
+        add(rows, disturbance);
+    }
+    Ok(())
 }
 
 /// What needs no peer.

@@ -109,9 +109,53 @@ impl Servers {
         command.args(["serve", "--node", &(node + 1).to_string(), "--raft", &self.peers[node]]);
         command.args(["--clients", &self.clients[node], "--data"]).arg(self.directory.join(node.to_string()));
         for (peer, address) in self.peers.iter().enumerate() {
-            command.args(["--peer", &format!("{}={address}", peer + 1)]);
+            let option = if peer < NODES { "--peer" } else { "--known" };
+            command.args([option, &format!("{}={address}", peer + 1)]);
+        }
+        if node >= NODES {
+            command.args(["--join", "yes"]);
         }
         Ok(command)
+    }
+
+    /// Starts one more of ours, which waits to be added, and tells the others where it is.
+    ///
+    /// # Errors
+    /// It does not start, or one of the others does not answer.
+    pub async fn join(&mut self) -> anyhow::Result<usize> {
+        let joiner = self.processes.len();
+        let [peer, client] = free_addresses(2)?.try_into().map_err(|_| anyhow::anyhow!("no two addresses"))?;
+        self.peers.push(peer);
+        self.clients.push(client);
+        self.processes.push(None);
+        self.spawn(joiner)?;
+        for node in 0..NODES {
+            self.member(node, kv::member_request::Action::Introduce, joiner).await?;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while self.status(joiner).await.is_none() {
+            if Instant::now() > deadline {
+                bail!("the node that joins does not answer; see {}", self.directory.display());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(joiner)
+    }
+
+    /// Asks a node of ours for a change of who takes part.
+    ///
+    /// # Errors
+    /// What it says.
+    pub async fn member(
+        &self,
+        node: usize,
+        action: kv::member_request::Action,
+        member: usize,
+    ) -> anyhow::Result<kv::MemberResponse> {
+        let Client::Ours(mut client) = self.client(node)? else { bail!("only ours is asked so") };
+        let address = self.peers[member].clone();
+        let request = kv::MemberRequest { action: action.into(), node: member as u64 + 1, address };
+        Ok(client.member(request).await?.into_inner())
     }
 
     fn etcd(&self, node: usize) -> Command {
