@@ -372,7 +372,7 @@ impl Cursor {
     fn is_in_place(&self, at: Lsn, fragment: &Checked) -> bool {
         let layout = self.directory.layout();
         let ends_segment = layout.offset_of(fragment.end) == 0;
-        let begins_segment = at == layout.record_start(layout.segment_start(layout.segment_of(at)));
+        let begins_segment = at == layout.first_record_in(layout.segment_of(at));
         (ends_segment || !fragment.flags.contains(Flags::CONTINUES))
             && (begins_segment || !fragment.flags.contains(Flags::CONTINUED))
     }

@@ -135,7 +135,7 @@ fn check_contiguous(
     if below_first_gap && from.is_none() {
         return Err(missing(directory, SegmentNumber(oldest.0 - 1)));
     }
-    Ok(layout.record_start(layout.segment_start(oldest)))
+    Ok(layout.first_record_in(oldest))
 }
 
 pub(super) fn missing(directory: &SegmentDirectory, number: SegmentNumber) -> WalError {
@@ -199,7 +199,7 @@ impl Scan {
             let from = if *number == last {
                 layout.offset_of(last_byte) + 1
             } else {
-                layout.offset_of(layout.record_start(start))
+                layout.offset_of(layout.first_record_in(*number))
             };
             let found = last_nonzero(file.as_ref(), from, layout.segment_bytes());
             if let Some(offset) = found.map_err(WalError::io("read", &self.directory.segment_path(*number)))? {
