@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::cursor::read_exactly;
 use super::errors::{Damage, WalError};
 use super::fault::{Fault, active};
 use super::layout::{Layout, SegmentNumber};
@@ -126,7 +127,7 @@ impl SegmentDirectory {
             return Err(damage(len.min(self.layout.segment_bytes()), expected, format!("{len} bytes")));
         }
         let mut bytes = [0; HEADER_BYTES];
-        file.read_at(&mut bytes, 0).map_err(WalError::io("read", &path))?;
+        read_exactly(file.as_ref(), &mut bytes, 0).map_err(WalError::io("read", &path))?;
         let header = SegmentHeader::decode(&bytes).map_err(|fault| match fault {
             HeaderFault::Damaged { offset, expected, found } => damage(offset, expected, found),
             HeaderFault::Newer { version } => {
