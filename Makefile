@@ -12,16 +12,19 @@ ENVIRONMENT := . tools/environment.sh &&
 ARGS ?=
 # make test TESTS=wal:: runs the tests whose names contain that.
 TESTS ?=
-# Cases per property test in `make fuzz`.
+# Cases per property test in `make properties`.
 CASES ?= 20000
+# make fuzz TARGET=wal_end_of_log SECONDS_EACH=600
+TARGET ?=
+SECONDS_EACH ?= 60
 
 # On top of the lints in Cargo.toml, for everything that runs outside tests: no function of more than 70 lines.
 STRICT := -D clippy::too_many_lines
 
-.PHONY: help demo test check build bin-dir bench soak fuzz
+.PHONY: help demo test check build bin-dir bench soak fuzz properties
 
 help: ## lists these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: build ## a node under load, killed and restarted; ARGS="--seconds N --clients N"
 	@$(ENVIRONMENT) "$$CARGO_TARGET_DIR/release/mainstay" demo $(ARGS)
@@ -41,6 +44,7 @@ check: ## formatting, clippy, docs, file sizes, cargo deny
 	@tools/bootstrap.sh check
 	@tools/tidy
 	@$(ENVIRONMENT) cargo fmt --all --check
+	@$(ENVIRONMENT) cargo fmt --manifest-path fuzz/Cargo.toml --check
 	@$(ENVIRONMENT) cargo clippy --locked --workspace --all-targets -- -D warnings
 	@$(ENVIRONMENT) cargo clippy --locked --workspace --lib --bins -- -D warnings $(STRICT)
 	@$(ENVIRONMENT) cargo clippy --locked -p mainstay --no-default-features -- -D warnings
@@ -55,6 +59,10 @@ soak: ## the long tests, which are marked #[ignore]
 	@tools/bootstrap.sh test
 	@$(ENVIRONMENT) cargo nextest run --locked --workspace --profile soak --run-ignored ignored-only --no-tests warn
 
-fuzz: ## all tests, property tests with CASES=20000 cases each
+fuzz: ## coverage-guided fuzzing, a minute for each target; TARGET=name runs one, SECONDS_EACH=600 longer
+	@tools/bootstrap.sh build
+	@SECONDS_EACH=$(SECONDS_EACH) tools/run-fuzz $(TARGET)
+
+properties: ## all tests, property tests with CASES=20000 cases each
 	@tools/bootstrap.sh test
 	@$(ENVIRONMENT) PROPTEST_CASES=$(CASES) cargo nextest run --locked --workspace --profile soak

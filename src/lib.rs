@@ -76,6 +76,8 @@ mod checkpoint;
 pub mod config;
 pub mod disk;
 pub mod engine;
+#[cfg(test)]
+mod fuzz_test;
 pub mod ident;
 pub mod lsn;
 pub mod net;

@@ -38,6 +38,10 @@ pub struct Faults {
     pub die_at: Option<u64>,
     /// This operation fails once.
     pub fail_at: Option<u64>,
+    /// It fails because the disk is full.
+    pub fails_full: bool,
+    /// This read of a file comes half as long as the file would allow.
+    pub short_read: Option<u64>,
     /// The n-th sync of a file fails once, and loses what it was to write.
     pub fail_sync: Option<u64>,
     /// How many bytes fit on the disk.
@@ -56,6 +60,7 @@ pub struct LossyDisk {
 struct State {
     faults: Faults,
     operations: u64,
+    reads: u64,
     syncs: u64,
     dead: bool,
     /// Writes through maps until one that is never made: its thread stands still in the middle of the copy.
@@ -122,7 +127,10 @@ impl State {
             return Err(io::Error::other("the machine died"));
         }
         if self.faults.fail_at == Some(self.operations) {
-            return Err(io::Error::other("injected failure"));
+            return Err(match self.faults.fails_full {
+                true => io::ErrorKind::StorageFull.into(),
+                false => io::Error::other("injected failure"),
+            });
         }
         Ok(self.operations)
     }
@@ -193,6 +201,11 @@ impl LossyDisk {
         self.state.lock().operations
     }
 
+    /// How many reads of files there were.
+    pub fn reads(&self) -> u64 {
+        self.state.lock().reads
+    }
+
     /// How many files were made.
     pub fn files_made(&self) -> usize {
         self.state.lock().files.len()
@@ -245,6 +258,7 @@ impl LossyDisk {
         let after = State {
             faults,
             operations: 0,
+            reads: 0,
             syncs: 0,
             dead: false,
             stall_in: None,
@@ -400,10 +414,12 @@ impl File for LossyFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.state.lock();
+        let mut state = self.disk.state.lock();
+        state.reads += 1;
+        let is_short = state.faults.short_read == Some(state.reads);
         let live = &state.files[self.file].live;
         let rest = live.get(offset as usize..).unwrap_or(&[]);
-        let count = rest.len().min(buffer.len());
+        let count = rest.len().min(buffer.len()) / if is_short { 2 } else { 1 };
         buffer[..count].copy_from_slice(&rest[..count]);
         Ok(count)
     }

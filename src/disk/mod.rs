@@ -12,7 +12,7 @@
 mod map;
 mod real;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub mod lossy;
 
 use std::fmt;

@@ -324,12 +324,40 @@ pub fn after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays() {
 fn a_failed_operation_is_never_an_acknowledged_record_lost() {
     let whole = LossyDisk::new(Faults::default());
     run(&whole, &mut History::default()).unwrap();
-    for fail_at in 1..=whole.operations() {
-        let disk = LossyDisk::new(Faults { fail_at: Some(fail_at), ..Faults::default() });
+    for (fail_at, fails_full) in (1..=whole.operations()).flat_map(|fail_at| [(fail_at, false), (fail_at, true)]) {
+        let disk = LossyDisk::new(Faults { fail_at: Some(fail_at), fails_full, ..Faults::default() });
         let mut history = History::default();
         let _ = run(&disk, &mut history);
-        check(&disk.crash(Loss::Everything, Faults::default()), &history, &format!("operation {fail_at} failed"));
+        let what = format!("operation {fail_at} failed, because the disk was full: {fails_full}");
+        check(&disk.crash(Loss::Everything, Faults::default()), &history, &what);
     }
+}
+
+/// A read that comes short says nothing about what is on the disk: it is never taken for the end of the log.
+#[test]
+fn a_short_read_is_an_error_and_never_the_end_of_the_log() {
+    let (disk, records, _) = flushed_log();
+    let found = |disk: &LossyDisk| {
+        let mut last = None;
+        let scan = scan_with(directory(disk, "/wal"), Evidence::default(), &mut |record| last = Some(record.end))?;
+        Ok((scan.end(), last))
+    };
+    let whole: Result<_, WalError> = found(&disk);
+    let (end, last) = whole.unwrap();
+    assert!(Some(end) == last && end >= records[records.len() - 1].end);
+    let (mut errors, reads) = (0, disk.reads());
+    for short_read in 1..=reads {
+        let disk = disk.kill(Faults { short_read: Some(short_read), ..Faults::default() });
+        match found(&disk) {
+            Ok((found, _)) => assert_eq!(found, end, "read {short_read} came short"),
+            Err(WalError::Io { source, .. }) => {
+                assert_eq!(source.kind(), std::io::ErrorKind::UnexpectedEof);
+                errors += 1;
+            }
+            Err(error) => panic!("read {short_read} came short: {error}"),
+        }
+    }
+    assert!(errors > 2, "{errors} of {reads} reads");
 }
 
 /// Segments are recycled and used again, and the power fails at each operation: every name that was not synced is back
@@ -466,7 +494,7 @@ fn a_spare_is_not_overwritten_before_it_is_durably_out_of_the_log() {
         disk.kill(faults)
     };
     let new = SegmentNumber(100);
-    let prepare = |disk: &LossyDisk| directory(disk, Path::new("/wal")).prepare(new, &|| Pace::Easy).map(drop);
+    let prepare = |disk: &LossyDisk| directory(disk, Path::new("/wal")).prepare(new, &|_| Pace::Easy).map(drop);
     let whole = spared(Faults::default());
     prepare(&whole).unwrap();
     for die_at in 1..=whole.operations() {

@@ -4,6 +4,7 @@
 //! a live reader, the inspector) knows whether that is the end, a torn tail or damage. Memory is bounded by the
 //! largest record.
 
+use std::io;
 use std::sync::Arc;
 
 use super::directory::SegmentDirectory;
@@ -81,9 +82,17 @@ impl Part {
 pub struct Cursor {
     directory: SegmentDirectory,
     at: Lsn,
-    segment: Option<(SegmentNumber, Arc<dyn File>)>,
+    segment: Option<OpenSegment>,
     buffer: Vec<u8>,
     buffer_start: Lsn,
+}
+
+/// The segment that is being read.
+struct OpenSegment {
+    number: SegmentNumber,
+    file: Arc<dyn File>,
+    /// How long the file is.
+    len_bytes: u64,
 }
 
 /// A fragment that checked out.
@@ -212,11 +221,11 @@ impl Cursor {
         let layout = self.directory.layout();
         let from = Lsn::new(from.get().div_ceil(record::ALIGNMENT as u64).saturating_mul(record::ALIGNMENT as u64));
         for number in self.directory.list()?.range(layout.segment_of(from)..) {
-            let Some(file) = self.directory.open_unchecked(*number)? else { continue };
+            if !self.open_unchecked(*number)? {
+                continue;
+            }
             let mut at = layout.record_start(from.max(layout.segment_start(*number)));
             let end = layout.segment_start(number.next()).min(limit);
-            self.segment = Some((*number, file));
-            self.buffer.clear();
             while at < end {
                 match self.is_part(at, end)? {
                     Some(false) => at = at.advanced(record::ALIGNMENT as u64),
@@ -259,9 +268,9 @@ impl Cursor {
         if layout.record_start(at) != at {
             return Ok(None);
         }
-        let Some(file) = self.directory.open_unchecked(number)? else { return Ok(None) };
-        self.segment = Some((number, file));
-        self.buffer.clear();
+        if !self.open_unchecked(number)? {
+            return Ok(None);
+        }
         let end = layout.segment_start(number.next());
         let Some(head) = self.bytes(at, record::HEADER_BYTES, end)?.first_chunk().copied() else { return Ok(None) };
         // Any length: one that is wrong is shown, too.
@@ -296,11 +305,11 @@ impl Cursor {
         let first = layout.segment_of(from);
         for number in self.directory.list()?.range(first..) {
             // A damaged header does not keep the marks behind it from being evidence, so the header is not checked.
-            let Some(file) = self.directory.open_unchecked(*number)? else { continue };
+            if !self.open_unchecked(*number)? {
+                continue;
+            }
             let mut at = layout.record_start(from.max(layout.segment_start(*number)));
             let end = layout.segment_start(number.next());
-            self.segment = Some((*number, file));
-            self.buffer.clear();
             while layout.segment_of(at) == *number && at < end {
                 if let Some(stated) = self.mark_at(at, end)?.filter(|stated| *stated > above) {
                     return Ok(Some((at, stated)));
@@ -372,36 +381,52 @@ impl Cursor {
     fn is_in_place(&self, at: Lsn, fragment: &Checked) -> bool {
         let layout = self.directory.layout();
         let ends_segment = layout.offset_of(fragment.end) == 0;
-        let begins_segment = at == layout.record_start(layout.segment_start(layout.segment_of(at)));
+        let begins_segment = at == layout.first_record_in(layout.segment_of(at));
         (ends_segment || !fragment.flags.contains(Flags::CONTINUES))
             && (begins_segment || !fragment.flags.contains(Flags::CONTINUED))
     }
 
     fn open_segment(&mut self, number: SegmentNumber) -> Result<bool, WalError> {
-        if self.segment.as_ref().is_none_or(|(open, _)| *open != number) {
-            self.segment = self.directory.open(number, Access::Read)?.map(|file| (number, file));
+        if self.segment.as_ref().is_none_or(|open| open.number != number) {
+            let len_bytes = self.directory.layout().segment_bytes();
+            let file = self.directory.open(number, Access::Read)?;
+            self.segment = file.map(|file| OpenSegment { number, file, len_bytes });
             self.buffer.clear();
         }
         Ok(self.segment.is_some())
     }
 
-    /// `len` bytes at `at` of the open segment, fewer where `end` or the file cuts them off.
+    /// Opens a segment whatever its length and header are; answers whether it is there.
+    fn open_unchecked(&mut self, number: SegmentNumber) -> Result<bool, WalError> {
+        self.buffer.clear();
+        self.segment = None;
+        if let Some(file) = self.directory.open_unchecked(number)? {
+            let path = self.directory.segment_path(number);
+            let len_bytes = file.len_bytes().map_err(WalError::io("read the length of", &path))?;
+            self.segment = Some(OpenSegment { number, file, len_bytes });
+        }
+        Ok(self.segment.is_some())
+    }
+
+    /// `len` bytes at `at` of the open segment, fewer where `end` or the file's own length cuts them off. A read that
+    /// comes short of both is an error: it says nothing about what is there.
     fn bytes(&mut self, at: Lsn, len: usize, end: Lsn) -> Result<&[u8], WalError> {
         let len = len.min(end.bytes_since(at) as usize);
         let have_end = self.buffer_start.advanced(self.buffer.len() as u64);
         if at < self.buffer_start || at.advanced(len as u64) > have_end {
-            let Some((number, file)) = &self.segment else { return Ok(&[]) };
+            let Some(OpenSegment { number, file, len_bytes }) = &self.segment else { return Ok(&[]) };
             if len <= CHUNK_BYTES && self.buffer.capacity() > CHUNK_BYTES {
                 // A large fragment is behind us.
                 self.buffer = Vec::new();
             }
             self.buffer.resize(len.max(CHUNK_BYTES).min(end.bytes_since(at) as usize), 0);
             let offset = self.directory.layout().offset_of(at);
-            let count = file.read_at(&mut self.buffer, offset).map_err(|error| {
-                self.buffer_start = Lsn::NONE;
-                WalError::io("read", &self.directory.segment_path(*number))(error)
-            })?;
-            self.buffer.truncate(count);
+            let available = len_bytes.saturating_sub(offset).min(self.buffer.len() as u64) as usize;
+            self.buffer.truncate(available);
+            if let Err(error) = read_exactly(file.as_ref(), &mut self.buffer, offset) {
+                self.buffer.clear();
+                return Err(WalError::io("read", &self.directory.segment_path(*number))(error));
+            }
             self.buffer_start = at;
         }
         let from = at.bytes_since(self.buffer_start) as usize;
@@ -414,4 +439,9 @@ impl Cursor {
         let path = self.directory.segment_path(layout.segment_of(lsn));
         Damage { path, offset: layout.offset_of(lsn), lsn, expected, found }
     }
+}
+
+/// Fills `buffer` with what stands at `offset` of a file that is known to reach so far.
+pub(super) fn read_exactly(file: &dyn File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    if file.read_at(buffer, offset)? < buffer.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }

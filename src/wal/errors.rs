@@ -54,6 +54,12 @@ pub enum WalError {
         /// The oldest position that is there.
         oldest: Lsn,
     },
+    /// *Retry here*, when one of those who hold the log has let go of it.
+    #[error("the log is held for {limit} readers, slots and others already")]
+    TooManyHolders {
+        /// How many may hold it.
+        limit: usize,
+    },
     /// *Your mistake*: a later version of Mainstay wrote this.
     #[error("{path}: written by a later version of Mainstay: {what}")]
     Newer {

@@ -14,6 +14,9 @@ use super::retention::{self, Decision, Facts, Holder, HolderKind, Invalidation};
 use crate::config::WalConfig;
 use crate::lsn::Lsn;
 
+/// How many may hold the log at once. Each of them is looked at whenever segments are recycled.
+pub(super) const MAX_HOLDERS: usize = 1024;
+
 /// The segments that are there, and who holds them.
 pub(super) struct Retained {
     layout: Layout,
@@ -66,6 +69,9 @@ impl Retained {
         if let Some(oldest) = state.oldest(self.layout).filter(|oldest| self.layout.record_start(from) < *oldest) {
             return Err(WalError::Recycled { wanted: from, oldest });
         }
+        if state.entries.len() >= MAX_HOLDERS {
+            return Err(WalError::TooManyHolders { limit: MAX_HOLDERS });
+        }
         let needs = AtomicU64::new(from.get());
         let entry = Arc::new(Entry { kind, name: name.into(), needs, invalidated: OnceLock::new() });
         state.entries.push(Arc::clone(&entry));
@@ -104,7 +110,7 @@ impl Retained {
 
 impl State {
     fn oldest(&self, layout: Layout) -> Option<Lsn> {
-        self.segments.first().map(|oldest| layout.record_start(layout.segment_start(*oldest)))
+        self.segments.first().map(|oldest| layout.first_record_in(*oldest))
     }
 
     fn decide(&self, layout: Layout, checkpoint: Lsn, durable: Lsn, config: &WalConfig) -> Decision {

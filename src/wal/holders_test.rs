@@ -131,3 +131,19 @@ fn readers_under_a_writer_that_recycles_read_all_or_are_told() {
         }
     });
 }
+
+#[test]
+fn the_number_of_holders_has_a_bound() {
+    let (wal, ends) = filled(0);
+    let hold = || wal.hold(HolderKind::Slot, "one of many", ends[9]);
+    let mut holds: Vec<_> = (0..super::holders::MAX_HOLDERS).map(|_| hold().unwrap()).collect();
+    assert!(matches!(hold(), Err(WalError::TooManyHolders { limit: 1024 })));
+    let mut reader = wal.named_reader("late", ends[4]);
+    assert!(matches!(reader.next_durable(), Err(WalError::TooManyHolders { .. })), "a reader is one of them");
+    holds.pop();
+    hold().unwrap();
+    // One that did not get its hold is not counted, nor does it take one away when it goes.
+    drop(reader);
+    hold().unwrap();
+    assert_eq!(holds.len() + 1, super::holders::MAX_HOLDERS);
+}

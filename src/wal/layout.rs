@@ -59,7 +59,12 @@ impl Layout {
 
     /// Where the first record of a log starts.
     pub fn first_record(self) -> Lsn {
-        self.record_start(self.segment_start(SegmentNumber::FIRST))
+        self.first_record_in(SegmentNumber::FIRST)
+    }
+
+    /// Where the first record of a segment starts, or goes on: behind the header.
+    pub fn first_record_in(self, number: SegmentNumber) -> Lsn {
+        self.record_start(self.segment_start(number))
     }
 
     /// The segment that a position lies in.

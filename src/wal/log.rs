@@ -262,7 +262,7 @@ impl Wal {
     /// Keeps the log from `from` on for somebody called `name`, until what is answered is dropped or invalidated.
     ///
     /// # Errors
-    /// [`WalError::Recycled`]: it is not there any more.
+    /// [`WalError::Recycled`]: it is not there any more. [`WalError::TooManyHolders`]: too many hold it already.
     pub fn hold(&self, kind: HolderKind, name: &str, from: Lsn) -> Result<Hold, WalError> {
         self.shared.retained.hold(kind, name, from)
     }

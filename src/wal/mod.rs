@@ -20,7 +20,7 @@
 //! | `watchdog`, `scrub` | a device that hangs; old segments that rot |
 //! | `reader`, `search` | following the live end; finding the record at or before a position |
 //! | [`retention`], `holders` | what is kept, and for whom: the decision, and doing as it says |
-//! | `fault` | known bugs, put in by tests of the tests |
+//! | `fault`, `fuzz` | known bugs, put in by tests of the tests; what the fuzzer runs |
 //!
 //! **A crash leaves** any subset of what the last flush was writing, in any order, and nothing else: everything before
 //! the durable LSN stays. See `recovery` for how the end is found again.
@@ -30,6 +30,8 @@ mod directory;
 mod errors;
 mod fault;
 mod flush;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod holders;
 mod layout;
 mod log;

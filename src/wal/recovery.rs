@@ -18,7 +18,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::cursor::{AnyRecord, Cursor, Gap, Step};
+use super::cursor::{AnyRecord, Cursor, Gap, Step, read_exactly};
 use super::directory::SegmentDirectory;
 use super::errors::{Damage, WalError};
 use super::fault::{Fault, active};
@@ -135,7 +135,7 @@ fn check_contiguous(
     if below_first_gap && from.is_none() {
         return Err(missing(directory, SegmentNumber(oldest.0 - 1)));
     }
-    Ok(layout.record_start(layout.segment_start(oldest)))
+    Ok(layout.first_record_in(oldest))
 }
 
 pub(super) fn missing(directory: &SegmentDirectory, number: SegmentNumber) -> WalError {
@@ -199,7 +199,7 @@ impl Scan {
             let from = if *number == last {
                 layout.offset_of(last_byte) + 1
             } else {
-                layout.offset_of(layout.record_start(start))
+                layout.offset_of(layout.first_record_in(*number))
             };
             let found = last_nonzero(file.as_ref(), from, layout.segment_bytes());
             if let Some(offset) = found.map_err(WalError::io("read", &self.directory.segment_path(*number)))? {
@@ -294,9 +294,7 @@ fn rewrite(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
     while at < to {
         let want = buffer.len().min((to - at) as usize);
         let part = buffer.get_mut(..want).unwrap_or(&mut []);
-        if file.read_at(part, at)? < want {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        read_exactly(file, part, at)?;
         file.write_at(part, at)?;
         at += want as u64;
     }
@@ -319,8 +317,8 @@ pub(super) fn last_nonzero(file: &dyn File, from: u64, to: u64) -> io::Result<Op
     while from < end {
         let at = end.saturating_sub(CHUNK_BYTES).max(from);
         let Some(part) = buffer.get_mut(..(end - at) as usize) else { return Ok(None) };
-        let count = file.read_at(part, at)?;
-        if let Some(index) = part.iter().take(count).rposition(|byte| *byte != 0) {
+        read_exactly(file, part, at)?;
+        if let Some(index) = part.iter().rposition(|byte| *byte != 0) {
             return Ok(Some(at + index as u64));
         }
         end = at;

@@ -116,7 +116,7 @@ impl Cut {
             // No node would start on what is left.
             return Err(missing(&directory, SegmentNumber(first.0 - 1)).into());
         }
-        let mut cursor = Cursor::new(directory.clone(), layout.record_start(layout.segment_start(first)));
+        let mut cursor = Cursor::new(directory.clone(), layout.first_record_in(first));
         cursor.skip_continued(EVERYTHING)?;
         let oldest = cursor.position();
         if wanted < oldest {

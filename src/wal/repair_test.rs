@@ -113,3 +113,48 @@ fn only_record_boundaries_up_to_the_damage_can_be_cut_at() {
     all.dedup();
     assert_eq!(all.len(), count, "{all:?}");
 }
+
+/// In the segment that the log ends in, only what is behind the cut in it says that the log once reached further.
+#[test]
+fn a_crash_while_the_last_segment_is_cut_leaves_no_other_end() {
+    let disk = LossyDisk::new(Faults::default());
+    let wal = open(&disk, Evidence::default()).unwrap();
+    let mut ends = Vec::new();
+    for number in 0..8 {
+        // Each sector holds a part of a record and a mark.
+        let end = append(&wal, &payload(number, 180)).unwrap();
+        wal.make_durable(end).unwrap();
+        ends.push(end);
+    }
+    drop(wal);
+    let whole = disk.kill(Faults::default()).crash(Loss::Nothing, Faults::default());
+    let before = scan(directory(&whole, "/wal"), Evidence::default()).unwrap().end();
+    assert_eq!(layout().segment_of(before), layout().segment_of(ends[0]), "all of it in one segment");
+    let at = ends[1];
+    let trial = whole.kill(Faults::default());
+    repair(&trial, at).unwrap();
+    let (mut as_before, mut refused, mut ended) = (0, 0, 0);
+    for die_at in 1..=trial.operations() {
+        for seed in 0..32 {
+            let disk = whole.kill(Faults { die_at: Some(die_at), ..Faults::default() });
+            let _ = repair(&disk, at);
+            let loss =
+                if seed % 2 == 0 { Loss::Random(seed * 7919 + die_at) } else { Loss::Older(seed * 7919 + die_at) };
+            let disk = disk.crash(loss, Faults::default());
+            match scan(directory(&disk, "/wal"), Evidence::default()) {
+                Ok(found) if found.end() == before => as_before += 1,
+                Ok(found) => {
+                    assert_eq!(found.end(), at, "died at {die_at}, lost {loss:?}");
+                    ended += 1;
+                }
+                Err(WalError::Damaged(_)) => {
+                    refused += 1;
+                    repair(&disk, at).unwrap();
+                    assert_eq!(scan(directory(&disk, "/wal"), Evidence::default()).unwrap().end(), at);
+                }
+                Err(error) => panic!("died at {die_at}, lost {loss:?}: {error}"),
+            }
+        }
+    }
+    assert!(as_before > 0 && refused > 0 && ended > 0, "{as_before} as before, {refused} refused, {ended} ended");
+}

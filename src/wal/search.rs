@@ -63,9 +63,7 @@ fn last_in_segment(
 fn no_segment(directory: &SegmentDirectory, number: SegmentNumber, lsn: Lsn) -> Result<WalError, WalError> {
     let layout = directory.layout();
     Ok(match directory.list()?.first() {
-        Some(oldest) if *oldest > number => {
-            WalError::Recycled { wanted: lsn, oldest: layout.record_start(layout.segment_start(*oldest)) }
-        }
+        Some(oldest) if *oldest > number => WalError::Recycled { wanted: lsn, oldest: layout.first_record_in(*oldest) },
         _ => missing(directory, number),
     })
 }
@@ -145,13 +143,32 @@ mod tests {
         // The second record begins in what is recycled and ends in what is not.
         let (_disk, wal, ends) = live(&[100, 5000, 1500, 100]);
         assert!(wal.recycle(ends[1]).unwrap() > 0);
-        let oldest_left = layout().record_start(layout().segment_start(layout().segment_of(ends[1])));
+        let oldest_left = layout().first_record_in(layout().segment_of(ends[1]));
         for lsn in [layout().first_record(), Lsn::new(ends[1].get() - 1)] {
             let error = wal.record_at_or_before(lsn).unwrap_err();
             let WalError::Recycled { wanted, oldest } = error else { panic!("{error}") };
             assert_eq!((wanted, oldest), (lsn, oldest_left));
         }
         assert_eq!(wal.record_at_or_before(ends[1]).unwrap().unwrap().start, ends[1]);
+    }
+
+    #[test]
+    fn where_a_closed_log_was_recycled_it_says_what_is_left_too() {
+        let (disk, scan, records) = closed(&[100, 5000, 1500, 100]);
+        let directory = directory(&disk, "/wal");
+        let long = records.iter().position(|record| record.payload.len() == 5000).unwrap();
+        // Everything before the segment in which it ends.
+        let (oldest, long, next) = (layout().segment_of(records[long].end), &records[long], &records[long + 1]);
+        assert!(layout().segment_of(long.start) < oldest && layout().segment_of(next.start) == oldest);
+        for number in directory.list().unwrap().range(..oldest) {
+            disk.remove(&directory.segment_path(*number)).unwrap();
+        }
+        for lsn in [layout().first_record(), long.start, Lsn::new(next.start.get() - 1)] {
+            let error = record_at_or_before(&directory, lsn, scan.end()).unwrap_err();
+            let WalError::Recycled { wanted, oldest: left } = error else { panic!("{error}") };
+            assert_eq!((wanted, left), (lsn, layout().first_record_in(oldest)));
+        }
+        assert_eq!(record_at_or_before(&directory, next.start, scan.end()).unwrap().as_ref(), Some(next));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Kind {
 }
 
 /// One message, whole, its body not yet read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Frame {
     pub(super) kind: Kind,
     pub(super) body: Bytes,

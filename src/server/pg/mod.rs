@@ -30,6 +30,8 @@ pub mod copy;
 mod error;
 mod extended;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod intake;
 mod listener;
 mod message;

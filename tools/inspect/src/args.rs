@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use mainstay::config::WalConfig;
 use mainstay::lsn::Lsn;
 
 /// How many records `wal dump`, or entries `raft log`, shows unless told otherwise.
@@ -79,6 +80,12 @@ pub enum WalCommand {
     },
     /// How many records of each kind, and what the bytes of each segment are used for
     Stats,
+    /// Which segments are kept, and by whom, as far as the files alone can tell
+    Retention {
+        /// The node's setting wal.keep_bytes, which is not in the directory
+        #[arg(long, value_name = "BYTES", default_value_t = WalConfig::default().keep_bytes)]
+        keep_bytes: u64,
+    },
     /// Cut the log at a record boundary: the last resort, and the only command that writes
     #[command(after_help = REPAIR_HELP)]
     Repair {

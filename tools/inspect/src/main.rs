@@ -80,6 +80,7 @@ fn run_wal(args: &Args, command: &WalCommand, directory: DataDirectory, out: &mu
         }
         WalCommand::Explain { lsn } => finish(args, out, &report::explain(&directory, *lsn)?),
         WalCommand::Stats => finish(args, out, &report::stats(&directory)?),
+        WalCommand::Retention { keep_bytes } => finish(args, out, &report::retention(&directory, *keep_bytes)?),
         WalCommand::Repair { cut_at, yes } => finish(args, out, &report::repair(directory, *cut_at, *yes)?),
     }
 }

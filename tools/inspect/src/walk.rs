@@ -82,7 +82,7 @@ impl<'a> Walk<'a> {
     pub fn whole_log(directory: &'a DataDirectory, survey: &Survey) -> Result<Option<Walk<'a>>, WalError> {
         let Some(first) = directory.segments.list()?.first().copied() else { return Ok(None) };
         let layout = directory.layout();
-        let mut cursor = Cursor::new(directory.segments.clone(), layout.record_start(layout.segment_start(first)));
+        let mut cursor = Cursor::new(directory.segments.clone(), layout.first_record_in(first));
         match cursor.skip_continued(EVERYTHING) {
             // Met again by the first step.
             Ok(()) | Err(WalError::Damaged(_)) => {}

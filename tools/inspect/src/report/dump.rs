@@ -134,7 +134,7 @@ fn locate(directory: &DataDirectory, survey: &Survey, from: Option<Lsn>) -> anyh
     let layout = directory.layout();
     let oldest = match (survey, directory.segments.list()?.first()) {
         (Survey::Whole(scan), _) => scan.oldest(),
-        (Survey::Damaged(_), Some(first)) => layout.record_start(layout.segment_start(*first)),
+        (Survey::Damaged(_), Some(first)) => layout.first_record_in(*first),
         (Survey::Damaged(_), None) => layout.first_record(),
     };
     let wanted = from.unwrap_or(oldest);
@@ -148,7 +148,7 @@ fn locate(directory: &DataDirectory, survey: &Survey, from: Option<Lsn>) -> anyh
         return Ok(Start { cursor: Cursor::new(directory.segments.clone(), wanted), moved_from: None });
     }
     let segment = layout.segment_of(wanted.max(oldest));
-    let mut cursor = Cursor::new(directory.segments.clone(), layout.record_start(layout.segment_start(segment)));
+    let mut cursor = Cursor::new(directory.segments.clone(), layout.first_record_in(segment));
     match walk_to(&mut cursor, wanted) {
         // Damage on the way is met again, and reported, when the dump starts.
         Ok(()) | Err(WalError::Damaged(_)) => {}

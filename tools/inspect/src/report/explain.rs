@@ -159,7 +159,7 @@ impl Explainer<'_> {
             self.is(Place::PastTheEnd, "past the last segment; where the log ends is unknown".into());
             return Ok(());
         }
-        if lsn < layout.record_start(layout.segment_start(number)) {
+        if lsn < layout.first_record_in(number) {
             let checks = match self.directory.segments.open(number, Access::Read) {
                 Ok(_) => "which is whole".into(),
                 Err(WalError::Damaged(damage)) => {
@@ -260,21 +260,20 @@ impl Explainer<'_> {
     /// the one where it begins.
     fn start(&self) -> Result<Cursor, WalError> {
         let layout = self.directory.layout();
-        let record_start = |number| layout.record_start(layout.segment_start(number));
         let newest = self.numbers.last().copied().unwrap_or(SegmentNumber::FIRST);
         let mut number = layout.segment_of(self.lsn).min(layout.segment_of(self.survey.end())).min(newest);
         let mut is_first_step = true;
         while let Some(before) = number.0.checked_sub(1).map(SegmentNumber)
             && self.numbers.contains(&before)
         {
-            let at = record_start(number);
+            let at = layout.first_record_in(number);
             let is_filled = self.cursor(at).part(at)?.is_some_and(|part| part.flags.contains(Flags::CONTINUES));
             if !is_first_step && !is_filled {
                 break;
             }
             (number, is_first_step) = (before, false);
         }
-        let mut cursor = self.cursor(record_start(number));
+        let mut cursor = self.cursor(layout.first_record_in(number));
         match cursor.skip_continued(self.survey.end()) {
             // Met again by the first step.
             Ok(()) | Err(WalError::Damaged(_)) => Ok(cursor),

@@ -6,6 +6,7 @@ mod explain;
 mod list;
 mod raft;
 mod repair;
+mod retention;
 mod stats;
 mod summary;
 mod text;
@@ -15,15 +16,18 @@ use std::io::{self, Write};
 
 use mainstay::raftstore::log_store::StoreError;
 use mainstay::storage::StorageError;
+use mainstay::wal::WalError;
 use serde::Serialize;
 
-use crate::directory::DataDirectory;
+use crate::directory::{DataDirectory, Survey};
+use crate::walk::{Met, Walk};
 pub use damage::Damage;
 pub use dump::{DumpWanted, dump};
 pub use explain::explain;
 pub use list::list;
 pub use raft::{LogWanted, raft_groups, raft_log, raft_snapshots, raft_state, raft_tombstones, raft_verify};
 pub use repair::repair;
+pub use retention::retention;
 pub use stats::stats;
 pub use summary::summary;
 pub use verify::verify;
@@ -84,6 +88,42 @@ impl Findings {
         if !self.damage.iter().any(|known| known.is_at(damage)) {
             self.damage.push(Damage::read(damage));
         }
+    }
+
+    /// Reads the whole log, also behind damage, and adds the damage that it meets. Shows all that it meets to `visit`.
+    fn add_of_whole_log(
+        &mut self,
+        directory: &DataDirectory,
+        survey: &Survey,
+        visit: &mut dyn FnMut(&Met),
+    ) -> Result<(), WalError> {
+        let segments = directory.segments.list()?;
+        // That a segment is missing is known already.
+        let is_there = |damage: &mainstay::wal::Damage| segments.contains(&directory.layout().segment_of(damage.lsn));
+        let Some(mut walk) = Walk::whole_log(directory, survey)? else { return Ok(()) };
+        loop {
+            let met = walk.next()?;
+            visit(&met);
+            match met {
+                Met::Record(_) => {}
+                Met::End => break,
+                Met::Gap(gap) => {
+                    let is_last = gap.to.is_none();
+                    if is_there(&gap.damage) && !survey.leaves_open(&gap) {
+                        self.add(&survey.explained(gap.damage));
+                    }
+                    if is_last {
+                        break;
+                    }
+                }
+            }
+        }
+        if let Survey::Damaged(damage) = survey
+            && is_there(damage)
+        {
+            self.add(damage);
+        }
+        Ok(())
     }
 
     fn exit(&self) -> Exit {

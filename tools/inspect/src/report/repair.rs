@@ -3,14 +3,16 @@
 //! The cut itself is the library's ([`Cut`]). Here is what has to change with it: what the node noted about the log
 //! beyond the cut. A checkpoint there is moved back to where the log begins *before* anything is erased, for a start
 //! would take it for the end of what it has to verify; a clean stop there is forgotten *after*, for until then it keeps
-//! a node from starting on half a repair.
+//! a node from starting on half a repair. Where there was none, one that nothing can meet is noted in its place: the
+//! checkpoint may have been the only evidence that the log went on behind its damage, and without it a node whose
+//! engine's files were moved away would take the damage for the log's end.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use mainstay::lsn::Lsn;
-use mainstay::storage::{ENGINE_DIR, Storage};
+use mainstay::storage::{ENGINE_DIR, Storage, StorageError};
 use mainstay::wal::{Cursor, Cut, Kind, SegmentNumber};
 use serde::Serialize;
 
@@ -114,11 +116,9 @@ fn carry_out(storage: &Storage, directory: &DataDirectory, plan: Plan) -> anyhow
     let at = cut.at();
     let kept = cut.keep().context("cannot make the copies; the log is as it was")?;
     let interrupted = "the repair is not finished: run it again";
-    if let Some(checkpoint) = checkpoint {
-        storage.note_checkpoint(checkpoint).context(interrupted)?;
-    }
+    let is_guarded = move_checkpoint(storage, &report.notes, checkpoint).context(interrupted)?;
     let erased = kept.erase().context(interrupted)?;
-    if report.notes.clean_end.is_some() {
+    if is_guarded {
         storage.forget_clean_end().context(interrupted)?;
     }
     let copies = erased.finish().context(interrupted)?;
@@ -129,6 +129,19 @@ fn carry_out(storage: &Storage, directory: &DataDirectory, plan: Plan) -> anyhow
         Survey::Whole(scan) => bail!("the log was cut at {at}, and yet it ends at {}", scan.end()),
         Survey::Damaged(damage) => bail!("the log was cut at {at}, and yet no node will start on it: {damage}"),
     }
+}
+
+/// Moves a checkpoint beyond the cut back to `to`; answers whether a note of a clean stop keeps nodes from starting on
+/// half a repair.
+fn move_checkpoint(storage: &Storage, notes: &NotesBeyond, to: Option<Lsn>) -> Result<bool, StorageError> {
+    if let Some(to) = to {
+        if notes.clean_end.is_none() {
+            // Records end at multiples of eight: no log ends here, though one that is whole may well reach further.
+            storage.note_clean_end(storage.checkpoint()?.advanced(1))?;
+        }
+        storage.note_checkpoint(to)?;
+    }
+    Ok(to.is_some() || notes.clean_end.is_some())
 }
 
 fn plan(directory: &DataDirectory, cut_at: Lsn) -> anyhow::Result<Plan> {
@@ -291,3 +304,7 @@ impl EngineAdvice {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "repair_test.rs"]
+mod tests;

@@ -7,8 +7,8 @@ use mainstay::wal::{AnyRecord, Layout, SegmentNumber};
 use serde::Serialize;
 
 use super::{Exit, Findings, Report, text};
-use crate::directory::{DataDirectory, Survey};
-use crate::walk::{Gap, Met, Walk};
+use crate::directory::DataDirectory;
+use crate::walk::{Gap, Met};
 
 /// What `wal stats` shows.
 #[derive(Debug, Serialize)]
@@ -93,29 +93,11 @@ pub fn stats(directory: &DataDirectory) -> anyhow::Result<Stats> {
     let empty = Use { header_bytes, ..Use::default() };
     let segments = numbers.iter().map(|number| (*number, empty)).collect();
     let mut counter = Counter { layout, kinds: Vec::new(), segments };
-    if let Some(mut walk) = Walk::whole_log(directory, &survey)? {
-        loop {
-            match walk.next()? {
-                Met::Record(record) => counter.count(&record),
-                Met::End => break,
-                Met::Gap(gap) => {
-                    counter.pass(&gap);
-                    let is_last = gap.to.is_none();
-                    if numbers.contains(&layout.segment_of(gap.damage.lsn)) && !survey.leaves_open(&gap) {
-                        findings.add(&survey.explained(gap.damage));
-                    }
-                    if is_last {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    if let Survey::Damaged(damage) = &survey
-        && numbers.contains(&layout.segment_of(damage.lsn))
-    {
-        findings.add(damage);
-    }
+    findings.add_of_whole_log(directory, &survey, &mut |met| match met {
+        Met::Record(record) => counter.count(record),
+        Met::Gap(gap) => counter.pass(gap),
+        Met::End => {}
+    })?;
     let end = survey.known_end().map(|end| end.to_string());
     Ok(counter.finish(directory, end, findings))
 }
@@ -157,8 +139,8 @@ impl Counter {
     fn pass(&mut self, gap: &Gap) {
         let (layout, Some(to)) = (self.layout, gap.to) else { return };
         for (number, used) in &mut self.segments {
-            let (start, end) = (layout.segment_start(*number), layout.segment_start(number.next()));
-            used.damaged_bytes += to.min(end).bytes_since(gap.from.max(layout.record_start(start)));
+            let (start, end) = (layout.first_record_in(*number), layout.segment_start(number.next()));
+            used.damaged_bytes += to.min(end).bytes_since(gap.from.max(start));
         }
     }
 

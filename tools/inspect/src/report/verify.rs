@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{Exit, Findings, Report, text};
 use crate::directory::{DataDirectory, Survey};
-use crate::walk::{EVERYTHING, Met, Skipped, Walk};
+use crate::walk::{EVERYTHING, Met, Skipped};
 
 /// What `wal verify` shows.
 #[derive(Debug, Serialize)]
@@ -58,7 +58,7 @@ pub fn verify(directory: &DataDirectory, go_on: bool) -> anyhow::Result<Verifica
         verifier.findings.add(&damage);
     }
     let (end, skipped) = match go_on {
-        true => verifier.read_on(&numbers).map(|(end, skipped)| (end, Some(skipped)))?,
+        true => verifier.read_on().map(|(end, skipped)| (end, Some(skipped)))?,
         false => (verifier.read_runs(&numbers)?, None),
     };
     let (end, torn_tail_bytes) = end.unzip();
@@ -71,7 +71,7 @@ pub fn verify(directory: &DataDirectory, go_on: bool) -> anyhow::Result<Verifica
     }
     Ok(Verification {
         segments: numbers.len(),
-        oldest: numbers.first().map(|first| layout.record_start(layout.segment_start(*first)).to_string()),
+        oldest: numbers.first().map(|first| layout.first_record_in(*first).to_string()),
         end: end.map(|lsn: Lsn| lsn.to_string()),
         torn_tail_bytes,
         records: verifier.tallies,
@@ -95,36 +95,17 @@ impl Verifier<'_> {
     }
 
     /// Reads all records, also those behind damage in the same segment; answers the same, and what was passed over.
-    fn read_on(&mut self, numbers: &BTreeSet<SegmentNumber>) -> Result<(KnownEnd, Vec<Skipped>), WalError> {
+    fn read_on(&mut self) -> Result<(KnownEnd, Vec<Skipped>), WalError> {
         let survey = self.directory.survey()?;
-        let mut skipped = Vec::new();
-        if let Some(mut walk) = Walk::whole_log(self.directory, &survey)? {
-            loop {
-                match walk.next()? {
-                    Met::Record(record) => self.count(&record),
-                    Met::End => break,
-                    Met::Gap(gap) if survey.leaves_open(&gap) => break,
-                    Met::Gap(gap) => {
-                        skipped.extend(gap.skipped());
-                        // That a segment is missing is known already.
-                        if numbers.contains(&self.directory.layout().segment_of(gap.damage.lsn)) {
-                            self.findings.add(&survey.explained(gap.damage.clone()));
-                        }
-                        if gap.to.is_none() {
-                            break;
-                        }
-                    }
-                }
-            }
-        }
+        let (mut skipped, tallies) = (Vec::new(), &mut self.tallies);
+        self.findings.add_of_whole_log(self.directory, &survey, &mut |met| match met {
+            Met::Record(record) => count(tallies, record),
+            Met::Gap(gap) => skipped.extend(gap.skipped()),
+            Met::End => {}
+        })?;
         let end = match &survey {
             Survey::Whole(scan) => Some((scan.end(), scan.torn_bytes()?)),
-            Survey::Damaged(damage) => {
-                if numbers.contains(&self.directory.layout().segment_of(damage.lsn)) {
-                    self.findings.add(damage);
-                }
-                None
-            }
+            Survey::Damaged(_) => None,
         };
         Ok((end, skipped))
     }
@@ -138,7 +119,7 @@ impl Verifier<'_> {
         while let Some(mut cursor) = self.resume(&mut rest)? {
             let damage = loop {
                 match cursor.next(EVERYTHING) {
-                    Ok(Step::Record(record)) => self.count(&record),
+                    Ok(Step::Record(record)) => count(&mut self.tallies, &record),
                     Ok(Step::Nothing(gap)) => break gap.damage,
                     Err(WalError::Damaged(damage)) => break *damage,
                     Err(error) => return Err(error),
@@ -162,7 +143,7 @@ impl Verifier<'_> {
         let mut is_whole = true;
         while let Some(verify_from) = from {
             let (segments, evidence) = (self.directory.segments.clone(), self.directory.evidence(verify_from));
-            match scan_with(segments, evidence, &mut |record| self.count(record)) {
+            match scan_with(segments, evidence, &mut |record| count(&mut self.tallies, record)) {
                 Ok(scan) if is_whole => return Ok(Some((scan.end(), scan.torn_bytes()?))),
                 Ok(_) => return Ok(None),
                 Err(WalError::Damaged(damage)) => {
@@ -190,8 +171,7 @@ impl Verifier<'_> {
     fn resume(&mut self, rest: &mut &[SegmentNumber]) -> Result<Option<Cursor>, WalError> {
         let layout = self.directory.layout();
         while let Some(number) = rest.first() {
-            let start = layout.record_start(layout.segment_start(*number));
-            let mut cursor = Cursor::new(self.directory.segments.clone(), start);
+            let mut cursor = Cursor::new(self.directory.segments.clone(), layout.first_record_in(*number));
             match cursor.skip_continued(EVERYTHING) {
                 Ok(()) => return Ok(Some(cursor)),
                 Err(WalError::Damaged(damage)) => {
@@ -203,16 +183,16 @@ impl Verifier<'_> {
         }
         Ok(None)
     }
+}
 
-    fn count(&mut self, record: &AnyRecord) {
-        let (kind, bytes) = (Kind::name(record.kind), record.payload.len() as u64);
-        match self.tallies.iter_mut().find(|tally| tally.kind == kind) {
-            Some(tally) => {
-                tally.count += 1;
-                tally.payload_bytes += bytes;
-            }
-            None => self.tallies.push(Tally { kind, count: 1, payload_bytes: bytes }),
+fn count(tallies: &mut Vec<Tally>, record: &AnyRecord) {
+    let (kind, bytes) = (Kind::name(record.kind), record.payload.len() as u64);
+    match tallies.iter_mut().find(|tally| tally.kind == kind) {
+        Some(tally) => {
+            tally.count += 1;
+            tally.payload_bytes += bytes;
         }
+        None => tallies.push(Tally { kind, count: 1, payload_bytes: bytes }),
     }
 }
 

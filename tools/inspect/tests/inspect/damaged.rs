@@ -149,3 +149,15 @@ fn a_damaged_identity_hides_the_rest() {
     let answer = place.inspect(&["summary"]);
     assert!(answer.code == 1 && answer.error.contains("identity is damaged"), "{}", answer.error);
 }
+
+#[test]
+fn of_a_damaged_log_everything_is_kept() {
+    let place = Place::killed();
+    place.flip(1, lsn(&place.records()[1]["start"]) % MIB + 4);
+    let (code, kept) = place.inspect_json(&["wal", "retention"]);
+    assert_eq!((code, &kept["end"], &kept["needed_by_nobody_bytes"]), (1, &Value::Null, &0.into()), "{kept:#}");
+    only(&kept);
+    for segment in kept["segments"].as_array().unwrap() {
+        assert_eq!((&segment["kept_by"], &segment["explanation"]), (&Value::Null, &"kept: the log is damaged".into()));
+    }
+}

@@ -70,6 +70,33 @@ fn segments_are_listed_with_what_they_hold() {
 }
 
 #[test]
+fn each_segment_says_who_keeps_it() {
+    let place = Place::clean();
+    let (code, kept) = place.inspect_json(&["wal", "retention", "--keep-bytes", "0"]);
+    assert_eq!(code, 0, "{kept:#}");
+    let segments = kept["segments"].as_array().unwrap();
+    let last = (lsn(&kept["end"]) - 1) / MIB;
+    assert!(last >= 3 && lsn(&kept["checkpoint"]) / MIB == last, "{kept:#}");
+    for segment in segments {
+        let expected: &[&str] =
+            if segment["number"].as_u64() < Some(last) { &[] } else { &["the checkpoint", "the writer"] };
+        assert_eq!(segment["kept_by"], serde_json::json!(expected), "{segment:#}");
+    }
+    assert_eq!(kept["needed_by_nobody_bytes"], (last - 1) * MIB);
+
+    // As a node does unless told otherwise.
+    let text = place.inspect(&["wal", "retention"]).text;
+    assert!(text.contains(&format!("00000001{:08X}{:08X}  kept by keep_bytes\n", 0, 1)), "{text}");
+    assert!(
+        text.contains("  kept by keep_bytes, the checkpoint, the writer\n")
+            && text.contains("0 bytes needed by nobody")
+    );
+    let killed = Place::killed().inspect(&["wal", "retention", "--keep-bytes", "1"]);
+    assert!(killed.code == 0 && killed.text.contains("checkpoint 0/0"), "{}", killed.text);
+    assert!(killed.text.contains(&format!("00000001{:08X}{:08X}  kept by the checkpoint\n", 0, 1)), "{}", killed.text);
+}
+
+#[test]
 fn records_are_dumped_with_what_they_state() {
     let place = Place::clean();
     let (code, dump) = place.inspect_json(&["wal", "dump"]);
