@@ -8,9 +8,11 @@ use super::policy;
 
 mod copy;
 mod modes;
+mod table_as;
 
 pub(super) use copy::{Copy, Direction, Source};
 pub(super) use modes::{Asked, Isolation, Modes};
+pub(super) use table_as::TableAs;
 
 /// A statement that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,6 +25,7 @@ mod parameters;
 mod reader;
 mod start;
 
+pub(super) use parameters::columns as stored_columns_of;
 use reader::{OneState, Reader};
 use start::Pending;
 
@@ -207,7 +208,7 @@ impl SqliteSession {
             return Ok(None);
         }
         values::bind(&mut statement, sql, parameters)?;
-        let columns = values::columns(&statement, sql);
+        let columns = values::columns(connection, &statement, sql);
         let rows = self.control.run(&reader.interrupt, || values::run(&mut statement, &columns, sink))?;
         let words = command::leading_words(sql);
         let returns_rows = !columns.is_empty() && words != "EXPLAIN";
