@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mainstay::server::pg::{
-    Column, CommandTag, Description, Interrupt, OwnedValue, PgType, Reply, ResultSink, SERVER_VERSION, Scope, Session,
-    Severity, SqlError, SqlState, Started, TransactionStatus, Value,
+    Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply, ResultSink, SERVER_VERSION,
+    Scope, Session, Severity, SqlError, SqlState, Started, TransactionStatus, Value,
 };
 
 use super::command::{self, Asked, Command, Modes};
@@ -465,6 +465,10 @@ fn read_only(sql: &str) -> SqlError {
 impl Session for SqliteSession {
     fn split<'a>(&self, sql: &'a str) -> Vec<&'a str> {
         lexer::split(sql)
+    }
+
+    fn cursor_command(&self, statement: &str) -> Result<Option<CursorCommand>, SqlError> {
+        command::parse_cursor(statement)
     }
 
     fn describe(&mut self, statement: &str, parameter_types: &[PgType]) -> Result<Description, SqlError> {
