@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::cursors::CursorCommand;
 use super::error::{SqlError, SqlState};
 use super::sink::Reply;
 use super::types::{Column, OwnedValue, PgType, Value};
@@ -46,6 +47,16 @@ pub trait Session: Send {
     /// # Errors
     /// The statement is not valid, or the transaction has failed (25P02).
     fn describe(&mut self, statement: &str, parameter_types: &[PgType]) -> Result<Description, SqlError>;
+
+    /// The statement as one about cursors, which the server runs itself; `None` if it is none. No such statement gets to the
+    /// other methods, but the query of a cursor does; [`start`](Session::start) answers [`Started::Blocks`] to it.
+    ///
+    /// # Errors
+    /// It begins like one and goes on otherwise, or asks for what cursors cannot do.
+    fn cursor_command(&self, statement: &str) -> Result<Option<CursorCommand>, SqlError> {
+        let _ = statement;
+        Ok(None)
+    }
 
     /// Runs a single statement with `parameters` and sends its rows to `sink`.
     ///

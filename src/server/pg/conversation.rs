@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::backend::{CommandTag, Scope, Session, TransactionStatus};
 use super::budget::Budget;
+use super::cursors::{self, Cursors, Run};
 use super::error::{Severity, SqlError, SqlState};
 use super::extended::{Portal, Prepared};
 use super::frame::{Batch, Frame, Kind};
@@ -33,6 +34,7 @@ pub(super) struct Conversation {
     pub(super) session: Box<dyn Session>,
     pub(super) statements: HashMap<String, Arc<Prepared>>,
     pub(super) portals: HashMap<String, Portal>,
+    pub(super) cursors: Cursors,
     pub(super) budget: Budget,
     /// A statement ran in [`Scope::Implicit`] whose end is still to come.
     pub(super) implicit_open: bool,
@@ -52,6 +54,7 @@ impl Conversation {
             session,
             statements: HashMap::new(),
             portals: HashMap::new(),
+            cursors: Cursors::default(),
             budget,
             implicit_open: false,
             skipping: false,
@@ -140,12 +143,28 @@ impl Conversation {
         self.refuse_if_stopping()?;
         self.implicit_open |= scope == Scope::Implicit;
         let mut sink = RowSink::new(outbox, expected, &mut self.intake);
-        let result = self.session.execute(statement, parameters, scope, &mut sink);
+        let run = Run { statement, parameters, scope, sink: &mut sink };
+        let result = cursors::execute(self.session.as_mut(), &mut self.cursors, &self.budget, run);
         let failure = sink.into_failure();
         self.intake.end_copy();
-        match failure {
-            Some(failure) => Err(failure),
-            None => result,
+        let tag = failure.map_or(result, Err)?;
+        self.note_done(&tag);
+        Ok(tag)
+    }
+
+    /// A statement is over, which may have ended a transaction. (A rollback to a savepoint calls itself ROLLBACK too.)
+    pub(super) fn note_done(&mut self, tag: &CommandTag) {
+        match tag.0.as_str() {
+            "COMMIT" => self.cursors.end_transaction(true),
+            "ROLLBACK" if self.session.transaction_status() == TransactionStatus::Idle => {
+                self.cursors.end_transaction(false);
+            }
+            "DISCARD ALL" => {
+                self.cursors.clear();
+                self.portals.clear();
+                self.statements.clear();
+            }
+            _ => {}
         }
     }
 
@@ -159,7 +178,8 @@ impl Conversation {
     ) -> Result<CommandTag, SqlError> {
         self.refuse_if_stopping()?;
         self.implicit_open |= scope == Scope::Implicit;
-        let result = self.session.execute(statement, parameters, scope, &mut sink);
+        let run = Run { statement, parameters, scope, sink: &mut sink };
+        let result = cursors::execute(self.session.as_mut(), &mut self.cursors, &self.budget, run);
         match sink.into_failure() {
             Some(failure) => Err(failure),
             None => result,
@@ -197,6 +217,7 @@ impl Conversation {
         if status == TransactionStatus::Idle {
             // Portals live as long as their transaction.
             self.portals.clear();
+            self.cursors.end_transaction(true);
         }
         outbox.ready(status)
     }
@@ -207,6 +228,9 @@ impl Conversation {
         // Whatever went wrong, the client's block is not what the client meant any more. An error of Sync finds none: it
         // is that of an implicit commit.
         self.session.fail_transaction();
+        if self.session.transaction_status() == TransactionStatus::Idle {
+            self.cursors.end_transaction(false);
+        }
         let stopping = self.stopping.load(Ordering::Acquire);
         if outbox.is_closed() {
             // Nobody takes what is sent any more: the client is gone, or the server stops.

@@ -6,6 +6,7 @@ use super::backend::{CommandTag, Description, Scope};
 use super::budget::Reserved;
 use super::codec::{self, Format};
 use super::conversation::Conversation;
+use super::cursors::{self, CursorCommand};
 use super::error::{SqlError, SqlState};
 use super::message::{Bind, Target};
 use super::outbox::Outbox;
@@ -83,7 +84,7 @@ impl Conversation {
         }
         let (statement, described) = match self.session.split(sql).as_slice() {
             [] => (None, Description { parameters: declared.to_vec(), columns: Vec::new() }),
-            [statement] => (Some(*statement), self.session.describe(statement, declared)?),
+            [statement] => (Some(*statement), self.description(statement, declared)?),
             _ => {
                 let message = "cannot insert multiple commands into a prepared statement";
                 return Err(SqlError::new(SqlState::SYNTAX_ERROR, message));
@@ -94,6 +95,23 @@ impl Conversation {
         let prepared = Prepared { statement: statement.map(str::to_owned), parameters, columns, _reserved: reserved };
         self.statements.insert(name, Arc::new(prepared));
         outbox.parse_complete()
+    }
+
+    /// Says what a statement takes and returns.
+    fn description(&mut self, statement: &str, declared: &[PgType]) -> Result<Description, SqlError> {
+        let Some(command) = self.session.cursor_command(statement)? else {
+            return self.session.describe(statement, declared);
+        };
+        cursors::refuse_if_failed(self.session.as_ref())?;
+        Ok(match command {
+            CursorCommand::Declare { query, .. } => {
+                Description { columns: Vec::new(), ..self.session.describe(&query, declared)? }
+            }
+            CursorCommand::Fetch { name, .. } => {
+                Description { columns: self.cursors.columns(&name)?.to_vec(), ..Description::default() }
+            }
+            CursorCommand::Move { .. } | CursorCommand::Close { .. } => Description::default(),
+        })
     }
 
     pub(super) fn bind(&mut self, bind: Bind, outbox: &mut Outbox) -> Result<(), SqlError> {
@@ -130,7 +148,11 @@ impl Conversation {
                 (&prepared.columns, vec![Format::Text; prepared.columns.len()])
             }
             Target::Portal(name) => {
-                let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
+                let Some(portal) = self.portals.get(name) else {
+                    // Cursors are portals to clients.
+                    let columns = self.cursors.columns(name).map_err(|_| no_portal(name))?;
+                    return outbox.columns(columns, &vec![Format::Text; columns.len()]);
+                };
                 let columns = &portal.prepared.columns;
                 (columns, sink::result_formats(columns, &portal.result_formats)?)
             }
@@ -214,6 +236,7 @@ impl Conversation {
         match target {
             Target::Portal(name) => {
                 self.portals.remove(name);
+                self.cursors.forget(name);
             }
             Target::Statement(name) => {
                 if let Some(prepared) = self.statements.remove(name) {

@@ -11,7 +11,7 @@
 //! quick                                    the same, for what takes no thread of its own
 //! work                                     where a batch of messages runs
 //! intake                                   the data that a COPY takes from the client
-//! spool                                    rows that are fetched in parts
+//! spool, cursors                           rows that are fetched in parts
 //! outbox, sink, codec, copy                rows and replies into bytes
 //! ```
 //!
@@ -27,6 +27,7 @@ mod codec;
 mod connection;
 mod conversation;
 pub mod copy;
+mod cursors;
 mod error;
 mod extended;
 mod frame;
@@ -49,6 +50,7 @@ pub use backend::{
     Backend, ClientInfo, CommandTag, Copied, Description, Interrupt, ResultSink, Scope, Session, Started,
     TransactionStatus,
 };
+pub use cursors::{CursorCommand, Steps};
 pub use error::{Severity, SqlError, SqlState};
 pub use listener::{PgConfig, PgServer, ServerError};
 pub use sink::Reply;

@@ -203,6 +203,7 @@ impl Conversation {
         let (messages, failure) = reply.parts();
         outbox.append(messages);
         let tag = failure.map_or(result, |failure| Err(failure.clone()))?;
+        self.note_done(&tag);
         outbox.complete(&tag)?;
         if elsewhere.frame.kind == Kind::Query {
             self.ready(outbox)?;

@@ -1,4 +1,4 @@
-//! Rows of a portal that its client fetches in parts.
+//! Rows of a portal or cursor that its client fetches in parts.
 //!
 //! The statement runs to its end at the first part, and its rows wait here: so no part of the engine is held up by a client
 //! that takes its time, the rows are those of one moment, and the session can run other statements in between. What does not
@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::budget::Reserved;
 use super::error::{SqlError, SqlState};
@@ -73,20 +73,33 @@ impl Spool {
     /// # Errors
     /// The file fails, or the client is gone.
     pub(super) fn send(&mut self, limit: Option<u64>, outbox: &mut Outbox) -> Result<u64, SqlError> {
-        let count = limit.map_or(self.rows_left, |limit| limit.min(self.rows_left));
-        for _ in 0..count {
-            if self.memory.is_empty() {
-                let message = self.read().map_err(|error| failed(&error))?;
-                outbox.pass(&message)?;
-            } else {
-                let length = self.memory.get(TYPE_BYTES..).unwrap_or_default().get_u32();
-                // Cannot be cut off: it was pushed whole.
-                let message = self.memory.split_to((TYPE_BYTES + length as usize).min(self.memory.len()));
-                outbox.pass(&message)?;
-            }
-            self.rows_left -= 1;
+        let mut count = 0;
+        while limit.is_none_or(|limit| count < limit)
+            && let Some(message) = self.next()?
+        {
+            outbox.pass(&message)?;
+            count += 1;
         }
         Ok(count)
+    }
+
+    /// Takes the next row out.
+    ///
+    /// # Errors
+    /// The file fails.
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, SqlError> {
+        if self.rows_left == 0 {
+            return Ok(None);
+        }
+        let message = if self.memory.is_empty() {
+            self.read().map_err(|error| failed(&error))?.into()
+        } else {
+            let length = self.memory.get(TYPE_BYTES..).unwrap_or_default().get_u32();
+            // Cannot be cut off: it was pushed whole.
+            self.memory.split_to((TYPE_BYTES + length as usize).min(self.memory.len())).freeze()
+        };
+        self.rows_left -= 1;
+        Ok(Some(message))
     }
 
     fn read(&mut self) -> io::Result<Vec<u8>> {

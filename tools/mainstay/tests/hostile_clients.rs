@@ -226,7 +226,7 @@ fn statements_that_would_escape_the_wal_are_refused_and_change_nothing() {
         "PRAGMA journal_mode = DELETE",
         "PRAGMA synchronous = OFF",
         "PRAGMA foreign_keys = OFF",
-        "PRAGMA user_version = 7",
+        "PRAGMA schema_version = 7",
         "PRAGMA writable_schema = ON",
         "PRAGMA wal_checkpoint(TRUNCATE)",
         "DETACH DATABASE main",

@@ -7,10 +7,14 @@ use super::lexer::{Kind, Token, tokens};
 use super::policy;
 
 mod copy;
+mod cursor;
 mod modes;
+mod table_as;
 
 pub(super) use copy::{Copy, Direction, Source};
+pub(super) use cursor::parse_cursor;
 pub(super) use modes::{Asked, Isolation, Modes};
+pub(super) use table_as::TableAs;
 
 /// A statement that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +79,7 @@ pub(super) fn parse(statement: &str) -> Result<Option<Command>, SqlError> {
         }
         "SET" => return words.set().map(Some),
         "RESET" => return Ok(Some(words.reset("RESET"))),
-        "DISCARD" => return Ok(Some(words.reset("DISCARD"))),
+        "DISCARD" => return Ok(Some(words.discard())),
         "SHOW" => {
             words.advance();
             return words.show().map(Some);
@@ -265,6 +269,13 @@ impl<'a> Words<'a> {
         Ok(token.text.to_owned())
     }
 
+    fn discard(&mut self) -> Command {
+        let mut what = self.rest.clone();
+        let is_all = what.next().is_some_and(|token| token.is("ALL"));
+        // The server forgets its part by that tag.
+        self.reset(if is_all { "DISCARD ALL" } else { "DISCARD" })
+    }
+
     /// `RESET` or `DISCARD`, of one setting or all.
     fn reset(&mut self, tag: &'static str) -> Command {
         self.advance();
@@ -415,7 +426,7 @@ mod tests {
             ("SET default_transaction_read_only TO DEFAULT", defaults(Some(false), None, "SET")),
             ("SET Default_Transaction_Isolation TO 'serializable'", defaults(None, serializable, "SET")),
             ("RESET default_transaction_read_only", defaults(Some(false), None, "RESET")),
-            ("DISCARD ALL", defaults(Some(false), Some(Isolation::ReadCommitted), "DISCARD")),
+            ("DISCARD ALL", defaults(Some(false), Some(Isolation::ReadCommitted), "DISCARD ALL")),
             (
                 "SET LOCAL transaction_isolation = serializable",
                 Command::SetTransaction(Asked { isolation: serializable, ..Asked::default() }),

@@ -60,6 +60,7 @@ pub(super) fn tokens(sql: &str) -> Tokens<'_> {
 }
 
 /// See [`tokens`].
+#[derive(Clone)]
 pub(super) struct Tokens<'a> {
     sql: &'a str,
     at: usize,

@@ -34,6 +34,8 @@ mod values;
 mod writer;
 
 #[cfg(test)]
+mod capture_test;
+#[cfg(test)]
 mod escape_test;
 #[cfg(test)]
 mod group_test;

@@ -42,13 +42,17 @@ const VALUE_PRAGMAS: &[&str] = &[
     "user_version",
 ];
 
+/// Pragmas whose value is the client's own, kept in the database and changed with its transaction.
+const CLIENT_PRAGMAS: &[&str] = &["application_id", "user_version"];
+
 /// Functions that speak of the writing connection, which all sessions share.
 const CONNECTION_FUNCTIONS: &[&str] = &["changes", "last_insert_rowid", "total_changes"];
 
 /// How the tables begin that SQLite has for its pragmas.
 const PRAGMA_TABLE_PREFIX: &str = "pragma_";
 
-const TEMPORARY: &str = "temporary tables, views and triggers are not supported";
+const TEMPORARY: &str = "temporary tables, views and triggers are not supported: sessions share the connection that \
+                         writes, and would see each other's";
 
 /// What a statement that changes rows calls itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +239,9 @@ impl Actions {
             | AuthAction::DropView { view_name: name }
             | AuthAction::AlterTable { table_name: name, .. } => self.changes_schema(name)?,
             AuthAction::Analyze { .. } | AuthAction::Reindex { .. } => self.ddl = true,
+            AuthAction::Pragma { pragma_name, pragma_value: Some(_) } if is_listed(CLIENT_PRAGMAS, pragma_name) => {
+                self.ddl = true;
+            }
             AuthAction::Pragma { pragma_name, pragma_value } => pragma(pragma_name, pragma_value)?,
             AuthAction::CreateTempIndex { .. }
             | AuthAction::CreateTempTable { .. }
@@ -293,11 +300,12 @@ impl Actions {
         refuse_reserved(name)
     }
 
+    /// It creates a table of the rows of a query.
+    pub(super) fn creates_table_of_rows(&self) -> bool {
+        self.creates_table && self.selects
+    }
+
     fn refusal_of_the_whole(&self) -> Option<SqlError> {
-        if self.creates_table && self.selects {
-            let refusal = refused("CREATE TABLE AS is not supported: its text would not give the same rows again");
-            return Some(refusal.with_hint("Use CREATE TABLE, then INSERT INTO … SELECT."));
-        }
         let table = self.internal_write.as_ref().filter(|_| !self.ddl)?;
         let message = format!("permission denied: \"{table}\" belongs to SQLite");
         Some(SqlError::new(SqlState("42501"), message))

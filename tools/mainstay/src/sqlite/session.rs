@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mainstay::server::pg::{
-    Column, CommandTag, Description, Interrupt, OwnedValue, PgType, Reply, ResultSink, SERVER_VERSION, Scope, Session,
-    Severity, SqlError, SqlState, Started, TransactionStatus, Value,
+    Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply, ResultSink, SERVER_VERSION,
+    Scope, Session, Severity, SqlError, SqlState, Started, TransactionStatus, Value,
 };
 
 use super::command::{self, Asked, Command, Modes};
@@ -25,6 +25,7 @@ mod parameters;
 mod reader;
 mod start;
 
+pub(super) use parameters::columns as stored_columns_of;
 use reader::{OneState, Reader};
 use start::Pending;
 
@@ -207,7 +208,7 @@ impl SqliteSession {
             return Ok(None);
         }
         values::bind(&mut statement, sql, parameters)?;
-        let columns = values::columns(&statement, sql);
+        let columns = values::columns(connection, &statement, sql);
         let rows = self.control.run(&reader.interrupt, || values::run(&mut statement, &columns, sink))?;
         let words = command::leading_words(sql);
         let returns_rows = !columns.is_empty() && words != "EXPLAIN";
@@ -464,6 +465,10 @@ fn read_only(sql: &str) -> SqlError {
 impl Session for SqliteSession {
     fn split<'a>(&self, sql: &'a str) -> Vec<&'a str> {
         lexer::split(sql)
+    }
+
+    fn cursor_command(&self, statement: &str) -> Result<Option<CursorCommand>, SqlError> {
+        command::parse_cursor(statement)
     }
 
     fn describe(&mut self, statement: &str, parameter_types: &[PgType]) -> Result<Description, SqlError> {

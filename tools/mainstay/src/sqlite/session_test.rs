@@ -83,13 +83,14 @@ fn what_would_escape_the_log_is_refused() {
             "ATTACH 'x' || 'y' AS y",
             "DETACH main",
             "PRAGMA journal_mode = DELETE",
-            "PRAGMA user_version = 5",
+            "PRAGMA schema_version = 5",
             "PRAGMA writable_schema = 1",
             "PRAGMA wal_checkpoint",
             "PRAGMA foreign_keys = 0",
             "CREATE VIRTUAL TABLE v USING fts5(a)",
-            "CREATE TABLE u AS SELECT * FROM t",
             "CREATE TEMP TABLE u (a)",
+            "CREATE TEMP TABLE u AS SELECT * FROM t",
+            "CREATE TABLE temp.u AS SELECT * FROM t",
             "CREATE TABLE temp.u (a)",
             "CREATE TEMP VIEW u AS SELECT 1",
             "CREATE TEMP TRIGGER u AFTER INSERT ON t BEGIN SELECT 1; END",
@@ -298,7 +299,7 @@ fn describe_says_what_execute_does() {
     assert_eq!(client.0.describe("INSERT INTO t (c) VALUES ($1)", &[]).unwrap().columns, []);
     assert_eq!(client.0.describe("SHOW timezone", &[]).unwrap().columns.len(), 1);
     assert_eq!(client.0.describe("SELECT * FROM missing", &[]).unwrap_err().state.0, "42P01");
-    assert_eq!(client.0.describe("PRAGMA user_version = 1", &[]).unwrap_err().state.0, "0A000");
+    assert_eq!(client.0.describe("PRAGMA schema_version = 1", &[]).unwrap_err().state.0, "0A000");
     client.ok("BEGIN; CREATE TABLE u (x REAL)");
     assert_eq!(client.0.describe("SELECT x FROM u", &[]).unwrap().columns[0].pg_type, PgType::FLOAT8);
     // Describing runs nothing.

@@ -132,6 +132,9 @@ pub(super) fn contents(dir: &Path) -> Contents {
         rows
     };
     let mut contents = vec![("schema".to_owned(), all("SELECT type, name, tbl_name, sql FROM sqlite_schema"))];
+    for pragma in ["user_version", "application_id"] {
+        contents.push((pragma.to_owned(), all(&format!("PRAGMA {pragma}"))));
+    }
     let tables =
         format!("SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> '{STATE_TABLE}' ORDER BY name");
     for table in all(&tables) {

@@ -4,7 +4,7 @@ use std::num::NonZero;
 
 use mainstay::server::pg::{Column, OwnedValue, PgType, ResultSink, SqlError, SqlState, Value};
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Statement, ToSql};
+use rusqlite::{Connection, Statement, ToSql};
 
 use super::errors::from_sqlite;
 use super::{infer, lexer};
@@ -71,7 +71,7 @@ impl ToSql for Parameter<'_> {
 }
 
 /// The columns of a statement's rows, as they are announced to the client; empty if it returns none.
-pub(super) fn columns(statement: &Statement<'_>, sql: &str) -> Vec<Column> {
+pub(super) fn columns(connection: &Connection, statement: &Statement<'_>, sql: &str) -> Vec<Column> {
     let mut inferred: Option<Vec<Option<PgType>>> = None;
     let count = statement.column_count();
     let mut columns = Vec::with_capacity(count);
@@ -79,7 +79,7 @@ pub(super) fn columns(statement: &Statement<'_>, sql: &str) -> Vec<Column> {
         // Only a column of a table has a declared type; the rest is an expression.
         let declared = origin.origin_name().and(column.decl_type()).map(declared_type);
         let pg_type = declared.unwrap_or_else(|| {
-            let types = inferred.get_or_insert_with(|| infer::expression_types(sql, count));
+            let types = inferred.get_or_insert_with(|| infer::expression_types(connection, sql, count));
             types.get(position).copied().flatten().unwrap_or(PgType::TEXT)
         });
         columns.push(Column { name: column.name().to_owned(), pg_type });
@@ -146,7 +146,6 @@ fn to_client(value: ValueRef<'_>) -> Result<Value<'_>, SqlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rusqlite::Connection;
 
     #[test]
     fn parameters_go_by_their_numbers() {
@@ -179,13 +178,13 @@ mod tests {
             .unwrap();
         let sql = "SELECT *, count(*), a + 1, 'x' FROM t";
         let types: Vec<_> =
-            columns(&connection.prepare(sql).unwrap(), sql).iter().map(|column| column.pg_type).collect();
+            columns(&connection, &connection.prepare(sql).unwrap(), sql).iter().map(|column| column.pg_type).collect();
         let text = PgType::TEXT;
         // With a wildcard the expressions' positions are not known from the text.
         assert_eq!(types[..7], [PgType::INT8, PgType::BOOL, PgType::FLOAT8, PgType::BYTEA, text, text, text]);
         let sql = "SELECT count(*), 1, 2.5, 'x', length(f) FROM t";
         let types: Vec<_> =
-            columns(&connection.prepare(sql).unwrap(), sql).iter().map(|column| column.pg_type).collect();
+            columns(&connection, &connection.prepare(sql).unwrap(), sql).iter().map(|column| column.pg_type).collect();
         assert_eq!(types, [PgType::INT8, PgType::INT8, PgType::FLOAT8, text, PgType::INT8]);
     }
 }

@@ -20,9 +20,11 @@ use super::health::Health;
 use super::keys::{KeyWatch, quoted};
 use super::log::Log;
 use super::payload::{Part, Payload};
-use super::policy::{self, Actions, Policy, Verb};
+use super::policy::{self, Policy, Verb};
 use super::sequences::Sequences;
-use super::{DATABASE, apply, command, schema, sequences, values};
+use super::{DATABASE, apply, command, sequences, values};
+
+mod ddl;
 
 /// The savepoint of a statement that shares a transaction.
 const SET_APART: &str = "SAVEPOINT mainstay_apart";
@@ -171,7 +173,7 @@ impl Writer {
         let words = command::leading_words(sql);
         let first = words.split(' ').next().unwrap_or_default();
         if matches!(first, "CREATE" | "DROP" | "ALTER" | "REINDEX" | "ANALYZE") {
-            return self.execute_ddl(sql, &words, sink);
+            return self.execute_ddl(sql, &words, parameters, sink);
         }
         let known = match first {
             "INSERT" | "REPLACE" => Some(Verb::Insert),
@@ -187,15 +189,19 @@ impl Writer {
                 statement.discard();
                 return Err(hidden_ddl());
             }
-            (known, run(&mut statement, sql, parameters, sink)?)
+            (known, run(connection, &mut statement, sql, parameters, sink)?)
         } else {
             // WITH may lead any of them: only the authorizer knows, and only of what is not in the cache.
             let (mut statement, actions) = self.policy.watch(|| connection.prepare(sql))?;
             if actions.ddl && statement.is_explain() == 0 {
+                if first == "PRAGMA" {
+                    drop(statement);
+                    return self.execute_ddl(sql, &words, parameters, sink);
+                }
                 return Err(hidden_ddl());
             }
             let verb = actions.verb.filter(|_| !statement.readonly());
-            (verb, run(&mut statement, sql, parameters, sink)?)
+            (verb, run(connection, &mut statement, sql, parameters, sink)?)
         };
         self.keys.check(connection, &[])?;
         let changes = connection.changes();
@@ -268,47 +274,6 @@ impl Writer {
     fn own(&self, sql: &str) -> Result<(), SqlError> {
         let run = || self.connection().prepare_cached(sql)?.execute([]);
         self.policy.own(run).map(drop).map_err(|error| from_sqlite(&error))
-    }
-
-    fn execute_ddl(&mut self, sql: &str, words: &str, sink: &mut dyn ResultSink) -> Result<CommandTag, SqlError> {
-        self.drain().map_err(|error| from_sqlite(&error))?;
-        self.schema_changed = true;
-        let outcome = self.run_ddl(sql, sink);
-        if outcome.is_err() && !self.is_ended() {
-            // What the statement did is undone; the rest of the transaction is in the parts.
-            self.start_capture().map_err(|error| from_sqlite(&error))?;
-        }
-        outcome?;
-        Ok(CommandTag(words.to_owned()))
-    }
-
-    /// DROP TABLE deletes the rows first, which foreign keys may carry on to other tables. Replay has foreign keys off, so
-    /// those changes travel as a changeset behind the statement; those of the dropped table itself do not. Nor would rows
-    /// whose key it made NULL, so keys are looked at as after any other statement.
-    fn run_ddl(&mut self, sql: &str, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
-        let connection = self.capture.connection();
-        let (mut statement, actions): (_, Actions) = self.policy.watch(|| connection.prepare(sql))?;
-        *self.excluded.lock() = actions.dropped.clone();
-        self.keys.forget();
-        run(&mut statement, sql, &[], sink)?;
-        drop(statement);
-        self.keys.check(connection, &actions.dropped)?;
-        let failed = |error: rusqlite::Error| from_sqlite(&error);
-        let carried = if actions.dropped.is_empty() {
-            Vec::new()
-        } else {
-            // It works in a savepoint of its own.
-            self.policy.own(|| self.capture.changeset()).map_err(failed)?
-        };
-        schema::check(self.connection())?;
-        if actions.ddl {
-            self.parts.push(Part::Ddl(sql.to_owned()));
-        }
-        if !carried.is_empty() {
-            self.parts.push(Part::Changeset(carried));
-        }
-        self.schema_moved().map_err(failed)?;
-        self.start_capture().map_err(failed)
     }
 
     /// Sets a savepoint.
@@ -485,13 +450,14 @@ impl Writer {
 }
 
 fn run(
+    connection: &Connection,
     statement: &mut rusqlite::Statement<'_>,
     sql: &str,
     parameters: &[OwnedValue],
     sink: &mut dyn ResultSink,
 ) -> Result<u64, SqlError> {
     values::bind(statement, sql, parameters)?;
-    let columns = values::columns(statement, sql);
+    let columns = values::columns(connection, statement, sql);
     values::run(statement, &columns, sink)
 }
 

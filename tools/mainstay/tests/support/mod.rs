@@ -3,7 +3,10 @@
 //! Every test binary compiles this module for itself and uses a part of it.
 #![allow(dead_code)]
 
+pub mod contents;
+pub mod dice;
 pub mod ledger;
+pub mod model;
 pub mod programs;
 pub mod raw;
 

@@ -223,7 +223,7 @@ impl Statement<'_> {
 }
 
 /// The columns of a table or view that an INSERT without a list fills, in order; none if there is no such table.
-pub(super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<(String, PgType)>> {
+pub(in super::super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<(String, PgType)>> {
     let mut statement = connection.prepare_cached("SELECT name, type FROM pragma_table_info(?1, 'main')")?;
     let rows = statement.query_map([table], |row| {
         let declared: String = row.get(1)?;

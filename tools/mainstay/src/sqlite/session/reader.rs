@@ -157,5 +157,5 @@ pub(super) fn describe(
     let inferred = |position: usize| inferred.get(position).copied().flatten();
     let parameters =
         (0..count).map(|position| stated(position).or_else(|| inferred(position)).unwrap_or(PgType::TEXT)).collect();
-    Ok(Description { parameters, columns: values::columns(&statement, sql) })
+    Ok(Description { parameters, columns: values::columns(connection, &statement, sql) })
 }

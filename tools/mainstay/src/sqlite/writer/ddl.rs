@@ -1,0 +1,140 @@
+//! Statements that change the schema.
+//!
+//! Their texts are run again at replay, where they have to do the same again. What would not, because it depends on rows,
+//! travels as row changes: what DROP TABLE does to other tables, and the rows of CREATE TABLE … AS.
+
+use std::sync::Arc;
+
+use mainstay::server::pg::{CommandTag, OwnedValue, ResultSink, SqlError};
+
+use super::super::command::TableAs;
+use super::super::errors::from_sqlite;
+use super::super::keys::quoted;
+use super::super::payload::Part;
+use super::super::policy::{self, Actions};
+use super::super::{schema, values};
+use super::{Writer, run};
+
+/// The savepoint of the steps that a statement is made of.
+const SET_STEPS: &str = "SAVEPOINT mainstay_steps";
+const UNDO_STEPS: &str = "ROLLBACK TO mainstay_steps";
+const END_STEPS: &str = "RELEASE mainstay_steps";
+
+impl Writer {
+    pub(super) fn execute_ddl(
+        &mut self,
+        sql: &str,
+        words: &str,
+        parameters: &[OwnedValue],
+        sink: &mut dyn ResultSink,
+    ) -> Result<CommandTag, SqlError> {
+        self.drain().map_err(|error| from_sqlite(&error))?;
+        self.schema_changed = true;
+        let outcome = self.run_ddl(sql, words, parameters, sink);
+        if outcome.is_err() && !self.is_ended() {
+            // What the statement did is undone; the rest of the transaction is in the parts.
+            self.start_capture().map_err(|error| from_sqlite(&error))?;
+        }
+        outcome
+    }
+
+    /// DROP TABLE deletes the rows first, which foreign keys may carry on to other tables. Replay has foreign keys off, so
+    /// those changes travel as a changeset behind the statement; those of the dropped table itself do not. Nor would rows
+    /// whose key it made NULL, so keys are looked at as after any other statement.
+    fn run_ddl(
+        &mut self,
+        sql: &str,
+        words: &str,
+        parameters: &[OwnedValue],
+        sink: &mut dyn ResultSink,
+    ) -> Result<CommandTag, SqlError> {
+        let connection = self.capture.connection();
+        let (mut statement, actions): (_, Actions) = self.policy.watch(|| connection.prepare(sql))?;
+        if let Some(table) = TableAs::of(sql) {
+            drop(statement);
+            // IF NOT EXISTS, and it does: nothing is selected.
+            return if actions.creates_table_of_rows() {
+                self.table_of_rows(&table, parameters)
+            } else {
+                Ok(tag(words))
+            };
+        }
+        if actions.creates_table_of_rows() {
+            return Err(policy::refused("CREATE TABLE … AS is not understood in this form"));
+        }
+        *self.excluded.lock() = actions.dropped.clone();
+        self.keys.forget();
+        run(connection, &mut statement, sql, &[], sink)?;
+        drop(statement);
+        self.keys.check(connection, &actions.dropped)?;
+        let failed = |error: rusqlite::Error| from_sqlite(&error);
+        let carried = if actions.dropped.is_empty() {
+            Vec::new()
+        } else {
+            // It works in a savepoint of its own.
+            self.policy.own(|| self.capture.changeset()).map_err(failed)?
+        };
+        schema::check(self.connection())?;
+        if actions.ddl {
+            self.parts.push(Part::Ddl(sql.to_owned()));
+        }
+        if !carried.is_empty() {
+            self.parts.push(Part::Changeset(carried));
+        }
+        self.schema_moved().map_err(failed)?;
+        self.start_capture().map_err(failed)?;
+        Ok(tag(words))
+    }
+
+    /// `CREATE TABLE … AS`, whose query may give other rows when it runs again: it becomes a CREATE TABLE and rows.
+    fn table_of_rows(&mut self, table: &TableAs<'_>, parameters: &[OwnedValue]) -> Result<CommandTag, SqlError> {
+        let parts = self.parts.len();
+        self.own(SET_STEPS)?;
+        let made = self.make_table_of_rows(table, parameters);
+        if self.is_ended() {
+            return made;
+        }
+        let undone = if made.is_err() { self.own(UNDO_STEPS) } else { Ok(()) };
+        if let Err(error) = undone.and_then(|()| self.own(END_STEPS)) {
+            // Where the savepoint stands is not known, so all goes.
+            self.rollback();
+            return Err(error);
+        }
+        if made.is_err() {
+            self.parts.truncate(parts);
+            self.schema_moved().map_err(|error| from_sqlite(&error))?;
+        }
+        made
+    }
+
+    /// The rows go into a temporary table first, of which SQLite then says how it is defined. So the query runs once, and the
+    /// names and types of the columns are SQLite's own.
+    fn make_table_of_rows(&mut self, table: &TableAs<'_>, parameters: &[OwnedValue]) -> Result<CommandTag, SqlError> {
+        let failed = |error: rusqlite::Error| from_sqlite(&error);
+        let name = quoted(&table.name);
+        let fill = format!("CREATE TEMP TABLE {} {}", table.name_as_written, table.rest);
+        self.policy.own(|| -> Result<(), SqlError> {
+            let mut statement = self.connection().prepare(&fill).map_err(failed)?;
+            values::bind(&mut statement, &fill, parameters)?;
+            statement.raw_execute().map(drop).map_err(failed)
+        })?;
+        let definition = "SELECT sql FROM sqlite_temp_schema WHERE type = 'table'";
+        let definition: String = self.connection().query_row(definition, [], |row| row.get(0)).map_err(failed)?;
+        self.batch(&definition)?;
+        schema::check(self.connection())?;
+        self.parts.push(Part::Ddl(definition));
+        self.excluded.lock().clear();
+        self.capture.start(Arc::clone(&self.excluded)).map_err(failed)?;
+        let copy = format!("INSERT INTO main.{name} SELECT * FROM temp.{name}");
+        let rows = self.policy.own(|| self.connection().execute(&copy, [])).map_err(failed)?;
+        self.keep_captured().map_err(failed)?;
+        self.batch(&format!("DROP TABLE temp.{name}"))?;
+        self.schema_moved().map_err(failed)?;
+        self.start_capture().map_err(failed)?;
+        Ok(CommandTag(format!("SELECT {rows}")))
+    }
+}
+
+fn tag(words: &str) -> CommandTag {
+    CommandTag(words.to_owned())
+}
