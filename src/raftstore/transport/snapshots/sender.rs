@@ -109,7 +109,7 @@ impl Drop for Jobs {
 /// A snapshot on its way.
 pub(in super::super) struct Job {
     sending: Sending,
-    /// Behind it: whoever hears that the snapshot is through finds nothing held any more.
+    /// Behind it: whoever hears how the snapshot ended finds nothing held any more, but by a read that was just begun.
     promise: Promise,
 }
 
