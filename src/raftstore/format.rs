@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Of a group that was destroyed the tombstone stays alone, also beside the records of a later replica. A machine's keys
-//! carry a generation because a snapshot fills the next one in bounded batches, and becomes visible by flipping the number
-//! in the replica's record. While it is filled, the snapshot marker says which: what a start finds of it is removed.
+//! carry a generation because a snapshot fills a later one bit by bit, and becomes visible by flipping the number in the
+//! replica's record. While it is filled, the snapshot marker says which: what a start finds of it is removed.
 //!
 //! Values, all numbers little-endian. Each begins with a version, which is 1 unless it says otherwise:
 //!
@@ -100,7 +100,7 @@ impl Generation {
     /// That of a group that was never filled from a snapshot.
     pub const FIRST: Generation = Generation(1);
 
-    /// The one that a snapshot is filled into. The last number is no generation's: none is filled behind 2³² snapshots.
+    /// The next one. The last number is no generation's: none is filled behind 2³² snapshots.
     pub fn next(self) -> Option<Generation> {
         self.0.checked_add(1).filter(|next| *next < u32::MAX).map(Generation)
     }

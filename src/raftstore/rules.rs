@@ -254,7 +254,7 @@ pub(super) fn missing(group: GroupId, index: LogIndex) -> StoreError {
     }
 }
 
-fn refused(group: GroupId, what: impl AsRef<str>) -> StoreError {
+pub(super) fn refused(group: GroupId, what: impl AsRef<str>) -> StoreError {
     StoreError::Refused(format!("group {group}: {}", what.as_ref()))
 }
 

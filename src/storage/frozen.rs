@@ -86,3 +86,32 @@ impl Drop for Frozen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Durability, Family};
+
+    #[test]
+    fn a_moment_outlasts_changes_and_a_reader_that_panics_and_lets_go_of_the_directory() {
+        let place = tempfile::tempdir().unwrap();
+        let storage = Arc::new(Storage::open(place.path(), 1 << 20).unwrap());
+        let write = |value: &[u8]| {
+            let mut batch = storage.batch().unwrap();
+            batch.put(Family::Kv, b"key", value);
+            storage.write(batch, Durability::Buffered).unwrap();
+        };
+        write(b"old");
+        let frozen = Frozen::new(Arc::clone(&storage)).unwrap();
+        write(b"new");
+        let value = |frozen: &Frozen| frozen.read(|tables| tables.get(Family::Kv, b"key", <[u8]>::to_vec).unwrap());
+        assert_eq!(value(&frozen).unwrap(), Some(b"old".to_vec()));
+        assert!(frozen.read(|_| panic!("a reader's mistake")).is_err());
+        assert!(value(&frozen).is_err(), "its thread is gone");
+        let (other, last) = (Frozen::new(Arc::clone(&storage)).unwrap(), storage.clone());
+        drop((frozen, storage, last));
+        assert_eq!(value(&other).unwrap(), Some(b"new".to_vec()));
+        drop(other);
+        Storage::open(place.path(), 1 << 20).unwrap();
+    }
+}

@@ -16,6 +16,7 @@ use super::identity::{self, Identity};
 use super::layout::{IDENTITY_FILE, MADE_BEFORE_IDENTITY, META_DIR};
 use super::lock::DirectoryLock;
 use super::notes;
+use super::sorted_file;
 use super::tables::{Batch, Durability, Family, Tables};
 use super::warm;
 use crate::ident::Incarnation;
@@ -77,6 +78,7 @@ impl Storage {
             None => sync_parent(directory)?,
         }
         let tables = open_checked(&directory.join(META_DIR), identity.is_some())?;
+        sorted_file::remove_leftovers(&tables.meta)?;
         let identity = settle_identity(directory, &tables, identity, segment_size_bytes)?;
         let evidence = Mutex::new(SequenceEvidence::open(&tables.meta, tables.db.latest_sequence_number())?);
         Ok(Storage { identity, tables, evidence, poisoned: OnceLock::new(), _lock: lock })
@@ -195,7 +197,7 @@ impl Storage {
         self.commit(changes, Durability::Buffered)
     }
 
-    fn commit(&self, changes: WriteBatch, durability: Durability) -> Result<(), StorageError> {
+    pub(super) fn commit(&self, changes: WriteBatch, durability: Durability) -> Result<(), StorageError> {
         self.refuse_if_poisoned()?;
         if durability == Durability::Buffered {
             return self.poisoning(self.tables.write(changes));
@@ -218,11 +220,11 @@ impl Storage {
 
     /// Rule of durable order 5: after a failed write or sync nobody knows what reached the disk, also if a later one
     /// succeeds. RocksDB would try to recover by itself; the node shall not.
-    fn poisoning<T>(&self, written: Result<T, StorageError>) -> Result<T, StorageError> {
+    pub(super) fn poisoning<T>(&self, written: Result<T, StorageError>) -> Result<T, StorageError> {
         written.inspect_err(|error| drop(self.poisoned.set(error.to_string())))
     }
 
-    fn refuse_if_poisoned(&self) -> Result<(), StorageError> {
+    pub(super) fn refuse_if_poisoned(&self) -> Result<(), StorageError> {
         match self.poisoned.get() {
             None => Ok(()),
             Some(what) => Err(StorageError::Poisoned { path: self.tables.meta.clone(), what: what.clone() }),

@@ -12,6 +12,8 @@ const FIRST: SnapshotId = SnapshotId(11);
 const SECOND: SnapshotId = SnapshotId(22);
 /// How often something is tried while something else goes on.
 const ROUNDS: u64 = 40;
+/// How many snapshots are taken over while others read.
+const FLIPS: u64 = 200;
 
 pub(super) fn cases<S: GroupStore>() -> [(&'static str, Case<S>); 13] {
     named![
@@ -492,10 +494,10 @@ fn readers_see_one_state_or_the_other<S: GroupStore>(bench: &mut Bench<'_, S>) -
             }
             Ok(reads)
         });
-        let flipped = (1..ROUNDS).try_for_each(|round| {
+        let flipped = (1..FLIPS).try_for_each(|round| {
             let next = meta(SnapshotId(1000 + round), 10 + round, 9);
             fill_all(&store, TWO, &next, &state(round))?;
-            Ok(store.write(&[take_over(TWO, &next)], round % 4 == 0)?)
+            Ok(store.write(&[take_over(TWO, &next)], round % 40 == 0)?)
         });
         is_done.store(true, Ordering::SeqCst);
         reader.join().map_err(|_| Problem("a thread panicked".into()))??;

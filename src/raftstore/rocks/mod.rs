@@ -3,7 +3,8 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `read` | reading, the same for a store and for a look at one |
-//! | `snapshot` | capturing and taking snapshots |
+//! | `snapshot` | capturing and filling snapshots |
+//! | `flip` | taking them over |
 //! | `view` | a store that is only looked at |
 //!
 //! Keys and values are those of `format`, what may be written is judged by `rules`, and damage by
@@ -21,6 +22,7 @@
 //!
 //! It knows the last entry of each group, so that appending neither reads nor leaves tombstones.
 
+mod flip;
 mod read;
 mod snapshot;
 mod view;
@@ -41,8 +43,9 @@ use super::log_store::{
 use super::rules::{self, Outline, Step};
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 use crate::storage::{Batch, Durability, Family, Storage};
+use flip::Flip;
 use read::{Loaded, Reader};
-use snapshot::{Filling, Flip};
+use snapshot::Fills;
 pub use view::{Checked, RocksView, StoredEntry, StoredFill};
 
 /// A larger buffer is not kept for the next write.
@@ -59,8 +62,8 @@ pub struct RocksStore {
     writer: Mutex<Vec<u8>>,
     /// Held during an apply. Taken behind `writer`.
     applier: Mutex<()>,
-    /// Held during a fill. Taken behind `applier`.
-    filling: Mutex<Filling>,
+    /// What is being filled. Taken behind `applier`.
+    fills: Fills,
     /// Odd while generations are flipped, and another afterwards.
     flips: AtomicU64,
 }
@@ -68,7 +71,10 @@ pub struct RocksStore {
 #[derive(Clone, Copy, Default)]
 struct Known {
     outline: Outline,
+    /// The one to be seen.
     generation: Generation,
+    /// The last of which anything was written.
+    generations_until: Generation,
 }
 
 impl RocksStore {
@@ -82,7 +88,8 @@ impl RocksStore {
         for group in reader.all_groups()? {
             let Some(Loaded { stored, generation, marker }) = reader.load(group)? else { continue };
             markers.extend(marker.map(|marker| (group, marker)));
-            known.insert(group, Known { outline: Outline::from(&stored), generation });
+            let generations_until = marker.map_or(generation, |marker| marker.generation);
+            known.insert(group, Known { outline: Outline::from(&stored), generation, generations_until });
             check::refuse(
                 || format!("group {group} in {}", storage.tables().path().display()),
                 &check::check_bounds(&stored.with_applied_committed()),
@@ -92,9 +99,9 @@ impl RocksStore {
             return Err(reader.without_replica(group, "its log"));
         }
         let tombstones = RwLock::new(reader.tombstones()?.into_iter().collect());
-        let (writer, applier, filling) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (writer, applier, fills) = (Mutex::default(), Mutex::default(), Fills::default());
         let (known, flips) = (RwLock::new(known), AtomicU64::new(0));
-        let store = RocksStore { storage, known, tombstones, writer, applier, filling, flips };
+        let store = RocksStore { storage, known, tombstones, writer, applier, fills, flips };
         snapshot::remove_leftovers(&store, &markers)?;
         Ok(store)
     }
@@ -133,7 +140,7 @@ impl LogStore for RocksStore {
 
     fn write(&self, writes: &[LogWrite], sync: bool) -> Result<(), StoreError> {
         let mut buffer = self.writer.lock();
-        let mut flip = writes.iter().any(|write| write.restore.is_some()).then(|| Flip::begin(self));
+        let mut flip = Flip::begin(self, writes);
         let plan = rules::plan(
             writes,
             |group| self.outline(group),
@@ -151,10 +158,10 @@ impl LogStore for RocksStore {
             // A vote that is lost unnoticed is given twice.
             (true, true) => Durability::Evident,
         };
-        // Whoever applies or fills does not wait for the sync of a flip.
-        let at_once = if flip.is_some() { Durability::Buffered } else { durability };
-        flip.iter().for_each(Flip::announce);
-        self.storage.write(batch, at_once)?;
+        match &flip {
+            None => self.storage.write(batch, durability)?,
+            Some(flip) => flip.write(batch)?,
+        }
         if buffer.capacity() > MAX_BUFFER_BYTES {
             *buffer = Vec::new();
         }
@@ -173,7 +180,7 @@ impl LogStore for RocksStore {
     }
 
     fn destroy(&self, group: GroupId) -> Result<(), StoreError> {
-        let (_writer, _applier, mut filling) = (self.writer.lock(), self.applier.lock(), self.filling.lock());
+        let (_writer, _applier, mut filling) = (self.writer.lock(), self.applier.lock(), self.fills.of(group));
         let Loaded { stored, generation, .. } = rules::check_made(group, self.reader().load(group)?)?;
         let mut batch = self.storage.batch()?;
         for tag in Tag::OF_A_GROUP.into_iter().chain([Tag::Marker]) {
@@ -182,7 +189,8 @@ impl LogStore for RocksStore {
         delete_entries(&mut batch, group, read::EVERYTHING);
         // A snapshot may be being filled: a fill that comes later finds it forgotten.
         filling.remove(&group);
-        snapshot::delete_through(&mut batch, group, generation.next().unwrap_or(generation));
+        let until = self.known.read().get(&group).map_or(generation, |known| known.generations_until);
+        snapshot::delete_through(&mut batch, group, until);
         put(&mut batch, group, Tag::Tombstone, &format::encode_tombstone(stored.replica));
         // A tombstone that is lost unnoticed lets a vote be given twice.
         self.storage.write(batch, Durability::Evident)?;

@@ -169,11 +169,11 @@ impl Reader<'_> {
             let missing = records.missing().map_or_else(String::new, |tag| tag.to_string());
             return Err(self.damaged(format_args!("group {group}"), Mismatch::new(format!("its {missing}"), "none")));
         };
-        if let Some(marker) = marker.filter(|marker| generation.next() != Some(marker.generation)) {
+        if let Some(marker) = marker.filter(|marker| marker.generation <= generation) {
             // What a start removes by it must not be what is to be seen.
             let place = format_args!("{} of group {group}", Tag::Marker);
             let found = format!("generation {}", marker.generation.0);
-            return Err(self.damaged(place, Mismatch::new(format!("the generation behind {}", generation.0), found)));
+            return Err(self.damaged(place, Mismatch::new(format!("a generation behind {}", generation.0), found)));
         }
         let last = last.unwrap_or(truncated);
         let stored = StoredGroup { replica, hard_state, membership, applied, truncated, last };

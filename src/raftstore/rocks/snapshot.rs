@@ -1,43 +1,121 @@
-//! Capturing and taking snapshots in RocksDB.
+//! Capturing and filling snapshots in RocksDB. Taking one over is `flip`.
 //!
 //! **Captured** is a snapshot of RocksDB: effects, applied index and membership are one batch, so that any moment shows
 //! them together, and the generation to be seen with them.
 //!
-//! **Filled** is the generation behind the one to be seen. The marker that says so is written first, in one batch with the
-//! removal of what lay there. If we die while it is filled, the next start finds the marker and removes both; without a
-//! marker there is nothing to be found, because a directory recovers to a prefix of the batches.
-//!
-//! **Taken over** it is by one batch: generation, applied index, membership and truncated position change, the log and all
-//! older generations go, and the marker with them. If we die before it is durable, the old state is there and the marker;
-//! if behind, the new one and no marker.
+//! **Filled** is a generation behind the one to be seen. The marker that names it is written first. If we die while it is
+//! filled, the next start finds the marker and removes both. What is small is filled by batches: without a marker there is
+//! nothing of it to be found, because a directory recovers to a prefix of the batches. What is large is filled by files,
+//! which RocksDB takes over beside its log: so the marker is synced before the first of them.
 //!
 //! **Late fills.** What is being filled is known in memory alone, under a lock that each fill holds while it writes.
 //! Destroying a group, taking over and beginning another snapshot hold it too, and forget it: whatever comes later is
 //! refused, and nothing of it is written.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::read::Reader;
-use super::{RocksStore, delete_entries, put, read};
+use super::{Known, RocksStore, put, read};
 use crate::ident::GroupId;
 use crate::raftstore::entry::Position;
-use crate::raftstore::format::{self, Generation, Marker, Replica, Tag};
+use crate::raftstore::format::{self, Generation, Marker, Tag};
 use crate::raftstore::log_store::{StoreError, StoredGroup};
 use crate::raftstore::rules;
-use crate::raftstore::rules::Step;
 use crate::raftstore::rules::fill::{self, Begun, Fill};
-use crate::raftstore::snapshot::{Captured, Pair, Place, Restore, SnapshotId, SnapshotMeta, SnapshotStore};
-use crate::storage::{Batch, Durability, Family, Frozen};
+use crate::raftstore::snapshot::{Captured, Pair, Place, SnapshotId, SnapshotMeta, SnapshotStore};
+use crate::storage::{Batch, Durability, Family, Frozen, SortedFile, Storage};
 
-/// What is being filled, of each group.
+/// What comes first of a snapshot goes through batches: most are smaller, and a file costs several syncs.
+const MAX_BATCHED_BYTES: usize = 4 << 20;
+/// Files are about as large: whoever destroys a group or begins another snapshot waits for the sync of one at most.
+const FILE_BYTES: u64 = 32 << 20;
+/// Locks for what is being filled. Groups share one only by chance.
+const SHARDS: usize = 64;
+
+/// What is being filled, of each group of a shard.
 pub(super) type Filling = HashMap<GroupId, GenerationFill>;
 
+/// What is being filled, of each group.
+pub(super) struct Fills([Mutex<Filling>; SHARDS]);
+
+/// A generation that is being filled.
 pub(super) struct GenerationFill {
-    fill: Fill,
-    generation: Generation,
+    pub fill: Fill,
+    marker: Marker,
+    /// All pairs so far, in files or not.
+    size_bytes: usize,
+    /// Whether the marker is durable.
+    is_synced: bool,
+    file: Option<SortedFile>,
+}
+
+impl Default for Fills {
+    fn default() -> Fills {
+        Fills(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl Fills {
+    /// Which lock is a group's.
+    pub fn shard(group: GroupId) -> usize {
+        usize::try_from(group.get() % SHARDS as u64).unwrap_or_default()
+    }
+
+    /// A shard, and nobody else has it meanwhile. Whoever takes several takes them in their order.
+    pub fn lock(&self, shard: usize) -> MutexGuard<'_, Filling> {
+        self.0[shard % SHARDS].lock()
+    }
+
+    /// The shard of a group.
+    pub fn of(&self, group: GroupId) -> MutexGuard<'_, Filling> {
+        self.lock(Fills::shard(group))
+    }
+}
+
+impl GenerationFill {
+    pub fn generation(&self) -> Generation {
+        self.marker.generation
+    }
+
+    /// Adds pairs that were found to be in order.
+    fn add(&mut self, storage: &Storage, group: GroupId, pairs: &[Pair], is_last: bool) -> Result<(), StoreError> {
+        let generation = self.marker.generation;
+        self.size_bytes = pairs.iter().fold(self.size_bytes, |sum, pair| sum.saturating_add(pair.size_bytes()));
+        if self.size_bytes <= MAX_BATCHED_BYTES {
+            let mut batch = storage.batch()?;
+            for Pair { place: Place { table, key }, value } in pairs {
+                batch.put(read::family(*table), &format::table_key(group, generation, key), value);
+            }
+            return if batch.is_empty() { Ok(()) } else { Ok(storage.write(batch, Durability::Buffered)?) };
+        }
+        for Pair { place: Place { table, key }, value } in pairs {
+            let family = read::family(*table);
+            let is_full = |file: &SortedFile| file.family() != family || file.size_bytes() >= FILE_BYTES;
+            if self.file.as_ref().is_some_and(is_full) {
+                self.finish_file(storage, group)?;
+            }
+            let file = match &mut self.file {
+                Some(file) => file,
+                none => none.insert(storage.sorted_file(family)?),
+            };
+            file.put(&format::table_key(group, generation, key), value)?;
+        }
+        if is_last { self.finish_file(storage, group) } else { Ok(()) }
+    }
+
+    /// Makes the file that was written last a part of the generation.
+    fn finish_file(&mut self, storage: &Storage, group: GroupId) -> Result<(), StoreError> {
+        let Some(file) = self.file.take() else { return Ok(()) };
+        if !self.is_synced {
+            let mut batch = storage.batch()?;
+            put(&mut batch, group, Tag::Marker, &self.marker.encode());
+            storage.write(batch, Durability::Synced)?;
+            self.is_synced = true;
+        }
+        Ok(storage.ingest(file)?)
+    }
 }
 
 /// A group's tables as of one moment.
@@ -74,52 +152,66 @@ impl SnapshotStore for RocksStore {
     }
 
     fn begin_fill(&self, group: GroupId, meta: &SnapshotMeta) -> Result<Option<Place>, StoreError> {
-        let mut filling = self.filling.lock();
+        let mut filling = self.fills.of(group);
         let before = filling.get(&group).map(|filling| &filling.fill);
         let fill = match fill::begin(group, self.outline(group), before, meta)? {
             Begun::Before(last) => return Ok(last),
             Begun::Anew(fill) => fill,
         };
-        let seen = rules::check_made(group, self.generation(group))?;
-        let generation = seen.next().ok_or_else(|| StoreError::Refused(format!("group {group}: no more snapshots")))?;
-        let marker = Marker { generation, id: meta.id, position: meta.position };
-        // Whatever happens to this write: what was filled before is not there any more.
-        filling.remove(&group);
+        let generation = self.unused_generation(group)?;
         let mut batch = self.storage.batch()?;
-        delete_generation(&mut batch, group, generation);
+        if let Some(before) = filling.remove(&group) {
+            delete_generation(&mut batch, group, before.generation());
+        }
+        if !self.reader().pairs(group, generation, None, 0)?.is_empty() {
+            // There should be nothing; whatever there is must not become visible.
+            delete_generation(&mut batch, group, generation);
+        }
+        let marker = Marker { generation, id: meta.id, position: meta.position };
         put(&mut batch, group, Tag::Marker, &marker.encode());
         self.storage.write(batch, Durability::Buffered)?;
-        filling.insert(group, GenerationFill { fill, generation });
+        filling.insert(group, GenerationFill { fill, marker, size_bytes: 0, is_synced: false, file: None });
         Ok(None)
     }
 
     fn fill(&self, group: GroupId, id: SnapshotId, pairs: &[Pair], is_last: bool) -> Result<(), StoreError> {
-        let mut filling = self.filling.lock();
-        let Some(GenerationFill { fill, generation }) = filling.get_mut(&group) else {
-            return Err(fill::not_filling(group, id));
-        };
-        fill.check(group, id, pairs)?;
-        let mut batch = self.storage.batch()?;
-        for Pair { place: Place { table, key }, value } in pairs {
-            batch.put(read::family(*table), &format::table_key(group, *generation, key), value);
+        let mut filling = self.fills.of(group);
+        let Some(found) = filling.get_mut(&group) else { return Err(fill::not_filling(group, id)) };
+        found.fill.check(group, id, pairs)?;
+        match found.add(&self.storage, group, pairs, is_last) {
+            Ok(()) => {
+                found.fill.advance(pairs, is_last);
+                Ok(())
+            }
+            Err(error) => {
+                // Nobody knows how much of it is there.
+                filling.remove(&group);
+                Err(error)
+            }
         }
-        if !batch.is_empty() {
-            self.storage.write(batch, Durability::Buffered)?;
-        }
-        fill.advance(pairs, is_last);
-        Ok(())
     }
 
     fn abandon_fill(&self, group: GroupId, id: SnapshotId) -> Result<(), StoreError> {
-        let mut filling = self.filling.lock();
-        let Some(generation) = filling.get(&group).filter(|filling| filling.fill.id() == id).map(|it| it.generation)
-        else {
+        let mut filling = self.fills.of(group);
+        if filling.get(&group).is_none_or(|filling| filling.fill.id() != id) {
             return Ok(());
-        };
-        filling.remove(&group);
+        }
+        let Some(abandoned) = filling.remove(&group) else { return Ok(()) };
         let mut batch = self.storage.batch()?;
-        delete_fill(&mut batch, group, generation);
+        delete_fill(&mut batch, group, abandoned.generation());
         Ok(self.storage.write(batch, Durability::Buffered)?)
+    }
+}
+
+impl RocksStore {
+    /// A generation of which nothing was ever written, as far as is known: neither pairs, nor a removal of them, beneath
+    /// which RocksDB could not lay a file without much ado.
+    fn unused_generation(&self, group: GroupId) -> Result<Generation, StoreError> {
+        let mut known = self.known.write();
+        let Known { generations_until, .. } = rules::check_made(group, known.get_mut(&group))?;
+        let unused = generations_until.next();
+        *generations_until = unused.ok_or_else(|| rules::refused(group, "its generations are used up"))?;
+        Ok(*generations_until)
     }
 }
 
@@ -153,91 +245,5 @@ pub(super) fn delete_through(batch: &mut Batch<'_>, group: GroupId, generation: 
     let keys = format::tables_through(group, generation);
     for family in read::FAMILIES {
         batch.delete_range(family, &keys.start..&keys.end);
-    }
-}
-
-/// While groups take over what was filled: nothing is applied or filled meanwhile, and readers look twice.
-pub(super) struct Flip<'a> {
-    store: &'a RocksStore,
-    _applier: MutexGuard<'a, ()>,
-    filling: MutexGuard<'a, Filling>,
-    taken: Vec<(GroupId, Generation)>,
-}
-
-impl<'a> Flip<'a> {
-    /// Waits for what is being applied and filled.
-    pub fn begin(store: &'a RocksStore) -> Flip<'a> {
-        Flip { store, _applier: store.applier.lock(), filling: store.filling.lock(), taken: Vec::new() }
-    }
-
-    /// What was filled of a group, if all of it is there.
-    pub fn filled(&self, group: GroupId) -> Option<(SnapshotId, Position)> {
-        self.filling.get(&group)?.fill.filled()
-    }
-
-    /// Puts into a batch what taking over a snapshot is: rules of durable order 3 and 4, so all of it is in this one.
-    pub fn put(
-        &mut self,
-        batch: &mut Batch<'_>,
-        group: GroupId,
-        restore: &Restore,
-        step: &Step,
-    ) -> Result<(), StoreError> {
-        let before = rules::check_made(group, self.store.reader().replica(group)?)?;
-        let Some(filled) = self.filling.get(&group) else { return Err(fill::not_filling(group, restore.id)) };
-        let Restore { position, membership, .. } = restore;
-        let replica = Replica { replica: before.replica, generation: filled.generation };
-        put(batch, group, Tag::Replica, &replica.encode());
-        put(batch, group, Tag::Membership, &format::encode_membership(membership));
-        put(batch, group, Tag::Applied, &format::encode_applied(position.index));
-        put(batch, group, Tag::Truncated, &format::encode_truncated(*position));
-        if let Some(replaced) = &step.replaced {
-            delete_entries(batch, group, replaced.clone());
-        }
-        delete_through(batch, group, before.generation);
-        batch.delete(Family::RaftState, &format::state_key(group, Tag::Marker));
-        self.taken.push((group, filled.generation));
-        Ok(())
-    }
-
-    /// The batch is written next. If that fails, readers look at moments ever after.
-    pub fn announce(&self) {
-        self.store.flips.fetch_or(1, Ordering::SeqCst);
-    }
-
-    /// The batch was written: everybody sees the new generations from here on.
-    pub fn finish(mut self) {
-        let mut known = self.store.known.write();
-        for (group, generation) in &self.taken {
-            self.filling.remove(group);
-            if let Some(known) = known.get_mut(group) {
-                known.generation = *generation;
-            }
-        }
-        drop(known);
-        self.store.flips.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl RocksStore {
-    /// Reads the tables of a group; `None` if it was never made. While a generation is flipped in RocksDB, and is not yet
-    /// in memory, the one that is known there is empty: whoever may have met that looks again, at one moment.
-    pub(super) fn read_tables<T>(
-        &self,
-        group: GroupId,
-        read: impl Fn(Reader<'_>, Generation) -> Result<T, StoreError>,
-    ) -> Result<Option<T>, StoreError> {
-        let before = self.flips.load(Ordering::SeqCst);
-        if before.is_multiple_of(2) {
-            let Some(generation) = self.generation(group) else { return Ok(None) };
-            let found = read(self.reader(), generation)?;
-            if self.flips.load(Ordering::SeqCst) == before {
-                return Ok(Some(found));
-            }
-        }
-        self.storage.tables().at_this_moment(|tables| {
-            let replica = Reader(tables).replica(group)?;
-            replica.map(|replica| read(Reader(tables), replica.generation)).transpose()
-        })
     }
 }

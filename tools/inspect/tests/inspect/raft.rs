@@ -161,7 +161,7 @@ fn a_snapshot_that_was_being_filled_is_listed_until_the_next_start() {
     for command in [["raft", "snapshots"], ["raft", "verify"]] {
         let (code, report) = place.inspect_json(&command);
         let said = report["damage"].to_string();
-        assert!(code == 1 && said.contains("expected the generation behind 1, found generation 1"), "{report:#}");
+        assert!(code == 1 && said.contains("expected a generation behind 1, found generation 1"), "{report:#}");
     }
     let error = RocksStore::open(Arc::new(storage(&place))).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(error.contains("snapshot marker of group 7"), "{error}");
