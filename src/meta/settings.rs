@@ -192,7 +192,7 @@ impl Definition {
 
     /// A number as people read it: exact, in the largest unit that is.
     pub fn display(&self, number: u64) -> String {
-        let exact = self.unit.suffixes().iter().find(|(_, factor)| number >= *factor && number % factor == 0);
+        let exact = self.unit.suffixes().iter().find(|(_, factor)| number >= *factor && number.is_multiple_of(*factor));
         match exact {
             Some((suffix, factor)) => format!("{} {suffix}", number / factor),
             None => number.to_string(),

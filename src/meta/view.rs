@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
+use std::sync::Arc;
 
 use crate::ident::GroupId;
 use crate::raftstore::log_store::{KeyValue, StoreError, Table, TableStore};
+use crate::raftstore::rocks::RocksView;
 
 /// Tables that can be read.
-pub trait View {
+pub trait View: Send + Sync {
     /// The value of a key.
     ///
     /// # Errors
@@ -21,16 +23,34 @@ pub trait View {
     fn scan(&self, table: Table, range: Range<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, StoreError>;
 }
 
-/// The tables of a group in a store.
-#[derive(Clone, Copy)]
-pub struct StoreView<'a> {
+/// The tables of a group in a store. Cheap to clone.
+#[derive(Clone)]
+pub struct StoreView {
     /// The store.
-    pub store: &'a dyn TableStore,
+    pub store: Arc<dyn TableStore>,
     /// The group.
     pub group: GroupId,
 }
 
-impl View for StoreView<'_> {
+impl View for StoreView {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.get(self.group, table, key)
+    }
+
+    fn scan(&self, table: Table, range: Range<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, StoreError> {
+        self.store.scan(self.group, table, (Bound::Included(range.start), Bound::Excluded(range.end)), limit)
+    }
+}
+
+/// The tables of a group in a data directory on which no node runs.
+pub struct OfflineView<'a> {
+    /// The store.
+    pub store: &'a RocksView,
+    /// The group.
+    pub group: GroupId,
+}
+
+impl View for OfflineView<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.store.get(self.group, table, key)
     }

@@ -34,6 +34,9 @@ pub trait StateMachine: Send + 'static {
     /// The group stops on this replica: a command is never skipped.
     fn apply(&mut self, commands: &[Command<'_>], batch: &mut ApplyBatch<'_>) -> Result<Vec<Bytes>, ApplyError>;
 
+    /// What the last [`apply`](StateMachine::apply) put into the batch can be read in the store from now on.
+    fn written(&mut self) {}
+
     /// Makes durable what the machine keeps outside of the batch, and says up to where. Only asked of machines that
     /// keep their own position, before the log is compacted.
     ///

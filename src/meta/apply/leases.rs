@@ -1,5 +1,6 @@
 //! Leases. How long they last is counted by the leader's clock, outside of the machine: here they are granted and
-//! renewed, and an `Expire` ends one only if it was not renewed since the clock looked.
+//! renewed, and an `Expire` ends one only if it was not renewed since the clock looked. A renewal is named by the entry that
+//! made it: so an `Expire` that comes late ends no other lease that was granted under the same number since.
 
 use super::{Fault, Step, ensure, refused};
 use crate::meta::keys::{self, Kv};
@@ -28,14 +29,14 @@ impl Step<'_> {
         ensure(!taken, Refusal::LeaseExists, || format!("there is a lease {id} already"))?;
         self.state.kv.next_lease = next.max(id + 1);
         self.state.kv.leases += 1;
-        let lease = Lease { id, ttl_ms: grant.ttl_ms, renewal: 1, keys: 0 };
+        let lease = Lease { id, ttl_ms: grant.ttl_ms, renewal: self.origin.index, keys: 0 };
         self.put_record(Table::Kv, key, &lease);
         Ok(lease)
     }
 
     pub(super) fn keep_alive(&mut self, id: u64) -> Result<Lease, Fault> {
         let mut lease = self.lease(id)?;
-        lease.renewal += 1;
+        lease.renewal = self.origin.index;
         self.put_record(Table::Kv, Kv::Lease.numbered(id), &lease);
         Ok(lease)
     }

@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 
 use super::{Fault, Step, ensure, refused, refused_with};
 use crate::meta::command::VERSION;
-use crate::meta::keys::{self, Cluster};
+use crate::meta::keys::Cluster;
 use crate::meta::limits::{HASH_BYTES, MAX_ADDRESSES, MAX_ATTRIBUTES, MAX_MEMBERS, MAX_NAME_BYTES, MAX_TEXT_BYTES};
 use crate::meta::proto::{
     AddMember, Attribute, EventKind, Init, Member, MemberSpec, MemberState, Refusal, SetMemberState, StartMember,
     UpdateMember,
 };
+use crate::meta::stored;
 use crate::raftstore::log_store::Table;
 use crate::raftstore::state_machine::ApplyError;
 
@@ -175,7 +176,7 @@ impl Step<'_> {
             let message = format!("the cluster is of version {from} already");
             return Err(refused_with(Refusal::Version, message, from.into()));
         }
-        for member in self.members()? {
+        for member in stored::members(&self.view)? {
             ensure(member.state() == MemberState::Decommissioned || member.version >= to, Refusal::Version, || {
                 format!("member {} knows versions up to {}, not {to}", member.id, member.version)
             })?;
@@ -208,16 +209,8 @@ impl Step<'_> {
         })
     }
 
-    fn members(&self) -> Result<Vec<Member>, Fault> {
-        use crate::meta::view::View;
-        let range = Cluster::Member.all();
-        let pairs = self.view.scan(Table::Cluster, &range.start..&range.end, usize::MAX)?;
-        let decoded = pairs.iter().map(|(key, value)| keys::decode(Table::Cluster, key, value));
-        Ok(decoded.collect::<Result<_, _>>()?)
-    }
-
     fn another_active(&self, id: u64) -> Result<(), Fault> {
-        let mut members = self.members()?.into_iter();
+        let mut members = stored::members(&self.view)?.into_iter();
         let another = members.any(|member| member.id != id && member.state() == MemberState::Active);
         ensure(another, Refusal::LastMember, || format!("member {id} is the last active one"))
     }

@@ -35,6 +35,7 @@ use super::proto::action::Kind;
 use super::proto::result::Kind as Outcome;
 use super::proto::{self, Action, Answer, Command, Done, Refusal, Refused};
 use super::settings::{Name, Values};
+use super::stored;
 use super::view::{Overlay, View, Writes};
 use crate::ident::LogIndex;
 use crate::raftstore::log_store::{StoreError, Table};
@@ -106,20 +107,14 @@ pub fn reached(view: &dyn View) -> Result<Reached, StoreError> {
 
 impl State {
     fn headers(view: &dyn View) -> Result<State, StoreError> {
-        let (cluster, kv) = (Cluster::Header.key(&[]), Kv::Header.key(&[]));
-        Ok(State {
-            cluster: record(view, Table::Cluster, &cluster)?.unwrap_or_default(),
-            kv: record(view, Table::Kv, &kv)?.unwrap_or_default(),
-            settings: Values::default(),
-        })
+        Ok(State { cluster: stored::cluster(view)?, kv: stored::kv(view)?, settings: Values::default() })
     }
 
     fn load(view: &dyn View) -> Result<State, StoreError> {
         let mut state = State::headers(view)?;
-        let range = Cluster::Setting.all();
-        for (key, value) in view.scan(Table::Cluster, &range.start..&range.end, usize::MAX)? {
-            let setting: proto::Setting = keys::decode(Table::Cluster, &key, &value)?;
-            state.settings.set(&setting.name, (!setting.is_default).then_some(setting.number));
+        let settings = stored::records(view, Table::Cluster, Cluster::Setting.all(), usize::MAX)?;
+        for proto::Setting { name, number, is_default, .. } in settings {
+            state.settings.set(&name, (!is_default).then_some(number));
         }
         Ok(state)
     }
@@ -279,7 +274,7 @@ impl Step<'_> {
     }
 
     fn record<M: Message + Default>(&self, table: Table, key: &[u8]) -> Result<Option<M>, Fault> {
-        Ok(record(&self.view, table, key)?)
+        Ok(stored::record(&self.view, table, key)?)
     }
 
     fn put_record(&mut self, table: Table, key: Vec<u8>, record: &impl Message) {
@@ -303,12 +298,6 @@ impl Step<'_> {
 
 fn nothing((): ()) -> Outcome {
     Outcome::Nothing(proto::Nothing {})
-}
-
-/// Reads a record.
-pub(super) fn record<M: Message + Default>(view: &dyn View, table: Table, key: &[u8]) -> Result<Option<M>, StoreError> {
-    let value = view.get(table, key)?;
-    value.map(|value| keys::decode(table, key, &value)).transpose()
 }
 
 #[cfg(test)]

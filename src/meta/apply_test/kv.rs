@@ -223,7 +223,7 @@ fn keys_go_with_their_lease_unless_they_left_it() {
     assert_eq!(replica.why(grant(0, 10)), Refusal::OutOfRange);
     assert_eq!(replica.why(grant(u64::MAX, 1000)), Refusal::Invalid);
     let lease = the!(Lease, replica.done(grant(0, 1000)));
-    assert_eq!(lease, Lease { id: 1, ttl_ms: 1000, renewal: 1, keys: 0 });
+    assert_eq!(lease, Lease { id: 1, ttl_ms: 1000, renewal: replica.index, keys: 0 });
     assert_eq!(replica.why(grant(1, 1000)), Refusal::LeaseExists);
     assert_eq!(the!(Lease, replica.done(grant(7, 1000))).id, 7);
     assert_eq!(the!(Lease, replica.done(grant(0, 1000))).id, 8);
@@ -245,25 +245,29 @@ fn keys_go_with_their_lease_unless_they_left_it() {
 #[test]
 fn a_lease_renewed_since_the_clock_looked_does_not_expire() {
     let mut replica = Replica::formed();
-    replica.done(grant(1, 1000));
-    replica.done(grant(2, 1000));
+    let one = the!(Lease, replica.done(grant(1, 1000))).renewal;
+    let two = the!(Lease, replica.done(grant(2, 1000))).renewal;
     replica.done(Kind::Put(leased("a", "1", 1)));
     replica.done(Kind::Put(leased("b", "1", 2)));
-    assert_eq!(the!(Lease, replica.done(Kind::KeepAlive(KeepAlive { id: 1 }))).renewal, 2);
+    let renewed = the!(Lease, replica.done(Kind::KeepAlive(KeepAlive { id: 1 }))).renewal;
+    assert!(renewed > one);
     let due = |id, renewal| DueLease { id, renewal };
     let expire = |leases| Kind::Expire(Expire { leases, tokens: vec![] });
-    let expired = the!(Expired, replica.done(expire(vec![due(1, 1), due(2, 1), due(9, 1)])));
+    let expired = the!(Expired, replica.done(expire(vec![due(1, one), due(2, two), due(9, 1)])));
     assert_eq!(expired.leases, [2]);
     assert_eq!((replica.get("a").as_deref(), replica.get("b")), (Some("1"), None));
-    assert_eq!(the!(Expired, replica.done(expire(vec![due(1, 2)]))).leases, [1]);
+    assert_eq!(the!(Expired, replica.done(expire(vec![due(1, renewed)]))).leases, [1]);
+    // One that comes late ends no other lease that was granted under the same number since.
+    replica.done(grant(1, 1000));
+    assert!(the!(Expired, replica.done(expire(vec![due(1, one), due(1, renewed)]))).leases.is_empty());
     assert_eq!(replica.why(expire(vec![due(1, 1); 1001])), Refusal::TooMany);
 }
 
 #[test]
 fn one_command_deletes_no_more_than_it_may() {
     let mut replica = Replica::formed();
-    replica.done(grant(1, 1000));
-    replica.done(grant(2, 1000));
+    let one = the!(Lease, replica.done(grant(1, 1000))).renewal;
+    let two = the!(Lease, replica.done(grant(2, 1000))).renewal;
     for part in 0..80 {
         let puts = (0..128).map(|n| put_op(&format!("{part:03}-{n:03}"), "")).collect();
         replica.done(Kind::Txn(Txn { compares: vec![], then: puts, otherwise: vec![] }));
@@ -285,8 +289,8 @@ fn one_command_deletes_no_more_than_it_may() {
             assert_eq!(replica.why(puts), Refusal::TooMany, "a lease holds no more than one command may delete");
         }
     }
-    let due = |id| DueLease { id, renewal: 1 };
-    let both = || Kind::Expire(Expire { leases: vec![due(1), due(2)], tokens: vec![] });
+    let due = |id, renewal| DueLease { id, renewal };
+    let both = || Kind::Expire(Expire { leases: vec![due(1, one), due(2, two)], tokens: vec![] });
     assert_eq!(the!(Expired, replica.done(both())).leases, [1], "the rest waits for the next");
     assert_eq!(the!(Expired, replica.done(both())).leases, [2]);
     assert_eq!((replica.kv().keys, replica.kv().live_bytes), (0, 0));

@@ -81,7 +81,7 @@ fn any_action() -> impl Strategy<Value = Kind> {
         2 => (0u64..5).prop_map(|id| grant(id, 1000)),
         1 => (1u64..5).prop_map(|id| Kind::KeepAlive(KeepAlive { id })),
         1 => (1u64..5).prop_map(|id| Kind::RevokeLease(RevokeLease { id })),
-        1 => (1u64..5, 1u64..3, 1u64..5).prop_map(|(id, renewal, token)| {
+        1 => (1u64..5, 1u64..30, 1u64..5).prop_map(|(id, renewal, token)| {
             Kind::Expire(Expire { leases: vec![DueLease { id, renewal }], tokens: vec![token] })
         }),
         5 => member_action(),

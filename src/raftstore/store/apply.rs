@@ -162,6 +162,7 @@ impl Machine {
         // A machine that keeps its own position may be behind what was noted, and catches up.
         self.noted = self.noted.max(through);
         store.apply(group, batch.writes(), &AppliedTo { index: self.noted, membership: None })?;
+        self.machine.written();
         // What is in the batch comes before every later write of this store; what a machine keeps itself does not.
         let compacts = items.iter().any(|item| item.compacts);
         let durable = match (&self.sessions, compacts) {
