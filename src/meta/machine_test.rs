@@ -1,22 +1,25 @@
 //! Three nodes of one process, over the network in memory, and single ones that restart.
 
+use std::ops::{Bound, Range};
 use std::time::{Duration, Instant};
 
 use super::super::METADATA_GROUP;
 use super::super::client::{Meta, compare, ops};
 use super::super::conformance;
 use super::super::proto::action::Kind;
-use super::super::proto::{EventKind, MemberSpec, Put, Refusal, Txn};
+use super::super::proto::{self, Compact, EventKind, GrantLease, Init, MemberSpec, Put, Refusal, Txn};
 use super::super::raft::{Forward, RaftMetadata};
 use super::super::service::{MetaError, Metadata};
 use super::super::timekeeper::Timekeeper;
 use super::super::watch::KvUpdate;
 use super::*;
-use crate::ident::{ClusterId, NodeId, ReplicaId, SystemId};
+use crate::ident::{ClusterId, GroupId, LogIndex, NodeId, ReplicaId, SystemId, Term};
 use crate::raftstore::context::Attempt;
-use crate::raftstore::entry::Membership;
+use crate::raftstore::entry::{Entry, Membership};
 use crate::raftstore::group::{GroupConfig, Role};
-use crate::raftstore::log_store::{GroupStore, TableStore};
+use crate::raftstore::log_store::{
+    AppliedTo, GroupStore, KeyValue, LogStore, LogWrite, StoredGroup, TableStore, TableWrite,
+};
 use crate::raftstore::memory::MemoryStore;
 use crate::raftstore::rocks::RocksStore;
 use crate::raftstore::store::{GroupHandle, ProposeError, RaftStore, StoreConfig};
@@ -112,10 +115,7 @@ impl Nodes {
             metadata.barrier(Instant::now() + PATIENCE).await.unwrap();
         }
         let running = self.running.iter().zip(&self.stores).filter(|(running, _)| running.is_some());
-        let applied = |store: &Arc<MemoryStore>| {
-            use crate::raftstore::log_store::LogStore;
-            store.load(METADATA_GROUP).unwrap().unwrap().applied
-        };
+        let applied = |store: &Arc<MemoryStore>| store.load(METADATA_GROUP).unwrap().unwrap().applied;
         let stores: Vec<_> = running.map(|(_, store)| store).collect();
         until(|| stores.iter().all(|store| applied(store) == applied(stores[0])).then_some(())).await;
         let contents = |store: &Arc<MemoryStore>| {
@@ -141,14 +141,96 @@ async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     tokio::time::timeout(PATIENCE, looked).await.unwrap()
 }
 
-async fn form(meta: &Meta) {
-    let first = MemberSpec {
+fn first() -> MemberSpec {
+    MemberSpec {
         addresses: vec!["10.0.0.1:7000".into()],
         secret_hash: vec![1; 32],
         version: 1,
         ..MemberSpec::default()
+    }
+}
+
+async fn form(meta: &Meta) {
+    meta.members().form(ClusterId::new(7), SystemId::new(8), first()).await.unwrap();
+}
+
+/// A store that a machine can hold, too.
+#[derive(Clone, Default)]
+struct Shared(Arc<MemoryStore>);
+
+impl LogStore for Shared {
+    fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
+        self.0.groups()
+    }
+    fn load(&self, group: GroupId) -> Result<Option<StoredGroup>, StoreError> {
+        self.0.load(group)
+    }
+    fn write(&self, writes: &[LogWrite], sync: bool) -> Result<(), StoreError> {
+        self.0.write(writes, sync)
+    }
+    fn destroy(&self, group: GroupId) -> Result<(), StoreError> {
+        self.0.destroy(group)
+    }
+    fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
+        self.0.tombstones()
+    }
+    fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+        self.0.entries(group, range, limit_bytes)
+    }
+    fn term(&self, group: GroupId, index: LogIndex) -> Result<Option<Term>, StoreError> {
+        self.0.term(group, index)
+    }
+}
+
+impl TableStore for Shared {
+    fn get(&self, group: GroupId, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.get(group, table, key)
+    }
+    fn scan(
+        &self,
+        group: GroupId,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, StoreError> {
+        self.0.scan(group, table, range, limit)
+    }
+    fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError> {
+        self.0.apply(group, writes, applied)
+    }
+}
+
+#[test]
+fn it_is_a_state_machine_as_the_raftstore_expects_one() {
+    let put = |key: &str, value: &str| Kind::Put(Put { key: key.into(), value: value.into(), lease: 0 });
+    let form = Kind::Init(Init { cluster_id: 7, system_id: 8, member: Some(first()) });
+    let actions = [
+        vec![put("too", "early")],
+        vec![form],
+        vec![put("a", "1")],
+        vec![put("a", "2"), put("b", "1")],
+        vec![put("c", "1"), put("", "refused")],
+        vec![Kind::GrantLease(GrantLease { id: 0, ttl_ms: 1000 })],
+        vec![Kind::Compact(Compact { revision: 2 })],
+        vec![put("a", "3")],
+    ];
+    let encoded = |actions: Vec<Kind>| {
+        command::encode(&proto::Command {
+            actions: actions.into_iter().map(command::action).collect(),
+            ..Default::default()
+        })
     };
-    meta.members().form(ClusterId::new(7), SystemId::new(8), first).await.unwrap();
+    let commands: Vec<_> = actions.into_iter().map(encoded).collect();
+    let last = std::cell::RefCell::new(Shared::default());
+    let make_store = || {
+        *last.borrow_mut() = Shared::default();
+        last.borrow().clone()
+    };
+    let make_machine = || {
+        let view = StoreView { store: Arc::new(last.borrow().clone()), group: GroupId::new(1) };
+        MetaMachine::open(view).unwrap().0
+    };
+    crate::raftstore::conformance::check_machine(make_store, make_machine, &commands).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -270,6 +270,17 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_says_the_same() {
+        let page = include_str!("../../docs/metadata.md");
+        for definition in &DEFINITIONS {
+            let Definition { name, default, min, max, description, .. } = *definition;
+            let [default, min, max] = [default, min, max].map(|number| definition.display(number));
+            let row = format!("| `{name}` | {default} | {min} to {max} | {description} |\n");
+            assert!(page.contains(&row), "docs/metadata.md must have the row:\n{row}");
+        }
+    }
+
+    #[test]
     fn values_are_read_with_units_and_refused_with_the_range() {
         let quota = find("kv.quota_bytes", 1).unwrap();
         for (text, bytes) in [("1 MiB", MIB), ("2GiB", 2 * GIB), (" 1048576 ", MIB), ("1024 KiB", MIB)] {

@@ -60,7 +60,7 @@ pub enum WatchError {
     /// *Start again*: what comes next is no longer known. Read everything, and watch from the revision of that reading.
     #[error("the history begins at {oldest}; what came before was compacted")]
     Compacted {
-        /// The oldest position that a watch can begin at.
+        /// The oldest that can still be asked for.
         oldest: u64,
     },
     /// *This node must stop*: the store failed.
@@ -115,9 +115,16 @@ impl KvWatch {
     pub async fn next(&mut self) -> Result<KvUpdate, WatchError> {
         loop {
             let reached = *self.progress.borrow_and_update();
-            if let Some(update) = self.ready(reached)? {
+            if let Some(update) = self.ready()? {
                 return Ok(update);
             }
+            if self.looked <= reached.revision {
+                self.look(reached.revision)?;
+                // A long history is others' time, too.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            self.next = self.looked;
             match tokio::time::timeout(self.notice_every, self.progress.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(WatchError::Stopped),
@@ -126,16 +133,9 @@ impl KvWatch {
         }
     }
 
-    /// What can be given now.
-    fn ready(&mut self, reached: Reached) -> Result<Option<KvUpdate>, WatchError> {
-        while self.found.is_empty() && self.looked <= reached.revision {
-            self.look(reached.revision)?;
-        }
-        let Some(revision) = self.found.front().map(|found| found.revision) else {
-            self.next = self.looked;
-            // A position that lies ahead of everything cannot be behind what was compacted.
-            return Ok(None);
-        };
+    /// What was found and can be given now.
+    fn ready(&mut self) -> Result<Option<KvUpdate>, WatchError> {
+        let Some(revision) = self.found.front().map(|found| found.revision) else { return Ok(None) };
         let mut changes = Vec::new();
         for found in self.found.iter().take_while(|found| found.revision == revision) {
             if found.deleted {
