@@ -345,7 +345,9 @@ async fn leases_and_tokens_run_out_and_no_sooner() {
     form(&meta).await;
     meta.settings().set("kv.lease_min_ttl", "100 ms").await.unwrap();
     let ttl = Duration::from_millis(600);
-    let kept = meta.kv().grant_lease(ttl).await.unwrap().id;
+    // Long enough that no pause of a busy machine hides a keep-alive, and waited out below.
+    let long = 4 * ttl;
+    let kept = meta.kv().grant_lease(long).await.unwrap().id;
     meta.kv().put_leased("kept", "1", kept).await.unwrap();
     let asked = Instant::now();
     let lost = meta.kv().grant_lease(ttl).await.unwrap().id;
@@ -385,6 +387,7 @@ async fn leases_and_tokens_run_out_and_no_sooner() {
         }
     };
     tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    until(|| (asked.elapsed() > long + ttl).then_some(())).await;
     assert_eq!(meta.kv().get("kept").await.unwrap().unwrap().value, b"1");
     keeper.abort();
 }
