@@ -68,7 +68,8 @@
 //! |---|---|
 //! | words | [`lsn`], [`ident`], [`config`] |
 //! | 1 | [`disk`]: files and memory maps; [`storage`]: the data directory and RocksDB; [`net`]: connections to peers |
-//! | 2 | [`wal`]: the write-ahead log |
+//! | 2 | [`wal`]: the write-ahead log; [`raftstore`]: Raft groups |
+//! | 3 | [`meta`]: facts about the cluster, in Raft group 0 |
 //! | wiring | [`engine`]: what a database implements; [`node`]: opens the floors in order |
 //! | 6 | [`server`]: the PostgreSQL protocol (feature `pg`, on by default) |
 
@@ -80,6 +81,7 @@ pub mod engine;
 mod fuzz_test;
 pub mod ident;
 pub mod lsn;
+pub mod meta;
 pub mod net;
 pub mod node;
 mod primary;

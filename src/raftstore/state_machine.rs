@@ -44,6 +44,9 @@ pub trait StateMachine: Send + 'static {
         Ok(())
     }
 
+    /// What the last [`apply`](StateMachine::apply) put into the batch can be read in the store from now on.
+    fn written(&mut self) {}
+
     /// Makes durable what the machine keeps outside of the batch, and says up to where. Only asked of machines that
     /// keep their own position, before the log is compacted.
     ///

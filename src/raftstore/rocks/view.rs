@@ -1,6 +1,6 @@
 //! A store that is only looked at: nothing is written, and damage in one group hides no other.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
 use super::read::{EVERYTHING, Loaded, Reader};
@@ -8,7 +8,7 @@ use crate::ident::{GroupId, LogIndex, ReplicaId};
 use crate::raftstore::check::{self, LogCheck, Violation};
 use crate::raftstore::entry::{Entry, Position};
 use crate::raftstore::format::{self, Marker};
-use crate::raftstore::log_store::{StoreError, StoredGroup};
+use crate::raftstore::log_store::{KeyValue, StoreError, StoredGroup, Table};
 use crate::raftstore::snapshot::SnapshotId;
 use crate::storage::StorageView;
 
@@ -110,6 +110,34 @@ impl RocksView {
     pub fn filling(&self, group: GroupId) -> Result<Option<StoredFill>, StoreError> {
         let marker = self.reader().load(group)?.and_then(|loaded| loaded.marker);
         Ok(marker.map(|Marker { generation, id, position }| StoredFill { generation: generation.0, id, position }))
+    }
+
+    /// The value of a key in a group's table.
+    ///
+    /// # Errors
+    /// See [`RocksView::load`].
+    pub fn get(&self, group: GroupId, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.reader().load(group)? {
+            Some(Loaded { generation, .. }) => self.reader().get(group, generation, table, key),
+            None => Ok(None),
+        }
+    }
+
+    /// The pairs of a group's table whose keys lie in a range, in order, `limit` at most.
+    ///
+    /// # Errors
+    /// See [`RocksView::load`].
+    pub fn scan(
+        &self,
+        group: GroupId,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, StoreError> {
+        match self.reader().load(group)? {
+            Some(Loaded { generation, .. }) => self.reader().scan(group, generation, table, range, limit),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Visits what lies in a group's log from an index on, until the visitor breaks off.

@@ -206,6 +206,7 @@ impl Machine {
         self.noted = self.noted.max(through);
         let membership = items.iter().rev().find_map(|item| item.membership.clone());
         store.apply(group, batch.writes(), &AppliedTo { index: self.noted, membership })?;
+        self.machine.written();
         // What is in the batch comes before every later write of this store; what a machine keeps itself does not.
         let compacts = items.iter().any(|item| item.compacts);
         let durable = match (&self.sessions, compacts) {

@@ -41,6 +41,30 @@ pub enum Command {
         #[command(subcommand)]
         command: WalCommand,
     },
+    /// The members of the cluster, as far as this node had applied
+    Members,
+    /// The settings of the cluster
+    Settings,
+    /// The keys of the cluster's small KV; values only with --values
+    Kv {
+        /// Those that begin so
+        #[arg(long, default_value = "")]
+        prefix: String,
+        /// Show at most this many
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+        /// Show values, too: they may be secret
+        #[arg(long)]
+        values: bool,
+    },
+    /// The log of what happened to the cluster
+    Events {
+        /// Show the last this many
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+    },
+    /// The join tokens that are remembered; never the tokens themselves
+    Tokens,
     /// The Raft groups: their logs, and what is kept beside them
     Raft {
         /// What of them.

@@ -13,7 +13,8 @@
 //! ends, and what must hold for a Raft group, is decided by the rules that a starting node uses.
 //!
 //! **When RocksDB cannot be read**, the `wal` commands go on with what the file `identity` says and judge the log by
-//! its own marks; they say so, and do not exit with 0. The `raft` commands then show nothing but that.
+//! its own marks; they say so, and do not exit with 0. The `raft` commands, and those of the cluster's metadata, then show
+//! nothing but that.
 //!
 //! **Exit codes**: 0 all is well, 1 damage was found, 2 wrong usage, a node is running, or something cannot be read.
 //! Damage goes before what cannot be read. With `--json`, standard output holds exactly one document in each case but
@@ -33,7 +34,7 @@ use mainstay::storage::StorageError;
 
 use args::{Args, Command, RaftCommand, WalCommand};
 use directory::DataDirectory;
-use report::{Damage, DumpWanted, Exit, LogWanted, Report};
+use report::{Damage, DumpWanted, Exit, KvWanted, LogWanted, Report};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -51,6 +52,14 @@ fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Summary => finish(args, out, &report::summary(&directory)?),
         Command::Wal { command } => run_wal(args, command, directory, out),
+        Command::Members => finish(args, out, &report::members(&directory)?),
+        Command::Settings => finish(args, out, &report::settings(&directory)?),
+        Command::Kv { prefix, limit, values } => {
+            let wanted = KvWanted { prefix: prefix.clone(), limit: to_usize(*limit), values: *values };
+            finish(args, out, &report::kv(&directory, &wanted)?)
+        }
+        Command::Events { limit } => finish(args, out, &report::events(&directory, to_usize(*limit))?),
+        Command::Tokens => finish(args, out, &report::tokens(&directory)?),
         Command::Raft { command: RaftCommand::Groups } => finish(args, out, &report::raft_groups(&directory)?),
         Command::Raft { command: RaftCommand::State { group } } => {
             finish(args, out, &report::raft_state(&directory, group.map(GroupId::new))?)
@@ -68,6 +77,10 @@ fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Exit> {
         Command::Raft { command: RaftCommand::Tombstones } => finish(args, out, &report::raft_tombstones(&directory)?),
         Command::Raft { command: RaftCommand::Verify } => finish(args, out, &report::raft_verify(&directory)?),
     }
+}
+
+fn to_usize(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 fn run_wal(args: &Args, command: &WalCommand, directory: DataDirectory, out: &mut dyn Write) -> anyhow::Result<Exit> {

@@ -32,6 +32,11 @@ pub fn ascii(bytes: &[u8]) -> String {
     bytes.iter().map(show).collect()
 }
 
+/// Text of a user on one line of a terminal: a dot for each control character.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '.' } else { character }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

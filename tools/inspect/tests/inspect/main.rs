@@ -4,6 +4,7 @@
 
 mod damaged;
 mod goes_on;
+mod meta;
 mod raft;
 mod refused;
 mod repair;

@@ -1,0 +1,169 @@
+//! The machine of group 0: a thin driver of [`apply`](super::apply) on the group's tables.
+//!
+//! All of its state is in the batch that it is given, so effects and applied index are one write. What it tells others,
+//! how far keys, values and events are, and which leases run, it tells after that write: whoever hears of a revision
+//! finds it in the tables.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::apply::{self, Applier, Reached};
+use super::clock::{BootClock, Countdown, Limited, Timers};
+use super::command;
+use super::keys::{self, Cluster, Kv};
+use super::proto::{Lease, Token, TokenState};
+use super::view::{StoreView, View, Writes};
+use crate::ident::LogIndex;
+use crate::raftstore::log_store::{StoreError, Table};
+use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
+
+/// Leases and tokens loaded at a time.
+const PAGE: usize = 1000;
+
+/// See the module.
+pub struct MetaMachine {
+    view: StoreView,
+    progress: watch::Sender<Reached>,
+    timers: Arc<Mutex<Timers>>,
+    clock: BootClock,
+    /// What the last batch leads to, once it is written.
+    pending: Option<(Reached, Vec<Countdown>)>,
+}
+
+/// What a machine tells others about itself.
+#[derive(Clone)]
+pub struct MachineView {
+    /// How far it is; closed when the group stops.
+    pub progress: watch::Receiver<Reached>,
+    /// What runs out, and when.
+    pub timers: Arc<Mutex<Timers>>,
+}
+
+impl MetaMachine {
+    /// The machine whose state is in these tables. The store must be the one that the group's raftstore has.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn open(view: StoreView) -> Result<(MetaMachine, MachineView), StoreError> {
+        let clock = BootClock;
+        let timers = load_timers(&view, &clock)?;
+        let (progress, receiver) = watch::channel(apply::reached(&view)?);
+        let timers = Arc::new(Mutex::new(timers));
+        let seen = MachineView { progress: receiver, timers: Arc::clone(&timers) };
+        Ok((MetaMachine { view, progress, timers, clock, pending: None }, seen))
+    }
+}
+
+impl StateMachine for MetaMachine {
+    fn apply(&mut self, commands: &[Command<'_>], batch: &mut ApplyBatch<'_>) -> Result<Vec<Bytes>, ApplyError> {
+        let mut applier = Applier::new(&self.view)?;
+        let mut answers = Vec::with_capacity(commands.len());
+        for command in commands {
+            let answer = applier.apply(command.index, command.data)?;
+            answers.push(Bytes::from(command::encode_answer(&answer)));
+        }
+        let (writes, reached) = applier.finish();
+        self.pending = Some((reached, countdowns(&writes)?));
+        for (table, writes) in writes {
+            for (key, value) in writes {
+                match value {
+                    Some(value) => batch.put(table, key, value),
+                    None => batch.delete(table, key),
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    fn restored(&mut self, _: LogIndex) -> Result<(), ApplyError> {
+        self.pending = None;
+        // What runs out begins anew, as it does at a start: never earlier than promised.
+        *self.timers.lock() = load_timers(&self.view, &self.clock)?;
+        self.progress.send_replace(apply::reached(&self.view)?);
+        Ok(())
+    }
+
+    fn written(&mut self) {
+        let Some((reached, countdowns)) = self.pending.take() else { return };
+        if !countdowns.is_empty() {
+            // Now, and not earlier: what was promised begins with the promise.
+            let now = self.clock.now();
+            let mut timers = self.timers.lock();
+            countdowns.into_iter().for_each(|countdown| timers.note(countdown, now));
+        }
+        self.progress.send_if_modified(|known| std::mem::replace(known, reached) != reached);
+    }
+}
+
+/// What runs, as stored, from now on.
+fn load_timers(view: &dyn View, clock: &BootClock) -> Result<Timers, StoreError> {
+    let (now, mut timers) = (clock.now(), Timers::default());
+    each(view, Table::Kv, Kv::Lease.all(), |key, value| {
+        timers.note(lease_countdown(key, Some(value))?, now);
+        Ok(())
+    })?;
+    each(view, Table::Cluster, Cluster::Token.all(), |key, value| {
+        timers.note(token_countdown(key, Some(value))?, now);
+        Ok(())
+    })?;
+    Ok(timers)
+}
+
+/// Reads all of a range, page by page.
+fn each(
+    view: &dyn View,
+    table: Table,
+    range: std::ops::Range<Vec<u8>>,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let (mut from, to) = (range.start, range.end);
+    loop {
+        let page = view.scan(table, &from..&to, PAGE)?;
+        let is_last = page.len() < PAGE;
+        for (key, value) in page {
+            visit(&key, &value)?;
+            from = key;
+            from.push(0);
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// What begins to run, anew or at all, and what runs no longer.
+fn countdowns(writes: &Writes) -> Result<Vec<Countdown>, StoreError> {
+    let of = |table, first: u8| {
+        let writes = writes.get(&table).into_iter();
+        writes.flat_map(move |writes| writes.range(vec![first]..vec![first + 1]))
+    };
+    let leases = of(Table::Kv, Kv::Lease as u8).map(|(key, value)| lease_countdown(key, value.as_deref()));
+    let tokens = of(Table::Cluster, Cluster::Token as u8).map(|(key, value)| token_countdown(key, value.as_deref()));
+    leases.chain(tokens).collect()
+}
+
+fn lease_countdown(key: &[u8], value: Option<&[u8]>) -> Result<Countdown, StoreError> {
+    let of = Limited::Lease(number(Table::Kv, key)?);
+    let lease: Option<Lease> = value.map(|value| keys::decode(Table::Kv, key, value)).transpose()?;
+    Ok(Countdown { of, runs: lease.map(|lease| (lease.ttl_ms, lease.renewal)) })
+}
+
+fn token_countdown(key: &[u8], value: Option<&[u8]>) -> Result<Countdown, StoreError> {
+    let of = Limited::Token(number(Table::Cluster, key)?);
+    let token: Option<Token> = value.map(|value| keys::decode(Table::Cluster, key, value)).transpose()?;
+    let open = token.filter(|token| token.state() == TokenState::Open);
+    Ok(Countdown { of, runs: open.map(|token| (token.ttl_ms, 0)) })
+}
+
+/// The number behind the first byte of a key.
+fn number(table: Table, key: &[u8]) -> Result<u64, StoreError> {
+    let number = key.get(1..).and_then(|number| number.try_into().ok());
+    number.map(u64::from_be_bytes).ok_or_else(|| keys::damaged(table, key, "a numbered key", key))
+}
+
+#[cfg(test)]
+#[path = "machine_test.rs"]
+mod tests;

@@ -1,0 +1,86 @@
+//! A metadata group of one, in memory: for tests of what stands on it. It applies with the same code as any other, and
+//! nothing expires by itself.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::apply::{Applier, Reached};
+use super::command::{self, MAX_COMMAND_BYTES};
+use super::proto::{Command, Done};
+use super::service::{MetaError, Metadata, outcome};
+use super::view::{MemoryTables, View};
+use crate::ident::LogIndex;
+use crate::raftstore::log_store::{KeyValue, StoreError, Table};
+use crate::raftstore::state_machine::ApplyError;
+
+/// See the module.
+pub struct MemoryMetadata {
+    tables: Arc<Shared>,
+    /// The index of the last command; held while one is applied.
+    last: Mutex<LogIndex>,
+    progress: watch::Sender<Reached>,
+}
+
+#[derive(Default)]
+struct Shared(Mutex<MemoryTables>);
+
+impl View for Shared {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.lock().get(table, key)
+    }
+
+    fn scan(&self, table: Table, range: Range<&[u8]>, limit: usize) -> Result<Vec<KeyValue>, StoreError> {
+        self.0.lock().scan(table, range, limit)
+    }
+}
+
+impl Default for MemoryMetadata {
+    fn default() -> MemoryMetadata {
+        let first = Reached { first_event: 1, next_event: 1, ..Reached::default() };
+        MemoryMetadata { tables: Arc::default(), last: Mutex::default(), progress: watch::channel(first).0 }
+    }
+}
+
+impl MemoryMetadata {
+    /// An empty one: no cluster is formed yet.
+    pub fn new() -> MemoryMetadata {
+        MemoryMetadata::default()
+    }
+}
+
+#[tonic::async_trait]
+impl Metadata for MemoryMetadata {
+    async fn execute(&self, command: Command, _deadline: Instant) -> Result<Done, MetaError> {
+        let bytes = command::encode(&command);
+        if bytes.len() > MAX_COMMAND_BYTES {
+            return Err(MetaError::TooLarge { limit_bytes: MAX_COMMAND_BYTES });
+        }
+        let mut last = self.last.lock();
+        let mut applier = Applier::new(&*self.tables)?;
+        let answer = applier.apply(last.next(), &bytes).map_err(|error| match error {
+            ApplyError::Store(error) => error,
+            error => StoreError::Failed(error.to_string()),
+        })?;
+        let (writes, reached) = applier.finish();
+        self.tables.0.lock().write(writes);
+        *last = last.next();
+        self.progress.send_if_modified(|known| std::mem::replace(known, reached) != reached);
+        outcome(answer)
+    }
+
+    async fn barrier(&self, _deadline: Instant) -> Result<(), MetaError> {
+        Ok(())
+    }
+
+    fn view(&self) -> Arc<dyn View> {
+        Arc::clone(&self.tables) as Arc<dyn View>
+    }
+
+    fn progress(&self) -> watch::Receiver<Reached> {
+        self.progress.subscribe()
+    }
+}
