@@ -28,7 +28,7 @@
 //! | `breaker_state` {peer} | gauge | 0 closed, 1 half-open, 2 open |
 //! | `refused_total` {side} | counter, peers | not listened to: as `caller`, or as `callee` |
 //!
-//! And of [`crate::net`]: `mainstay_net_tls_reloads_total` {outcome: `ok`, `failed`} and
+//! And of [`crate::net`]: `mainstay_file_reloads_total` {files: `tls`, outcome: `ok`, `failed`} and
 //! `mainstay_net_refused_connections_total` {reason: `handshake`, `too_many`}.
 
 use std::collections::HashMap;
