@@ -23,9 +23,8 @@ use crate::net::NetError;
 const STARTUP_LIMIT: usize = 256;
 /// So many are being turned away at once. More are closed without a word.
 const REFUSAL_LIMIT: usize = 64;
-/// The most connections a server can be set to: each running statement holds one of the runtime's blocking threads,
-/// of which there are 512 unless the embedder says otherwise, and the engine needs some too.
-const CONNECTION_LIMIT_MAXIMUM: usize = 400;
+/// The most connections a server can be set to.
+const CONNECTION_LIMIT_MAXIMUM: usize = 10_000;
 /// The most connections that can be kept for superusers.
 const RESERVED_MAXIMUM: usize = 100;
 /// The least that [`PgConfig::message_limit_bytes`] can be.
@@ -43,7 +42,9 @@ pub struct PgConfig {
     /// Address to listen on. Default 127.0.0.1:5440; port 0 takes any free one. Must be a loopback address, unless there
     /// are both users and TLS, or what is missing is allowed to be.
     pub listen: SocketAddr,
-    /// Clients that may be connected at once; more are refused with 53300. Default 100, from 1 to 400.
+    /// Clients that may be connected at once; more are refused with 53300. Default 100, from 1 to 10 000. Each running
+    /// statement may hold one of the runtime's blocking threads, of which there are 512 unless the embedder says otherwise,
+    /// and the engine needs some too: with more than 400, say otherwise.
     pub connection_limit: usize,
     /// How many of these connections are kept for superusers. Default 3, up to 100; never all.
     pub superuser_reserved_connections: usize,

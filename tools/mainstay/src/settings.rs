@@ -130,7 +130,7 @@ pub const TABLE: &[Setting] = &[
         section: "sql",
         name: "connection_limit",
         meaning: "How many clients may be connected at once; more are told so and turned away.",
-        kind: Kind::Count { low: 1, high: 400, field: |settings| &mut settings.sql.connection_limit },
+        kind: Kind::Count { low: 1, high: 10_000, field: |settings| &mut settings.sql.connection_limit },
     },
     Setting {
         section: "sql",

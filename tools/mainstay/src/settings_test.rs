@@ -50,7 +50,7 @@ fn all_problems_of_all_sources_are_reported_at_once() {
         "node.toml:5: wal.keep: no such setting",
         "node.toml:8: sql.listen: \"0.0.0.0\" is not an ADDRESS:PORT such as 127.0.0.1:5440",
         "node.toml:9: nope: no such section",
-        "MAINSTAY_SQL_CONNECTION_LIMIT: 0 is not from 1 to 400",
+        "MAINSTAY_SQL_CONNECTION_LIMIT: 0 is not from 1 to 10000",
         "--checkpoint-interval-s: \"soon\" is not a whole number of seconds, or with s, min, h, d",
         "--log-format: \"xml\" is not text or json",
     ];

@@ -3,9 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{Running, settings};
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
@@ -72,6 +78,26 @@ impl Secrets {
     /// The path as text, for arguments.
     pub fn text(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// What tokio-postgres needs to speak TLS with a node that shows that certificate.
+    pub fn tls(&self) -> MakeRustlsConnect {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.path("root.pem")).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"postgresql".to_vec()];
+        MakeRustlsConnect::new(config)
+    }
+
+    /// Connects a client over TLS.
+    pub async fn connect(&self, node: &Running) -> tokio_postgres::Client {
+        let settings = format!("{} sslmode=require", settings(&node.address));
+        let (client, connection) = tokio_postgres::connect(&settings, self.tls()).await.unwrap();
+        tokio::spawn(connection);
+        client
     }
 
     /// The flags of a node that asks for passwords.
