@@ -5,7 +5,9 @@
 //! | [`config`] | the settings, and where plaintext is allowed |
 //! | [`address`] | where a peer listens |
 //! | [`identity`] | pure: what peers prove to each other: certificates, hellos, incarnations |
-//! | [`tls`] | mutual TLS, with files that are read again when they change |
+//! | [`tls`] | mutual TLS between nodes |
+//! | [`endpoint_tls`] | TLS towards clients that are no nodes |
+//! | `files` | small files that are read again when they change |
 //! | [`connection`] | a connection, plain or TLS, that is cut when its owner goes |
 //! | [`listener`] | accepting connections, within limits |
 //! | [`backoff`], [`breaker`] | pure: when a peer that fails is tried again, and whether it is sent to meanwhile |
@@ -23,7 +25,9 @@ pub mod backoff;
 pub mod breaker;
 pub mod config;
 pub mod connection;
+pub mod endpoint_tls;
 mod error;
+pub(crate) mod files;
 pub mod identity;
 pub mod listener;
 pub mod throttle;
@@ -31,5 +35,6 @@ pub mod tls;
 
 pub use address::Address;
 pub use config::NetConfig;
+pub use endpoint_tls::EndpointTlsConfig;
 pub use error::NetError;
 pub use tls::TlsConfig;

@@ -6,13 +6,10 @@
 //!
 //! Sessions are never resumed: a resumed one would vouch for a certificate that may have lost its authority since.
 
-use std::fs::{File, Metadata};
-use std::io::Read;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -22,12 +19,9 @@ use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVeri
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::error::NetError;
+use super::files::{self, Watched};
 use super::identity::Certified;
 
-/// The files are looked at no more often than this.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Largest file that is read.
-const FILE_LIMIT_BYTES: u64 = 1 << 20;
 /// What is spoken over TLS.
 const PROTOCOL: &[u8] = b"h2";
 
@@ -61,15 +55,7 @@ impl TlsConfig {
 #[derive(Debug)]
 pub struct Tls {
     config: TlsConfig,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    current: Arc<Credentials>,
-    /// The files as they were when they were last tried.
-    tried: Stamps,
-    looked_at: Instant,
+    credentials: Watched<Credentials>,
 }
 
 /// What the handshakes of both sides need.
@@ -85,38 +71,15 @@ impl Tls {
     /// # Errors
     /// [`NetError::TlsFile`] or [`NetError::Tls`].
     pub fn load(config: TlsConfig) -> Result<Tls, NetError> {
-        // The stamps come first: what changes while it is read has a later stamp, and is read again.
-        let tried = Stamps::of(&config);
-        let current = Arc::new(Credentials::load(&config)?);
-        Ok(Tls { config, state: Mutex::new(State { current, tried, looked_at: Instant::now() }) })
+        let files = config.files().map(Path::to_owned).to_vec();
+        let credentials = Watched::load("tls", files, || Credentials::load(&config))?;
+        Ok(Tls { config, credentials })
     }
 
     /// The credentials for a new connection, read again if the files changed. Looks at three small local files at most
     /// once a second, which is why it may be called on the runtime.
     pub fn current(&self) -> Arc<Credentials> {
-        let mut state = self.state.lock();
-        let now = Instant::now();
-        if now.duration_since(state.looked_at) < POLL_INTERVAL {
-            return Arc::clone(&state.current);
-        }
-        state.looked_at = now;
-        let stamps = Stamps::of(&self.config);
-        if stamps != state.tried {
-            state.tried = stamps;
-            let outcome = match Credentials::load(&self.config) {
-                Ok(credentials) => {
-                    state.current = Arc::new(credentials);
-                    tracing::info!(certificate = %self.config.certificate.display(), "TLS files were read again");
-                    "ok"
-                }
-                Err(error) => {
-                    tracing::error!(%error, "changed TLS files cannot be used; the old ones stay in use");
-                    "failed"
-                }
-            };
-            metrics::counter!("mainstay_net_tls_reloads_total", "outcome" => outcome).increment(1);
-        }
-        Arc::clone(&state.current)
+        self.credentials.current(|| Credentials::load(&self.config))
     }
 
     /// For whom the certificate that a peer showed speaks; `None` if it must not speak at all.
@@ -127,36 +90,6 @@ impl Tls {
             certified => Some(certified),
         }
     }
-}
-
-/// What tells a file from the one that was there before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamps(Vec<Option<[i128; 4]>>);
-
-impl Stamps {
-    fn of(config: &TlsConfig) -> Stamps {
-        Stamps(config.files().iter().map(|path| std::fs::metadata(path).ok().map(|found| stamp(&found))).collect())
-    }
-}
-
-#[cfg(unix)]
-fn stamp(metadata: &Metadata) -> [i128; 4] {
-    use std::os::unix::fs::MetadataExt;
-    // The change time moves also for who keeps the modification time, as cp -p does.
-    let time = |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-    [
-        metadata.ino().into(),
-        metadata.size().into(),
-        time(metadata.mtime(), metadata.mtime_nsec()),
-        time(metadata.ctime(), metadata.ctime_nsec()),
-    ]
-}
-
-#[cfg(not(unix))]
-fn stamp(metadata: &Metadata) -> [i128; 4] {
-    let modified = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    let modified = modified.and_then(|since| i128::try_from(since.as_nanos()).ok()).unwrap_or(0);
-    [0, metadata.len().into(), modified, 0]
 }
 
 impl Credentials {
@@ -197,27 +130,15 @@ impl Credentials {
     }
 }
 
-fn unusable(path: &Path, what: impl ToString) -> NetError {
+pub(super) fn unusable(path: &Path, what: impl ToString) -> NetError {
     NetError::TlsFile { path: path.to_owned(), what: what.to_string() }
 }
 
-/// Reads a file whole, with what is known of the very file that was read.
 fn read(path: &Path) -> Result<(Vec<u8>, Metadata), NetError> {
-    let read = || {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        let mut bytes = Vec::new();
-        file.take(FILE_LIMIT_BYTES + 1).read_to_end(&mut bytes)?;
-        Ok((bytes, metadata))
-    };
-    let (bytes, metadata) = read().map_err(|error: std::io::Error| unusable(path, error))?;
-    if bytes.len() as u64 > FILE_LIMIT_BYTES {
-        return Err(unusable(path, format!("is larger than {FILE_LIMIT_BYTES} bytes")));
-    }
-    Ok((bytes, metadata))
+    files::read(path).map_err(|error| unusable(path, error))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetError> {
     let (bytes, _) = read(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let certificates = certificates.map_err(|error| unusable(path, error))?;
@@ -227,28 +148,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetError> {
     Ok(certificates)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, NetError> {
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, NetError> {
     let (bytes, metadata) = read(path)?;
-    check_private(path, &metadata)?;
+    if let Some(mode) = files::open_to_others(&metadata) {
+        return Err(unusable(path, format!("is a private key that others can read: its mode is {mode}, not 600")));
+    }
     // The parser's errors may quote the file.
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| unusable(path, "holds no private key"))
-}
-
-/// As PostgreSQL wants it.
-#[cfg(unix)]
-fn check_private(path: &Path, metadata: &Metadata) -> Result<(), NetError> {
-    use std::os::unix::fs::MetadataExt;
-    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
-    let mode = metadata.mode() & 0o777;
-    if mode & forbidden != 0 {
-        return Err(unusable(path, format!("is a private key that others can read: its mode is {mode:o}, not 600")));
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_private(_path: &Path, _metadata: &Metadata) -> Result<(), NetError> {
-    Ok(())
 }
 
 /// Believes a server whose certificate comes from the authority. Its host's name does not matter: which node it is, is

@@ -2,6 +2,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 
 use super::*;
 use crate::ident::{ClusterId, NodeId};
+use crate::net::files::{FILE_LIMIT_BYTES, POLL_INTERVAL};
 use crate::net::identity::node_name;
 
 struct Files {
@@ -46,7 +47,7 @@ impl Files {
 
 /// Lets the next look at the files happen.
 fn pass(tls: &Tls) {
-    let mut state = tls.state.lock();
+    let mut state = tls.credentials.state.lock();
     state.looked_at = state.looked_at.checked_sub(2 * POLL_INTERVAL).unwrap();
 }
 

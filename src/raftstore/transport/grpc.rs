@@ -34,7 +34,7 @@
 //! | `snapshots_resumed_total` {peer} | counter, attempts | that went on behind what an earlier one had brought |
 //! | `snapshots_received_total` {peer, outcome} | counter, calls | `ok`, `refused` (not wanted here), `busy`, `broken` (off) |
 //!
-//! And of [`crate::net`]: `mainstay_net_tls_reloads_total` {outcome: `ok`, `failed`} and
+//! And of [`crate::net`]: `mainstay_file_reloads_total` {files: `tls`, outcome: `ok`, `failed`} and
 //! `mainstay_net_refused_connections_total` {reason: `handshake`, `too_many`}.
 
 use std::collections::HashMap;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::cursors::CursorCommand;
 use super::error::{SqlError, SqlState};
 use super::sink::Reply;
+use super::timeouts::Timeouts;
 use super::types::{Column, OwnedValue, PgType, Value};
 
 /// Opens sessions. One per server, shared by all connections.
@@ -21,8 +22,8 @@ pub trait Backend: Send + Sync + 'static {
     fn connect(&self, client: &ClientInfo) -> Result<Box<dyn Session>, SqlError>;
 }
 
-/// What a client said of itself in its startup packet.
-#[derive(Clone, Debug)]
+/// What a client said of itself in its startup packet, and what it proved.
+#[derive(Clone, Debug, Default)]
 pub struct ClientInfo {
     /// The role it wants to be.
     pub user: String,
@@ -30,6 +31,12 @@ pub struct ClientInfo {
     pub database: String,
     /// All parameters of the startup packet, `user` and `database` among them.
     pub parameters: BTreeMap<String, String>,
+    /// It proved to be that role, which is known to the server. Without, it may be anybody.
+    pub is_authenticated: bool,
+    /// It may have the connections that are kept for superusers.
+    pub is_superuser: bool,
+    /// Those that a session has unless it sets others.
+    pub timeouts: Timeouts,
 }
 
 /// One client's conversation with the engine.
@@ -105,6 +112,11 @@ pub trait Session: Send {
 
     /// Where this session stands, as told to the client after each query.
     fn transaction_status(&self) -> TransactionStatus;
+
+    /// The timeouts of this session, if they are not those that it [was given](ClientInfo::timeouts).
+    fn timeouts(&self) -> Option<Timeouts> {
+        None
+    }
 
     /// A handle that stops whatever this session runs, from any thread: that statement ends with 57014.
     fn interrupter(&self) -> Arc<dyn Interrupt>;

@@ -5,6 +5,7 @@
 //! statement of it elsewhere, the task writes replies, reads ahead a little, and so notices a client that vanished or a
 //! server that stops, and interrupts the session.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,8 +17,9 @@ use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::coop::consume_budget;
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
+use super::access;
 use super::backend::{ClientInfo, Interrupt, Session};
 use super::budget::Budget;
 use super::conversation::{Conversation, Flow, server_stopping};
@@ -26,6 +28,7 @@ use super::frame::{self, Batch, is_decided};
 use super::intake::Feed;
 use super::listener::{PgConfig, Phase, Shared, reached};
 use super::startup::{self, Hello, Opening};
+use super::timeouts::{Clock, Stall, Timeouts, stalled};
 use super::wire::{self, Wire};
 use super::work::{Begun, Finished, Work, begin, fault, session_fault};
 
@@ -36,27 +39,27 @@ const VANISHED_GRACE: Duration = Duration::from_secs(1);
 /// A session is interrupted again and again until it ends: one interrupt may fall between two statements.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
 /// A client has taken a good part of what it asked for when it took so much.
-const GOOD_PART_BYTES: usize = 16 * 1024;
+pub(super) const GOOD_PART_BYTES: usize = 16 * 1024;
 /// When the server stops and waits no longer, a client gets this long to take the replies that are on their way.
 const LAST_REPLIES_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Serves one client. `startup_permit` is given back when it is connected or gone.
 pub(super) async fn serve(
     stream: TcpStream,
+    peer: IpAddr,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
     startup_permit: OwnedSemaphorePermit,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY cannot be set");
-    }
+    wire::prepare(&stream);
+    let deadline = Instant::now() + shared.config.startup_timeout;
     let mut wire = Wire::new(stream);
     // Startup that was under way when the server began to stop is not waited for; one that came later is answered.
     let stopped_while_waiting = if *phase.borrow() == Phase::Serving { Phase::Draining } else { Phase::Forced };
     let opening = tokio::select! {
         biased;
         () = reached(&mut phase, stopped_while_waiting) => Err(cannot_connect_now()),
-        opening = timeout(shared.config.startup_timeout, startup::receive(&mut wire)) => {
+        opening = timeout_at(deadline, startup::receive(&mut wire, shared.access.tls())) => {
             opening.unwrap_or_else(|_| {
                 Err(SqlError::fatal(SqlState::PROTOCOL_VIOLATION, "no startup packet came in time"))
             })
@@ -68,7 +71,18 @@ pub(super) async fn serve(
             shared.cancels.cancel(process_id, secret);
             Ok(())
         }
-        Ok(Opening::Connect(hello)) => connect(&mut wire, &hello, &shared, phase, startup_permit).await,
+        Ok(Opening::Connect(mut hello)) => {
+            let admitted = tokio::select! {
+                biased;
+                () = reached(&mut phase, Phase::Draining) => Err(cannot_connect_now()),
+                admitted = access::admit(&shared.access, &mut wire, &mut hello.client, peer, deadline) => admitted,
+            };
+            hello.client.timeouts = shared.config.timeouts();
+            match admitted {
+                Ok(()) => connect(&mut wire, &hello, &shared, phase, startup_permit).await,
+                Err(error) => Err(error),
+            }
+        }
         Err(error) => Err(error),
     };
     if let Err(error) = result {
@@ -106,15 +120,16 @@ async fn connect(
     if *phase.borrow() != Phase::Serving {
         return Err(cannot_connect_now());
     }
-    let Ok(_permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
-        return Err(SqlError::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already"));
-    };
+    let _slot = shared.slots.take(hello.client.is_superuser)?;
     let session = open_session(shared, hello.client.clone()).await?;
     let interrupt = session.interrupter();
     let status = session.transaction_status();
     let stopping = Arc::new(AtomicBool::new(false));
     let budget = Budget::new(shared.config.message_limit_bytes);
-    let conversation = Box::new(Conversation::new(session, budget, Arc::clone(&stopping)));
+    let (timeouts, clock) = (shared.config.timeouts(), Arc::new(Clock::default()));
+    let conversation =
+        Box::new(Conversation::new(session, budget, timeouts, Arc::clone(&clock), Arc::clone(&stopping)));
+    let timeouts = conversation.timeouts();
     let ready = shared.cancels.register(Arc::clone(&interrupt)).and_then(|registration| {
         let greeting = startup::greeting(hello, &registration, status)?;
         Ok((registration, greeting))
@@ -129,7 +144,7 @@ async fn connect(
     drop(startup_permit);
     let process_id = registration.process_id;
     tracing::debug!(process_id, "connection opened");
-    let mut connection = Connection { wire, phase, interrupt, stopping, config: &shared.config };
+    let mut connection = Connection { wire, phase, interrupt, stopping, clock, timeouts, config: &shared.config };
     let left = if connection.wire.write_all(&greeting).await.is_ok() {
         connection.converse(conversation).await
     } else {
@@ -170,14 +185,18 @@ struct Connection<'a> {
     phase: watch::Receiver<Phase>,
     interrupt: Arc<dyn Interrupt>,
     stopping: Arc<AtomicBool>,
+    clock: Arc<Clock>,
+    /// Those in force since the last batch.
+    timeouts: Timeouts,
     config: &'a PgConfig,
 }
 
 impl Connection<'_> {
     /// Answers the client until it or the server ends it. Gives back the session, if there still is one.
     async fn converse(&mut self, mut conversation: Box<Conversation>) -> Option<Box<Conversation>> {
-        // When a transaction has been left alone for too long. Parts of a message do not put it off.
-        let mut abandoned_at = None;
+        // When the client has been silent for too long. Parts of a message do not put it off.
+        let mut silence = self.silence(&conversation);
+        let mut stall = Stall::default();
         loop {
             if *self.phase.borrow() != Phase::Serving {
                 self.wire.last_word(&server_stopping()).await;
@@ -191,18 +210,27 @@ impl Connection<'_> {
                         self.wire.last_word(&server_stopping()).await;
                         return Some(conversation);
                     }
-                    () = at(abandoned_at) => {
+                    () = at(silence.as_ref().map(|(ends_at, _)| *ends_at)) => {
                         // The session is closed first: others wait for it to let go, not for its client to listen.
                         close_session(Some(conversation)).await;
-                        self.wire.last_word(&abandoned()).await;
+                        if let Some((_, error)) = silence {
+                            self.wire.last_word(&error).await;
+                        }
                         return None;
                     }
-                    read = self.wire.read_more() => if matches!(read, Ok(0) | Err(_)) {
-                        return Some(conversation);
+                    () = at(stall.ends_at) => {
+                        close_session(Some(conversation)).await;
+                        self.wire.last_word(&stalled()).await;
+                        return None;
+                    }
+                    read = self.wire.read_more() => match read {
+                        Ok(count) if count > 0 => stall.took(count, self.config.send_timeout),
+                        _ => return Some(conversation),
                     }
                 }
                 continue;
             }
+            stall = Stall::default();
             let faulty = batch.fault.is_some();
             let (finished, broken) = match begin(conversation, batch) {
                 Begun::Over(mut finished) => {
@@ -232,9 +260,23 @@ impl Connection<'_> {
                 return finished.conversation;
             }
             conversation = finished.conversation?;
-            let timeout = self.config.idle_in_transaction_timeout;
-            abandoned_at = conversation.is_in_transaction().then(|| Instant::now() + timeout);
+            self.timeouts = conversation.timeouts();
+            silence = self.silence(&conversation);
+            if !self.wire.input.is_empty() {
+                stall.took(self.wire.input.len(), self.config.send_timeout);
+            }
         }
+    }
+
+    /// When the client will have been silent for too long, and what it is told then.
+    fn silence(&self, conversation: &Conversation) -> Option<(Instant, SqlError)> {
+        let (timeout, error) = if conversation.is_in_transaction() {
+            (self.timeouts.idle_in_transaction, abandoned())
+        } else {
+            let message = "terminating connection due to idle-session timeout";
+            (self.timeouts.idle_session, SqlError::fatal(SqlState::IDLE_SESSION_TIMEOUT, message))
+        };
+        (!timeout.is_zero()).then(|| (Instant::now() + timeout, error))
     }
 }
 
@@ -261,6 +303,8 @@ struct Pump<'a, 'b> {
     vanishes_at: Option<Instant>,
     /// The server waits no longer; when writing ends.
     gives_up_at: Option<Instant>,
+    /// The time of a statement has run out.
+    overdue: bool,
     /// Nothing can be written any more.
     broken: bool,
 }
@@ -281,6 +325,7 @@ impl<'a, 'b> Pump<'a, 'b> {
             stalls_at: None,
             vanishes_at: None,
             gives_up_at: None,
+            overdue: false,
             broken: false,
         }
     }
@@ -293,9 +338,10 @@ impl<'a, 'b> Pump<'a, 'b> {
         while !self.is_done() {
             let running = self.finished.is_none();
             let interrupting = running && (self.broken || self.gives_up_at.is_some());
+            let clock = Arc::clone(&self.connection.clock);
             self.look_after_feed();
             let limit_bytes = self.connection.config.message_limit_bytes;
-            let Wire { reader, writer, input } = &mut *self.connection.wire;
+            let Wire { reader, writer, input, .. } = &mut *self.connection.wire;
             let has_food = self.feed.is_some() && is_decided(input, limit_bytes);
             let hungry = self.feed.is_some() && !has_food;
             let has_room = input.len() < READ_AHEAD_BYTES || hungry;
@@ -340,7 +386,13 @@ impl<'a, 'b> Pump<'a, 'b> {
                     self.break_off();
                 }
                 () = at(self.vanishes_at), if running && !self.broken => self.break_off(),
-                _ = interrupts.tick(), if interrupting => self.connection.interrupt.interrupt(),
+                () = clock.run_out(), if running && !self.overdue => self.overdue = true,
+                _ = interrupts.tick(), if interrupting || (running && self.overdue) => {
+                    self.overdue = clock.interrupt(self.connection.interrupt.as_ref());
+                    if interrupting {
+                        self.connection.interrupt.interrupt();
+                    }
+                }
             }
         }
         (self.finished.take().and_then(Result::ok), self.broken)
@@ -377,7 +429,8 @@ impl<'a, 'b> Pump<'a, 'b> {
         if self.broken || self.gives_up_at.is_some() || self.finished.is_some() || comes_no_more {
             self.feed = None;
         } else if self.starves_at.is_none() {
-            self.starves_at = Some(Instant::now() + self.connection.config.idle_in_transaction_timeout);
+            let timeout = self.connection.timeouts.idle_in_transaction;
+            self.starves_at = (!timeout.is_zero()).then(|| Instant::now() + timeout);
         }
     }
 

@@ -19,6 +19,7 @@ use super::message::{self, Message};
 use super::outbox::Outbox;
 use super::quick::Elsewhere;
 use super::sink::{Expected, RowSink, SpoolSink};
+use super::timeouts::{Clock, Timeouts};
 use super::types::OwnedValue;
 
 /// Whether a connection goes on after a batch.
@@ -44,12 +45,23 @@ pub(super) struct Conversation {
     pub(super) elsewhere: Option<Elsewhere>,
     /// What the client sent and is still to be done.
     pub(super) intake: Intake,
+    /// Those of a session that has none of its own.
+    timeouts: Timeouts,
+    /// The clock of the statement that runs, if it has one.
+    clock: Arc<Clock>,
+    is_timed: bool,
     /// The server stops and waits no longer: no statement is begun, and an interrupted one was interrupted by us.
     stopping: Arc<AtomicBool>,
 }
 
 impl Conversation {
-    pub(super) fn new(session: Box<dyn Session>, budget: Budget, stopping: Arc<AtomicBool>) -> Conversation {
+    pub(super) fn new(
+        session: Box<dyn Session>,
+        budget: Budget,
+        timeouts: Timeouts,
+        clock: Arc<Clock>,
+        stopping: Arc<AtomicBool>,
+    ) -> Conversation {
         Conversation {
             session,
             statements: HashMap::new(),
@@ -60,8 +72,42 @@ impl Conversation {
             skipping: false,
             elsewhere: None,
             intake: Intake::default(),
+            timeouts,
+            clock,
+            is_timed: false,
             stopping,
         }
+    }
+
+    /// The timeouts in force.
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.session.timeouts().unwrap_or(self.timeouts)
+    }
+
+    /// A statement begins.
+    pub(super) fn start_clock(&mut self) {
+        let timeout = self.timeouts().statement;
+        self.is_timed = !timeout.is_zero();
+        if self.is_timed {
+            self.clock.start(timeout);
+        }
+    }
+
+    /// The statement did not run; answers whether its time ran out.
+    pub(super) fn reset_clock(&mut self) -> bool {
+        std::mem::take(&mut self.is_timed) && self.clock.stop()
+    }
+
+    /// The statement is over; says why, if its time ran out.
+    pub(super) fn stop_clock(&mut self, result: Result<CommandTag, SqlError>) -> Result<CommandTag, SqlError> {
+        let ran_out = self.reset_clock();
+        result.map_err(|error| {
+            if ran_out && error.state == SqlState::QUERY_CANCELED {
+                SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout")
+            } else {
+                error
+            }
+        })
     }
 
     /// Whether a transaction is open, of a block or of statements whose Sync is still to come.
@@ -142,12 +188,13 @@ impl Conversation {
     ) -> Result<CommandTag, SqlError> {
         self.refuse_if_stopping()?;
         self.implicit_open |= scope == Scope::Implicit;
+        self.start_clock();
         let mut sink = RowSink::new(outbox, expected, &mut self.intake);
         let run = Run { statement, parameters, scope, sink: &mut sink };
         let result = cursors::execute(self.session.as_mut(), &mut self.cursors, &self.budget, run);
         let failure = sink.into_failure();
         self.intake.end_copy();
-        let tag = failure.map_or(result, Err)?;
+        let tag = self.stop_clock(failure.map_or(result, Err))?;
         self.note_done(&tag);
         Ok(tag)
     }
@@ -178,12 +225,14 @@ impl Conversation {
     ) -> Result<CommandTag, SqlError> {
         self.refuse_if_stopping()?;
         self.implicit_open |= scope == Scope::Implicit;
+        self.start_clock();
         let run = Run { statement, parameters, scope, sink: &mut sink };
         let result = cursors::execute(self.session.as_mut(), &mut self.cursors, &self.budget, run);
-        match sink.into_failure() {
+        let failure = sink.into_failure();
+        self.stop_clock(match failure {
             Some(failure) => Err(failure),
             None => result,
-        }
+        })
     }
 
     /// # Errors

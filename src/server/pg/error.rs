@@ -21,6 +21,7 @@ sql_states! {
     FEATURE_NOT_SUPPORTED = "0A000", "What was asked for does not exist here.";
     NUMERIC_VALUE_OUT_OF_RANGE = "22003", "A number does not fit its type.";
     CHARACTER_NOT_IN_REPERTOIRE = "22021", "Text is not valid UTF-8.";
+    INVALID_PARAMETER_VALUE = "22023", "A setting or argument cannot have that value.";
     INVALID_TEXT_REPRESENTATION = "22P02", "Text does not stand for a value of its type.";
     BAD_COPY_FILE_FORMAT = "22P04", "The data of a COPY does not have the form that it should have.";
     INVALID_BINARY_REPRESENTATION = "22P03", "Bytes do not stand for a value of their type.";
@@ -36,6 +37,7 @@ sql_states! {
     IDLE_IN_TRANSACTION_SESSION_TIMEOUT = "25P03", "A transaction was left open for too long.";
     INVALID_SQL_STATEMENT_NAME = "26000", "No prepared statement of that name.";
     OBJECT_NOT_IN_PREREQUISITE_STATE = "55000", "It cannot be used so in the state it is in.";
+    INVALID_PASSWORD = "28P01", "The password is wrong, or the user unknown.";
     INVALID_AUTHORIZATION = "28000", "This role may not connect.";
     INVALID_CURSOR_NAME = "34000", "No portal of that name.";
     INVALID_CATALOG_NAME = "3D000", "No database of that name.";
@@ -57,6 +59,7 @@ sql_states! {
     QUERY_CANCELED = "57014", "The statement was cancelled.";
     ADMIN_SHUTDOWN = "57P01", "The server is stopping.";
     CANNOT_CONNECT_NOW = "57P03", "The server takes no connections now.";
+    IDLE_SESSION_TIMEOUT = "57P05", "A client was silent for too long.";
     IO_ERROR = "58030", "Reading or writing a file failed.";
     DATA_CORRUPTED = "XX001", "Stored data is damaged.";
     INTERNAL_ERROR = "XX000", "A fault of the server itself.";

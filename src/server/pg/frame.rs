@@ -16,6 +16,8 @@ const LENGTH_FIELD_BYTES: usize = 4;
 pub(super) const HEADER_BYTES: usize = 1 + LENGTH_FIELD_BYTES;
 /// The largest startup packet, as in PostgreSQL.
 pub(super) const STARTUP_LIMIT_BYTES: usize = 10_000;
+/// The largest message of an authentication. Those of SCRAM have a few hundred bytes.
+const PASSWORD_LIMIT_BYTES: usize = 8192;
 /// The smallest startup packet: its length and a code.
 const STARTUP_MINIMUM_BYTES: usize = 8;
 /// So many messages are handed over at once. More are left in the buffer for the next round.
@@ -177,6 +179,28 @@ pub(super) fn take_startup(input: &mut BytesMut) -> Result<Option<Bytes>, SqlErr
     Ok(Some(packet.freeze()))
 }
 
+/// Takes the body of the next message of an authentication out of `input`, or nothing if it is not whole yet.
+///
+/// # Errors
+/// What follows is something else, or too long.
+pub(super) fn take_password(input: &mut BytesMut) -> Result<Option<Bytes>, SqlError> {
+    let Some(&type_byte) = input.first() else { return Ok(None) };
+    if type_byte != b'p' {
+        return Err(violation(format!("expected SASL response, got message type {type_byte}")));
+    }
+    let Some(length_bytes) = input.get(1..HEADER_BYTES) else { return Ok(None) };
+    let length = usize::try_from((&mut &*length_bytes).get_i32()).unwrap_or(0);
+    if !(LENGTH_FIELD_BYTES..=PASSWORD_LIMIT_BYTES).contains(&length) {
+        return Err(violation("invalid length of SASL response"));
+    }
+    if input.len() < 1 + length {
+        return Ok(None);
+    }
+    let mut body = input.split_to(1 + length);
+    body.advance(HEADER_BYTES);
+    Ok(Some(body.freeze()))
+}
+
 fn violation(message: impl Into<String>) -> SqlError {
     SqlError::fatal(SqlState::PROTOCOL_VIOLATION, message)
 }
@@ -223,6 +247,20 @@ mod tests {
         assert_eq!(kinds(&first), [Kind::Parse, Kind::Flush, Kind::Sync]);
         assert_eq!(kinds(&take_batch(&mut input, LIMIT_BYTES)), [Kind::Sync]);
         assert!(take_batch(&mut input, LIMIT_BYTES).fault.is_some());
+    }
+
+    #[test]
+    fn messages_of_an_authentication_have_bounds() {
+        for bytes in [&b"Q"[..], b"p\0\0\0\x03", b"p\0\0\x20\x01", b"p\xff\xff\xff\xff"] {
+            assert!(take_password(&mut BytesMut::from(bytes)).is_err(), "{bytes:?}");
+        }
+        let whole = b"p\0\0\0\x06abrest";
+        for end in 0..7 {
+            assert!(take_password(&mut BytesMut::from(&whole[..end])).unwrap().is_none());
+        }
+        let mut input = BytesMut::from(&whole[..]);
+        assert_eq!(&take_password(&mut input).unwrap().unwrap()[..], b"ab");
+        assert_eq!(&input[..], b"rest");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,18 +11,22 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::access::{Access, Slots, UsersError};
 use super::backend::Backend;
 use super::cancel::Cancels;
 use super::connection;
+use super::timeouts::Timeouts;
+use crate::net::NetError;
 
 /// So many connections may be in their startup at once, which takes a client that speaks a moment; more are told so and
 /// turned away.
 const STARTUP_LIMIT: usize = 256;
 /// So many are being turned away at once. More are closed without a word.
 const REFUSAL_LIMIT: usize = 64;
-/// The most connections a server can be set to: each running statement holds one of the runtime's blocking threads,
-/// of which there are 512 unless the embedder says otherwise, and the engine needs some too.
-const CONNECTION_LIMIT_MAXIMUM: usize = 400;
+/// The most connections a server can be set to.
+const CONNECTION_LIMIT_MAXIMUM: usize = 10_000;
+/// The most connections that can be kept for superusers.
+const RESERVED_MAXIMUM: usize = 100;
 /// The least that [`PgConfig::message_limit_bytes`] can be.
 const MESSAGE_LIMIT_MINIMUM_BYTES: usize = 1024;
 /// The most that [`PgConfig::message_limit_bytes`] can be, as in PostgreSQL.
@@ -34,12 +39,31 @@ const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PgConfig {
-    /// Address to listen on. Default 127.0.0.1:5440. Must be a loopback address, since clients are trusted; port 0
-    /// takes any free one.
+    /// Address to listen on. Default 127.0.0.1:5440; port 0 takes any free one. Must be a loopback address, unless there
+    /// are both users and TLS, or what is missing is allowed to be.
     pub listen: SocketAddr,
-    /// Clients that may be connected at once; more are refused with 53300. Default 100, from 1 to 400.
+    /// Clients that may be connected at once; more are refused with 53300. Default 100, from 1 to 10 000. Each running
+    /// statement may hold one of the runtime's blocking threads, of which there are 512 unless the embedder says otherwise,
+    /// and the engine needs some too: with more than 400, say otherwise.
     pub connection_limit: usize,
-    /// Time a client has from connecting to the end of its startup packet. Default 10 s, more than 0.
+    /// How many of these connections are kept for superusers. Default 3, up to 100; never all.
+    pub superuser_reserved_connections: usize,
+    /// Who may connect, and with what password: a line per user, `"NAME" "SECRET" [superuser]`, where the secret is a
+    /// verifier in PostgreSQL's form (see [`Verifier`](super::Verifier)), or a password if nobody else can read the file.
+    /// Read again when it changes. Default none: everybody is let in, as a superuser.
+    pub users_file: Option<PathBuf>,
+    /// The server's certificate in PEM, and what leads from it to its authority. Read again when it changes. Default none:
+    /// no TLS.
+    pub tls_certificate: Option<PathBuf>,
+    /// The key of the certificate; nobody else may be able to read it.
+    pub tls_key: Option<PathBuf>,
+    /// Authorities, in PEM, of which clients must show a certificate, beside their password. Default none: no certificate.
+    pub tls_client_authorities: Option<PathBuf>,
+    /// Lets everybody in who reaches the address, also beyond loopback. Default false.
+    pub allow_remote_without_password: bool,
+    /// Lets clients on other machines speak without TLS: whoever is on the way reads and changes everything. Default false.
+    pub allow_remote_plaintext: bool,
+    /// Time a client has from connecting to the end of its authentication. Default 10 s, more than 0.
     pub startup_timeout: Duration,
     /// The largest message that a client may send, in bytes; a larger one ends its connection with 54000. Default
     /// 64 MiB, from 1 KiB to 1 GiB. A connection takes about twice as much memory while it receives one.
@@ -48,20 +72,39 @@ pub struct PgConfig {
     /// its transaction rolled back. A statement waits for its client meanwhile, and other writers for the statement.
     /// Default 60 s, more than 0.
     pub send_timeout: Duration,
+    /// Time that a statement may take; then it is interrupted with 57014. Default 0: any time. This and the three below are
+    /// what sessions begin with; they may set others.
+    pub statement_timeout: Duration,
+    /// Time that a statement may wait for what another one has locked; then it ends with 55P03. Default 5 s; 0 is any time.
+    pub lock_timeout: Duration,
     /// Time that a client may let pass between two messages of a transaction; then it is disconnected with 25P03, and
     /// its transaction rolled back. A transaction that wrote keeps all other writers waiting. Default 60 s, more than 0.
     pub idle_in_transaction_timeout: Duration,
+    /// Time that a client may let pass between two messages outside of a transaction; then it is disconnected with 57P05.
+    /// Default 0: any time.
+    pub idle_session_timeout: Duration,
 }
 
 impl Default for PgConfig {
     fn default() -> PgConfig {
+        let timeouts = Timeouts::default();
         PgConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 5440)),
             connection_limit: 100,
+            superuser_reserved_connections: 3,
+            users_file: None,
+            tls_certificate: None,
+            tls_key: None,
+            tls_client_authorities: None,
+            allow_remote_without_password: false,
+            allow_remote_plaintext: false,
             startup_timeout: Duration::from_secs(10),
             message_limit_bytes: 64 * 1024 * 1024,
             send_timeout: Duration::from_secs(60),
-            idle_in_transaction_timeout: Duration::from_secs(60),
+            statement_timeout: timeouts.statement,
+            lock_timeout: timeouts.lock,
+            idle_in_transaction_timeout: timeouts.idle_in_transaction,
+            idle_session_timeout: timeouts.idle_session,
         }
     }
 }
@@ -70,7 +113,7 @@ impl PgConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`ServerError::NotLoopback`], or [`ServerError::InvalidSettings`] with all that is wrong otherwise.
+    /// [`ServerError::Open`], or [`ServerError::InvalidSettings`] with all that is wrong otherwise.
     pub fn validate(&self) -> Result<(), ServerError> {
         let mut problems = Vec::new();
         if !(1..=CONNECTION_LIMIT_MAXIMUM).contains(&self.connection_limit) {
@@ -90,22 +133,70 @@ impl PgConfig {
                 "message_limit_bytes must be from {MESSAGE_LIMIT_MINIMUM_BYTES} to {MESSAGE_LIMIT_MAXIMUM_BYTES}"
             ));
         }
+        if self.superuser_reserved_connections > RESERVED_MAXIMUM {
+            problems.push(format!("superuser_reserved_connections must be from 0 to {RESERVED_MAXIMUM}"));
+        }
+        if self.tls_certificate.is_some() != self.tls_key.is_some() {
+            problems.push("tls_certificate and tls_key are needed together".to_owned());
+        }
+        if self.tls_client_authorities.is_some() && self.tls_certificate.is_none() {
+            problems.push("tls_client_authorities means nothing without tls_certificate".to_owned());
+        }
         if !problems.is_empty() {
             return Err(ServerError::InvalidSettings(problems.join("; ")));
         }
-        if !self.listen.ip().is_loopback() {
-            return Err(ServerError::NotLoopback(self.listen));
+        self.check_address()
+    }
+}
+
+impl PgConfig {
+    /// What sessions begin with.
+    pub(super) fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            statement: self.statement_timeout,
+            lock: self.lock_timeout,
+            idle_in_transaction: self.idle_in_transaction_timeout,
+            idle_session: self.idle_session_timeout,
         }
-        Ok(())
+    }
+
+    /// Beyond this machine, nothing is said to strangers or over wires that others read.
+    fn check_address(&self) -> Result<(), ServerError> {
+        if self.listen.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let mut missing = Vec::new();
+        if self.users_file.is_none() && !self.allow_remote_without_password {
+            missing.push("passwords (users_file, or allow_remote_without_password)");
+        }
+        if self.tls_certificate.is_none() && !self.allow_remote_plaintext {
+            missing.push("TLS (tls_certificate and tls_key, or allow_remote_plaintext)");
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(ServerError::Open { address: self.listen, missing: missing.join(" and ") })
+        }
     }
 }
 
 /// Why a server could not start or stop.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// Your mistake: anybody who reached the address would be let in.
-    #[error("SQL clients are trusted, so the server listens on loopback addresses only, not on {0}")]
-    NotLoopback(SocketAddr),
+    /// Your mistake: whoever reached the address would be let in, or could read what others say.
+    #[error("listening for SQL clients beyond loopback, on {address}, needs {missing}")]
+    Open {
+        /// Where.
+        address: SocketAddr,
+        /// What is needed there.
+        missing: String,
+    },
+    /// Your mistake: who may connect is not known.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// Your mistake: the files of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] NetError),
     /// Your mistake.
     #[error("invalid settings of the SQL server: {0}")]
     InvalidSettings(String),
@@ -145,7 +236,8 @@ pub(super) struct Shared {
     pub(super) config: PgConfig,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) cancels: Arc<Cancels>,
-    pub(super) connections: Arc<Semaphore>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) access: Access,
 }
 
 /// A server for PostgreSQL clients. Dropping it without [`PgServer::shutdown`] interrupts everything and waits for
@@ -163,6 +255,7 @@ impl PgServer {
     /// Every [`ServerError`] but [`ServerError::StillRunning`].
     pub async fn start(config: PgConfig, backend: Arc<dyn Backend>) -> Result<PgServer, ServerError> {
         config.validate()?;
+        let access = Access::load(&config)?;
         let address = config.listen;
         let listen_error = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => ServerError::AddressInUse(address),
@@ -171,8 +264,8 @@ impl PgServer {
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let (phase, receiver) = watch::channel(Phase::Serving);
-        let connections = Arc::new(Semaphore::new(config.connection_limit));
-        let shared = Arc::new(Shared { config, backend, cancels: Arc::default(), connections });
+        let slots = Arc::new(Slots::new(config.connection_limit, config.superuser_reserved_connections));
+        let shared = Arc::new(Shared { config, backend, cancels: Arc::default(), slots, access });
         let acceptor = Acceptor {
             listener,
             shared,
@@ -242,7 +335,7 @@ impl Acceptor {
             }
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.spawn(stream, serving),
+                    Ok((stream, peer)) => self.spawn(stream, peer, serving),
                     Err(error) => {
                         tracing::warn!(%error, "accepting an SQL client failed");
                         sleep(ACCEPT_PAUSE).await;
@@ -255,9 +348,9 @@ impl Acceptor {
         }
     }
 
-    fn spawn(&mut self, stream: TcpStream, serving: bool) {
+    fn spawn(&mut self, stream: TcpStream, peer: SocketAddr, serving: bool) {
         if let Ok(permit) = Arc::clone(&self.startups).try_acquire_owned() {
-            let served = connection::serve(stream, Arc::clone(&self.shared), self.phase.clone(), permit);
+            let served = connection::serve(stream, peer.ip(), Arc::clone(&self.shared), self.phase.clone(), permit);
             let tasks = if serving { &mut self.clients } else { &mut self.latecomers };
             tasks.spawn(served);
         } else if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {

@@ -48,8 +48,10 @@ pub(super) enum Target {
 /// What a client sends before it is connected.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Startup {
-    /// It would like TLS or GSSAPI encryption.
-    Encryption,
+    /// It would like TLS.
+    Tls,
+    /// It would like GSSAPI encryption.
+    GssEncryption,
     /// It wants what another connection runs to stop.
     Cancel { process_id: i32, secret: i32 },
     /// It wants to be connected.
@@ -123,6 +125,18 @@ fn target(body: &mut Body) -> Result<Target, SqlError> {
     }
 }
 
+/// Reads the first message of an authentication: the mechanism that the client chose, and what it says first.
+///
+/// # Errors
+/// It is not one; the connection cannot go on.
+pub(super) fn read_sasl_initial(body: Bytes) -> Result<(String, Bytes), SqlError> {
+    let mut body = Body(body);
+    let mechanism = body.text()?;
+    let data = body.value()?.unwrap_or_default();
+    body.end()?;
+    Ok((mechanism, data))
+}
+
 /// Reads a startup packet's body (what follows its length).
 ///
 /// # Errors
@@ -131,7 +145,8 @@ pub(super) fn read_startup(body: Bytes) -> Result<Startup, SqlError> {
     let mut body = Body(body);
     let code = body.u32()?.cast_signed();
     let startup = match code {
-        SSL_REQUEST | GSS_ENCRYPTION_REQUEST => Startup::Encryption,
+        SSL_REQUEST => Startup::Tls,
+        GSS_ENCRYPTION_REQUEST => Startup::GssEncryption,
         CANCEL_REQUEST => Startup::Cancel { process_id: body.u32()?.cast_signed(), secret: body.u32()?.cast_signed() },
         _ => {
             let version = code.cast_unsigned();

@@ -5,12 +5,14 @@
 //!
 //! ```text
 //! listener    accepts, limits, stops       connection  one client's task: socket, session thread, interrupts
-//! startup     up to the first answer       wire        the socket
+//! startup     up to the first answer       wire        the socket, plain or TLS
+//! access      who is let in
 //! frame       bytes into messages          message     messages into their parts
 //! conversation, simple, extended, budget   what messages do to a session, and what is remembered of them
 //! quick                                    the same, for what takes no thread of its own
 //! work                                     where a batch of messages runs
 //! intake                                   the data that a COPY takes from the client
+//! timeouts                                 how long things may take
 //! spool, cursors                           rows that are fetched in parts
 //! outbox, sink, codec, copy                rows and replies into bytes
 //! ```
@@ -20,6 +22,7 @@
 //!   workers; no method of the same session runs twice at once.
 //! - Every connection ends with its session dropped, however it ends.
 
+mod access;
 mod backend;
 mod budget;
 mod cancel;
@@ -42,10 +45,12 @@ mod simple;
 mod sink;
 mod spool;
 mod startup;
+mod timeouts;
 mod types;
 mod wire;
 mod work;
 
+pub use access::{PasswordError, UsersError, Verifier, users_line};
 pub use backend::{
     Backend, ClientInfo, CommandTag, Copied, Description, Interrupt, ResultSink, Scope, Session, Started,
     TransactionStatus,
@@ -55,4 +60,5 @@ pub use error::{Severity, SqlError, SqlState};
 pub use listener::{PgConfig, PgServer, ServerError};
 pub use sink::Reply;
 pub use startup::SERVER_VERSION;
+pub use timeouts::Timeouts;
 pub use types::{Column, OwnedValue, PgType, Value};

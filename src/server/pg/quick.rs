@@ -136,8 +136,12 @@ impl Conversation {
         self.refuse_if_stopping()?;
         let elsewhere = Elsewhere { frame, portal: None };
         let none = Arc::new(Vec::new());
+        self.start_clock();
         match self.session.start(statement, &none, Scope::Single, Reply::default()) {
-            Started::Blocks(_) => Ok(Step::Blocks(elsewhere.frame)),
+            Started::Blocks(_) => {
+                self.reset_clock();
+                Ok(Step::Blocks(elsewhere.frame))
+            }
             started => {
                 self.forget_unnamed();
                 self.started(elsewhere, started, outbox)
@@ -166,6 +170,7 @@ impl Conversation {
         let scope = if alone { Scope::Single } else { Scope::Implicit };
         self.implicit_open |= !alone;
         let reply = Reply::prepared(Arc::clone(&prepared), formats);
+        self.start_clock();
         let started = self.session.start(statement, &parameters, scope, reply);
         self.started(Elsewhere { frame, portal: Some((portal, parameters)) }, started, outbox)
     }
@@ -183,6 +188,7 @@ impl Conversation {
 
     /// A statement is to be run where it may block.
     fn again(&mut self, elsewhere: Elsewhere, reply: Reply) -> Step {
+        self.reset_clock();
         if let Some((portal, parameters)) = elsewhere.portal {
             self.give_back(&portal, parameters, reply.into_formats());
         }
@@ -197,6 +203,7 @@ impl Conversation {
         reply: Reply,
         outbox: &mut Outbox,
     ) -> Result<Step, SqlError> {
+        let result = self.stop_clock(result);
         if reply.is_full() {
             return Ok(self.again(elsewhere, reply));
         }

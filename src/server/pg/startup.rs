@@ -1,6 +1,7 @@
 //! From the first byte of a connection to its first ReadyForQuery.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use pgwire::messages::ProtocolVersion;
@@ -13,14 +14,18 @@ use super::frame;
 use super::message::{self, Startup};
 use super::outbox::{self, put};
 use super::wire::Wire;
+use crate::net::endpoint_tls::Endpoint;
 
 /// The version that clients are told: a PostgreSQL whose protocol and words are spoken here, and what it really is.
 /// Clients take what comes before the blank for PostgreSQL's version.
 pub const SERVER_VERSION: &str = concat!("15.0 (Mainstay ", env!("CARGO_PKG_VERSION"), ")");
 /// The major protocol version that is spoken here.
 const MAJOR: u16 = 3;
-/// Answer to a request for encryption: there is none.
+/// Answers to a request for encryption.
+const ENCRYPTION: &[u8] = b"S";
 const NO_ENCRYPTION: &[u8] = b"N";
+/// What TLS begins with; no startup packet does.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// A client asks for TLS, then for GSSAPI, and then gives up.
 const ENCRYPTION_REQUEST_LIMIT: usize = 2;
 /// Names of protocol options begin so.
@@ -47,11 +52,24 @@ pub(super) struct Hello {
     negotiate: Option<Vec<String>>,
 }
 
-/// Reads until the client has said what it wants.
+/// Reads until the client has said what it wants, over TLS if it asks for that and `tls` is there.
 ///
 /// # Errors
 /// What it sent makes no sense, or asks for what is not here.
-pub(super) async fn receive(wire: &mut Wire) -> Result<Opening, SqlError> {
+pub(super) async fn receive(wire: &mut Wire, tls: Option<Arc<Endpoint>>) -> Result<Opening, SqlError> {
+    if let Some(endpoint) = &tls
+        && matches!(wire.first_byte().await, Ok(Some(TLS_HANDSHAKE)))
+    {
+        // It did not ask first. So that nobody takes it for a server of something else, it must name what it speaks.
+        match secure(wire, endpoint).await {
+            None => return Ok(Opening::Left),
+            Some(None) => {
+                let message = "received direct SSL connection request without ALPN protocol negotiation extension";
+                return Err(SqlError::fatal(SqlState::PROTOCOL_VIOLATION, message));
+            }
+            Some(Some(_)) => {}
+        }
+    }
     let mut encryption_requests = 0;
     loop {
         let Some(body) = frame::take_startup(&mut wire.input)? else {
@@ -61,12 +79,24 @@ pub(super) async fn receive(wire: &mut Wire) -> Result<Opening, SqlError> {
             continue;
         };
         match message::read_startup(body)? {
-            Startup::Encryption => {
+            asked @ (Startup::Tls | Startup::GssEncryption) => {
                 encryption_requests += 1;
-                if encryption_requests > ENCRYPTION_REQUEST_LIMIT {
+                if encryption_requests > ENCRYPTION_REQUEST_LIMIT || wire.endpoint().is_some() {
                     return Err(SqlError::fatal(SqlState::PROTOCOL_VIOLATION, "too many requests for encryption"));
                 }
-                if wire.write_all(NO_ENCRYPTION).await.is_err() {
+                let endpoint = tls.as_ref().filter(|_| asked == Startup::Tls);
+                if endpoint.is_some() && !wire.input.is_empty() {
+                    // Whoever stands between could put words into the mouth of a client that is to be secured.
+                    let message = "received unencrypted data after SSL request";
+                    return Err(SqlError::fatal(SqlState::PROTOCOL_VIOLATION, message));
+                }
+                let answer = if endpoint.is_some() { ENCRYPTION } else { NO_ENCRYPTION };
+                if wire.write_all(answer).await.is_err() {
+                    return Ok(Opening::Left);
+                }
+                if let Some(endpoint) = endpoint
+                    && secure(wire, endpoint).await.is_none()
+                {
                     return Ok(Opening::Left);
                 }
             }
@@ -74,6 +104,18 @@ pub(super) async fn receive(wire: &mut Wire) -> Result<Opening, SqlError> {
             Startup::Connect { major, minor, parameters } => {
                 return hello(major, minor, parameters).map(Opening::Connect);
             }
+        }
+    }
+}
+
+/// Agrees on TLS. Answers what is to be spoken, if the client said so; nothing if they do not agree.
+async fn secure(wire: &mut Wire, endpoint: &Arc<Endpoint>) -> Option<Option<Vec<u8>>> {
+    match wire.secure(Arc::clone(endpoint)).await {
+        Ok(protocol) => Some(protocol),
+        Err(error) => {
+            // No louder: anybody who reaches the port can cause as many as they like.
+            tracing::debug!(%error, "a client and this server do not agree on TLS");
+            None
         }
     }
 }
@@ -92,7 +134,7 @@ fn hello(major: u16, minor: u16, parameters: BTreeMap<String, String>) -> Result
     let options: Vec<String> =
         parameters.keys().filter(|name| name.starts_with(PROTOCOL_OPTION_PREFIX)).cloned().collect();
     let negotiate = (minor > 0 || !options.is_empty()).then_some(options);
-    Ok(Hello { client: ClientInfo { user, database, parameters }, client_encoding, negotiate })
+    Ok(Hello { client: ClientInfo { user, database, parameters, ..ClientInfo::default() }, client_encoding, negotiate })
 }
 
 /// The name by which the encoding is confirmed. `SQL_ASCII` means that nobody converts, so that the client sees the
@@ -144,7 +186,7 @@ pub(super) fn greeting(
         ("IntervalStyle", "postgres"),
         ("integer_datetimes", "on"),
         ("standard_conforming_strings", "on"),
-        ("is_superuser", "on"),
+        ("is_superuser", if hello.client.is_superuser { "on" } else { "off" }),
         ("session_authorization", &hello.client.user),
         ("application_name", application_name),
         ("default_transaction_read_only", "off"),

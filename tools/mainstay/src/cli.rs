@@ -29,6 +29,12 @@ pub enum Action {
     Start(StartArgs),
     /// Start a node, kill it under load, restart it, and count what was lost.
     Demo(DemoArgs),
+    /// Make a line for the users file, from a password on standard input.
+    ///
+    /// The line goes to standard output; append it to the file that sql.users_file names. A running node sees it within a
+    /// second. On a terminal the password is asked for twice and not shown. It cannot be given as an argument, where others
+    /// would see it.
+    User(UserArgs),
     /// Look at settings.
     #[command(subcommand)]
     Config(ConfigAction),
@@ -42,6 +48,15 @@ pub struct DemoArgs {
     /// How many clients write at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = value_parser!(u64).range(1..=64))]
     pub clients: u64,
+}
+
+#[derive(Args)]
+pub struct UserArgs {
+    /// The user's name.
+    pub name: String,
+    /// The user may have the connections that are kept for superusers.
+    #[arg(long)]
+    pub superuser: bool,
 }
 
 #[derive(Subcommand)]

@@ -7,6 +7,7 @@ mod logging;
 mod settings;
 mod sqlite;
 mod start;
+mod user;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Action::Start(args) => start(&args),
         Action::Demo(args) => finish(demo::run(&args)),
+        Action::User(args) => finish(user::line(&args).and_then(|line| print(&line))),
         Action::Config(ConfigAction::Check { file }) => check(&file),
         Action::Config(ConfigAction::Print) => finish(print(&settings::print_defaults())),
     }

@@ -91,7 +91,11 @@ pub struct Setting {
 enum Kind {
     /// A directory.
     Directory(fn(&mut Settings) -> &mut Option<PathBuf>),
-    /// A loopback address and port.
+    /// A file.
+    File(fn(&mut Settings) -> &mut Option<PathBuf>),
+    /// True or false.
+    Switch(fn(&mut Settings) -> &mut bool),
+    /// An address and port.
     Address(fn(&mut Settings) -> &mut SocketAddr),
     /// A number of bytes.
     Bytes { low: u64, high: u64, power_of_two: bool, field: fn(&mut Settings) -> &mut u64 },
@@ -118,19 +122,66 @@ pub const TABLE: &[Setting] = &[
     Setting {
         section: "sql",
         name: "listen",
-        meaning: "Where PostgreSQL clients connect. Port 0 takes any free port.",
+        meaning: "Where PostgreSQL clients connect. Port 0 takes any free port. Addresses beyond loopback need a users file and \
+                  TLS, or that what is missing is allowed to be.",
         kind: Kind::Address(|settings| &mut settings.sql.listen),
     },
     Setting {
         section: "sql",
         name: "connection_limit",
         meaning: "How many clients may be connected at once; more are told so and turned away.",
-        kind: Kind::Count { low: 1, high: 400, field: |settings| &mut settings.sql.connection_limit },
+        kind: Kind::Count { low: 1, high: 10_000, field: |settings| &mut settings.sql.connection_limit },
+    },
+    Setting {
+        section: "sql",
+        name: "superuser_reserved_connections",
+        meaning: "How many of the connections are kept for superusers, so that one of them can look when all others are taken. \
+                  Never all.",
+        kind: Kind::Count { low: 0, high: 100, field: |settings| &mut settings.sql.superuser_reserved_connections },
+    },
+    Setting {
+        section: "sql",
+        name: "users_file",
+        meaning: "Who may connect: a line per user as `mainstay user` makes it, \"NAME\" \"VERIFIER\" [superuser]. Instead of a \
+                  verifier it may hold the password itself, if nobody else can read the file. Read again when it changes. \
+                  Without it everybody who reaches the server is let in.",
+        kind: Kind::File(|settings| &mut settings.sql.users_file),
+    },
+    Setting {
+        section: "sql",
+        name: "tls_certificate",
+        meaning: "The server's certificate and what leads from it to its authority, in PEM. Read again when it changes. Then \
+                  clients on other machines must use TLS.",
+        kind: Kind::File(|settings| &mut settings.sql.tls_certificate),
+    },
+    Setting {
+        section: "sql",
+        name: "tls_key",
+        meaning: "The key of the certificate, in PEM. Nobody else may be able to read it.",
+        kind: Kind::File(|settings| &mut settings.sql.tls_key),
+    },
+    Setting {
+        section: "sql",
+        name: "tls_client_authorities",
+        meaning: "Authorities, in PEM, of which every client must show a certificate, beside its password.",
+        kind: Kind::File(|settings| &mut settings.sql.tls_client_authorities),
+    },
+    Setting {
+        section: "sql",
+        name: "allow_remote_without_password",
+        meaning: "Lets everybody in who reaches the server from another machine, and do everything.",
+        kind: Kind::Switch(|settings| &mut settings.sql.allow_remote_without_password),
+    },
+    Setting {
+        section: "sql",
+        name: "allow_remote_plaintext",
+        meaning: "Lets clients on other machines speak without TLS. Whoever is on the way can read and change everything.",
+        kind: Kind::Switch(|settings| &mut settings.sql.allow_remote_plaintext),
     },
     Setting {
         section: "sql",
         name: "startup_timeout_s",
-        meaning: "How long a client may take from connecting to the end of its startup packet.",
+        meaning: "How long a client may take from connecting to the end of its authentication.",
         kind: Kind::Seconds { low: 1, high: 3600, field: |settings| &mut settings.sql.startup_timeout },
     },
     Setting {
@@ -149,9 +200,30 @@ pub const TABLE: &[Setting] = &[
     },
     Setting {
         section: "sql",
+        name: "statement_timeout_s",
+        meaning: "How long a statement may take before it is cancelled. 0 means any time. Sessions may SET statement_timeout.",
+        kind: Kind::Seconds { low: 0, high: 86_400, field: |settings| &mut settings.sql.statement_timeout },
+    },
+    Setting {
+        section: "sql",
+        name: "lock_timeout_s",
+        meaning: "How long a statement may wait for its turn to write before it fails. 0 means any time. Sessions may SET \
+                  lock_timeout.",
+        kind: Kind::Seconds { low: 0, high: 86_400, field: |settings| &mut settings.sql.lock_timeout },
+    },
+    Setting {
+        section: "sql",
+        name: "idle_session_timeout_s",
+        meaning: "How long a client may be silent outside of a transaction before it is disconnected. 0 means any time. \
+                  Sessions may SET idle_session_timeout.",
+        kind: Kind::Seconds { low: 0, high: 86_400, field: |settings| &mut settings.sql.idle_session_timeout },
+    },
+    Setting {
+        section: "sql",
         name: "idle_in_transaction_timeout_s",
         meaning: "How long a client may leave a transaction open without sending anything. Then it is disconnected and the \
-                  transaction rolled back: one that wrote keeps all other writers waiting.",
+                  transaction rolled back: one that wrote keeps all other writers waiting. Sessions may SET \
+                  idle_in_transaction_session_timeout.",
         kind: Kind::Seconds { low: 1, high: 86_400, field: |settings| &mut settings.sql.idle_in_transaction_timeout },
     },
     Setting {
@@ -277,6 +349,11 @@ impl Setting {
         format!("{VARIABLE_PREFIX}{}", self.key().replace('.', "_").to_uppercase())
     }
 
+    /// Whether it may be left out although it has no default.
+    fn is_optional(&self) -> bool {
+        matches!(self.kind, Kind::File(_))
+    }
+
     /// Finds the setting of that key.
     pub fn find(key: &str) -> Option<&'static Setting> {
         TABLE.iter().find(|setting| setting.key() == key)
@@ -289,6 +366,8 @@ pub enum Raw {
     Text(String),
     /// A bare integer in the file.
     Integer(i128),
+    /// A bare `true` or `false` in the file.
+    Boolean(bool),
 }
 
 /// Where a setting was found.

@@ -37,7 +37,7 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
 
 #[test]
 fn all_problems_of_all_sources_are_reported_at_once() {
-    let file = "data_dir = 7\ncolour = 1\n[wal]\nsegment_size_bytes = 3\nkeep = 1\n\n[sql]\nlisten = \"0.0.0.0:1\"\n[nope]\na=1\n";
+    let file = "data_dir = 7\ncolour = 1\n[wal]\nsegment_size_bytes = 3\nkeep = 1\n\n[sql]\nlisten = \"0.0.0.0\"\n[nope]\na=1\n";
     let found = problems(gathered(
         &[("checkpoint.interval_s", "soon"), ("log.format", "xml")],
         &[("MAINSTAY_SQL_CONNECTION_LIMIT", "0")],
@@ -48,9 +48,9 @@ fn all_problems_of_all_sources_are_reported_at_once() {
         "node.toml:2: colour: no such setting",
         "node.toml:4: wal.segment_size_bytes: 3B is not a power of two from 1MiB to 1GiB",
         "node.toml:5: wal.keep: no such setting",
-        "node.toml:8: sql.listen: 0.0.0.0:1 is not a loopback address; others are refused until there is authentication",
+        "node.toml:8: sql.listen: \"0.0.0.0\" is not an ADDRESS:PORT such as 127.0.0.1:5440",
         "node.toml:9: nope: no such section",
-        "MAINSTAY_SQL_CONNECTION_LIMIT: 0 is not from 1 to 400",
+        "MAINSTAY_SQL_CONNECTION_LIMIT: 0 is not from 1 to 10000",
         "--checkpoint-interval-s: \"soon\" is not a whole number of seconds, or with s, min, h, d",
         "--log-format: \"xml\" is not text or json",
     ];
@@ -99,6 +99,37 @@ fn sizes_and_times_take_units() {
 }
 
 #[test]
+fn listening_beyond_loopback_needs_passwords_and_tls_or_to_be_allowed() {
+    let (users, tls) = (("sql.users_file", "/u"), [("sql.tls_certificate", "/c"), ("sql.tls_key", "/k")]);
+    let no_password = ("sql.allow_remote_without_password", "true");
+    let plaintext = ("sql.allow_remote_plaintext", "true");
+    for address in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[::ffff:192.0.2.1]:1"] {
+        let listen = ("sql.listen", address);
+        for (flags, missing) in [
+            (vec![listen], &["passwords", "TLS"][..]),
+            (vec![listen, users], &["TLS"]),
+            (vec![listen, tls[0], tls[1]], &["passwords"]),
+            (vec![listen, no_password], &["TLS"]),
+            (vec![listen, plaintext], &["passwords"]),
+            (vec![listen, users, tls[0], tls[1]], &[]),
+            (vec![listen, users, plaintext], &[]),
+            (vec![listen, no_password, plaintext], &[]),
+        ] {
+            let found = gathered(&flags, &[], None).err().map_or(String::new(), |found| found[0].to_string());
+            assert_eq!(found.is_empty(), missing.is_empty(), "{flags:?}: {found}");
+            for word in ["passwords", "TLS"] {
+                assert_eq!(found.contains(&format!("{word} (")), missing.contains(&word), "{flags:?}: {found}");
+            }
+        }
+    }
+    for alone in [tls[0], tls[1], ("sql.tls_client_authorities", "/a")] {
+        gathered(&[alone], &[], None).unwrap_err();
+    }
+    assert!(!gathered(&[], &[], Some("[sql]\nallow_remote_plaintext = false\n")).unwrap().sql.allow_remote_plaintext);
+    gathered(&[], &[], Some("[sql]\nallow_remote_plaintext = 1\n")).unwrap_err();
+}
+
+#[test]
 fn log_filters_are_checked() {
     for filter in ["info", "DEBUG", "info,mainstay::wal=debug"] {
         gathered(&[("log.level", filter)], &[], None).unwrap();
@@ -142,8 +173,8 @@ fn a_printed_value_is_read_back_for_every_setting() {
 
 /// For each row of the table a value that is not the default.
 const OTHER_VALUES: &[&str] = &[
-    "/x", "[::1]:9", "7", "3s", "3MiB", "4s", "5s", "1MiB", "2KiB", "65KiB", "0", "2GiB", "1025", "11s", "5MiB",
-    "1TiB", "7min", "json", "debug",
+    "/x", "[::1]:9", "7", "5", "/u", "/c", "/k", "/a", "true", "true", "3s", "3MiB", "4s", "6s", "8s", "9s", "5s",
+    "1MiB", "2KiB", "65KiB", "0", "2GiB", "1025", "11s", "5MiB", "1TiB", "7min", "json", "debug",
 ];
 
 /// Names every field, so that a new one does not compile until somebody comes here; and each must have its row.
@@ -170,10 +201,20 @@ fn every_field_has_its_row() {
     let PgConfig {
         listen,
         connection_limit,
+        superuser_reserved_connections,
+        users_file,
+        tls_certificate,
+        tls_key,
+        tls_client_authorities,
+        allow_remote_without_password,
+        allow_remote_plaintext,
         startup_timeout,
         message_limit_bytes,
         send_timeout,
+        statement_timeout,
+        lock_timeout,
         idle_in_transaction_timeout,
+        idle_session_timeout,
     } = changed.sql;
     let LogSettings { format, level } = changed.log;
     assert_eq!(data_dir, Path::new("/x"));
@@ -189,17 +230,32 @@ fn every_field_has_its_row() {
     assert_ne!(interval, default.checkpoint.interval);
     assert_ne!(listen, default.sql.listen);
     assert_ne!(connection_limit, default.sql.connection_limit);
+    assert_ne!(superuser_reserved_connections, default.sql.superuser_reserved_connections);
+    assert_eq!(users_file.as_deref(), Some(Path::new("/u")));
+    assert_eq!(tls_certificate.as_deref(), Some(Path::new("/c")));
+    assert_eq!(tls_key.as_deref(), Some(Path::new("/k")));
+    assert_eq!(tls_client_authorities.as_deref(), Some(Path::new("/a")));
+    assert!(allow_remote_without_password && allow_remote_plaintext);
     assert_ne!(startup_timeout, default.sql.startup_timeout);
     assert_ne!(message_limit_bytes, default.sql.message_limit_bytes);
     assert_ne!(send_timeout, default.sql.send_timeout);
+    assert_ne!(statement_timeout, default.sql.statement_timeout);
+    assert_ne!(lock_timeout, default.sql.lock_timeout);
+    assert_ne!(idle_session_timeout, default.sql.idle_session_timeout);
     assert_ne!(idle_in_transaction_timeout, default.sql.idle_in_transaction_timeout);
     assert_ne!(format, default.log.format);
     assert_ne!(level, default.log.level);
 }
 
 /// Settings to which only the table gives a largest value.
-const UNLIMITED_IN_LIBRARY: &[&str] =
-    &["sql.startup_timeout_s", "sql.send_timeout_s", "sql.idle_in_transaction_timeout_s"];
+const UNLIMITED_IN_LIBRARY: &[&str] = &[
+    "sql.startup_timeout_s",
+    "sql.send_timeout_s",
+    "sql.statement_timeout_s",
+    "sql.lock_timeout_s",
+    "sql.idle_session_timeout_s",
+    "sql.idle_in_transaction_timeout_s",
+];
 
 type Put = Box<dyn Fn(&mut Settings, u64)>;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use mainstay::node::Node;
 use mainstay::server::pg::PgServer;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::logging;
@@ -16,6 +17,12 @@ use crate::sqlite::SqliteEngine;
 /// How long clients get to finish what they run once the node is told to stop; the server may take 2 s more to interrupt
 /// the rest. The node's own shutdown follows, and all has to fit into the 5 s that an operator waits.
 const GRACE: Duration = Duration::from_millis(1500);
+/// Threads that may block, beside one for each connection.
+const BLOCKING_THREADS: usize = 112;
+/// Files that a connection opens: its socket, and what SQLite reads with.
+const FILES_PER_CONNECTION: u64 = 4;
+/// Files that are open beside those, at the most: RocksDB's, segments, the engine's.
+const FILES: u64 = 512;
 /// What a second signal makes the process exit with: it did not stop cleanly.
 const EXIT_IMPATIENT: i32 = 1;
 
@@ -28,11 +35,28 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     for variable in settings::unknown_variables() {
         tracing::warn!(variable, "no setting has this variable; it is ignored");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    raise_file_limit(settings.sql.connection_limit);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let blocking_threads = settings.sql.connection_limit.saturating_add(BLOCKING_THREADS);
+    let runtime =
+        runtime.enable_all().max_blocking_threads(blocking_threads).build().context("cannot start threads")?;
     let result = runtime.block_on(serve(settings));
     // Whatever is left waits for clients that were told to go; the data is closed.
     runtime.shutdown_background();
     result
+}
+
+/// Lets the process open as many files as it may; says so if that is too few for the connections.
+fn raise_file_limit(connection_limit: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit on open files cannot be raised");
+    }
+    let needed = (connection_limit as u64).saturating_mul(FILES_PER_CONNECTION).saturating_add(FILES);
+    if let Some(maximum) = limit.maximum.filter(|maximum| *maximum < needed) {
+        tracing::warn!(maximum, needed, "with all connections in use, there may be too few open files");
+    }
 }
 
 async fn serve(settings: &Settings) -> anyhow::Result<()> {

@@ -36,8 +36,12 @@ pub fn describe(setting: &Setting) -> String {
 
 fn allowed(setting: &Setting, defaults: &Settings) -> String {
     let unit = setting.unit_text().map(|unit| format!(" Unit: {unit}.")).unwrap_or_default();
-    let default = setting.plain_value(defaults).unwrap_or_else(|| "none; it has to be given".to_owned());
+    let default = setting.plain_value(defaults).unwrap_or_else(|| none(setting).to_owned());
     format!("Default: {default}. Range: {}.{unit}", setting.range_text())
+}
+
+fn none(setting: &Setting) -> &'static str {
+    if setting.is_optional() { "none" } else { "none; it has to be given" }
 }
 
 fn comment(out: &mut String, text: &str) {

@@ -10,6 +10,8 @@ use crate::logging::{self, LogFormat};
 const BYTE_UNITS: &[(&str, u64)] =
     &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("PiB", 1 << 50)];
 const SECOND_UNITS: &[(&str, u64)] = &[("s", 1), ("min", 60), ("h", 3600), ("d", 86_400)];
+/// What is wrong with `true` where a number or text belongs.
+const BOOLEAN: &str = "is of type boolean; must be a number or text";
 const COUNT_UNITS: &[(&str, u64)] = &[];
 
 impl Setting {
@@ -20,6 +22,8 @@ impl Setting {
     pub(super) fn set(&self, settings: &mut Settings, raw: Raw) -> Result<(), String> {
         match &self.kind {
             Kind::Directory(field) => *field(settings) = Some(directory(raw)?),
+            Kind::File(field) => *field(settings) = Some(directory(raw)?),
+            Kind::Switch(field) => *field(settings) = switch(raw)?,
             Kind::Address(field) => *field(settings) = address(raw)?,
             Kind::Bytes { low, high, power_of_two, field } => {
                 let bytes = number(raw, BYTE_UNITS, "bytes")?;
@@ -62,7 +66,7 @@ impl Setting {
     /// The value as it is written in the file, quotes and all; `None` if there is none.
     pub(super) fn toml_value(&self, settings: &Settings) -> Option<String> {
         self.plain_value(settings).map(|value| match self.kind {
-            Kind::Count { .. } => value,
+            Kind::Count { .. } | Kind::Switch(_) => value,
             _ => toml::Value::String(value).to_string(),
         })
     }
@@ -71,7 +75,8 @@ impl Setting {
     pub(super) fn plain_value(&self, settings: &Settings) -> Option<String> {
         let mut settings = settings.clone();
         Some(match &self.kind {
-            Kind::Directory(field) => field(&mut settings).as_ref()?.display().to_string(),
+            Kind::Directory(field) | Kind::File(field) => field(&mut settings).as_ref()?.display().to_string(),
+            Kind::Switch(field) => field(&mut settings).to_string(),
             Kind::Address(field) => field(&mut settings).to_string(),
             Kind::Bytes { field, .. } => bytes_text(*field(&mut settings)),
             Kind::Memory { field, .. } => bytes_text(*field(&mut settings) as u64),
@@ -86,6 +91,8 @@ impl Setting {
     pub fn value_name(&self) -> &'static str {
         match self.kind {
             Kind::Directory(_) => "DIR",
+            Kind::File(_) => "FILE",
+            Kind::Switch(_) => "BOOLEAN",
             Kind::Address(_) => "ADDRESS:PORT",
             Kind::Bytes { .. } | Kind::Memory { .. } => "BYTES",
             Kind::Seconds { .. } => "SECONDS",
@@ -107,8 +114,9 @@ impl Setting {
     /// What it may be.
     pub(super) fn range_text(&self) -> String {
         match &self.kind {
-            Kind::Directory(_) => "a path".to_owned(),
-            Kind::Address(_) => "a loopback ADDRESS:PORT".to_owned(),
+            Kind::Directory(_) | Kind::File(_) => "a path".to_owned(),
+            Kind::Switch(_) => "true or false".to_owned(),
+            Kind::Address(_) => "an ADDRESS:PORT".to_owned(),
             Kind::Bytes { low, high, power_of_two, .. } => {
                 let power = if *power_of_two { "a power of two " } else { "" };
                 format!("{power}from {} to {}", bytes_text(*low), bytes_text(*high))
@@ -126,6 +134,17 @@ fn text(raw: Raw) -> Result<String, String> {
     match raw {
         Raw::Text(text) => Ok(text),
         Raw::Integer(integer) => Err(format!("{integer} is a number; must be text")),
+        Raw::Boolean(_) => Err(BOOLEAN.to_owned()),
+    }
+}
+
+fn switch(raw: Raw) -> Result<bool, String> {
+    match raw {
+        Raw::Boolean(boolean) => Ok(boolean),
+        Raw::Text(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Raw::Text(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+        Raw::Text(text) => Err(format!("{text:?} is not true or false")),
+        Raw::Integer(integer) => Err(format!("{integer} is not true or false")),
     }
 }
 
@@ -134,20 +153,14 @@ fn directory(raw: Raw) -> Result<PathBuf, String> {
     if path.is_empty() { Err("is empty; must be a path".to_owned()) } else { Ok(PathBuf::from(path)) }
 }
 
-/// Nothing on the wire is encrypted or authenticated yet, so only this machine may connect.
 fn address(raw: Raw) -> Result<SocketAddr, String> {
     let text = text(raw)?;
     let spelled_out = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    let address: SocketAddr = spelled_out
+    spelled_out
         .as_deref()
         .unwrap_or(&text)
         .parse()
-        .map_err(|_| format!("{text:?} is not an ADDRESS:PORT such as 127.0.0.1:5440"))?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err(format!("{address} is not a loopback address; others are refused until there is authentication"))
-    }
+        .map_err(|_| format!("{text:?} is not an ADDRESS:PORT such as 127.0.0.1:5440"))
 }
 
 /// A whole number, bare or followed by one of `units`.
@@ -157,6 +170,7 @@ fn number(raw: Raw, units: &[(&str, u64)], bare: &str) -> Result<u64, String> {
             return u64::try_from(integer).map_err(|_| format!("{integer} is below 0 or far too large"));
         }
         Raw::Text(text) => text,
+        Raw::Boolean(_) => return Err(BOOLEAN.to_owned()),
     };
     let trimmed = text.trim();
     let digits_end = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());

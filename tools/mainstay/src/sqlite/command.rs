@@ -1,6 +1,8 @@
 //! Statements that this program answers itself: transaction control, in the words of PostgreSQL's drivers and of SQLite,
 //! settings, and those that have no meaning under a WAL. Everything else belongs to SQLite.
 
+use std::time::Duration;
+
 use mainstay::server::pg::{SqlError, SqlState};
 
 use super::lexer::{Kind, Token, tokens};
@@ -10,11 +12,13 @@ mod copy;
 mod cursor;
 mod modes;
 mod table_as;
+mod timeouts;
 
 pub(super) use copy::{Copy, Direction, Source};
 pub(super) use cursor::parse_cursor;
 pub(super) use modes::{Asked, Isolation, Modes};
 pub(super) use table_as::TableAs;
+pub(super) use timeouts::{Timeout, show as show_timeout};
 
 /// A statement that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +40,17 @@ pub(super) enum Command {
     /// Sets the modes that the session's transactions have from now on, unless they ask for others.
     SetDefaults {
         modes: Asked,
+        tag: &'static str,
+    },
+    /// Sets a timeout of the session, or of the transaction alone; without a value, to what it was at first.
+    SetTimeout {
+        timeout: Timeout,
+        value: Option<Duration>,
+        is_local: bool,
+        tag: &'static str,
+    },
+    /// Sets everything to what it was at first.
+    ResetAll {
         tag: &'static str,
     },
     /// Sets what has no meaning here.
@@ -232,6 +247,9 @@ impl<'a> Words<'a> {
         }
         let Some(token) = self.next else { return Err(self.unexpected()) };
         let name = token.name().unwrap_or_default();
+        if let Some(timeout) = Timeout::of(&name) {
+            return self.set_timeout(timeout, local);
+        }
         let Some(mode) = ModeSetting::of(&name) else { return Ok(Command::Set { tag: "SET" }) };
         self.advance();
         if !self.take("TO") {
@@ -246,6 +264,22 @@ impl<'a> Words<'a> {
             true => Ok(Command::SetDefaults { modes, tag: "SET" }),
             false => Ok(Command::SetTransaction(modes)),
         }
+    }
+
+    fn set_timeout(&mut self, timeout: Timeout, is_local: bool) -> Result<Command, SqlError> {
+        self.advance();
+        if !self.take("TO") {
+            self.symbol('=')?;
+        }
+        let value = if self.take("DEFAULT") {
+            None
+        } else {
+            let negative = self.symbol('-').is_ok();
+            let value = self.value()?;
+            Some(timeout.parse(&if negative { format!("-{value}") } else { value })?)
+        };
+        self.end()?;
+        Ok(Command::SetTimeout { timeout, value, is_local, tag: "SET" })
     }
 
     fn modes_to_the_end(&mut self) -> Result<Asked, SqlError> {
@@ -280,6 +314,9 @@ impl<'a> Words<'a> {
     fn reset(&mut self, tag: &'static str) -> Command {
         self.advance();
         let name = self.next.and_then(|token| token.name()).unwrap_or_default();
+        if let Some(timeout) = Timeout::of(&name) {
+            return Command::SetTimeout { timeout, value: None, is_local: false, tag };
+        }
         match ModeSetting::of(&name).filter(|_| name.starts_with(DEFAULT_PREFIX)) {
             Some(ModeSetting::ReadOnly) => {
                 Command::SetDefaults { modes: Asked { isolation: None, ..Asked::ORIGINAL }, tag }
@@ -287,7 +324,7 @@ impl<'a> Words<'a> {
             Some(ModeSetting::Isolation) => {
                 Command::SetDefaults { modes: Asked { read_only: None, ..Asked::ORIGINAL }, tag }
             }
-            None if name == "all" => Command::SetDefaults { modes: Asked::ORIGINAL, tag },
+            None if name == "all" => Command::ResetAll { tag },
             None => Command::Set { tag },
         }
     }
@@ -426,7 +463,8 @@ mod tests {
             ("SET default_transaction_read_only TO DEFAULT", defaults(Some(false), None, "SET")),
             ("SET Default_Transaction_Isolation TO 'serializable'", defaults(None, serializable, "SET")),
             ("RESET default_transaction_read_only", defaults(Some(false), None, "RESET")),
-            ("DISCARD ALL", defaults(Some(false), Some(Isolation::ReadCommitted), "DISCARD ALL")),
+            ("DISCARD ALL", Command::ResetAll { tag: "DISCARD ALL" }),
+            ("RESET all", Command::ResetAll { tag: "RESET" }),
             (
                 "SET LOCAL transaction_isolation = serializable",
                 Command::SetTransaction(Asked { isolation: serializable, ..Asked::default() }),
@@ -443,6 +481,35 @@ mod tests {
             ("SET default_transaction_read_only", "42601"),
             ("SET SESSION CHARACTERISTICS AS TRANSACTION READ", "42601"),
             ("SET transaction_read_only = on off", "42601"),
+        ] {
+            assert_eq!(parse(sql).unwrap_err().state.0, state, "{sql}");
+        }
+    }
+
+    #[test]
+    fn timeouts_are_set_in_many_ways() {
+        let set = |timeout, milliseconds: Option<u64>, is_local, tag| Command::SetTimeout {
+            timeout,
+            value: milliseconds.map(Duration::from_millis),
+            is_local,
+            tag,
+        };
+        for (sql, expected) in [
+            ("SET statement_timeout = 5000", set(Timeout::Statement, Some(5000), false, "SET")),
+            ("SET SESSION Lock_Timeout TO '2s'", set(Timeout::Lock, Some(2000), false, "SET")),
+            ("SET LOCAL idle_session_timeout = 0", set(Timeout::IdleSession, Some(0), true, "SET")),
+            ("SET lock_timeout = 1.5", set(Timeout::Lock, Some(2), false, "SET")),
+            ("SET LOCAL lock_timeout TO DEFAULT", set(Timeout::Lock, None, true, "SET")),
+            ("RESET idle_in_transaction_session_timeout", set(Timeout::IdleInTransaction, None, false, "RESET")),
+        ] {
+            assert_eq!(parse(sql).unwrap(), Some(expected), "{sql}");
+        }
+        for (sql, state) in [
+            ("SET statement_timeout = soon", "22023"),
+            ("SET statement_timeout = -1", "22023"),
+            ("SET statement_timeout = 5 s", "42601"),
+            ("SET statement_timeout", "42601"),
+            ("SET statement_timeout =", "42601"),
         ] {
             assert_eq!(parse(sql).unwrap_err().state.0, state, "{sql}");
         }

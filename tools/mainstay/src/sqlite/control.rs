@@ -7,7 +7,7 @@ use mainstay::server::pg::{Interrupt, SqlError, SqlState};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::InterruptHandle;
 
-use super::engine::{Shared, WRITER_WAIT};
+use super::engine::Shared;
 use super::turnstile::{Ticket, Waited};
 use super::writer::Writer;
 
@@ -135,10 +135,9 @@ impl Interrupt for Control {
 pub(super) fn not_granted(waited: Waited) -> SqlError {
     match waited {
         Waited::Cancelled => cancelled(),
-        Waited::TooLong => {
-            let message = format!("another transaction has been writing for more than {} s", WRITER_WAIT.as_secs());
-            SqlError::new(SqlState::LOCK_NOT_AVAILABLE, message).with_hint("Try again.")
-        }
+        Waited::TooLong => SqlError::new(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
+            .with_detail("Another transaction has been writing all the while.")
+            .with_hint("Try again."),
         Waited::Closed => SqlError::new(SqlState::ADMIN_SHUTDOWN, "the database is closed"),
     }
 }

@@ -3,6 +3,8 @@
 use mainstay::server::pg::{SqlError, SqlState};
 use rusqlite::ffi;
 
+use super::control::cancelled;
+
 /// What a client is told of an error of SQLite.
 pub(super) fn from_sqlite(error: &rusqlite::Error) -> SqlError {
     match error {
@@ -42,6 +44,7 @@ fn from_code(code: i32, message: &str) -> SqlError {
         }
         ffi::SQLITE_CONSTRAINT_TRIGGER => told(SqlState("P0001")),
         ffi::SQLITE_CONSTRAINT_DATATYPE | ffi::SQLITE_MISMATCH => told(SqlState::INVALID_TEXT_REPRESENTATION),
+        ffi::SQLITE_INTERRUPT => cancelled(),
         ffi::SQLITE_ERROR => SqlError::new(state_of_message(message), natural(message)),
         _ => told(state_of_primary(code & 0xFF)),
     }
@@ -49,7 +52,6 @@ fn from_code(code: i32, message: &str) -> SqlError {
 
 fn state_of_primary(code: i32) -> SqlState {
     match code {
-        ffi::SQLITE_INTERRUPT => SqlState::QUERY_CANCELED,
         ffi::SQLITE_FULL => SqlState::DISK_FULL,
         ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => SqlState::DATA_CORRUPTED,
         ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN => SqlState::IO_ERROR,

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mainstay::server::pg::{
-    Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply, ResultSink, SERVER_VERSION,
-    Scope, Session, Severity, SqlError, SqlState, Started, TransactionStatus, Value,
+    ClientInfo, Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply, ResultSink,
+    SERVER_VERSION, Scope, Session, Severity, SqlError, SqlState, Started, Timeouts, TransactionStatus, Value,
 };
 
-use super::command::{self, Asked, Command, Modes};
+use super::command::{self, Asked, Command, Modes, Timeout, show_timeout};
 use super::control::{Control, Turn, not_granted, revoked};
-use super::engine::{Shared, WRITER_WAIT};
+use super::engine::Shared;
 use super::errors::from_sqlite;
 use super::policy;
 use super::turnstile::Ticket;
@@ -24,10 +24,12 @@ mod copy;
 mod parameters;
 mod reader;
 mod start;
+mod timeouts;
 
 pub(super) use parameters::columns as stored_columns_of;
 use reader::{OneState, Reader};
 use start::Pending;
+use timeouts::SessionTimeouts;
 
 /// A client's session.
 pub(super) struct SqliteSession {
@@ -37,6 +39,7 @@ pub(super) struct SqliteSession {
     transaction: Option<Transaction>,
     /// The modes of transactions that do not ask for others.
     defaults: Modes,
+    timeouts: SessionTimeouts,
     /// What the clerk does for this session.
     pending: Option<Pending>,
 }
@@ -61,15 +64,20 @@ struct Transaction {
 }
 
 impl SqliteSession {
-    pub(super) fn new(shared: Arc<Shared>) -> SqliteSession {
-        SqliteSession {
+    /// One for that client.
+    ///
+    /// # Errors
+    /// Its startup packet sets something to what it cannot be.
+    pub(super) fn new(shared: Arc<Shared>, client: &ClientInfo) -> Result<SqliteSession, SqlError> {
+        Ok(SqliteSession {
+            timeouts: SessionTimeouts::new(client)?,
             control: Arc::new(Control::new(Arc::clone(&shared))),
             shared,
             reader: None,
             transaction: None,
             defaults: Modes::default(),
             pending: None,
-        }
+        })
     }
 
     fn reader(&mut self) -> Result<&Reader, SqlError> {
@@ -90,6 +98,7 @@ impl SqliteSession {
 
     /// A transaction of these modes.
     fn open(&mut self, block: bool, modes: Modes) -> &mut Transaction {
+        self.timeouts.begin();
         let transaction = Transaction { block, modes, defaults_before: self.defaults, ..Transaction::default() };
         self.transaction.insert(transaction)
     }
@@ -255,7 +264,7 @@ impl SqliteSession {
 
     /// Waits for the turn and begins a transaction of SQLite's with these savepoints.
     fn take_turn(&self, savepoints: &[String]) -> Result<Turn, SqlError> {
-        let waited = self.shared.turnstile.acquire(WRITER_WAIT, self.control.cancelled_flag());
+        let waited = self.shared.turnstile.acquire(self.timeouts.lock(), self.control.cancelled_flag());
         let turn = Turn::new(Arc::clone(&self.shared), waited.map_err(not_granted)?);
         turn.begin(savepoints)?;
         Ok(turn)
@@ -282,6 +291,7 @@ impl SqliteSession {
     fn end(&mut self, commit: bool) -> Result<bool, SqlError> {
         let Some(mut transaction) = self.transaction.take() else { return Ok(commit) };
         let outcome = self.finish(&mut transaction, commit);
+        self.timeouts.end(matches!(outcome, Ok(true)));
         if !matches!(outcome, Ok(true)) {
             self.defaults = transaction.defaults_before;
         }
@@ -319,6 +329,7 @@ impl SqliteSession {
                 let block = self.block("SAVEPOINT")?;
                 block.on_writer(|writer| writer.savepoint(&name))?;
                 block.savepoints.push(name);
+                self.timeouts.savepoint();
                 "SAVEPOINT"
             }
             Command::Release(name) => {
@@ -326,6 +337,7 @@ impl SqliteSession {
                 let position = block.find(&name)?;
                 block.on_writer(|writer| writer.release(&name))?;
                 block.savepoints.truncate(position);
+                self.timeouts.release(position);
                 "RELEASE"
             }
             Command::RollbackTo(name) => {
@@ -334,6 +346,7 @@ impl SqliteSession {
                 block.on_writer(|writer| writer.rollback_to(&name))?;
                 block.savepoints.truncate(position + 1);
                 block.failed = false;
+                self.timeouts.roll_back_to(position);
                 "ROLLBACK"
             }
             Command::SetTransaction(modes) => {
@@ -344,6 +357,17 @@ impl SqliteSession {
             Command::SetDefaults { modes, tag } => {
                 self.open_if_implicit(scope);
                 self.set_defaults(modes)?;
+                tag
+            }
+            Command::SetTimeout { timeout, value, is_local, tag } => {
+                self.open_if_implicit(scope);
+                self.set_timeout(timeout, value, is_local, sink)?;
+                tag
+            }
+            Command::ResetAll { tag } => {
+                self.open_if_implicit(scope);
+                self.set_defaults(Asked::ORIGINAL)?;
+                self.timeouts.reset();
                 tag
             }
             Command::Set { tag } => {
@@ -415,6 +439,9 @@ impl SqliteSession {
     }
 
     fn setting(&self, name: &str) -> Result<String, SqlError> {
+        if let Some(timeout) = Timeout::of(name) {
+            return Ok(show_timeout(*timeout.field(&mut self.timeouts.now())));
+        }
         let modes = self.modes();
         let on_or_off = |on: bool| if on { "on" } else { "off" }.to_owned();
         Ok(match name {
@@ -540,6 +567,10 @@ impl Session for SqliteSession {
             Some(transaction) if transaction.block => TransactionStatus::InTransaction,
             _ => TransactionStatus::Idle,
         }
+    }
+
+    fn timeouts(&self) -> Option<Timeouts> {
+        Some(self.timeouts.now())
     }
 
     fn interrupter(&self) -> Arc<dyn Interrupt> {

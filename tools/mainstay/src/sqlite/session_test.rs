@@ -311,7 +311,7 @@ fn describe_says_what_execute_does() {
 fn others_may_not_connect() {
     let database = Database::new();
     let connect = |user: &str, database_name: &str| {
-        let client = ClientInfo { user: user.into(), database: database_name.into(), parameters: Default::default() };
+        let client = ClientInfo { user: user.into(), database: database_name.into(), ..ClientInfo::default() };
         database.engine.connect(&client).err().map(|error| error.state.0)
     };
     assert_eq!(connect("postgres", "postgres"), None);

@@ -113,7 +113,7 @@ impl Database {
 /// A session of an engine.
 pub(super) fn client_of(engine: &SqliteEngine) -> Client {
     let user = "postgres".to_owned();
-    let client = ClientInfo { database: user.clone(), user, parameters: Default::default() };
+    let client = ClientInfo { database: user.clone(), user, ..ClientInfo::default() };
     Client(engine.connect(&client).unwrap())
 }
 

@@ -3,6 +3,7 @@
 //! Every test binary compiles this module for itself and uses a part of it.
 #![allow(dead_code)]
 
+pub mod certificates;
 pub mod contents;
 pub mod dice;
 pub mod ledger;
@@ -158,8 +159,13 @@ pub struct Starting {
 impl Starting {
     /// Starts a node on any free port.
     pub fn launch(data_dir: &Path, arguments: &[&str]) -> Starting {
+        Starting::launch_at("127.0.0.1:0", data_dir, arguments)
+    }
+
+    /// Starts a node that listens there.
+    pub fn launch_at(listen: &str, data_dir: &Path, arguments: &[&str]) -> Starting {
         let mut command = mainstay();
-        command.args(["start", "--sql-listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir).args(arguments);
+        command.args(["start", "--sql-listen", listen, "--data-dir"]).arg(data_dir).args(arguments);
         let begun = Instant::now();
         let mut process = Guard(command.spawn().unwrap());
         let stderr = read_all(process.0.stderr.take().unwrap());

@@ -23,7 +23,7 @@ pub(in super::super) struct Asked {
 
 impl Asked {
     /// Those of a session for which nothing was asked.
-    pub(super) const ORIGINAL: Asked =
+    pub(in super::super) const ORIGINAL: Asked =
         Asked { read_only: Some(false), isolation: Some(Isolation::ReadCommitted), at_once: false };
 }
 

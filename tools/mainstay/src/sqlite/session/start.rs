@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 use super::super::clerk::{Answer, Statement};
 use super::super::command::{self, Command, Modes};
 use super::super::control::{Control, Turn, not_granted};
-use super::super::engine::WRITER_WAIT;
 use super::super::lexer;
 use super::super::turnstile::Ticket;
 use super::SqliteSession;
@@ -168,7 +167,7 @@ impl SqliteSession {
         let (sql, parameters) = (sql.to_owned(), Arc::clone(parameters));
         let statement = Statement { sql, parameters, reply, control: Arc::clone(&self.control), answer };
         self.pending = Some(Pending { answer: receiver, what: What::Single });
-        self.control.queue(|| self.shared.turnstile.queue_statement(WRITER_WAIT, statement));
+        self.control.queue(|| self.shared.turnstile.queue_statement(self.timeouts.lock(), statement));
         Started::Elsewhere
     }
 
@@ -205,7 +204,7 @@ impl SqliteSession {
                 }
             }
         };
-        self.control.queue(|| self.shared.turnstile.queue_transaction(WRITER_WAIT, Box::new(start)));
+        self.control.queue(|| self.shared.turnstile.queue_transaction(self.timeouts.lock(), Box::new(start)));
         Started::Elsewhere
     }
 
@@ -254,6 +253,7 @@ impl SqliteSession {
             }
             What::Commit { chain } => {
                 let ended = self.transaction.take();
+                self.timeouts.end(outcome.is_ok());
                 if let (Err(_), Some(ended)) = (&outcome, ended) {
                     self.defaults = ended.defaults_before;
                 } else if let Some(modes) = chain {

@@ -1,0 +1,60 @@
+//! What clients cost that are connected and do nothing.
+
+mod support;
+
+use std::fs;
+
+use support::certificates::Secrets;
+use support::raw::Raw;
+use support::{Running, runtime};
+
+const CLIENTS: u64 = 1000;
+const LIMIT_KIB: u64 = 64;
+
+/// The anonymous resident memory of a node, in KiB.
+fn memory_kib(node: &Running) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.id())).unwrap();
+    let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    anonymous.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_thousand_idle_clients_cost_little() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = ["--sql-connection-limit", "1100"];
+    let node = Running::start(&directory.path().join("data"), &limits);
+    node.rows("CREATE TABLE t (a int PRIMARY KEY, b text); INSERT INTO t VALUES (1, 'x')");
+    let before = memory_kib(&node);
+    let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::login(&node.address)).collect();
+    let connected = memory_kib(&node);
+    for client in &mut clients {
+        client.query("SELECT * FROM t WHERE a = 1");
+    }
+    let used = memory_kib(&node);
+    let each = |now: u64| now.saturating_sub(before) as f64 / CLIENTS as f64;
+    println!("KiB for each idle client: {:.1}, after a query {:.1}", each(connected), each(used));
+    assert!(each(connected) < LIMIT_KIB as f64);
+    assert!(each(used) < LIMIT_KIB as f64);
+    // Everybody is still there.
+    for client in clients.iter_mut().rev().step_by(100) {
+        assert_eq!(client.query("SELECT 7").len(), 4);
+    }
+}
+
+#[test]
+fn a_thousand_idle_clients_over_tls_cost_little() {
+    let (secrets, directory) = (Secrets::new(""), tempfile::tempdir().unwrap());
+    let flags = secrets.passwords_and_tls();
+    let mut flags: Vec<&str> = flags.iter().skip(2).map(String::as_str).collect();
+    flags.extend(["--sql-connection-limit", "1100"]);
+    let node = Running::start(&directory.path().join("data"), &flags);
+    node.rows("SELECT 1");
+    let before = memory_kib(&node);
+    let runtime = runtime();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| runtime.block_on(secrets.connect(&node))).collect();
+    let connected = memory_kib(&node);
+    let each = connected.saturating_sub(before) as f64 / CLIENTS as f64;
+    println!("KiB for each idle client over TLS: {each:.1}");
+    assert!(each < LIMIT_KIB as f64);
+    drop(clients);
+}
