@@ -114,7 +114,7 @@ async fn connect(
     let status = session.transaction_status();
     let stopping = Arc::new(AtomicBool::new(false));
     let budget = Budget::new(shared.config.message_limit_bytes);
-    let conversation = Box::new(Conversation::new(session, budget, Arc::clone(&stopping)));
+    let mut conversation = Box::new(Conversation::new(session, budget, Arc::clone(&stopping)));
     let ready = shared.cancels.register(Arc::clone(&interrupt)).and_then(|registration| {
         let greeting = startup::greeting(hello, &registration, status)?;
         Ok((registration, greeting))
@@ -128,6 +128,12 @@ async fn connect(
     };
     drop(startup_permit);
     let process_id = registration.process_id;
+    // Seen as long as it is here.
+    let _presence = shared.backend.activities().map(|activities| {
+        let presence = activities.enter(process_id, &hello.client, wire.peer());
+        conversation.enter(Arc::clone(&presence.activity));
+        presence
+    });
     tracing::debug!(process_id, "connection opened");
     let mut connection = Connection { wire, phase, interrupt, stopping, config: &shared.config };
     let left = if connection.wire.write_all(&greeting).await.is_ok() {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::activity::Activity;
 use super::backend::{CommandTag, Scope, Session, TransactionStatus};
 use super::budget::Budget;
 use super::error::{Severity, SqlError, SqlState};
@@ -18,6 +19,7 @@ use super::message::{self, Message};
 use super::outbox::Outbox;
 use super::quick::Elsewhere;
 use super::sink::{Expected, RowSink, SpoolSink};
+use super::slow::Watch;
 use super::types::OwnedValue;
 
 /// Whether a connection goes on after a batch.
@@ -42,6 +44,8 @@ pub(super) struct Conversation {
     pub(super) elsewhere: Option<Elsewhere>,
     /// What the client sent and is still to be done.
     pub(super) intake: Intake,
+    /// The statement that runs, for those who look in.
+    pub(super) watch: Watch,
     /// The server stops and waits no longer: no statement is begun, and an interrupted one was interrupted by us.
     stopping: Arc<AtomicBool>,
 }
@@ -57,8 +61,15 @@ impl Conversation {
             skipping: false,
             elsewhere: None,
             intake: Intake::default(),
+            watch: Watch::default(),
             stopping,
         }
+    }
+
+    /// From now on it is seen what this connection does.
+    pub(super) fn enter(&mut self, activity: Arc<Activity>) {
+        self.session.entered(Arc::clone(&activity));
+        self.watch.activity = Some(activity);
     }
 
     /// Whether a transaction is open, of a block or of statements whose Sync is still to come.
@@ -139,8 +150,10 @@ impl Conversation {
     ) -> Result<CommandTag, SqlError> {
         self.refuse_if_stopping()?;
         self.implicit_open |= scope == Scope::Implicit;
+        self.watch.begin(statement);
         let mut sink = RowSink::new(outbox, expected, &mut self.intake);
         let result = self.session.execute(statement, parameters, scope, &mut sink);
+        self.watch.end(self.session.slow_log(), parameters);
         let failure = sink.into_failure();
         self.intake.end_copy();
         match failure {
@@ -159,7 +172,9 @@ impl Conversation {
     ) -> Result<CommandTag, SqlError> {
         self.refuse_if_stopping()?;
         self.implicit_open |= scope == Scope::Implicit;
+        self.watch.begin(statement);
         let result = self.session.execute(statement, parameters, scope, &mut sink);
+        self.watch.end(self.session.slow_log(), parameters);
         match sink.into_failure() {
             Some(failure) => Err(failure),
             None => result,
@@ -198,6 +213,7 @@ impl Conversation {
             // Portals live as long as their transaction.
             self.portals.clear();
         }
+        self.watch.rest(status);
         outbox.ready(status)
     }
 

@@ -13,6 +13,7 @@
 //! intake                                   the data that a COPY takes from the client
 //! spool                                    rows that are fetched in parts
 //! outbox, sink, codec, copy                rows and replies into bytes
+//! activity, catalog                        what can be seen of connections and objects: `pg_stat_activity`, `pg_class`, …
 //! ```
 //!
 //! - Bytes from the network are checked before they are believed; no input panics or takes memory that it did not fill.
@@ -20,9 +21,11 @@
 //!   workers; no method of the same session runs twice at once.
 //! - Every connection ends with its session dropped, however it ends.
 
+mod activity;
 mod backend;
 mod budget;
 mod cancel;
+pub mod catalog;
 mod codec;
 mod connection;
 mod conversation;
@@ -37,12 +40,14 @@ mod outbox;
 mod quick;
 mod simple;
 mod sink;
+mod slow;
 mod spool;
 mod startup;
 mod types;
 mod wire;
 mod work;
 
+pub use activity::{Activities, Activity, Seen, timestamp};
 pub use backend::{
     Backend, ClientInfo, CommandTag, Copied, Description, Interrupt, ResultSink, Scope, Session, Started,
     TransactionStatus,
@@ -50,5 +55,6 @@ pub use backend::{
 pub use error::{Severity, SqlError, SqlState};
 pub use listener::{PgConfig, PgServer, ServerError};
 pub use sink::Reply;
+pub use slow::SlowLog;
 pub use startup::SERVER_VERSION;
 pub use types::{Column, OwnedValue, PgType, Value};

@@ -1,6 +1,7 @@
 //! One client's socket: bytes in, bytes out, and the last word before it is closed.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -28,6 +29,11 @@ impl Wire {
     pub(super) fn new(stream: TcpStream) -> Wire {
         let (reader, writer) = stream.into_split();
         Wire { reader, writer, input: BytesMut::new() }
+    }
+
+    /// Where the client is, if that can be told.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.reader.peer_addr().ok()
     }
 
     /// Waits for more input; 0 is the end of it. Loses nothing when it is dropped half-way.
