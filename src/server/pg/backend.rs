@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::activity::{Activities, Activity};
 use super::cursors::CursorCommand;
 use super::error::{SqlError, SqlState};
 use super::sink::Reply;
+use super::slow::SlowLog;
 use super::timeouts::Timeouts;
 use super::types::{Column, OwnedValue, PgType, Value};
 
@@ -20,6 +22,11 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// What the client is told before it is disconnected, such as 3D000 for a database that does not exist.
     fn connect(&self, client: &ClientInfo) -> Result<Box<dyn Session>, SqlError>;
+
+    /// Where the server notes what its connections are doing, if this backend shows it.
+    fn activities(&self) -> Option<&Arc<Activities>> {
+        None
+    }
 }
 
 /// What a client said of itself in its startup packet, and what it proved.
@@ -109,6 +116,16 @@ pub trait Session: Send {
     /// Fails the transaction block that the client began, if one is open and has not failed yet: something went wrong
     /// in it that the session did not see, such as a message that makes no sense. Outside a block it does nothing.
     fn fail_transaction(&mut self);
+
+    /// Its place among the [activities](Backend::activities) of the server, told once before anything else.
+    fn entered(&mut self, activity: Arc<Activity>) {
+        let _ = activity;
+    }
+
+    /// Which statements are to be logged for having taken long. Asked at the end of each.
+    fn slow_log(&self) -> Option<SlowLog> {
+        None
+    }
 
     /// Where this session stands, as told to the client after each query.
     fn transaction_status(&self) -> TransactionStatus;

@@ -74,14 +74,19 @@ pub(super) const fn type_size(pg_type: PgType) -> i16 {
     match pg_type {
         PgType::BOOL => 1,
         PgType::INT2 => 2,
-        PgType::INT4 | PgType::FLOAT4 => 4,
+        PgType::INT4 | PgType::FLOAT4 | PgType::OID => 4,
         PgType::INT8 | PgType::FLOAT8 => 8,
+        PgType::CHAR => 1,
+        PgType::NAME => 64,
         _ => -1,
     }
 }
 
 const fn is_text(pg_type: PgType) -> bool {
-    matches!(pg_type, PgType::TEXT | PgType::VARCHAR | PgType::UNKNOWN | PgType::UNSPECIFIED)
+    matches!(
+        pg_type,
+        PgType::TEXT | PgType::VARCHAR | PgType::UNKNOWN | PgType::UNSPECIFIED | PgType::NAME | PgType::CHAR
+    )
 }
 
 /// Whether values of a type can be written in a format.
@@ -145,6 +150,7 @@ fn encode_binary(value: Value<'_>, pg_type: PgType, out: &mut BytesMut) -> Resul
         (PgType::INT2, Value::Integer(integer)) => out.put_i16(fit(integer, "smallint")?),
         (PgType::INT4, Value::Integer(integer)) => out.put_i32(fit(integer, "integer")?),
         (PgType::INT8, Value::Integer(integer)) => out.put_i64(integer),
+        (PgType::OID, Value::Integer(integer)) => out.put_u32(fit(integer, "oid")?),
         (PgType::FLOAT4, Value::Real(real)) => out.put_f32(narrow(real)?),
         (PgType::FLOAT4, Value::Integer(integer)) => out.put_f32(narrow(exact(integer)?)?),
         (PgType::FLOAT8, Value::Real(real)) => out.put_f64(real),
@@ -204,6 +210,7 @@ fn type_name(pg_type: PgType) -> String {
         PgType::INT2 => "smallint",
         PgType::INT4 => "integer",
         PgType::INT8 => "bigint",
+        PgType::OID => "oid",
         PgType::FLOAT4 => "real",
         PgType::FLOAT8 => "double precision",
         other => return format!("OID {}", other.0),
@@ -316,6 +323,7 @@ pub(super) fn decode_text(text: &str, pg_type: PgType) -> Result<OwnedValue, Sql
         PgType::INT2 => OwnedValue::Integer(parse_integer(trimmed, pg_type, i64::from(i16::MIN), i64::from(i16::MAX))?),
         PgType::INT4 => OwnedValue::Integer(parse_integer(trimmed, pg_type, i64::from(i32::MIN), i64::from(i32::MAX))?),
         PgType::INT8 => OwnedValue::Integer(parse_integer(trimmed, pg_type, i64::MIN, i64::MAX)?),
+        PgType::OID => OwnedValue::Integer(parse_integer(trimmed, pg_type, 0, i64::from(u32::MAX))?),
         PgType::FLOAT4 => OwnedValue::Real(f64::from(narrow(parse_real(trimmed, pg_type)?)?)),
         PgType::FLOAT8 => OwnedValue::Real(parse_real(trimmed, pg_type)?),
         PgType::BYTEA => OwnedValue::Blob(parse_bytea(text).ok_or_else(|| invalid_text(text, pg_type))?),
@@ -410,6 +418,7 @@ fn decode_binary(bytes: &[u8], pg_type: PgType) -> Result<OwnedValue, SqlError> 
         PgType::INT2 => OwnedValue::Integer(i64::from(i16::from_be_bytes(array(bytes, pg_type)?))),
         PgType::INT4 => OwnedValue::Integer(i64::from(i32::from_be_bytes(array(bytes, pg_type)?))),
         PgType::INT8 => OwnedValue::Integer(i64::from_be_bytes(array(bytes, pg_type)?)),
+        PgType::OID => OwnedValue::Integer(i64::from(u32::from_be_bytes(array(bytes, pg_type)?))),
         PgType::FLOAT4 => OwnedValue::Real(f64::from(f32::from_be_bytes(array(bytes, pg_type)?))),
         PgType::FLOAT8 => OwnedValue::Real(f64::from_be_bytes(array(bytes, pg_type)?)),
         _ => OwnedValue::Blob(bytes.to_vec()),

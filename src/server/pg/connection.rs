@@ -127,7 +127,7 @@ async fn connect(
     let stopping = Arc::new(AtomicBool::new(false));
     let budget = Budget::new(shared.config.message_limit_bytes);
     let (timeouts, clock) = (shared.config.timeouts(), Arc::new(Clock::default()));
-    let conversation =
+    let mut conversation =
         Box::new(Conversation::new(session, budget, timeouts, Arc::clone(&clock), Arc::clone(&stopping)));
     let timeouts = conversation.timeouts();
     let ready = shared.cancels.register(Arc::clone(&interrupt)).and_then(|registration| {
@@ -143,6 +143,12 @@ async fn connect(
     };
     drop(startup_permit);
     let process_id = registration.process_id;
+    // Seen as long as it is here.
+    let _presence = shared.backend.activities().map(|activities| {
+        let presence = activities.enter(process_id, &hello.client, wire.peer());
+        conversation.enter(Arc::clone(&presence.activity));
+        presence
+    });
     tracing::debug!(process_id, "connection opened");
     let mut connection = Connection { wire, phase, interrupt, stopping, clock, timeouts, config: &shared.config };
     let left = if connection.wire.write_all(&greeting).await.is_ok() {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::activity::Activity;
 use super::backend::{CommandTag, Scope, Session, TransactionStatus};
 use super::budget::Budget;
 use super::cursors::{self, Cursors, Run};
@@ -19,6 +20,7 @@ use super::message::{self, Message};
 use super::outbox::Outbox;
 use super::quick::Elsewhere;
 use super::sink::{Expected, RowSink, SpoolSink};
+use super::slow::Watch;
 use super::timeouts::{Clock, Timeouts};
 use super::types::OwnedValue;
 
@@ -50,6 +52,8 @@ pub(super) struct Conversation {
     /// The clock of the statement that runs, if it has one.
     clock: Arc<Clock>,
     is_timed: bool,
+    /// The statement that runs, for those who look in.
+    pub(super) watch: Watch,
     /// The server stops and waits no longer: no statement is begun, and an interrupted one was interrupted by us.
     stopping: Arc<AtomicBool>,
 }
@@ -75,6 +79,7 @@ impl Conversation {
             timeouts,
             clock,
             is_timed: false,
+            watch: Watch::default(),
             stopping,
         }
     }
@@ -108,6 +113,12 @@ impl Conversation {
                 error
             }
         })
+    }
+
+    /// From now on it is seen what this connection does.
+    pub(super) fn enter(&mut self, activity: Arc<Activity>) {
+        self.session.entered(Arc::clone(&activity));
+        self.watch.activity = Some(activity);
     }
 
     /// Whether a transaction is open, of a block or of statements whose Sync is still to come.
@@ -188,10 +199,12 @@ impl Conversation {
     ) -> Result<CommandTag, SqlError> {
         self.refuse_if_stopping()?;
         self.implicit_open |= scope == Scope::Implicit;
+        self.watch.begin(statement);
         self.start_clock();
         let mut sink = RowSink::new(outbox, expected, &mut self.intake);
         let run = Run { statement, parameters, scope, sink: &mut sink };
         let result = cursors::execute(self.session.as_mut(), &mut self.cursors, &self.budget, run);
+        self.watch.end(self.session.slow_log(), parameters);
         let failure = sink.into_failure();
         self.intake.end_copy();
         let tag = self.stop_clock(failure.map_or(result, Err))?;
@@ -225,9 +238,11 @@ impl Conversation {
     ) -> Result<CommandTag, SqlError> {
         self.refuse_if_stopping()?;
         self.implicit_open |= scope == Scope::Implicit;
+        self.watch.begin(statement);
         self.start_clock();
         let run = Run { statement, parameters, scope, sink: &mut sink };
         let result = cursors::execute(self.session.as_mut(), &mut self.cursors, &self.budget, run);
+        self.watch.end(self.session.slow_log(), parameters);
         let failure = sink.into_failure();
         self.stop_clock(match failure {
             Some(failure) => Err(failure),
@@ -268,6 +283,7 @@ impl Conversation {
             self.portals.clear();
             self.cursors.end_transaction(true);
         }
+        self.watch.rest(status);
         outbox.ready(status)
     }
 

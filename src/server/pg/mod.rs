@@ -15,6 +15,7 @@
 //! timeouts                                 how long things may take
 //! spool, cursors                           rows that are fetched in parts
 //! outbox, sink, codec, copy                rows and replies into bytes
+//! activity, catalog                        what can be seen of connections and objects: `pg_stat_activity`, `pg_class`, …
 //! ```
 //!
 //! - Bytes from the network are checked before they are believed; no input panics or takes memory that it did not fill.
@@ -23,9 +24,11 @@
 //! - Every connection ends with its session dropped, however it ends.
 
 mod access;
+mod activity;
 mod backend;
 mod budget;
 mod cancel;
+pub mod catalog;
 mod codec;
 mod connection;
 mod conversation;
@@ -43,6 +46,7 @@ mod outbox;
 mod quick;
 mod simple;
 mod sink;
+mod slow;
 mod spool;
 mod startup;
 mod timeouts;
@@ -51,6 +55,7 @@ mod wire;
 mod work;
 
 pub use access::{PasswordError, UsersError, Verifier, users_line};
+pub use activity::{Activities, Activity, Seen, timestamp};
 pub use backend::{
     Backend, ClientInfo, CommandTag, Copied, Description, Interrupt, ResultSink, Scope, Session, Started,
     TransactionStatus,
@@ -59,6 +64,7 @@ pub use cursors::{CursorCommand, Steps};
 pub use error::{Severity, SqlError, SqlState};
 pub use listener::{PgConfig, PgServer, ServerError};
 pub use sink::Reply;
+pub use slow::SlowLog;
 pub use startup::SERVER_VERSION;
 pub use timeouts::Timeouts;
 pub use types::{Column, OwnedValue, PgType, Value};

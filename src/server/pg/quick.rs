@@ -136,6 +136,7 @@ impl Conversation {
         self.refuse_if_stopping()?;
         let elsewhere = Elsewhere { frame, portal: None };
         let none = Arc::new(Vec::new());
+        self.watch.begin(statement);
         self.start_clock();
         match self.session.start(statement, &none, Scope::Single, Reply::default()) {
             Started::Blocks(_) => {
@@ -170,6 +171,7 @@ impl Conversation {
         let scope = if alone { Scope::Single } else { Scope::Implicit };
         self.implicit_open |= !alone;
         let reply = Reply::prepared(Arc::clone(&prepared), formats);
+        self.watch.begin(statement);
         self.start_clock();
         let started = self.session.start(statement, &parameters, scope, reply);
         self.started(Elsewhere { frame, portal: Some((portal, parameters)) }, started, outbox)
@@ -207,6 +209,8 @@ impl Conversation {
         if reply.is_full() {
             return Ok(self.again(elsewhere, reply));
         }
+        let parameters = elsewhere.portal.as_ref().map_or(&[][..], |(_, parameters)| parameters.as_slice());
+        self.watch.end(self.session.slow_log(), parameters);
         let (messages, failure) = reply.parts();
         outbox.append(messages);
         let tag = failure.map_or(result, |failure| Err(failure.clone()))?;

@@ -32,6 +32,40 @@ impl PgType {
     pub const VARCHAR: PgType = PgType(1043);
     /// `numeric`
     pub const NUMERIC: PgType = PgType(1700);
+    /// `"char"`, a single byte
+    pub const CHAR: PgType = PgType(18);
+    /// `name`, as the catalogs' objects are called
+    pub const NAME: PgType = PgType(19);
+    /// `int2vector`
+    pub const INT2_VECTOR: PgType = PgType(22);
+    /// `oid`, the identifier of an object in the catalogs
+    pub const OID: PgType = PgType(26);
+    /// `oidvector`
+    pub const OID_VECTOR: PgType = PgType(30);
+    /// `inet`
+    pub const INET: PgType = PgType(869);
+    /// `"char"[]`
+    pub const CHAR_ARRAY: PgType = PgType(1002);
+    /// `name[]`
+    pub const NAME_ARRAY: PgType = PgType(1003);
+    /// `smallint[]`
+    pub const INT2_ARRAY: PgType = PgType(1005);
+    /// `text[]`
+    pub const TEXT_ARRAY: PgType = PgType(1009);
+    /// `oid[]`
+    pub const OID_ARRAY: PgType = PgType(1028);
+    /// `aclitem[]`
+    pub const ACL_ARRAY: PgType = PgType(1034);
+    /// `timestamp with time zone`
+    pub const TIMESTAMPTZ: PgType = PgType(1184);
+    /// `interval`
+    pub const INTERVAL: PgType = PgType(1186);
+    /// `regclass`, a relation by its name
+    pub const REGCLASS: PgType = PgType(2205);
+    /// `regtype`, a type by its name
+    pub const REGTYPE: PgType = PgType(2206);
+    /// `regnamespace`, a schema by its name
+    pub const REGNAMESPACE: PgType = PgType(4089);
 }
 
 /// A column of a result.

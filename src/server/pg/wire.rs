@@ -1,6 +1,7 @@
 //! One client's socket, plain or TLS: bytes in, bytes out, and the last word before it is closed.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -36,6 +37,7 @@ pub(super) struct Wire {
     pub(super) input: BytesMut,
     /// What it was secured with.
     endpoint: Option<Arc<Endpoint>>,
+    peer: Option<SocketAddr>,
 }
 
 /// Where bytes come from.
@@ -64,9 +66,10 @@ pub(super) struct TlsWriter {
 
 impl Wire {
     pub(super) fn new(stream: TcpStream) -> Wire {
+        let peer = stream.peer_addr().ok();
         let (reader, writer) = stream.into_split();
         let (reader, writer) = (Reader::Plain(reader), Writer::Plain(writer));
-        Wire { reader, writer, input: BytesMut::new(), endpoint: None }
+        Wire { reader, writer, input: BytesMut::new(), endpoint: None, peer }
     }
 
     /// What it was secured with, if it was.
@@ -97,6 +100,11 @@ impl Wire {
         self.writer = Writer::Tls(TlsWriter { inner: writer, taken: 0 });
         self.endpoint = Some(endpoint);
         Ok(protocol)
+    }
+
+    /// Where the client is, if that can be told.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 
     /// Waits for more input; 0 is the end of it. Loses nothing when it is dropped half-way.

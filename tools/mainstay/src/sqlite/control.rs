@@ -1,9 +1,9 @@
 //! What a statement needs wherever it runs: the turn to write, and the way to stop it from outside.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use mainstay::server::pg::{Interrupt, SqlError, SqlState};
+use mainstay::server::pg::{Activity, Interrupt, SqlError, SqlState};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::InterruptHandle;
 
@@ -68,11 +68,32 @@ pub(super) struct Control {
     running: Mutex<Option<Arc<InterruptHandle>>>,
     /// Where it stands in the queue before the writer, or stood when the clerk took it.
     place: Mutex<Option<Ticket>>,
+    /// Where it is seen that it waits there.
+    activity: OnceLock<Arc<Activity>>,
 }
 
 impl Control {
     pub(super) fn new(shared: Arc<Shared>) -> Control {
-        Control { shared, cancelled: AtomicBool::new(false), running: Mutex::default(), place: Mutex::default() }
+        Control {
+            shared,
+            cancelled: AtomicBool::new(false),
+            running: Mutex::default(),
+            place: Mutex::default(),
+            activity: OnceLock::new(),
+        }
+    }
+
+    /// From now on it is seen when it waits for the writer.
+    pub(super) fn enter(&self, activity: Arc<Activity>) {
+        // Told once; a second time changes nothing.
+        let _ = self.activity.set(activity);
+    }
+
+    /// It begins to wait for the writer, or has its answer.
+    pub(super) fn note_waiting(&self, waits: bool) {
+        if let Some(activity) = self.activity.get() {
+            activity.wait_for_writer(waits);
+        }
     }
 
     /// A new statement: no interrupt was meant for it.
@@ -95,6 +116,7 @@ impl Control {
         handle: &Arc<InterruptHandle>,
         work: impl FnOnce() -> Result<T, SqlError>,
     ) -> Result<T, SqlError> {
+        self.note_waiting(false);
         *self.running.lock() = Some(Arc::clone(handle));
         let result = if self.is_cancelled() { Err(cancelled()) } else { work() };
         *self.running.lock() = None;
@@ -105,6 +127,7 @@ impl Control {
     /// place, so it is obeyed here.
     pub(super) fn queue(&self, queue: impl FnOnce() -> Ticket) {
         let mut place = self.place.lock();
+        self.note_waiting(true);
         *place = Some(queue());
         drop(place);
         if self.is_cancelled() {

@@ -11,7 +11,7 @@ use mainstay::engine::{Engine, EngineError};
 use mainstay::ident::SystemId;
 use mainstay::lsn::Lsn;
 use mainstay::node::Primary;
-use mainstay::server::pg::{Backend, ClientInfo, Session, SqlError, SqlState};
+use mainstay::server::pg::{Activities, Backend, ClientInfo, Session, SqlError, SqlState};
 use mainstay::wal::Record;
 use parking_lot::{Mutex, RwLock};
 use rusqlite::config::DbConfig;
@@ -30,7 +30,7 @@ use super::{STATE_TABLE, apply};
 /// The database's file in the engine's directory.
 const FILE_NAME: &str = "main.sqlite";
 /// The role and the database that exist.
-const ONLY_NAME: &str = "postgres";
+pub(super) const ONLY_NAME: &str = "postgres";
 /// How long what is no session waits for its turn to write.
 pub(super) const WRITER_WAIT: Duration = Duration::from_secs(5);
 /// How long a demoted engine waits for the statement that is running to end.
@@ -68,6 +68,8 @@ pub(super) struct Shared {
     wal_pages: Arc<AtomicU32>,
     pub(super) copying: Copying,
     health: Arc<Health>,
+    /// What the server's connections are doing.
+    pub(super) activities: Arc<Activities>,
 }
 
 impl SqliteEngine {
@@ -128,6 +130,7 @@ impl Shared {
             wal_pages,
             copying: Copying::default(),
             health,
+            activities: Arc::default(),
         })
     }
 
@@ -287,5 +290,9 @@ impl Backend for SqliteEngine {
             return Err(SqlError::fatal(SqlState::INVALID_CATALOG_NAME, message));
         }
         Ok(Box::new(SqliteSession::new(Arc::clone(&self.shared), client)?))
+    }
+
+    fn activities(&self) -> Option<&Arc<Activities>> {
+        Some(&self.shared.activities)
     }
 }

@@ -9,9 +9,11 @@
 //! apart by the key), and the statistics of ANALYZE to the letter (it runs again).
 //!
 //! One connection writes and sessions queue for it ([`turnstile`]); those that ask at the same time share a transaction
-//! ([`clerk`]). Each session reads on a connection of its own ([`session`]). `unsafe` is in [`ffi`] alone.
+//! ([`clerk`]). Each session reads on a connection of its own ([`session`]). What SQLite does not take and names PostgreSQL's
+//! catalogs is answered from there ([`catalog`]). `unsafe` is in [`ffi`] alone.
 
 mod apply;
+mod catalog;
 mod clerk;
 mod command;
 mod control;

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mainstay::server::pg::{
-    ClientInfo, Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply, ResultSink,
-    SERVER_VERSION, Scope, Session, Severity, SqlError, SqlState, Started, Timeouts, TransactionStatus, Value,
+    Activity, ClientInfo, Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply,
+    ResultSink, SERVER_VERSION, Scope, Session, Severity, SqlError, SqlState, Started, Timeouts, TransactionStatus,
+    Value,
 };
 
+use super::catalog;
 use super::command::{self, Asked, Command, Modes, Timeout, show_timeout};
 use super::control::{Control, Turn, not_granted, revoked};
 use super::engine::Shared;
@@ -20,6 +22,7 @@ use super::turnstile::Ticket;
 use super::writer::no_savepoint;
 use super::{lexer, values};
 
+mod catalogs;
 mod copy;
 mod parameters;
 mod reader;
@@ -42,7 +45,25 @@ pub(super) struct SqliteSession {
     timeouts: SessionTimeouts,
     /// What the clerk does for this session.
     pending: Option<Pending>,
+    /// Where it is seen what it does.
+    activity: Option<Arc<Activity>>,
 }
+
+/// What SHOW knows and `pg_settings` lists: name, meaning, and whether a session can change it for itself.
+const SETTINGS: &[(&str, &str, bool)] = &[
+    ("client_encoding", "The encoding of text sent and received.", false),
+    ("datestyle", "How dates are written.", false),
+    ("default_transaction_isolation", "The isolation level of transactions that ask for none.", true),
+    ("default_transaction_read_only", "Whether transactions that do not say so may only read.", true),
+    ("integer_datetimes", "Times are kept as integers.", false),
+    ("search_path", "The schema where names are looked up.", false),
+    ("server_encoding", "The encoding of stored text.", false),
+    ("server_version", "The version of PostgreSQL that is spoken, and what it really is.", false),
+    ("standard_conforming_strings", "A backslash in a string is a backslash.", false),
+    ("timezone", "The time zone in which times are shown.", false),
+    ("transaction_isolation", "The isolation level of this transaction.", true),
+    ("transaction_read_only", "Whether this transaction may only read.", true),
+];
 
 /// A transaction, of a block or implicit.
 #[derive(Default)]
@@ -77,6 +98,7 @@ impl SqliteSession {
             transaction: None,
             defaults: Modes::default(),
             pending: None,
+            activity: None,
         })
     }
 
@@ -128,6 +150,12 @@ impl SqliteSession {
     ) -> Result<CommandTag, SqlError> {
         self.refuse_if_failed()?;
         self.open_if_implicit(scope);
+        if catalog::is_suspected(sql)
+            && let Some(outcome) = self.run_catalogs(sql, parameters, sink)
+        {
+            self.note_started();
+            return outcome;
+        }
         let modes = self.modes();
         // A statement by itself sees one state anyway.
         let stable = modes.stable() && self.transaction.is_some();
@@ -137,7 +165,13 @@ impl SqliteSession {
             if modes.read_only && stable {
                 OneState::hold(self.reader()?)?.keep();
             }
-            if let Some(tag) = self.run_reading(sql, parameters, sink)? {
+            let read = match self.run_reading(sql, parameters, sink) {
+                Err(error) if catalog::is_of_names(&error) => {
+                    self.run_catalogs(sql, parameters, sink).unwrap_or(Err(error)).map(Some)
+                }
+                read => read,
+            };
+            if let Some(tag) = read? {
                 self.note_started();
                 return Ok(tag);
             }
@@ -264,7 +298,9 @@ impl SqliteSession {
 
     /// Waits for the turn and begins a transaction of SQLite's with these savepoints.
     fn take_turn(&self, savepoints: &[String]) -> Result<Turn, SqlError> {
+        self.control.note_waiting(true);
         let waited = self.shared.turnstile.acquire(self.timeouts.lock(), self.control.cancelled_flag());
+        self.control.note_waiting(false);
         let turn = Turn::new(Arc::clone(&self.shared), waited.map_err(not_granted)?);
         turn.begin(savepoints)?;
         Ok(turn)
@@ -429,6 +465,18 @@ impl SqliteSession {
         Ok(())
     }
 
+    /// What a statement of SQLite's takes and returns.
+    fn describe_sql(&mut self, statement: &str, parameter_types: &[PgType]) -> Result<Description, SqlError> {
+        if let Some(ticket) = self.turn() {
+            let writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
+            let (connection, policy) = writer.for_describe();
+            return reader::describe(connection, policy, statement, parameter_types);
+        }
+        let reader = self.reader()?;
+        let _state = OneState::hold(reader)?;
+        reader::describe(&reader.connection, &reader.policy, statement, parameter_types)
+    }
+
     fn set_defaults(&mut self, modes: Asked) -> Result<(), SqlError> {
         if self.transaction.as_ref().is_some_and(|transaction| !transaction.savepoints.is_empty()) {
             // Rolling back to it would have to bring the old ones back.
@@ -509,14 +557,13 @@ impl Session for SqliteSession {
             Some(_) => return Ok(Description::default()),
             None => self.refuse_if_failed()?,
         }
-        if let Some(ticket) = self.turn() {
-            let writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
-            let (connection, policy) = writer.for_describe();
-            return reader::describe(connection, policy, statement, parameter_types);
+        let described = self.describe_sql(statement, parameter_types);
+        match described {
+            Err(error) if catalog::is_of_names(&error) => {
+                self.describe_catalogs(statement, parameter_types).unwrap_or(Err(error))
+            }
+            described => described,
         }
-        let reader = self.reader()?;
-        let _state = OneState::hold(reader)?;
-        reader::describe(&reader.connection, &reader.policy, statement, parameter_types)
     }
 
     fn execute(
@@ -534,6 +581,11 @@ impl Session for SqliteSession {
         };
         self.note_outcome(&outcome);
         outcome
+    }
+
+    fn entered(&mut self, activity: Arc<Activity>) {
+        self.control.enter(Arc::clone(&activity));
+        self.activity = Some(activity);
     }
 
     fn start(&mut self, statement: &str, parameters: &Arc<Vec<OwnedValue>>, scope: Scope, reply: Reply) -> Started {

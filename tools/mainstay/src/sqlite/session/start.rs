@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use mainstay::server::pg::{CommandTag, OwnedValue, Reply, Scope, SqlError, SqlState, Started};
 use tokio::sync::oneshot;
 
+use super::super::catalog;
 use super::super::clerk::{Answer, Statement};
 use super::super::command::{self, Command, Modes};
 use super::super::control::{Control, Turn, not_granted};
@@ -111,6 +112,10 @@ impl SqliteSession {
         let in_turn = self.turn().is_some();
         // With rows that do not fit the reply, the statement runs again; so it must not have changed anything.
         let returning = does == Does::ChangesRows && lexer::tokens(sql).any(|token| token.is("RETURNING"));
+        // What the transaction did to the schema is seen on the writer, by a statement that is not for it.
+        if in_turn && does == Does::Reads && catalog::is_suspected(sql) {
+            return Started::Blocks(reply);
+        }
         let to_writer = in_turn || does == Does::ChangesRows;
         if does == Does::Else || (to_writer && modes.read_only) {
             return Started::Blocks(reply);
@@ -149,7 +154,8 @@ impl SqliteSession {
         let Some(reader) = self.reader.take() else { return Started::Blocks(reply) };
         let (outcome, took_long) = reader.within_budget(|| self.run_reading_on(&reader, sql, parameters, &mut reply));
         self.reader = Some(reader);
-        if took_long || reply.is_full() || matches!(outcome, Ok(None)) {
+        let is_unknown = matches!(&outcome, Err(error) if catalog::is_of_names(error));
+        if took_long || reply.is_full() || is_unknown || matches!(outcome, Ok(None)) {
             reply.restart();
             return Started::Blocks(reply);
         }

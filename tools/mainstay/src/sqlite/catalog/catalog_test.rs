@@ -1,0 +1,211 @@
+use super::*;
+
+/// The statements that psql 15 sends for `\d` and its like, one after another, separated by lines of dashes.
+const PSQL: &str = include_str!("psql.sql");
+
+fn view(connection: &Connection) -> View {
+    View {
+        user: "postgres".into(),
+        database: "postgres".into(),
+        version: "PostgreSQL 15".into(),
+        process_id: 7,
+        databases: vec![Database { oid: 5, name: "postgres".into(), size_bytes: Some(8192) }],
+        roles: vec![Role { oid: 10, name: "postgres".into(), superuser: true }],
+        settings: vec![Setting { name: "timezone".into(), value: "UTC".into(), meaning: "".into(), settable: false }],
+        activity: Vec::new(),
+        schema: Arc::new(read_schema(connection).unwrap()),
+    }
+}
+
+fn database() -> Connection {
+    let connection = Connection::open_in_memory().unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE p (id INTEGER PRIMARY KEY, \"N n\" TEXT NOT NULL DEFAULT 'x', g INT AS (id + 1) STORED);
+             CREATE TABLE c (id INT PRIMARY KEY, p INT REFERENCES p ON DELETE CASCADE, u TEXT UNIQUE, CHECK (id > 0));
+             CREATE INDEX ci ON c (p DESC, lower(u)) WHERE p > 1;
+             CREATE VIEW v AS SELECT id, \"N n\" AS n FROM p;
+             CREATE TABLE w (a TEXT, b TEXT, PRIMARY KEY (b, a)) WITHOUT ROWID;
+             CREATE TRIGGER t AFTER INSERT ON p BEGIN SELECT 1; END;
+             CREATE TABLE gone (a); CREATE VIEW broken AS SELECT a FROM gone; DROP TABLE gone;
+             CREATE TABLE mainstay_state (one);
+             CREATE TABLE auto (id INTEGER PRIMARY KEY AUTOINCREMENT);",
+        )
+        .unwrap();
+    connection
+}
+
+/// The rows of a query, values as text with bars between.
+fn rows(connection: &Connection, sql: &str) -> Vec<String> {
+    rows_with(connection, sql, &[])
+}
+
+fn rows_with(connection: &Connection, sql: &str, parameters: &[OwnedValue]) -> Vec<String> {
+    let query = understand(sql).unwrap_or_else(|| panic!("not of the catalogs: {sql}"));
+    let view = view(connection);
+    let loaded = query.load(&view).unwrap();
+    let mut statement = loaded.prepare(&query.0.sql).unwrap_or_else(|error| panic!("{error}: {}", query.0.sql));
+    values::bind(&mut statement, &query.0.sql, parameters).unwrap();
+    let columns = statement.column_count();
+    let mut rows = statement.raw_query();
+    let mut all = Vec::new();
+    while let Some(row) = rows.next().unwrap_or_else(|error| panic!("{error}: {sql}")) {
+        let text = |index| match row.get_ref(index).unwrap() {
+            rusqlite::types::ValueRef::Null => String::new(),
+            rusqlite::types::ValueRef::Integer(value) => value.to_string(),
+            rusqlite::types::ValueRef::Real(value) => value.to_string(),
+            rusqlite::types::ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            rusqlite::types::ValueRef::Blob(_) => panic!("a blob"),
+        };
+        all.push((0..columns).map(text).collect::<Vec<_>>().join("|"));
+    }
+    all
+}
+
+#[test]
+fn everything_that_psql_sends_is_understood() {
+    let connection = database();
+    let statements: Vec<&str> = PSQL.split("----").map(str::trim).filter(|sql| !sql.is_empty()).collect();
+    assert!(statements.len() > 30, "{}", statements.len());
+    for sql in statements {
+        rows(&connection, sql);
+        let query = understand(sql).unwrap();
+        query.describe(&view(&connection), &[]).unwrap_or_else(|error| panic!("{error}: {sql}"));
+    }
+}
+
+#[test]
+fn tables_and_their_parts_are_told() {
+    let connection = database();
+    assert_eq!(
+        rows(
+            &connection,
+            "SELECT relname, relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE nspname = 'main' ORDER BY relkind, relname"
+        ),
+        [
+            "auto_pkey|i",
+            "ci|i",
+            "p_pkey|i",
+            "sqlite_autoindex_c_1|i",
+            "sqlite_autoindex_c_2|i",
+            "sqlite_autoindex_w_1|i",
+            "auto|r",
+            "c|r",
+            "p|r",
+            "w|r",
+            "broken|v",
+            "v|v"
+        ]
+    );
+    assert_eq!(
+        rows(
+            &connection,
+            "SELECT attname, format_type(atttypid, atttypmod), attnotnull, \
+             (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum), attgenerated \
+             FROM pg_attribute WHERE attrelid = 'p'::regclass ORDER BY attnum"
+        ),
+        ["id|bigint|1||", "N n|text|1|'x'|", "g|bigint|0|id + 1|s"]
+    );
+    assert_eq!(
+        rows(
+            &connection,
+            "SELECT conname, contype, pg_get_constraintdef(oid), conrelid::regclass, conkey FROM pg_constraint ORDER BY 4, 2, 1"
+        ),
+        [
+            "auto_pkey|p|PRIMARY KEY (id)|auto|{1}",
+            "c_check|c|CHECK (id > 0)|c|",
+            "c_p_fkey|f|FOREIGN KEY (p) REFERENCES p(id) ON DELETE CASCADE|c|{2}",
+            "sqlite_autoindex_c_1|p|PRIMARY KEY (id)|c|{1}",
+            "sqlite_autoindex_c_2|u|UNIQUE (u)|c|{3}",
+            "p_pkey|p|PRIMARY KEY (id)|p|{1}",
+            "sqlite_autoindex_w_1|p|PRIMARY KEY (b, a)|w|{2,1}",
+        ]
+    );
+    assert_eq!(
+        rows(&connection, "SELECT pg_get_indexdef('ci'::regclass), pg_get_viewdef('main.v'), pg_table_is_visible('v'::regclass)"),
+        ["CREATE INDEX ci ON main.c USING btree (p DESC, (lower(u)) DESC) WHERE p > 1| SELECT id, \"N n\" AS n FROM p;|1"]
+            .map(|row| row.replace("(lower(u)) DESC", "(lower(u))"))
+    );
+    assert_eq!(rows(&connection, "SELECT tgname, tgrelid::regclass FROM pg_trigger"), ["t|p"]);
+}
+
+#[test]
+fn the_standard_views_are_there() {
+    let connection = database();
+    assert_eq!(
+        rows(
+            &connection,
+            "SELECT column_name, data_type, is_nullable FROM information_schema.columns \
+             WHERE table_schema = current_schema() AND table_name = 'v' ORDER BY ordinal_position"
+        ),
+        ["id|bigint|YES", "n|text|YES"]
+    );
+    assert_eq!(
+        rows(
+            &connection,
+            "SELECT k.column_name FROM information_schema.table_constraints t \
+             JOIN information_schema.key_column_usage k USING (constraint_schema, constraint_name) \
+             WHERE t.table_name = 'w' AND t.constraint_type = 'PRIMARY KEY' ORDER BY k.ordinal_position"
+        ),
+        ["b", "a"]
+    );
+    assert_eq!(
+        rows(
+            &connection,
+            "SELECT constraint_name, unique_constraint_name, delete_rule FROM information_schema.referential_constraints"
+        ),
+        ["c_p_fkey|p_pkey|CASCADE"]
+    );
+}
+
+#[test]
+fn parameters_and_arrays_work() {
+    let connection = database();
+    let name = [OwnedValue::Text("p".into())];
+    assert_eq!(rows_with(&connection, "SELECT relname FROM pg_class WHERE relname = $1", &name), ["p"]);
+    let described = understand("SELECT oid, relname, relhasindex FROM pg_class WHERE oid = $1")
+        .unwrap()
+        .describe(&view(&connection), &[PgType::UNSPECIFIED])
+        .unwrap();
+    assert_eq!(described.parameters, [PgType::OID]);
+    let types: Vec<_> = described.columns.iter().map(|column| column.pg_type).collect();
+    assert_eq!(types, [PgType::OID, PgType::NAME, PgType::BOOL]);
+    assert_eq!(
+        rows(
+            &connection,
+            "SELECT ARRAY(SELECT nspname FROM pg_namespace WHERE oid = any('{11,2200}') ORDER BY 1 DESC), array_to_string(ARRAY['a', NULL, 'b'], '-')"
+        ),
+        ["{pg_catalog,main}|a-b"]
+    );
+    assert_eq!(rows(&connection, "SELECT ARRAY(SELECT 1 FROM pg_policy)"), ["{}"]);
+    assert_eq!(
+        rows(
+            &connection,
+            "SELECT a.x, a.n FROM unnest('{q,\"r s\"}'::text[]) WITH ORDINALITY AS a(x, n), pg_am WHERE amname = 'heap'"
+        ),
+        ["q|1", "r s|2"]
+    );
+    assert_eq!(
+        rows(&connection, "SELECT s FROM pg_catalog.generate_series(2, 4) s, pg_am WHERE amname LIKE 'h%'"),
+        ["2", "3", "4"]
+    );
+}
+
+#[test]
+fn a_query_can_do_nothing_but_read_what_is_there() {
+    let connection = database();
+    let refused = |sql: &str| {
+        let query = understand(sql).unwrap();
+        let loaded = query.load(&view(&connection)).unwrap();
+        loaded.prepare(&query.0.sql).unwrap_err()
+    };
+    let error = refused("SELECT * FROM pg_class JOIN c ON true");
+    assert_eq!((error.state, error.hint.is_some()), (SqlState::UNDEFINED_TABLE, true));
+    assert_eq!(refused("SELECT nope FROM pg_class").state, SqlState::UNDEFINED_COLUMN);
+    assert_eq!(refused("SELECT nope(1) FROM pg_class").state, SqlState::UNDEFINED_FUNCTION);
+    let loaded = understand("SELECT 1 FROM pg_class").unwrap().load(&view(&connection)).unwrap();
+    for sql in ["ATTACH 'x' AS x", "DELETE FROM pg_class", "PRAGMA page_size", "CREATE TABLE t (a)"] {
+        assert!(loaded.prepare(sql).is_err(), "{sql}");
+    }
+}

@@ -1,0 +1,577 @@
+//! Queries of the catalogs in SQLite's words: parsed as PostgreSQL's, changed in the tree, written out again.
+//!
+//! What PostgreSQL says with operators, casts and arrays that SQLite does not have becomes calls of [functions], which the
+//! connection has that the query runs on. What is not understood stays as it is, and SQLite says what it thinks of it.
+//!
+//! [functions]: super::functions
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use mainstay::server::pg::PgType;
+use mainstay::server::pg::catalog::{self, Relation, type_names};
+use sqlparser::ast::{
+    AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement, Subscript,
+    TableAlias, TableFactor, TrimWhereField, UnaryOperator, Value, VisitMut, VisitorMut,
+};
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::Parser;
+
+use super::super::lexer;
+use super::functions;
+use super::types::{self, Columns};
+
+/// Longer statements are not looked at: see the same limit in [`super::super::infer`].
+const STATEMENT_LIMIT_BYTES: usize = 16 * 1024;
+/// Deeper expressions are not rewritten, nor more SELECTs: each level takes stack, the more so the larger it becomes.
+const DEPTH_LIMIT: usize = 128;
+/// See [`DEPTH_LIMIT`].
+const SELECT_LIMIT: usize = 128;
+/// Nor are more joins even parsed: the parser nests them, and each takes kilobytes of stack.
+const JOIN_LIMIT: usize = 48;
+/// The column of a table function that PostgreSQL names after the function.
+const ORDINALITY: &str = "ordinality";
+
+/// A query of the catalogs, in SQLite's words.
+pub(super) struct Rewritten {
+    pub(super) sql: String,
+    /// The relations that it names.
+    pub(super) relations: Vec<&'static Relation>,
+    /// The types of its columns as far as the text says; nothing if it does not even say how many there are.
+    pub(super) types: Option<Vec<Option<PgType>>>,
+    /// The types of its parameters, as far as they are known, by number.
+    pub(super) parameters: BTreeMap<usize, PgType>,
+    /// It asks for what is known of tables only from the database's schema.
+    pub(super) needs_schema: bool,
+}
+
+/// The query in SQLite's words, if it is one that parses and names something of the catalogs.
+pub(super) fn rewrite(sql: &str) -> Option<Rewritten> {
+    let joins = |sql| lexer::tokens(sql).filter(|token| token.is("join")).count();
+    if sql.len() > STATEMENT_LIMIT_BYTES || joins(sql) > JOIN_LIMIT {
+        return None;
+    }
+    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).ok()?;
+    let mut statement = statements.pop().filter(|_| statements.is_empty())?;
+    let mut survey = Survey::default();
+    if statement.visit(&mut survey).is_break() {
+        return None;
+    }
+    let Statement::Query(query) = &mut statement else { return None };
+    let names_function = survey.functions > 0 && survey.strange_relations == 0;
+    if survey.relations.is_empty() && !names_function {
+        return None;
+    }
+    name_columns(&mut query.body);
+    let columns = Columns::of(&survey.relations);
+    let mut rewriter = Rewriter { columns: &columns, parameters: BTreeMap::new() };
+    let _ = query.visit(&mut rewriter);
+    let parameters = rewriter.parameters;
+    write_out(&mut query.body, &columns);
+    let types = types::of_projection(&query.body, &columns);
+    let needs_schema = survey.asks_schema || survey.relations.iter().any(|relation| is_of_schema(relation));
+    Some(Rewritten { sql: statement.to_string(), relations: survey.relations, types, parameters, needs_schema })
+}
+
+/// Whether a relation's rows are made of the database's schema.
+fn is_of_schema(relation: &Relation) -> bool {
+    const OF_SERVER: &[&str] = &["pg_stat_activity", "pg_settings", "pg_database", "pg_roles", "pg_user"];
+    !OF_SERVER.contains(&relation.name)
+}
+
+/// What a statement names.
+#[derive(Default)]
+struct Survey {
+    relations: Vec<&'static Relation>,
+    /// Names of relations that are none of the catalogs'.
+    strange_relations: usize,
+    /// Calls of functions that are the catalogs'.
+    functions: usize,
+    asks_schema: bool,
+    depth: usize,
+    selects: usize,
+}
+
+/// Goes on if something is within its limit.
+fn within(number: usize, limit: usize) -> ControlFlow<()> {
+    if number <= limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+impl VisitorMut for Survey {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, _: &mut Select) -> ControlFlow<()> {
+        self.selects += 1;
+        within(self.selects, SELECT_LIMIT)
+    }
+
+    fn post_visit_expr(&mut self, _: &mut Expr) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<()> {
+        let found = match names(name).as_slice() {
+            [relation] => catalog::find(None, relation),
+            [schema, relation] => catalog::find(Some(schema), relation),
+            _ => None,
+        };
+        match found {
+            Some(relation) if !self.relations.iter().any(|known| std::ptr::eq(*known, relation)) => {
+                self.relations.push(relation);
+            }
+            Some(_) => {}
+            None => self.strange_relations += 1,
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
+        match expression {
+            Expr::Function(function) => {
+                if let Some(known) = function_name(&function.name).and_then(|name| functions::find(&name)) {
+                    self.functions += 1;
+                    self.asks_schema |= known.asks_schema;
+                }
+            }
+            Expr::Cast { data_type, .. } => {
+                self.asks_schema |= matches!(cast_type(data_type), Some(PgType::REGCLASS));
+            }
+            _ => {}
+        }
+        self.depth += 1;
+        within(self.depth, DEPTH_LIMIT)
+    }
+}
+
+/// The parts of a name; none if a part of it is no name.
+fn names(name: &ObjectName) -> Vec<&str> {
+    let parts: Option<Vec<&str>> =
+        name.0.iter().map(|part| part.as_ident().map(|ident| ident.value.as_str())).collect();
+    parts.unwrap_or_default()
+}
+
+/// The name of a function that is plain or of `pg_catalog`.
+fn function_name(name: &ObjectName) -> Option<String> {
+    match names(name).as_slice() {
+        [name] => Some(name.to_ascii_lowercase()),
+        [schema, name] if schema.eq_ignore_ascii_case(catalog::PG_CATALOG) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    }
+}
+
+/// The type that a cast is to, if it is one that the catalogs know.
+pub(super) fn cast_type(data_type: &DataType) -> Option<PgType> {
+    let written = match data_type {
+        DataType::Custom(name, _) => (*names(name).last()?).to_owned(),
+        DataType::Array(_) => return Some(PgType::TEXT_ARRAY),
+        other => other.to_string(),
+    };
+    let plain = written.split('(').next().unwrap_or_default().trim();
+    type_names::named(plain).map(|known| known.pg_type)
+}
+
+/// Gives the columns of the first SELECT the names that PostgreSQL gives them.
+fn name_columns(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            for item in &mut select.projection {
+                let SelectItem::UnnamedExpr(expression) = item else { continue };
+                if matches!(expression, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+                    continue;
+                }
+                let name = column_name(expression, types::DEPTH_LIMIT).unwrap_or_else(|| "?column?".to_owned());
+                *item = SelectItem::ExprWithAlias { expr: take(expression), alias: Ident::with_quote('"', name) };
+            }
+        }
+        SetExpr::Query(query) => name_columns(&mut query.body),
+        SetExpr::SetOperation { left, .. } => name_columns(left),
+        _ => {}
+    }
+}
+
+/// The name that PostgreSQL gives a column of that expression, if it finds one.
+fn column_name(expression: &Expr, depth: usize) -> Option<String> {
+    let depth = depth.checked_sub(1)?;
+    match expression {
+        Expr::Identifier(ident) => Some(ident.value.to_ascii_lowercase()),
+        Expr::CompoundIdentifier(parts) => parts.last().map(|ident| ident.value.to_ascii_lowercase()),
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => column_name(inner, depth),
+        Expr::Cast { expr, data_type, .. } => {
+            column_name(expr, depth).or_else(|| Some(type_names::of_oid(cast_type(data_type)?.0)?.name.to_owned()))
+        }
+        Expr::Function(function) => names(&function.name).last().map(|name| name.to_ascii_lowercase()),
+        Expr::Case { .. } => Some("case".to_owned()),
+        Expr::Exists { .. } => Some("exists".to_owned()),
+        Expr::Array(_) => Some("array".to_owned()),
+        Expr::Value(value) if matches!(value.value, Value::Boolean(_)) => Some("bool".to_owned()),
+        Expr::Subquery(query) => match query.body.as_ref() {
+            SetExpr::Select(select) => match select.projection.first()? {
+                SelectItem::UnnamedExpr(expression) => column_name(expression, depth),
+                SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What is kept as a number and shown by name is shown by name where it leaves the query.
+fn write_out(body: &mut SetExpr, columns: &Columns) {
+    match body {
+        SetExpr::Select(select) => {
+            for item in &mut select.projection {
+                if let SelectItem::UnnamedExpr(expression) | SelectItem::ExprWithAlias { expr: expression, .. } = item
+                    && let Some(function) = types::of(expression, columns).and_then(output_function)
+                {
+                    *expression = call(function, vec![take(expression)]);
+                }
+            }
+        }
+        SetExpr::Query(query) => write_out(&mut query.body, columns),
+        SetExpr::SetOperation { left, right, .. } => {
+            write_out(left, columns);
+            write_out(right, columns);
+        }
+        SetExpr::Values(values) => {
+            for expression in values.rows.iter_mut().flat_map(|row| row.content.iter_mut()) {
+                if let Some(function) = types::of(expression, columns).and_then(output_function) {
+                    *expression = call(function, vec![take(expression)]);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The function that shows a value of a type that is kept as a number.
+fn output_function(pg_type: PgType) -> Option<&'static str> {
+    Some(match pg_type {
+        PgType::REGCLASS => "regclass_out",
+        PgType::REGTYPE => "regtype_out",
+        PgType::REGNAMESPACE => "regnamespace_out",
+        PgType::INTERVAL => "interval_out",
+        _ => return None,
+    })
+}
+
+/// Takes an expression out of the tree.
+fn take(expression: &mut Expr) -> Expr {
+    std::mem::replace(expression, Expr::Value(Value::Null.into()))
+}
+
+/// A call of a function.
+fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        within_group: Vec::new(),
+        filter: None,
+        null_treatment: None,
+        over: None,
+    })
+}
+
+fn not(expression: Expr) -> Expr {
+    Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expression) }
+}
+
+/// A query written in SQLite's words.
+fn query(sql: &str) -> Option<Box<Query>> {
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(sql).ok()?.parse_query().ok()
+}
+
+/// Changes a query from the leaves up.
+struct Rewriter<'a> {
+    columns: &'a Columns,
+    parameters: BTreeMap<usize, PgType>,
+}
+
+impl VisitorMut for Rewriter<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
+        match expression {
+            Expr::Cast { expr, data_type, .. } => self.note_parameter(expr, cast_type(data_type)),
+            Expr::BinaryOp { left, right, .. } | Expr::AnyOp { left, right, .. } => {
+                let (of_left, of_right) = (types::of(left, self.columns), types::of(right, self.columns));
+                self.note_parameter(left, of_right);
+                self.note_parameter(right, of_left);
+            }
+            Expr::InList { expr, list, .. } => {
+                let pg_type = types::of(expr, self.columns);
+                list.iter().for_each(|item| self.note_parameter(item, pg_type));
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
+        let old = take(expression);
+        *expression = self.rewritten(old);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let Some(replacement) = table_function(factor) {
+            *factor = replacement;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Rewriter<'_> {
+    fn note_parameter(&mut self, expression: &Expr, pg_type: Option<PgType>) {
+        let Expr::Value(value) = expression else { return };
+        let Value::Placeholder(name) = &value.value else { return };
+        let number = name.strip_prefix('$').and_then(|digits| digits.parse().ok());
+        if let (Some(number), Some(pg_type)) = (number, pg_type) {
+            self.parameters.entry(number).or_insert(pg_type);
+        }
+    }
+
+    fn rewritten(&self, expression: Expr) -> Expr {
+        match expression {
+            Expr::Value(mut value) => {
+                value.value = match value.value {
+                    Value::EscapedStringLiteral(text) | Value::NationalStringLiteral(text) => {
+                        Value::SingleQuotedString(text)
+                    }
+                    Value::DollarQuotedString(text) => Value::SingleQuotedString(text.value),
+                    other => other,
+                };
+                Expr::Value(value)
+            }
+            // SQLite's own collation is that of the catalogs' names.
+            Expr::Collate { expr, .. } => *expr,
+            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, .. } => {
+                self.cast(*expr, &data_type)
+            }
+            Expr::TypedString(typed) => self.cast(Expr::Value(typed.value), &typed.data_type),
+            Expr::Interval(interval) if interval.leading_field.is_none() => call("interval_in", vec![*interval.value]),
+            Expr::BinaryOp { left, op, right } => self.binary(*left, op, *right),
+            Expr::AnyOp { left, compare_op, right, .. } => any(*left, compare_op, *right),
+            Expr::AllOp { left, compare_op, right } => all(*left, compare_op, *right),
+            Expr::ILike { negated, any, expr, pattern, escape_char } => {
+                let lower = |expression: Box<Expr>| Box::new(call("lower", vec![*expression]));
+                Expr::Like { negated, any, expr: lower(expr), pattern: lower(pattern), escape_char }
+            }
+            Expr::Array(array) => call("pg_array", array.elem),
+            Expr::Extract { expr, field, .. } if field.to_string().eq_ignore_ascii_case("epoch") => {
+                call("pg_epoch", vec![*expr])
+            }
+            Expr::Substring { expr, substring_from, substring_for, .. } => {
+                let arguments = std::iter::once(expr).chain(substring_from).chain(substring_for);
+                call("substr", arguments.map(|argument| *argument).collect())
+            }
+            Expr::Trim { expr, trim_where, trim_what, trim_characters } => {
+                let name = match trim_where {
+                    Some(TrimWhereField::Leading) => "ltrim",
+                    Some(TrimWhereField::Trailing) => "rtrim",
+                    Some(TrimWhereField::Both) | None => "trim",
+                };
+                let what = trim_what.map(|what| *what).into_iter().chain(trim_characters.into_iter().flatten());
+                call(name, std::iter::once(*expr).chain(what).collect())
+            }
+            Expr::CompoundFieldAccess { root, access_chain } => subscript(*root, access_chain),
+            Expr::Function(function) => called(function),
+            other => other,
+        }
+    }
+
+    fn cast(&self, expression: Expr, data_type: &DataType) -> Expr {
+        let sqlite = |expression, data_type| Expr::Cast {
+            kind: CastKind::Cast,
+            expr: Box::new(expression),
+            data_type,
+            format: None,
+        };
+        let Some(pg_type) = cast_type(data_type) else { return expression };
+        let from = types::of(&expression, self.columns);
+        match pg_type {
+            PgType::REGCLASS => call("regclass_in", vec![expression]),
+            PgType::REGTYPE => call("regtype_in", vec![expression]),
+            PgType::REGNAMESPACE => call("regnamespace_in", vec![expression]),
+            PgType::INTERVAL => call("interval_in", vec![expression]),
+            PgType::BOOL => call("pg_bool", vec![expression]),
+            PgType::INT2 | PgType::INT4 | PgType::INT8 | PgType::OID => sqlite(expression, DataType::Integer(None)),
+            PgType::FLOAT4 | PgType::FLOAT8 | PgType::NUMERIC => sqlite(expression, DataType::Real),
+            PgType::TEXT | PgType::VARCHAR | PgType::NAME | PgType::CHAR => match from.and_then(output_function) {
+                Some(function) => call(function, vec![expression]),
+                None if from == Some(PgType::BOOL) => call("pg_bool_out", vec![expression]),
+                None => sqlite(expression, DataType::Text),
+            },
+            _ => expression,
+        }
+    }
+
+    fn binary(&self, left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+        let op = match op {
+            BinaryOperator::PGCustomBinaryOperator(name) => match custom(&name) {
+                Some(op) => op,
+                None => BinaryOperator::PGCustomBinaryOperator(name),
+            },
+            op => op,
+        };
+        let lower = |expression| call("lower", vec![expression]);
+        let like = |negated, left, right| Expr::Like {
+            negated,
+            any: false,
+            expr: Box::new(left),
+            pattern: Box::new(right),
+            escape_char: None,
+        };
+        match op {
+            BinaryOperator::PGRegexMatch => call("pg_regex", vec![left, right]),
+            BinaryOperator::PGRegexIMatch => call("pg_iregex", vec![left, right]),
+            BinaryOperator::PGRegexNotMatch => not(call("pg_regex", vec![left, right])),
+            BinaryOperator::PGRegexNotIMatch => not(call("pg_iregex", vec![left, right])),
+            BinaryOperator::PGLikeMatch => like(false, left, right),
+            BinaryOperator::PGNotLikeMatch => like(true, left, right),
+            BinaryOperator::PGILikeMatch => like(false, lower(left), lower(right)),
+            BinaryOperator::PGNotILikeMatch => like(true, lower(left), lower(right)),
+            BinaryOperator::Minus
+                if types::of(&left, self.columns) == Some(PgType::TIMESTAMPTZ)
+                    && types::of(&right, self.columns) == Some(PgType::TIMESTAMPTZ) =>
+            {
+                call("timestamp_minus", vec![left, right])
+            }
+            BinaryOperator::StringConcat if is_array(types::of(&left, self.columns)) => {
+                call("array_cat", vec![left, right])
+            }
+            op => Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) },
+        }
+    }
+}
+
+fn is_array(pg_type: Option<PgType>) -> bool {
+    pg_type.and_then(|pg_type| type_names::of_oid(pg_type.0)).is_some_and(|known| known.category == "A")
+}
+
+/// The operator that `OPERATOR(pg_catalog.~)` names.
+fn custom(name: &[String]) -> Option<BinaryOperator> {
+    Some(match name.last()?.as_str() {
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "~~" => BinaryOperator::PGLikeMatch,
+        "!~~" => BinaryOperator::PGNotLikeMatch,
+        "~~*" => BinaryOperator::PGILikeMatch,
+        "!~~*" => BinaryOperator::PGNotILikeMatch,
+        "=" => BinaryOperator::Eq,
+        "<>" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        "<=" => BinaryOperator::LtEq,
+        ">" => BinaryOperator::Gt,
+        ">=" => BinaryOperator::GtEq,
+        "||" => BinaryOperator::StringConcat,
+        "+" => BinaryOperator::Plus,
+        "-" => BinaryOperator::Minus,
+        _ => return None,
+    })
+}
+
+/// `= ANY (…)`, of an array or a query. Other comparisons stay as they are, which SQLite does not take.
+fn any(left: Expr, compare_op: BinaryOperator, right: Expr) -> Expr {
+    match (compare_op, right) {
+        (BinaryOperator::Eq, Expr::Subquery(subquery)) => {
+            Expr::InSubquery { expr: Box::new(left), subquery, negated: false }
+        }
+        (BinaryOperator::Eq, right) => call("pg_any", vec![left, right]),
+        (compare_op, right) => Expr::AnyOp { left: Box::new(left), compare_op, right: Box::new(right), is_some: false },
+    }
+}
+
+/// `<> ALL (…)`, of an array or a query.
+fn all(left: Expr, compare_op: BinaryOperator, right: Expr) -> Expr {
+    match (compare_op, right) {
+        (BinaryOperator::NotEq, Expr::Subquery(subquery)) => {
+            Expr::InSubquery { expr: Box::new(left), subquery, negated: true }
+        }
+        (BinaryOperator::NotEq, right) => not(call("pg_any", vec![left, right])),
+        (compare_op, right) => Expr::AllOp { left: Box::new(left), compare_op, right: Box::new(right) },
+    }
+}
+
+/// `array[1]`
+fn subscript(root: Expr, mut access_chain: Vec<AccessExpr>) -> Expr {
+    match access_chain.as_mut_slice() {
+        [AccessExpr::Subscript(Subscript::Index { index })] => call("pg_array_get", vec![root, take(index)]),
+        _ => Expr::CompoundFieldAccess { root: Box::new(root), access_chain },
+    }
+}
+
+/// A call of a function, by its plain name.
+fn called(mut function: Function) -> Expr {
+    let Some(name) = function_name(&function.name) else { return Expr::Function(function) };
+    if name == "array"
+        && let FunctionArguments::Subquery(subquery) = &mut function.args
+    {
+        let shell = "WITH pg_array_rows(element) AS (SELECT 1) SELECT array_agg(element) FROM pg_array_rows";
+        if let Some(mut shell) = query(shell)
+            && let Some(rows) = shell.with.as_mut().and_then(|with| with.cte_tables.first_mut())
+        {
+            std::mem::swap(&mut rows.query, subquery);
+            return call("pg_array_or_empty", vec![Expr::Subquery(shell)]);
+        }
+    }
+    let name = if name == "current_timestamp" { "now".to_owned() } else { name };
+    function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]);
+    if matches!(function.args, FunctionArguments::None) {
+        let empty = FunctionArgumentList { duplicate_treatment: None, args: Vec::new(), clauses: Vec::new() };
+        function.args = FunctionArguments::List(empty);
+    }
+    Expr::Function(function)
+}
+
+/// A call of a function in FROM, as a query of SQLite's.
+fn table_function(factor: &TableFactor) -> Option<TableFactor> {
+    let (name, arguments, alias, numbered) = match factor {
+        TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
+            (function_name(name)?, args.args.as_slice(), alias, *with_ordinality)
+        }
+        TableFactor::Function { name, args, alias, with_ordinality, .. } => {
+            (function_name(name)?, args.as_slice(), alias, *with_ordinality)
+        }
+        TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } => {
+            let [array] = array_exprs.as_slice() else { return None };
+            let argument = FunctionArg::Unnamed(FunctionArgExpr::Expr(array.clone()));
+            return table_of("unnest", &[argument], alias.as_ref(), *with_ordinality);
+        }
+        _ => return None,
+    };
+    table_of(&name, arguments, alias.as_ref(), numbered)
+}
+
+fn table_of(name: &str, arguments: &[FunctionArg], alias: Option<&TableAlias>, numbered: bool) -> Option<TableFactor> {
+    let arguments: Vec<String> = arguments.iter().map(FunctionArg::to_string).collect();
+    let arguments = arguments.join(", ");
+    let rows = match name {
+        "unnest" => format!("json_each(pg_array_json({arguments}))"),
+        "generate_series" => format!("json_each(pg_series_json({arguments}))"),
+        // There are no partitions.
+        "pg_partition_ancestors" | "pg_partition_tree" => "json_each('[]')".to_owned(),
+        _ => return None,
+    };
+    let alias_name = alias.map_or(name, |alias| &alias.name.value);
+    let mut columns = alias.map(|alias| alias.columns.as_slice()).unwrap_or_default().iter();
+    let quoted = |name: &str| Ident::with_quote('"', name).to_string();
+    // As in PostgreSQL, the only column of an alias without columns is called like the alias.
+    let value = columns.next().map_or_else(|| alias_name.to_owned(), |column| column.name.value.clone());
+    let number = columns.next().map_or_else(|| ORDINALITY.to_owned(), |column| column.name.value.clone());
+    let number = if numbered { format!(", key + 1 AS {}", quoted(&number)) } else { String::new() };
+    let subquery = query(&format!("SELECT value AS {}{number} FROM {rows}", quoted(&value)))?;
+    let alias = TableAlias { explicit: true, name: Ident::with_quote('"', alias_name), columns: Vec::new(), at: None };
+    Some(TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None })
+}
+
+#[cfg(test)]
+#[path = "rewrite_test.rs"]
+mod tests;

@@ -1,0 +1,311 @@
+//! The database's schema as SQLite has it, in the words of the catalogs.
+//!
+//! What SQLite tells through its pragmas is taken from there. Expressions of checks, partial indexes and generated columns are
+//! nowhere but in the text of definitions, which is read by a parser that is not SQLite's: what it does not understand is
+//! left out.
+
+use std::collections::HashMap;
+
+use mainstay::server::pg::catalog::model::{Constraint, Demand, Index, IndexKey, Table, TableColumn, Trigger};
+use mainstay::server::pg::catalog::{FIRST_OBJECT, Schema};
+use rusqlite::{Connection, Result, Row};
+use sqlparser::ast::{ColumnOption, Expr, Statement, TableConstraint};
+use sqlparser::dialect::SQLiteDialect;
+use sqlparser::parser::Parser;
+
+use super::super::{RESERVED_PREFIX, values};
+
+/// Objects that have no row in SQLite's schema are numbered from here on: the index that a table with an integer key is.
+const FIRST_HIDDEN: u32 = 0x4000_0000;
+/// Constraints are numbered from here on, in their order.
+const FIRST_CONSTRAINT: u32 = 0x6000_0000;
+/// Longer definitions are not parsed: see the same limit in [`super::super::infer`].
+const DEFINITION_LIMIT_BYTES: usize = 16 * 1024;
+
+/// What a definition says that no pragma does.
+#[derive(Default)]
+struct Text {
+    checks: Vec<(Option<String>, String)>,
+    generated: HashMap<String, String>,
+}
+
+/// Reads the schema that `connection` sees.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn read(connection: &Connection) -> Result<Schema> {
+    let mut reader = Reader { connection, schema: Schema::default(), rowids: HashMap::new() };
+    let objects = reader.objects()?;
+    for object in &objects {
+        reader.rowids.insert(object.name.to_ascii_lowercase(), object.rowid);
+    }
+    for object in &objects {
+        match object.kind.as_str() {
+            "table" => reader.table(object)?,
+            "view" => reader.view(object)?,
+            _ => {}
+        }
+    }
+    // Keys may refer to tables that come later.
+    for object in objects.iter().filter(|object| object.kind == "table") {
+        reader.references(object)?;
+    }
+    for object in objects.iter().filter(|object| object.kind == "trigger") {
+        reader.trigger(object);
+    }
+    Ok(reader.schema)
+}
+
+/// A row of SQLite's schema.
+struct Object {
+    rowid: i64,
+    kind: String,
+    name: String,
+    table: String,
+    definition: String,
+}
+
+impl Object {
+    /// Its object identifier; the highest numbers are not SQLite's to reach.
+    fn oid(&self) -> u32 {
+        oid_of(FIRST_OBJECT, self.rowid)
+    }
+}
+
+fn oid_of(first: u32, rowid: i64) -> u32 {
+    first.saturating_add(u32::try_from(rowid).unwrap_or(u32::MAX / 8))
+}
+
+struct Reader<'a> {
+    connection: &'a Connection,
+    schema: Schema,
+    /// Rows of SQLite's schema by name, in lower case.
+    rowids: HashMap<String, i64>,
+}
+
+impl Reader<'_> {
+    fn objects(&self) -> Result<Vec<Object>> {
+        let sql = "SELECT rowid, type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema \
+                   WHERE lower(substr(tbl_name, 1, length(?1))) <> ?1 AND tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
+                   ORDER BY rowid";
+        let object = |row: &Row<'_>| {
+            let (rowid, kind, name, table) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            Ok(Object { rowid, kind, name, table, definition: row.get(4)? })
+        };
+        self.connection.prepare(sql)?.query_map([RESERVED_PREFIX], object)?.collect()
+    }
+
+    fn table(&mut self, object: &Object) -> Result<()> {
+        let text = table_text(&object.definition);
+        let columns = self.columns(&object.name, &text)?;
+        let mut key: Vec<(i64, IndexKey)> = columns
+            .iter()
+            .zip(1..)
+            .filter(|((_, key), _)| *key > 0)
+            .map(|((column, key), number)| {
+                (*key, IndexKey { column: Some(number), expression: column.name.clone(), descending: false })
+            })
+            .collect();
+        key.sort_by_key(|(position, _)| *position);
+        let table = Table {
+            oid: object.oid(),
+            name: object.name.clone(),
+            view: None,
+            columns: columns.into_iter().map(|(column, _)| column).collect(),
+        };
+        self.schema.tables.push(table);
+        let has_primary = self.indexes(object)?;
+        if !has_primary && !key.is_empty() {
+            // The table itself is ordered by it.
+            let (oid, name) = (oid_of(FIRST_HIDDEN, object.rowid), format!("{}_pkey", object.name));
+            let keys = key.into_iter().map(|(_, key)| key).collect();
+            let index = Index {
+                oid,
+                name: name.clone(),
+                table: object.oid(),
+                keys,
+                unique: true,
+                primary: true,
+                predicate: None,
+            };
+            self.schema.indexes.push(index);
+            self.constraint(name, object.oid(), Demand::Primary { index: oid });
+        }
+        let mut unnamed = 0;
+        for (name, expression) in text.checks {
+            let name = name.unwrap_or_else(|| {
+                unnamed += 1;
+                let number = if unnamed > 1 { format!("{}", unnamed - 1) } else { String::new() };
+                format!("{}_check{number}", object.name)
+            });
+            self.constraint(name, object.oid(), Demand::Check { expression });
+        }
+        Ok(())
+    }
+
+    fn view(&mut self, object: &Object) -> Result<()> {
+        // A view over what is gone has no columns.
+        let columns = self.columns(&object.name, &Text::default()).unwrap_or_default();
+        let columns = columns.into_iter().map(|(column, _)| TableColumn { not_null: false, ..column }).collect();
+        let view = Some(view_query(&object.definition));
+        self.schema.tables.push(Table { oid: object.oid(), name: object.name.clone(), view, columns });
+        Ok(())
+    }
+
+    /// The columns of a table or view, each with its position in the primary key, from 1, or 0.
+    fn columns(&self, table: &str, text: &Text) -> Result<Vec<(TableColumn, i64)>> {
+        let sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1) \
+                   WHERE hidden <> 1 ORDER BY cid";
+        let column = |row: &Row<'_>| {
+            let name: String = row.get(0)?;
+            let declared: String = row.get(1)?;
+            let (key, hidden): (i64, i64) = (row.get(4)?, row.get(5)?);
+            let integer_key = key > 0 && declared.eq_ignore_ascii_case("integer");
+            let generated = hidden > 1;
+            let default: Option<String> = row.get(3)?;
+            let default = if generated { text.generated.get(&name.to_ascii_lowercase()).cloned() } else { default };
+            let not_null = row.get::<_, bool>(2)? || integer_key;
+            let pg_type = values::declared_type(&declared);
+            Ok((TableColumn { name, pg_type, not_null, default, generated }, key))
+        };
+        self.connection.prepare_cached(sql)?.query_map([table], column)?.collect()
+    }
+
+    /// The indexes of a table; answers whether one is the primary key's.
+    fn indexes(&mut self, object: &Object) -> Result<bool> {
+        let sql = "SELECT l.name, l.\"unique\", l.origin, coalesce(s.sql, '') FROM pragma_index_list(?1) l \
+                   LEFT JOIN sqlite_schema s ON s.name = l.name AND s.type = 'index' ORDER BY l.seq DESC";
+        let found = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        let found: Vec<(String, bool, String, String)> =
+            self.connection.prepare_cached(sql)?.query_map([&object.name], found)?.collect::<Result<_>>()?;
+        let mut has_primary = false;
+        for (name, unique, origin, text) in found {
+            let rowid = self.rowids.get(&name.to_ascii_lowercase());
+            let oid = rowid.map_or_else(|| oid_of(FIRST_HIDDEN, object.rowid), |rowid| oid_of(FIRST_OBJECT, *rowid));
+            let (expressions, predicate) = index_text(&text);
+            let (primary, table) = (origin == "pk", object.oid());
+            let keys = self.keys(&name, table, &expressions)?;
+            self.schema.indexes.push(Index { oid, name: name.clone(), table, keys, unique, primary, predicate });
+            match origin.as_str() {
+                "pk" => self.constraint(name, table, Demand::Primary { index: oid }),
+                "u" => self.constraint(name, table, Demand::Unique { index: oid }),
+                _ => {}
+            }
+            has_primary |= primary;
+        }
+        Ok(has_primary)
+    }
+
+    fn keys(&self, index: &str, table: u32, expressions: &[String]) -> Result<Vec<IndexKey>> {
+        let sql = "SELECT seqno, name, \"desc\" FROM pragma_index_xinfo(?1) WHERE key = 1 ORDER BY seqno";
+        let table = self.schema.table(table);
+        let key = |row: &Row<'_>| {
+            let (position, name): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
+            let position = usize::try_from(position).unwrap_or(usize::MAX);
+            let column = name.as_ref().and_then(|name| table?.column_number(name));
+            let written = || expressions.get(position).map_or_else(|| "(…)".to_owned(), |text| format!("({text})"));
+            Ok(IndexKey { column, expression: name.unwrap_or_else(written), descending: row.get(2)? })
+        };
+        self.connection.prepare_cached(sql)?.query_map([index], key)?.collect()
+    }
+
+    fn references(&mut self, object: &Object) -> Result<()> {
+        let sql = "SELECT id, \"table\", \"from\", \"to\", on_update, on_delete FROM pragma_foreign_key_list(?1) \
+                   ORDER BY id DESC, seq";
+        type Found = (i64, String, String, Option<String>, String, String);
+        let found = |row: &Row<'_>| -> Result<Found> {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        };
+        let found: Vec<Found> =
+            self.connection.prepare_cached(sql)?.query_map([&object.name], found)?.collect::<Result<_>>()?;
+        for key in found.chunk_by(|one, next| one.0 == next.0) {
+            let Some((_, target, _, _, on_update, on_delete)) = key.first() else { continue };
+            let columns: Vec<String> = key.iter().map(|part| part.2.clone()).collect();
+            let named: Option<Vec<String>> = key.iter().map(|part| part.3.clone()).collect();
+            let target_table = self.schema.table_named(target);
+            let target_oid = target_table.map(|table| table.oid);
+            let target_columns = named.or_else(|| self.primary_columns(target_oid?)).unwrap_or_default();
+            let name = format!("{}_{}_fkey", object.name, columns.join("_"));
+            let demand = Demand::References {
+                columns,
+                target: target_table.map_or(target, |table| &table.name).clone(),
+                target_oid,
+                target_columns,
+                on_update: on_update.clone(),
+                on_delete: on_delete.clone(),
+            };
+            self.constraint(name, object.oid(), demand);
+        }
+        Ok(())
+    }
+
+    fn primary_columns(&self, table: u32) -> Option<Vec<String>> {
+        let index = self.schema.indexes.iter().find(|index| index.table == table && index.primary)?;
+        Some(index.keys.iter().map(|key| key.expression.clone()).collect())
+    }
+
+    fn trigger(&mut self, object: &Object) {
+        let Some(table) = self.schema.table_named(&object.table).map(|table| table.oid) else { return };
+        let (oid, name, definition) = (object.oid(), object.name.clone(), object.definition.clone());
+        self.schema.triggers.push(Trigger { oid, name, table, definition });
+    }
+
+    fn constraint(&mut self, name: String, table: u32, demand: Demand) {
+        let position = u32::try_from(self.schema.constraints.len()).unwrap_or(u32::MAX);
+        let oid = FIRST_CONSTRAINT.saturating_add(position);
+        self.schema.constraints.push(Constraint { oid, name, table, demand });
+    }
+}
+
+/// The one statement of a definition, if it is understood.
+fn parsed(definition: &str) -> Option<Statement> {
+    if definition.len() > DEFINITION_LIMIT_BYTES {
+        return None;
+    }
+    let mut statements = Parser::parse_sql(&SQLiteDialect {}, definition).ok()?;
+    statements.pop().filter(|_| statements.is_empty())
+}
+
+fn table_text(definition: &str) -> Text {
+    let mut text = Text::default();
+    let Some(Statement::CreateTable(table)) = parsed(definition) else { return text };
+    for column in &table.columns {
+        for option in &column.options {
+            match &option.option {
+                ColumnOption::Check(check) => {
+                    let name = option.name.as_ref().or(check.name.as_ref()).map(|name| name.value.clone());
+                    text.checks.push((name, check.expr.to_string()));
+                }
+                ColumnOption::Generated { generation_expr: Some(expression), .. } => {
+                    text.generated.insert(column.name.value.to_ascii_lowercase(), expression.to_string());
+                }
+                _ => {}
+            }
+        }
+    }
+    for constraint in &table.constraints {
+        if let TableConstraint::Check(check) = constraint {
+            text.checks.push((check.name.as_ref().map(|name| name.value.clone()), check.expr.to_string()));
+        }
+    }
+    text
+}
+
+/// The expressions of an index's key, by position, and which rows are in it.
+fn index_text(definition: &str) -> (Vec<String>, Option<String>) {
+    let Some(Statement::CreateIndex(index)) = parsed(definition) else { return (Vec::new(), None) };
+    let key = |expression: &Expr| match expression {
+        Expr::Nested(inner) => inner.to_string(),
+        other => other.to_string(),
+    };
+    let keys = index.columns.iter().map(|column| key(&column.column.expr)).collect();
+    (keys, index.predicate.map(|predicate| predicate.to_string()))
+}
+
+/// The query of a view; its whole definition if that is not understood.
+fn view_query(definition: &str) -> String {
+    match parsed(definition) {
+        Some(Statement::CreateView(view)) => format!(" {};", view.query),
+        _ => definition.to_owned(),
+    }
+}

@@ -1,0 +1,189 @@
+//! Looking in from outside: psql's backslash commands, the catalogs through drivers, `pg_stat_activity`, slow statements.
+
+mod support;
+
+use support::programs::{program, python};
+use support::{LIMIT, Running, eventually, run, runtime, settings};
+use tokio_postgres::{Client, NoTls};
+
+/// A node on a directory of its own, with tables that have a bit of everything.
+fn node() -> (tempfile::TempDir, Running) {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Running::start(&directory.path().join("data"), &[]);
+    node.rows(
+        "CREATE TABLE parents (id INTEGER PRIMARY KEY, name TEXT NOT NULL DEFAULT 'x');
+         CREATE TABLE children (id INT PRIMARY KEY, parent INT REFERENCES parents ON DELETE CASCADE, u TEXT UNIQUE, \
+                                CHECK (id > 0));
+         CREATE INDEX by_parent ON children (parent) WHERE parent > 1;
+         CREATE VIEW names AS SELECT name FROM parents",
+    );
+    (directory, node)
+}
+
+/// Connects a client that calls itself so.
+async fn connect(node: &Running, name: &str) -> Client {
+    let settings = format!("{} application_name={name}", settings(&node.address));
+    let (client, connection) = tokio_postgres::connect(&settings, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// What psql prints; it must succeed and say nothing on standard error.
+fn psql(node: &Running, arguments: &[&str]) -> String {
+    let output = run(program("psql", node).arg("--no-psqlrc").args(arguments));
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{arguments:?}: {output:?}");
+    let lines: Vec<&str> = output.stdout.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines.join("\n")
+}
+
+#[test]
+fn psql_describes_a_table() {
+    let (_directory, node) = node();
+    let expected = "\
+              Table \"main.children\"
+ Column |  Type  | Collation | Nullable | Default
+--------+--------+-----------+----------+---------
+ id     | bigint |           |          |
+ parent | bigint |           |          |
+ u      | text   |           |          |
+Indexes:
+    \"sqlite_autoindex_children_1\" PRIMARY KEY, btree (id)
+    \"by_parent\" btree (parent) WHERE parent > 1
+    \"sqlite_autoindex_children_2\" UNIQUE CONSTRAINT, btree (u)
+Check constraints:
+    \"children_check\" CHECK (id > 0)
+Foreign-key constraints:
+    \"children_parent_fkey\" FOREIGN KEY (parent) REFERENCES parents(id) ON DELETE CASCADE";
+    let told = psql(&node, &["-c", "\\d children"]);
+    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(plain(&told), plain(expected), "{told}");
+    let parent = psql(&node, &["-c", "\\d parents"]);
+    assert!(plain(&parent).contains("name | text | | not null | 'x'"), "{parent}");
+    assert!(parent.contains("\"parents_pkey\" PRIMARY KEY, btree (id)"), "{parent}");
+    assert!(parent.contains("TABLE \"children\" CONSTRAINT \"children_parent_fkey\""), "{parent}");
+    let view = psql(&node, &["-c", "\\d+ names"]);
+    assert!(view.contains("View definition:") && view.contains("SELECT name FROM parents"), "{view}");
+    let index = psql(&node, &["-c", "\\d by_parent"]);
+    assert!(index.contains("btree, for table \"main.children\", predicate (parent > 1)"), "{index}");
+}
+
+#[test]
+fn psql_lists_what_there_is() {
+    let (_directory, node) = node();
+    let list = |command: &str| psql(&node, &["--no-align", "--tuples-only", "-c", command]);
+    assert_eq!(list("\\d"), "main|children|table|postgres\nmain|names|view|postgres\nmain|parents|table|postgres");
+    assert_eq!(list("\\dt"), "main|children|table|postgres\nmain|parents|table|postgres");
+    assert_eq!(list("\\dt pa*"), "main|parents|table|postgres");
+    assert_eq!(list("\\dt main.children"), "main|children|table|postgres");
+    assert_eq!(list("\\dv"), "main|names|view|postgres");
+    assert_eq!(
+        list("\\di"),
+        "main|by_parent|index|postgres|children\nmain|parents_pkey|index|postgres|parents\n\
+         main|sqlite_autoindex_children_1|index|postgres|children\n\
+         main|sqlite_autoindex_children_2|index|postgres|children"
+    );
+    assert_eq!(list("\\dn"), "main|postgres");
+    assert_eq!(list("\\l"), "postgres|postgres|UTF8|C|C||libc|");
+    assert_eq!(list("\\du"), "postgres|Superuser, Create role, Create DB, Replication, Bypass RLS|{}");
+    for command in ["\\dt+", "\\di+", "\\l+", "\\dn+", "\\du+", "\\d+ children", "\\db", "\\dp", "\\dt *.*", "\\dx"] {
+        assert!(!psql(&node, &["-c", command]).is_empty(), "{command}");
+    }
+    let missing = run(program("psql", &node).args(["--no-psqlrc", "-c", "\\d nothing"]));
+    assert!(missing.stderr.contains("Did not find any relation named \"nothing\"."), "{missing:?}");
+}
+
+#[test]
+fn a_transaction_sees_its_own_tables() {
+    let (_directory, node) = node();
+    let script =
+        ["-c", "BEGIN", "-c", "CREATE TABLE fresh (a)", "-c", "\\dt fresh", "-c", "ROLLBACK", "-c", "\\dt pa*"];
+    let told = psql(&node, &script);
+    assert!(told.contains("fresh") && told.contains("parents"), "{told}");
+    let after = run(program("psql", &node).args(["--no-psqlrc", "-c", "\\dt fresh"]));
+    assert!(after.stderr.contains("Did not find any relation"), "{after:?}");
+}
+
+#[test]
+fn what_sqlite_accepts_is_sqlites() {
+    let (_directory, node) = node();
+    node.rows("CREATE TABLE pg_class (mine TEXT); INSERT INTO pg_class VALUES ('own')");
+    assert_eq!(node.rows("SELECT * FROM pg_class"), [vec!["own".to_owned()]]);
+    assert_eq!(
+        node.rows("SELECT count(*) FROM pg_catalog.pg_class WHERE relname = 'pg_class' AND relkind = 'r'").len(),
+        1
+    );
+    assert_eq!(node.sqlstate("SELECT * FROM pg_nothing"), "42P01");
+    assert_eq!(node.sqlstate("SELECT * FROM pg_type JOIN parents ON true"), "42P01");
+}
+
+#[test]
+fn a_session_sees_who_is_there_and_what_they_do() {
+    let (_directory, node) = node();
+    runtime().block_on(async {
+        let watched = connect(&node, "watched").await;
+        watched.batch_execute("BEGIN; INSERT INTO parents VALUES (1, 'a')").await.unwrap();
+        let watcher = connect(&node, "watcher").await;
+        let sql = "SELECT state, wait_event, query, xact_start IS NOT NULL, client_addr::text, now() - query_start < '1 hour'::interval \
+                   FROM pg_stat_activity WHERE application_name = $1 AND usename = current_user";
+        let row = watcher.query_one(sql, &[&"watched"]).await.unwrap();
+        let state: String = row.get(0);
+        let event: String = row.get(1);
+        let query: String = row.get(2);
+        assert_eq!((state.as_str(), event.as_str()), ("idle in transaction", "ClientRead"));
+        assert_eq!(query, "INSERT INTO parents VALUES (1, 'a')");
+        assert!(row.get::<_, bool>(3) && row.get::<_, bool>(5));
+        assert_eq!(row.get::<_, String>(4), "127.0.0.1");
+        let me = "SELECT count(*) FROM pg_stat_activity WHERE pid = pg_backend_pid() AND state = 'active'";
+        assert_eq!(watcher.query_one(me, &[]).await.unwrap().get::<_, i64>(0), 1);
+
+        // Who waits for the writer is seen waiting.
+        let waiting = connect(&node, "waiting").await;
+        let blocked = tokio::spawn(async move { waiting.batch_execute("INSERT INTO parents VALUES (2, 'b')").await });
+        let seen = "SELECT wait_event_type, wait_event FROM pg_stat_activity WHERE application_name = 'waiting'";
+        loop {
+            let row = watcher.query_one(seen, &[]).await.unwrap();
+            if row.get::<_, Option<String>>(1).as_deref() == Some("Writer") {
+                assert_eq!(row.get::<_, Option<String>>(0).as_deref(), Some("Lock"));
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        watched.batch_execute("COMMIT").await.unwrap();
+        blocked.await.unwrap().unwrap();
+        let after = watcher.query_one(sql, &[&"watched"]).await.unwrap();
+        assert_eq!((after.get::<_, String>(0).as_str(), after.get::<_, bool>(3)), ("idle", false));
+        drop(watched);
+    });
+    eventually("the session to be gone", LIMIT, || {
+        node.rows("SELECT pid FROM pg_stat_activity WHERE application_name = 'watched'").is_empty()
+    });
+}
+
+#[test]
+fn drivers_read_the_catalogs() {
+    let (_directory, node) = node();
+    python(
+        &node,
+        r#"
+with psycopg.connect(dsn, autocommit=True) as connection:
+    rows = connection.execute("""
+        SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull
+        FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+        WHERE c.relname = %s AND a.attnum > 0 ORDER BY a.attnum""", ("parents",)).fetchall()
+    assert rows == [("id", "bigint", True), ("name", "text", True)], rows
+    rows = connection.execute(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main' ORDER BY 1").fetchall()
+    assert rows == [("children",), ("names",), ("parents",)], rows
+    settings = dict(connection.execute("SELECT name, setting FROM pg_settings").fetchall())
+    assert settings["timezone"] == "UTC", settings
+    assert connection.execute("SELECT pg_catalog.version()").fetchone()[0].startswith("PostgreSQL 15")
+    with connection.transaction():
+        connection.execute("SELECT 1 FROM pg_catalog.pg_type WHERE oid = 25")
+    memberof = connection.execute("SELECT ARRAY(SELECT nspname FROM pg_namespace ORDER BY 1)").fetchone()[0]
+    assert memberof == ["information_schema", "main", "pg_catalog"], memberof
+    binary = connection.cursor(binary=True)
+    row = binary.execute("SELECT oid, typname, typlen, typtype FROM pg_type WHERE oid = %s", (23,)).fetchone()
+    assert row[:3] == (23, "int4", 4), row
+"#,
+    );
+}
