@@ -184,3 +184,28 @@ async fn a_lease_answers_reads_until_another_may_lead() {
     within("a read", nodes.group(leader).read_barrier()).await.unwrap();
     nodes.agree(leader, others[0]).await;
 }
+
+/// Two of three are gone for good: the third goes on alone with all that it has, and grows again. One of the lost that
+/// turns up after all is not listened to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_goes_on_after_its_majority_was_lost() {
+    let mut nodes = Nodes::found(Kind::Rocks, 3, short);
+    nodes.put(&[1, 2, 3], 0..60, "before").await;
+    nodes.agree(1, 2).await;
+    nodes.agree(1, 3).await;
+    for number in 1..=3 {
+        nodes.stop(number);
+    }
+    nodes.recover_alone(2);
+    nodes.restart(2);
+    nodes.put(&[2], 30..90, "after").await;
+    nodes.restart(3);
+    nodes.join(4, 4);
+    nodes.group(2).add_voter(ReplicaId::new(4), NodeId::new(4), PATIENCE).await.unwrap();
+    nodes.agree(2, 4).await;
+    let mut view = nodes.group(3).watch();
+    let failed = within("word for the lost", view.wait_for(|view| view.failure.is_some())).await.unwrap().clone();
+    assert!(matches!(*failed.failure.unwrap(), GroupFailure::Removed(_)));
+    nodes.put(&[2, 4], 90..100, "again").await;
+    nodes.agree(2, 4).await;
+}
