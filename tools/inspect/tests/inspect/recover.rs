@@ -13,6 +13,12 @@ use super::support::*;
 
 const GROUP: GroupId = GroupId::new(7);
 
+/// Runs it for real.
+fn recover(place: &Place, group: &str) -> Answer {
+    let arguments = ["raft", "unsafe-recover", group, "--yes", "--json"];
+    answer(inspector().arg(place.path()).args(arguments).output().unwrap())
+}
+
 fn store(place: &Place) -> RocksStore {
     RocksStore::open(Arc::new(Storage::open(place.path(), MIB).unwrap())).unwrap()
 }
@@ -36,7 +42,7 @@ fn place() -> Place {
 #[test]
 fn it_says_what_it_means_and_changes_nothing() {
     let place = place();
-    let (code, text) = place.inspect(&["raft", "unsafe-recover", "7"]);
+    let Answer { code, text, .. } = place.inspect(&["raft", "unsafe-recover", "7"]);
     assert_eq!(code, 2, "{text}");
     for words in [
         "Replica 2 of group 7 would go on alone, in term 6.",
@@ -57,8 +63,9 @@ fn it_says_what_it_means_and_changes_nothing() {
 #[test]
 fn told_to_it_leaves_a_group_of_one_and_a_copy_of_what_was() {
     let place = place();
-    let (code, report) = place.inspect_json(&["raft", "unsafe-recover", "7", "--yes"]);
-    assert_eq!(code, 0, "{report:#}");
+    let done = recover(&place, "7");
+    assert_eq!(done.code, 0, "{}", done.error);
+    let report = done.json();
     assert_eq!((&report["done"], &report["dropped_changes"]), (&json!(true), &json!([3])));
     let recovered = store(&place);
     let stored = recovered.load(GROUP).unwrap().unwrap();
@@ -69,10 +76,10 @@ fn told_to_it_leaves_a_group_of_one_and_a_copy_of_what_was() {
     let kinds: Vec<_> = entries.iter().map(|entry| (entry.kind(), entry.data().len())).collect();
     assert_eq!(kinds, [1, 1, 0, 1].map(|bytes| (EntryKind::Command, bytes)), "the log is whole, the change is gone");
     drop(recovered);
-    assert_eq!(place.inspect(&["raft", "verify"]).0, 0);
+    assert_eq!(place.inspect(&["raft", "verify"]).code, 0);
     // A second time there is nothing to do; the copy takes the place of what is there, and all is as before.
-    let (code, text) = place.inspect(&["raft", "unsafe-recover", "7", "--yes"]);
-    assert!(code == 2 && text.contains("only member already"), "{code} {text}");
+    let again = recover(&place, "7");
+    assert!(again.code == 2 && again.error.contains("only member already"), "{}", again.error);
     let copy = report["copy"].as_str().unwrap();
     std::fs::remove_dir_all(place.path().join("meta")).unwrap();
     std::fs::rename(copy, place.path().join("meta")).unwrap();
@@ -83,10 +90,10 @@ fn told_to_it_leaves_a_group_of_one_and_a_copy_of_what_was() {
 #[test]
 fn what_it_cannot_do_it_refuses() {
     let place = place();
-    let (code, text) = place.inspect(&["raft", "unsafe-recover", "8", "--yes"]);
-    assert!(code == 2 && text.contains("there is no group 8"), "{code} {text}");
+    let unknown = recover(&place, "8");
+    assert!(unknown.code == 2 && unknown.error.contains("there is no group 8"), "{}", unknown.error);
     let running = store(&place);
-    let (code, text) = place.inspect(&["raft", "unsafe-recover", "7", "--yes"]);
-    assert!(code == 2 && text.contains("stop it first"), "{code} {text}");
+    let refused = recover(&place, "7");
+    assert!(refused.code == 2 && refused.error.contains("stop it first"), "{}", refused.error);
     drop(running);
 }
