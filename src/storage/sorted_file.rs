@@ -77,8 +77,9 @@ impl Storage {
         // Who looks at an earlier moment may see them. Nobody looks there for what was not begun then, and a number of
         // their own for such pairs would cost every later reader.
         options.set_snapshot_consistency(false);
-        let finished = file.writer.finish();
-        let taken = finished.and_then(|()| tables.db.ingest_external_file_cf_opts(family, &options, vec![&path]));
+        // Up to here it is a file of ours alone: that it cannot be written leaves RocksDB as it was.
+        file.writer.finish().map_err(StorageError::rocksdb(&path))?;
+        let taken = tables.db.ingest_external_file_cf_opts(family, &options, vec![&path]);
         self.poisoning(taken.map_err(StorageError::rocksdb(&path)))?;
         let mut behind = WriteBatch::default();
         behind.delete_cf(tables.family(LOCAL)?, notes::FILLER);
@@ -90,7 +91,8 @@ impl Ingesting {
     /// Waits for it.
     ///
     /// # Errors
-    /// RocksDB failed: it is not known whether the pairs are part of the family, and every later write is refused.
+    /// The file cannot be written; or RocksDB failed: then it is not known whether the pairs are part of the family, and
+    /// every later write is refused.
     pub fn wait(mut self) -> Result<(), StorageError> {
         self.join()
     }

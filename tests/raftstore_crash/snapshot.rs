@@ -250,7 +250,8 @@ fn a_large_fill_is_whole_or_gone_whatever_becomes_of_the_log() {
 #[test]
 fn whoever_ends_a_large_fill_waits_for_its_files() {
     let pairs = large_pairs();
-    let ends: [(&str, fn(&RocksStore)); 3] = [
+    type End = (&'static str, fn(&RocksStore));
+    let ends: [End; 3] = [
         ("abandoned", |store| store.abandon_fill(GROUPS[0], ID).expect("an end")),
         ("destroyed", |store| store.destroy(GROUPS[0]).expect("an end")),
         ("another", |store| {
