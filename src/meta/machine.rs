@@ -14,7 +14,8 @@ use super::apply::{self, Applier, Reached};
 use super::clock::{BootClock, Countdown, Limited, Timers};
 use super::command;
 use super::keys::{self, Cluster, Kv};
-use super::proto::{Lease, Token, TokenState};
+use super::metrics;
+use super::proto::{ClusterHeader, KvHeader, Lease, Token, TokenState};
 use super::view::{StoreView, View, Writes};
 use crate::raftstore::log_store::{StoreError, Table};
 use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
@@ -28,8 +29,15 @@ pub struct MetaMachine {
     progress: watch::Sender<Reached>,
     timers: Arc<Mutex<Timers>>,
     clock: BootClock,
-    /// What the last batch leads to, once it is written.
-    pending: Option<(Reached, Vec<Countdown>)>,
+    pending: Option<Pending>,
+}
+
+/// What the last batch leads to, once it is written.
+struct Pending {
+    reached: Reached,
+    countdowns: Vec<Countdown>,
+    cluster: ClusterHeader,
+    kv: KvHeader,
 }
 
 /// What a machine tells others about itself.
@@ -45,20 +53,14 @@ impl MetaMachine {
     /// The machine whose state is in these tables. The store must be the one that the group's raftstore has.
     ///
     /// # Errors
-    /// The store failed.
-    pub fn open(view: StoreView) -> Result<(MetaMachine, MachineView), StoreError> {
-        let (clock, mut timers) = (BootClock, Timers::default());
-        let now = clock.now();
-        each(&view, Table::Kv, Kv::Lease.all(), |key, value| {
-            timers.note(lease_countdown(key, Some(value))?, now);
-            Ok(())
-        })?;
-        each(&view, Table::Cluster, Cluster::Token.all(), |key, value| {
-            timers.note(token_countdown(key, Some(value))?, now);
-            Ok(())
-        })?;
+    /// The store failed, or the cluster is of a version that this build does not know.
+    pub fn open(view: StoreView) -> Result<(MetaMachine, MachineView), ApplyError> {
+        // A build that was put back must not wait for the first command to find out.
+        let (cluster, kv) = Applier::new(&view)?.headers();
+        metrics::reached(&cluster, &kv);
+        let clock = BootClock;
         let (progress, receiver) = watch::channel(apply::reached(&view)?);
-        let timers = Arc::new(Mutex::new(timers));
+        let timers = Arc::new(Mutex::new(timers_in(&view, clock)?));
         let seen = MachineView { progress: receiver, timers: Arc::clone(&timers) };
         Ok((MetaMachine { view, progress, timers, clock, pending: None }, seen))
     }
@@ -69,11 +71,13 @@ impl StateMachine for MetaMachine {
         let mut applier = Applier::new(&self.view)?;
         let mut answers = Vec::with_capacity(commands.len());
         for command in commands {
-            let answer = applier.apply(command.index, command.data)?;
-            answers.push(Bytes::from(command::encode_answer(&answer)));
+            let applied = applier.apply(command.index, command.data)?;
+            metrics::answered(&applied.answer);
+            answers.push(Bytes::from(command::encode_answer(applied.version, &applied.answer)));
         }
+        let (cluster, kv) = applier.headers();
         let (writes, reached) = applier.finish();
-        self.pending = Some((reached, countdowns(&writes)?));
+        self.pending = Some(Pending { reached, countdowns: countdowns(&writes)?, cluster, kv });
         for (table, writes) in writes {
             for (key, value) in writes {
                 match value {
@@ -86,7 +90,8 @@ impl StateMachine for MetaMachine {
     }
 
     fn written(&mut self) {
-        let Some((reached, countdowns)) = self.pending.take() else { return };
+        let Some(Pending { reached, countdowns, cluster, kv }) = self.pending.take() else { return };
+        metrics::reached(&cluster, &kv);
         if !countdowns.is_empty() {
             // Now, and not earlier: what was promised begins with the promise.
             let now = self.clock.now();
@@ -95,6 +100,20 @@ impl StateMachine for MetaMachine {
         }
         self.progress.send_if_modified(|known| std::mem::replace(known, reached) != reached);
     }
+}
+
+/// What runs out, of what the tables hold: all of it begins in full now.
+fn timers_in(view: &dyn View, clock: BootClock) -> Result<Timers, StoreError> {
+    let (mut timers, now) = (Timers::default(), clock.now());
+    each(view, Table::Kv, Kv::Lease.all(), |key, value| {
+        timers.note(lease_countdown(key, Some(value))?, now);
+        Ok(())
+    })?;
+    each(view, Table::Cluster, Cluster::Token.all(), |key, value| {
+        timers.note(token_countdown(key, Some(value))?, now);
+        Ok(())
+    })?;
+    Ok(timers)
 }
 
 /// Reads all of a range, page by page.
