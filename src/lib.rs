@@ -70,7 +70,7 @@
 //! | 1 | [`disk`]: files and memory maps; [`storage`]: the data directory and RocksDB; [`net`]: connections to peers |
 //! | 2 | [`wal`]: the write-ahead log |
 //! | wiring | [`engine`]: what a database implements; [`node`]: opens the floors in order |
-//! | 6 | [`server`]: the PostgreSQL protocol (feature `pg`, on by default) |
+//! | 6 | [`server`]: the PostgreSQL protocol and its catalogs (feature `pg`), health and metrics over HTTP (feature `http`), both on by default |
 
 mod checkpoint;
 pub mod config;

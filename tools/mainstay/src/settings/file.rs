@@ -109,6 +109,7 @@ fn raw(value: &DeValue<'_>) -> Result<Raw, String> {
         DeValue::Integer(integer) => i128::from_str_radix(integer.as_str(), integer.radix())
             .map(Raw::Integer)
             .map_err(|_| format!("{} is far too large", integer.as_str())),
+        DeValue::Boolean(boolean) => Ok(Raw::Boolean(*boolean)),
         other => Err(format!("is of type {}; must be a number or text", other.type_str())),
     }
 }

@@ -10,6 +10,12 @@ use crate::logging::{self, LogFormat};
 const BYTE_UNITS: &[(&str, u64)] =
     &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("PiB", 1 << 50)];
 const SECOND_UNITS: &[(&str, u64)] = &[("s", 1), ("min", 60), ("h", 3600), ("d", 86_400)];
+const MILLISECOND_UNITS: &[(&str, u64)] =
+    &[("ms", 1), ("s", 1000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+/// What is wrong with `true` where a number or text belongs.
+const BOOLEAN: &str = "is of type boolean; must be a number or text";
+/// What stands for no value.
+const OFF: &str = "off";
 const COUNT_UNITS: &[(&str, u64)] = &[];
 
 impl Setting {
@@ -20,7 +26,16 @@ impl Setting {
     pub(super) fn set(&self, settings: &mut Settings, raw: Raw) -> Result<(), String> {
         match &self.kind {
             Kind::Directory(field) => *field(settings) = Some(directory(raw)?),
+            Kind::Switch(field) => *field(settings) = switch(raw)?,
             Kind::Address(field) => *field(settings) = address(raw)?,
+            Kind::OptionalAddress(field) => *field(settings) = unless_off(raw, any_address)?,
+            Kind::OptionalMilliseconds { high, field } => {
+                let milliseconds = unless_off(raw, |raw| number(raw, MILLISECOND_UNITS, "milliseconds"))?;
+                if let Some(milliseconds) = milliseconds.filter(|milliseconds| milliseconds > high) {
+                    return Err(format!("{} is not {}", milliseconds_text(milliseconds), self.range_text()));
+                }
+                *field(settings) = milliseconds.map(Duration::from_millis);
+            }
             Kind::Bytes { low, high, power_of_two, field } => {
                 let bytes = number(raw, BYTE_UNITS, "bytes")?;
                 if !(*low..=*high).contains(&bytes) || (*power_of_two && !bytes.is_power_of_two()) {
@@ -62,7 +77,7 @@ impl Setting {
     /// The value as it is written in the file, quotes and all; `None` if there is none.
     pub(super) fn toml_value(&self, settings: &Settings) -> Option<String> {
         self.plain_value(settings).map(|value| match self.kind {
-            Kind::Count { .. } => value,
+            Kind::Count { .. } | Kind::Switch(_) => value,
             _ => toml::Value::String(value).to_string(),
         })
     }
@@ -72,7 +87,15 @@ impl Setting {
         let mut settings = settings.clone();
         Some(match &self.kind {
             Kind::Directory(field) => field(&mut settings).as_ref()?.display().to_string(),
+            Kind::Switch(field) => field(&mut settings).to_string(),
             Kind::Address(field) => field(&mut settings).to_string(),
+            Kind::OptionalAddress(field) => {
+                field(&mut settings).map_or_else(|| OFF.to_owned(), |address| address.to_string())
+            }
+            Kind::OptionalMilliseconds { field, .. } => {
+                let milliseconds = field(&mut settings).and_then(|time| u64::try_from(time.as_millis()).ok());
+                milliseconds.map_or_else(|| OFF.to_owned(), milliseconds_text)
+            }
             Kind::Bytes { field, .. } => bytes_text(*field(&mut settings)),
             Kind::Memory { field, .. } => bytes_text(*field(&mut settings) as u64),
             Kind::Seconds { field, .. } => seconds_text(field(&mut settings).as_secs()),
@@ -86,7 +109,9 @@ impl Setting {
     pub fn value_name(&self) -> &'static str {
         match self.kind {
             Kind::Directory(_) => "DIR",
-            Kind::Address(_) => "ADDRESS:PORT",
+            Kind::Switch(_) => "BOOLEAN",
+            Kind::Address(_) | Kind::OptionalAddress(_) => "ADDRESS:PORT",
+            Kind::OptionalMilliseconds { .. } => "MILLISECONDS",
             Kind::Bytes { .. } | Kind::Memory { .. } => "BYTES",
             Kind::Seconds { .. } => "SECONDS",
             Kind::Count { .. } => "N",
@@ -100,6 +125,7 @@ impl Setting {
         match self.kind {
             Kind::Bytes { .. } | Kind::Memory { .. } => Some("bytes, or with B, KiB, MiB, GiB, TiB, PiB"),
             Kind::Seconds { .. } => Some("seconds, or with s, min, h, d"),
+            Kind::OptionalMilliseconds { .. } => Some("milliseconds, or with ms, s, min, h, d"),
             _ => None,
         }
     }
@@ -108,7 +134,10 @@ impl Setting {
     pub(super) fn range_text(&self) -> String {
         match &self.kind {
             Kind::Directory(_) => "a path".to_owned(),
+            Kind::Switch(_) => "true or false".to_owned(),
             Kind::Address(_) => "a loopback ADDRESS:PORT".to_owned(),
+            Kind::OptionalAddress(_) => "an ADDRESS:PORT, or off".to_owned(),
+            Kind::OptionalMilliseconds { high, .. } => format!("from 0 to {}, or off", milliseconds_text(*high)),
             Kind::Bytes { low, high, power_of_two, .. } => {
                 let power = if *power_of_two { "a power of two " } else { "" };
                 format!("{power}from {} to {}", bytes_text(*low), bytes_text(*high))
@@ -126,6 +155,25 @@ fn text(raw: Raw) -> Result<String, String> {
     match raw {
         Raw::Text(text) => Ok(text),
         Raw::Integer(integer) => Err(format!("{integer} is a number; must be text")),
+        Raw::Boolean(_) => Err(BOOLEAN.to_owned()),
+    }
+}
+
+fn switch(raw: Raw) -> Result<bool, String> {
+    match raw {
+        Raw::Boolean(boolean) => Ok(boolean),
+        Raw::Text(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Raw::Text(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+        Raw::Text(text) => Err(format!("{text:?} is not true or false")),
+        Raw::Integer(integer) => Err(format!("{integer} is not true or false")),
+    }
+}
+
+/// What `understand` makes of a value; nothing if it is off.
+fn unless_off<T>(raw: Raw, understand: impl FnOnce(Raw) -> Result<T, String>) -> Result<Option<T>, String> {
+    match raw {
+        Raw::Text(text) if text.eq_ignore_ascii_case(OFF) => Ok(None),
+        raw => understand(raw).map(Some),
     }
 }
 
@@ -136,18 +184,22 @@ fn directory(raw: Raw) -> Result<PathBuf, String> {
 
 /// Nothing on the wire is encrypted or authenticated yet, so only this machine may connect.
 fn address(raw: Raw) -> Result<SocketAddr, String> {
-    let text = text(raw)?;
-    let spelled_out = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    let address: SocketAddr = spelled_out
-        .as_deref()
-        .unwrap_or(&text)
-        .parse()
-        .map_err(|_| format!("{text:?} is not an ADDRESS:PORT such as 127.0.0.1:5440"))?;
+    let address = any_address(raw)?;
     if address.ip().is_loopback() {
         Ok(address)
     } else {
         Err(format!("{address} is not a loopback address; others are refused until there is authentication"))
     }
+}
+
+fn any_address(raw: Raw) -> Result<SocketAddr, String> {
+    let text = text(raw)?;
+    let spelled_out = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    spelled_out
+        .as_deref()
+        .unwrap_or(&text)
+        .parse()
+        .map_err(|_| format!("{text:?} is not an ADDRESS:PORT such as 127.0.0.1:5440"))
 }
 
 /// A whole number, bare or followed by one of `units`.
@@ -157,6 +209,7 @@ fn number(raw: Raw, units: &[(&str, u64)], bare: &str) -> Result<u64, String> {
             return u64::try_from(integer).map_err(|_| format!("{integer} is below 0 or far too large"));
         }
         Raw::Text(text) => text,
+        Raw::Boolean(_) => return Err(BOOLEAN.to_owned()),
     };
     let trimmed = text.trim();
     let digits_end = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
@@ -186,6 +239,10 @@ fn in_memory(number: u64, low: u64, high: u64) -> Option<usize> {
 
 fn bytes_text(bytes: u64) -> String {
     with_unit(bytes, BYTE_UNITS)
+}
+
+fn milliseconds_text(milliseconds: u64) -> String {
+    with_unit(milliseconds, MILLISECOND_UNITS)
 }
 
 fn seconds_text(seconds: u64) -> String {

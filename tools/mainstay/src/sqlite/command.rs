@@ -5,6 +5,7 @@ use mainstay::server::pg::{SqlError, SqlState};
 
 use super::lexer::{Kind, Token, tokens};
 use super::policy;
+use super::session::SlowSetting;
 
 mod copy;
 mod modes;
@@ -32,6 +33,12 @@ pub(super) enum Command {
     /// Sets the modes that the session's transactions have from now on, unless they ask for others.
     SetDefaults {
         modes: Asked,
+        tag: &'static str,
+    },
+    /// Sets which statements are logged for having taken long; without a value, to what it was at first.
+    SetSlow {
+        setting: SlowSetting,
+        value: Option<String>,
         tag: &'static str,
     },
     /// Sets what has no meaning here.
@@ -228,6 +235,9 @@ impl<'a> Words<'a> {
         }
         let Some(token) = self.next else { return Err(self.unexpected()) };
         let name = token.name().unwrap_or_default();
+        if let Some(setting) = SlowSetting::of(&name) {
+            return self.set_slow(setting, local);
+        }
         let Some(mode) = ModeSetting::of(&name) else { return Ok(Command::Set { tag: "SET" }) };
         self.advance();
         if !self.take("TO") {
@@ -242,6 +252,24 @@ impl<'a> Words<'a> {
             true => Ok(Command::SetDefaults { modes, tag: "SET" }),
             false => Ok(Command::SetTransaction(modes)),
         }
+    }
+
+    fn set_slow(&mut self, setting: SlowSetting, local: bool) -> Result<Command, SqlError> {
+        if local {
+            return Err(policy::refused("SET LOCAL is not supported for what is logged"));
+        }
+        self.advance();
+        if !self.take("TO") {
+            self.symbol('=')?;
+        }
+        let value = if self.take("DEFAULT") {
+            None
+        } else {
+            let sign = if self.symbol('-').is_ok() { "-" } else { "" };
+            Some(format!("{sign}{}", self.value()?))
+        };
+        self.end()?;
+        Ok(Command::SetSlow { setting, value, tag: "SET" })
     }
 
     fn modes_to_the_end(&mut self) -> Result<Asked, SqlError> {
@@ -269,6 +297,9 @@ impl<'a> Words<'a> {
     fn reset(&mut self, tag: &'static str) -> Command {
         self.advance();
         let name = self.next.and_then(|token| token.name()).unwrap_or_default();
+        if let Some(setting) = SlowSetting::of(&name) {
+            return Command::SetSlow { setting, value: None, tag };
+        }
         match ModeSetting::of(&name).filter(|_| name.starts_with(DEFAULT_PREFIX)) {
             Some(ModeSetting::ReadOnly) => {
                 Command::SetDefaults { modes: Asked { isolation: None, ..Asked::ORIGINAL }, tag }

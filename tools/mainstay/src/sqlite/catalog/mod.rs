@@ -13,6 +13,7 @@ mod functions;
 mod intervals;
 mod rewrite;
 mod schema;
+mod table_functions;
 mod types;
 
 use std::collections::BTreeMap;
@@ -35,8 +36,8 @@ use super::values::{self, Parameter};
 pub(super) const SCHEMA_NAME: &str = "main";
 /// Relations are not loaded beyond so many rows in all.
 const ROW_LIMIT: usize = 1_000_000;
-/// Words that no query of the catalogs does without, but for those of functions alone.
-const WORDS: &[&str] = &["pg_", "information_schema"];
+/// What almost every query of the catalogs has in it. One that has not is recognized only outside of transactions that wrote.
+const WORDS: &[&str] = &["pg_", "information_schema", "::reg"];
 
 /// Whether a statement may be a query of the catalogs. Only a first look, so that other statements pay little.
 pub(super) fn is_suspected(sql: &str) -> bool {
