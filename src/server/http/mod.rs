@@ -11,7 +11,7 @@
 //! nothing that is told is a secret, and nothing can be changed through it.
 //!
 //! - Connections, the time each may last, and the size of a request's head are bounded; bodies are not read.
-//! - [`listener`] accepts and bounds, [`routes`] answers, [`exposition`] keeps what is measured.
+//! - `listener` accepts and bounds, `routes` answers, `exposition` keeps what is measured.
 
 mod exposition;
 mod listener;

@@ -253,8 +253,11 @@ type Put = Box<dyn Fn(&mut Settings, u64)>;
 /// The library checks its own ranges; ours must say the same.
 #[test]
 fn ranges_agree_with_the_library() {
-    let valid =
-        |settings: &Settings| settings.node_config().unwrap().validate().is_ok() && settings.sql.validate().is_ok();
+    let valid = |settings: &Settings| {
+        settings.node_config().unwrap().validate().is_ok()
+            && settings.sql.validate().is_ok()
+            && settings.http.validate().is_ok()
+    };
     let defaults = Settings { data_dir: Some("/x".into()), ..Settings::default() };
     for setting in TABLE.iter().filter(|setting| !["", "log"].contains(&setting.section)) {
         let (low, high, put): (u64, u64, Put) = match &setting.kind {

@@ -236,6 +236,11 @@ const FUNCTIONS: &[Known] = &[
         }
         (one, other) => Ok(one.or(other).into()),
     }),
+    plain("array_remove", PgType::TEXT_ARRAY, |given, _| {
+        let removed = given.text(1);
+        let kept = |array: String| arrays::array(arrays::elements(&array).into_iter().filter(|one| *one != removed));
+        Ok(given.text(0).map(kept).into())
+    }),
     plain("pg_array_json", TEXT, |given, _| {
         Ok(given.text(0).map_or_else(|| "[]".to_owned(), |array| arrays::json(&arrays::elements(&array))).into())
     }),
