@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use support::programs::{program, python};
 use support::{LIMIT, Running, eventually, run, runtime, settings};
 use tokio_postgres::{Client, NoTls};
@@ -140,14 +142,16 @@ fn a_session_sees_who_is_there_and_what_they_do() {
         let waiting = connect(&node, "waiting").await;
         let blocked = tokio::spawn(async move { waiting.batch_execute("INSERT INTO parents VALUES (2, 'b')").await });
         let seen = "SELECT wait_event_type, wait_event FROM pg_stat_activity WHERE application_name = 'waiting'";
-        loop {
+        let begun = Instant::now();
+        let kind = loop {
             let row = watcher.query_one(seen, &[]).await.unwrap();
             if row.get::<_, Option<String>>(1).as_deref() == Some("Writer") {
-                assert_eq!(row.get::<_, Option<String>>(0).as_deref(), Some("Lock"));
-                break;
+                break row.get::<_, Option<String>>(0);
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+            assert!(begun.elapsed() < LIMIT, "it is not seen waiting");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert_eq!(kind.as_deref(), Some("Lock"));
         watched.batch_execute("COMMIT").await.unwrap();
         blocked.await.unwrap().unwrap();
         let after = watcher.query_one(sql, &[&"watched"]).await.unwrap();
