@@ -7,6 +7,7 @@ use mainstay::server::pg::{SqlError, SqlState};
 
 use super::lexer::{Kind, Token, tokens};
 use super::policy;
+use super::session::SlowSetting;
 
 mod copy;
 mod cursor;
@@ -40,6 +41,12 @@ pub(super) enum Command {
     /// Sets the modes that the session's transactions have from now on, unless they ask for others.
     SetDefaults {
         modes: Asked,
+        tag: &'static str,
+    },
+    /// Sets which statements are logged for having taken long; without a value, to what it was at first.
+    SetSlow {
+        setting: SlowSetting,
+        value: Option<String>,
         tag: &'static str,
     },
     /// Sets a timeout of the session, or of the transaction alone; without a value, to what it was at first.
@@ -250,6 +257,9 @@ impl<'a> Words<'a> {
         if let Some(timeout) = Timeout::of(&name) {
             return self.set_timeout(timeout, local);
         }
+        if let Some(setting) = SlowSetting::of(&name) {
+            return self.set_slow(setting, local);
+        }
         let Some(mode) = ModeSetting::of(&name) else { return Ok(Command::Set { tag: "SET" }) };
         self.advance();
         if !self.take("TO") {
@@ -280,6 +290,24 @@ impl<'a> Words<'a> {
         };
         self.end()?;
         Ok(Command::SetTimeout { timeout, value, is_local, tag: "SET" })
+    }
+
+    fn set_slow(&mut self, setting: SlowSetting, local: bool) -> Result<Command, SqlError> {
+        if local {
+            return Err(policy::refused("SET LOCAL is not supported for what is logged"));
+        }
+        self.advance();
+        if !self.take("TO") {
+            self.symbol('=')?;
+        }
+        let value = if self.take("DEFAULT") {
+            None
+        } else {
+            let sign = if self.symbol('-').is_ok() { "-" } else { "" };
+            Some(format!("{sign}{}", self.value()?))
+        };
+        self.end()?;
+        Ok(Command::SetSlow { setting, value, tag: "SET" })
     }
 
     fn modes_to_the_end(&mut self) -> Result<Asked, SqlError> {
@@ -316,6 +344,9 @@ impl<'a> Words<'a> {
         let name = self.next.and_then(|token| token.name()).unwrap_or_default();
         if let Some(timeout) = Timeout::of(&name) {
             return Command::SetTimeout { timeout, value: None, is_local: false, tag };
+        }
+        if let Some(setting) = SlowSetting::of(&name) {
+            return Command::SetSlow { setting, value: None, tag };
         }
         match ModeSetting::of(&name).filter(|_| name.starts_with(DEFAULT_PREFIX)) {
             Some(ModeSetting::ReadOnly) => {

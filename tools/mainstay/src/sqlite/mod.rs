@@ -26,6 +26,7 @@ mod infer;
 mod keys;
 mod lexer;
 mod log;
+mod measures;
 mod payload;
 mod policy;
 mod schema;
@@ -57,6 +58,7 @@ mod writer_test;
 use mainstay::ident::DatabaseId;
 
 pub use engine::SqliteEngine;
+pub use session::SlowLog;
 
 /// The database that payloads name.
 const DATABASE: DatabaseId = DatabaseId::new(1);
