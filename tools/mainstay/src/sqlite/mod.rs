@@ -53,6 +53,7 @@ mod writer_test;
 use mainstay::ident::DatabaseId;
 
 pub use engine::SqliteEngine;
+pub use ffi::spare_memory;
 
 /// The database that payloads name.
 const DATABASE: DatabaseId = DatabaseId::new(1);
