@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::logging;
 use crate::probe::NodeProbe;
 use crate::settings::{self, Settings};
-use crate::sqlite::SqliteEngine;
+use crate::sqlite::{SqliteEngine, spare_memory};
 
 /// How long clients get to finish what they run once the node is told to stop; the server may take 2 s more to interrupt
 /// the rest. The node's own shutdown follows, and all has to fit into the 5 s that an operator waits.
@@ -38,6 +38,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     logging::start(settings.log.format, &settings.log.level)?;
     for variable in settings::unknown_variables() {
         tracing::warn!(variable, "no setting has this variable; it is ignored");
+    }
+    if let Err(error) = spare_memory() {
+        tracing::warn!(%error, "SQLite takes more memory for each connection than it should");
     }
     raise_file_limit(settings.sql.connection_limit);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

@@ -58,6 +58,7 @@ mod writer_test;
 use mainstay::ident::DatabaseId;
 
 pub use engine::SqliteEngine;
+pub use ffi::spare_memory;
 pub use session::SlowLog;
 
 /// The database that payloads name.

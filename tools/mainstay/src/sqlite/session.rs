@@ -12,7 +12,7 @@ use mainstay::server::pg::{
 };
 
 use super::catalog;
-use super::command::{self, Asked, Command, Modes, Timeout, show_timeout};
+use super::command::{self, Asked, Command, Modes};
 use super::control::{Control, Turn, not_granted, revoked};
 use super::engine::Shared;
 use super::errors::from_sqlite;
