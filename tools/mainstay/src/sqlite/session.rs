@@ -18,12 +18,13 @@ use super::errors::from_sqlite;
 use super::policy;
 use super::turnstile::Ticket;
 use super::writer::no_savepoint;
-use super::{lexer, values};
+use super::{dialect, lexer, values};
 
 mod copy;
 mod parameters;
 mod reader;
 mod start;
+mod translated;
 
 pub(super) use parameters::columns as stored_columns_of;
 use reader::{OneState, Reader};
@@ -118,6 +119,7 @@ impl SqliteSession {
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
         self.refuse_if_failed()?;
+        let sql = &*dialect::in_sqlites_words(sql);
         self.open_if_implicit(scope);
         let modes = self.modes();
         // A statement by itself sees one state anyway.
@@ -351,6 +353,7 @@ impl SqliteSession {
                 tag
             }
             Command::Copy(copy) => return self.run_copy(&copy, scope, sink),
+            Command::Translated(translated) => return self.run_translated(&translated, scope, sink),
             Command::Show(name) => {
                 let value = self.setting(&name)?;
                 sink.columns(&[Column { name, pg_type: PgType::TEXT }])?;
@@ -482,6 +485,7 @@ impl Session for SqliteSession {
             Some(_) => return Ok(Description::default()),
             None => self.refuse_if_failed()?,
         }
+        let statement = &*dialect::in_sqlites_words(statement);
         if let Some(ticket) = self.turn() {
             let writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
             let (connection, policy) = writer.for_describe();

@@ -13,8 +13,8 @@ use super::super::clerk::{Answer, Statement};
 use super::super::command::{self, Command, Modes};
 use super::super::control::{Control, Turn, not_granted};
 use super::super::engine::WRITER_WAIT;
-use super::super::lexer;
 use super::super::turnstile::Ticket;
+use super::super::{dialect, lexer};
 use super::SqliteSession;
 
 /// What the clerk does for a session.
@@ -94,7 +94,7 @@ impl SqliteSession {
         let outcome = match command::parse(sql) {
             Ok(None) => return self.start_sql(sql, parameters, scope, reply),
             Ok(Some(Command::Commit { chain })) if self.commits_elsewhere() => return self.start_commit(chain, reply),
-            Ok(Some(Command::Copy(_))) => return Started::Blocks(reply),
+            Ok(Some(Command::Copy(_) | Command::Translated(_))) => return Started::Blocks(reply),
             Ok(Some(_)) if self.turn().is_some() => return Started::Blocks(reply),
             Ok(Some(command)) => self.run_command(command, scope, &mut reply),
             Err(error) => self.refuse_if_failed().and(Err(error)),
@@ -107,6 +107,7 @@ impl SqliteSession {
         if let Err(error) = self.refuse_if_failed() {
             return Started::Done(Err(error), reply);
         }
+        let sql = &*dialect::in_sqlites_words(sql);
         let modes = self.modes();
         let does = Does::of(sql);
         let in_turn = self.turn().is_some();
