@@ -14,12 +14,14 @@ mod cursor;
 mod modes;
 mod table_as;
 mod timeouts;
+mod translated;
 
 pub(super) use copy::{Copy, Direction, Source};
 pub(super) use cursor::parse_cursor;
 pub(super) use modes::{Asked, Isolation, Modes};
 pub(super) use table_as::TableAs;
 pub(super) use timeouts::{Timeout, show as show_timeout};
+pub(super) use translated::Translated;
 
 /// A statement that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,13 @@ pub(super) enum Command {
     },
     Show(String),
     Copy(Box<Copy>),
+    Translated(Box<Translated>),
+}
+
+impl From<Translated> for Command {
+    fn from(translated: Translated) -> Command {
+        Command::Translated(Box::new(translated))
+    }
 }
 
 /// The statement as a command of ours; `None` if it is SQLite's.
@@ -110,9 +119,11 @@ pub(super) fn parse(statement: &str) -> Result<Option<Command>, SqlError> {
             words.advance();
             Command::Copy(Box::new(words.copy(statement)?))
         }
-        "VACUUM" => {
-            return Err(policy::refused("VACUUM is not supported: it rewrites the database behind the WAL"));
-        }
+        "TRUNCATE" => words.truncate()?.into(),
+        "VACUUM" => words.vacuum()?.into(),
+        "DROP" => return Ok(words.drop_many()?.map(Command::from)),
+        "ALTER" => return Ok(words.add_constraint()?.map(Command::from)),
+        "CREATE" => return Ok(translated::without_storage(statement).map(Command::from)),
         _ => return Ok(None),
     };
     words.end()?;

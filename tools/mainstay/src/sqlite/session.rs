@@ -19,7 +19,7 @@ use super::errors::from_sqlite;
 use super::policy;
 use super::turnstile::Ticket;
 use super::writer::no_savepoint;
-use super::{lexer, values};
+use super::{dialect, lexer, values};
 
 mod catalogs;
 mod copy;
@@ -29,6 +29,7 @@ mod settings;
 mod slow;
 mod start;
 mod timeouts;
+mod translated;
 
 pub(super) use parameters::columns as stored_columns_of;
 use reader::{OneState, Reader};
@@ -151,6 +152,7 @@ impl SqliteSession {
             self.note_started();
             return outcome;
         }
+        let sql = &*dialect::in_sqlites_words(sql);
         let modes = self.modes();
         // A statement by itself sees one state anyway.
         let stable = modes.stable() && self.transaction.is_some();
@@ -416,6 +418,7 @@ impl SqliteSession {
             Command::Show(name) if catalogs::is_listed(&name) => {
                 return self.show_list(&name, sink);
             }
+            Command::Translated(translated) => return self.run_translated(&translated, scope, sink),
             Command::Show(name) => {
                 let value = self.setting(&name)?;
                 sink.columns(&[Column { name, pg_type: PgType::TEXT }])?;
@@ -527,7 +530,7 @@ impl Session for SqliteSession {
             Some(_) => return Ok(Description::default()),
             None => self.refuse_if_failed()?,
         }
-        let described = self.describe_sql(statement, parameter_types);
+        let described = self.describe_sql(&dialect::in_sqlites_words(statement), parameter_types);
         match described {
             Err(error) if catalog::is_of_names(&error) => {
                 self.describe_catalogs(statement, parameter_types).unwrap_or(Err(error))

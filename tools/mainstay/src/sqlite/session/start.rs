@@ -14,8 +14,8 @@ use super::super::catalog;
 use super::super::clerk::{Answer, Statement};
 use super::super::command::{self, Command, Modes};
 use super::super::control::{Control, Turn, not_granted};
-use super::super::lexer;
 use super::super::turnstile::Ticket;
+use super::super::{dialect, lexer};
 use super::{SqliteSession, catalogs};
 
 /// What the clerk does for a session.
@@ -95,7 +95,7 @@ impl SqliteSession {
         let outcome = match command::parse(sql) {
             Ok(None) => return self.start_sql(sql, parameters, scope, reply),
             Ok(Some(Command::Commit { chain })) if self.commits_elsewhere() => return self.start_commit(chain, reply),
-            Ok(Some(Command::Copy(_))) => return Started::Blocks(reply),
+            Ok(Some(Command::Copy(_) | Command::Translated(_))) => return Started::Blocks(reply),
             Ok(Some(Command::Show(name))) if catalogs::is_listed(&name) => return Started::Blocks(reply),
             Ok(Some(_)) if self.turn().is_some() => return Started::Blocks(reply),
             Ok(Some(command)) => self.run_command(command, scope, &mut reply),
@@ -109,6 +109,7 @@ impl SqliteSession {
         if let Err(error) = self.refuse_if_failed() {
             return Started::Done(Err(error), reply);
         }
+        let sql = &*dialect::in_sqlites_words(sql);
         let modes = self.modes();
         let does = Does::of(sql);
         let in_turn = self.turn().is_some();
