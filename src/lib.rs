@@ -71,7 +71,7 @@
 //! | 2 | [`wal`]: the write-ahead log; [`raftstore`]: Raft groups |
 //! | 3 | [`meta`]: facts about the cluster, in Raft group 0 |
 //! | wiring | [`engine`]: what a database implements; [`node`]: opens the floors in order |
-//! | 6 | [`server`]: the PostgreSQL protocol (feature `pg`, on by default) |
+//! | 6 | [`server`]: the PostgreSQL protocol and its catalogs (feature `pg`), health and metrics over HTTP (feature `http`), both on by default |
 
 mod checkpoint;
 pub mod config;

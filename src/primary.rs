@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::ident::SystemId;
 use crate::lsn::{Epoch, Lsn};
-use crate::wal::{AppendError, CommitError, Wal};
+use crate::wal::{AppendError, CommitError, Wal, WalError, WalStatus};
 
 /// The right to write in one epoch: held by the engine of the primary, and void once the node is not primary any more.
 pub struct Primary {
@@ -98,6 +98,14 @@ impl Primary {
     pub fn commit_blocking(&self, end: Lsn) -> Result<(), CommitError> {
         self.wal.make_durable(end)?;
         self.check_commit()
+    }
+
+    /// Where the log stands. May block: it asks for the free space of the disk.
+    ///
+    /// # Errors
+    /// The free space cannot be read.
+    pub fn log_status(&self) -> Result<WalStatus, WalError> {
+        self.wal.status()
     }
 
     // Rule 8: the epoch is checked where bytes are written and where they are acknowledged.

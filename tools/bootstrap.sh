@@ -8,7 +8,8 @@
 set -euo pipefail
 
 readonly MINIMUM_RUST_MINOR=95 # as rust-version in Cargo.toml
-readonly PSYCOPG='psycopg[binary]>=3.1,<4'
+readonly PYTHON_PACKAGES=('psycopg[binary]>=3.1,<4' 'sqlalchemy>=2,<3')
+readonly NODE_PACKAGE='pg@8'
 
 cd "$(dirname "$0")/.."
 . tools/environment.sh
@@ -78,11 +79,15 @@ have_postgresql() {
 
 # A venv can only be made where ensurepip is: Debian ships it apart from python3.
 have_python() {
-    have python3 && { have_psycopg || python3 -c 'import ensurepip, venv' 2>/dev/null; }
+    have python3 && { have_python_package psycopg_binary || python3 -c 'import ensurepip, venv' 2>/dev/null; }
 }
 
-have_psycopg() {
-    [ -x "$MAINSTAY_CACHE/venv/bin/python3" ] && compgen -G "$MAINSTAY_CACHE/venv/lib/python3*/site-packages/psycopg_binary" >/dev/null
+have_python_package() {
+    [ -x "$MAINSTAY_CACHE/venv/bin/python3" ] && compgen -G "$MAINSTAY_CACHE/venv/lib/python3*/site-packages/$1" >/dev/null
+}
+
+have_python_packages() {
+    have_python_package psycopg_binary && have_python_package sqlalchemy
 }
 
 check_rust() {
@@ -169,14 +174,28 @@ install_cargo_tool() {
     rm -rf "$MAINSTAY_CACHE/tools-target"
 }
 
-install_psycopg() {
-    say "installing $PSYCOPG into $MAINSTAY_CACHE/venv"
+install_python_packages() {
+    say "installing ${PYTHON_PACKAGES[*]} into $MAINSTAY_CACHE/venv"
     # In place of whatever half of it an interrupted run left.
-    rm -rf "$MAINSTAY_CACHE/venv"
-    if ! { python3 -m venv "$MAINSTAY_CACHE/venv" &&
-        "$MAINSTAY_CACHE/venv/bin/python3" -m pip install --quiet --disable-pip-version-check "$PSYCOPG"; } >&2; then
-        say "that failed. Make a Python with psycopg 3 and name it: MAINSTAY_TEST_PYTHON=/path/to/python3"
+    if ! have_python_package psycopg_binary; then rm -rf "$MAINSTAY_CACHE/venv"; fi
+    if ! { { [ -x "$MAINSTAY_CACHE/venv/bin/python3" ] || python3 -m venv "$MAINSTAY_CACHE/venv"; } &&
+        "$MAINSTAY_CACHE/venv/bin/python3" -m pip install --quiet --disable-pip-version-check "${PYTHON_PACKAGES[@]}"; } >&2; then
+        say "that failed. Make a Python with psycopg 3 and SQLAlchemy and name it: MAINSTAY_TEST_PYTHON=/path/to/python3"
         exit 1
+    fi
+}
+
+# Node.js is not asked for: without it, the tests of its driver say that they were skipped.
+install_node_package() {
+    if [ -d "$MAINSTAY_CACHE/node/node_modules/pg" ]; then return; fi
+    if ! { have node && have npm; }; then
+        say "node and npm are not there: the tests of node-postgres will be skipped"
+        return
+    fi
+    say "installing $NODE_PACKAGE into $MAINSTAY_CACHE/node"
+    mkdir -p "$MAINSTAY_CACHE/node"
+    if ! npm install --silent --no-audit --no-fund --prefix "$MAINSTAY_CACHE/node" "$NODE_PACKAGE" >&2; then
+        say "that failed: the tests of node-postgres will be skipped"
     fi
 }
 
@@ -216,7 +235,8 @@ if [ -n "$missing" ]; then
     . tools/environment.sh
 fi
 if [ "$purpose" = test ]; then
-    if [ "$MAINSTAY_TEST_PYTHON" = "$MAINSTAY_CACHE/venv/bin/python3" ] && ! have_psycopg; then install_psycopg; fi
+    if [ "$MAINSTAY_TEST_PYTHON" = "$MAINSTAY_CACHE/venv/bin/python3" ] && ! have_python_packages; then install_python_packages; fi
+    install_node_package
     if ! have cargo-nextest; then
         install_cargo_tool cargo-nextest || say "cargo-nextest cannot be had; tests will run under plain cargo test"
     fi

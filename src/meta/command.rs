@@ -6,6 +6,9 @@
 //!       2      n  a protobuf message of proto/meta.proto: Command, or Answer
 //! ```
 //!
+//! **A command says the least version that knows it**, so that a newer build does not shut out older ones before the cluster
+//! is raised; its answer says the same on every replica, whatever build that is.
+//!
 //! **Nothing that is not known is skipped.** A command of a version above what this build knows stops the replica, and so
 //! does one with a field that this build has no name for: protobuf drops such fields, so a command that would come out
 //! shorter than it came in was not understood. Which version may be proposed is a fact of the cluster
@@ -42,7 +45,38 @@ pub enum Unknown {
 
 /// A command of one or more actions.
 pub fn encode(command: &Command) -> Vec<u8> {
-    framed(command)
+    framed(needed(command), command)
+}
+
+/// The least version that knows a command.
+fn needed(command: &Command) -> u16 {
+    let needed = command.actions.iter().filter_map(|action| action.kind.as_ref()).map(since);
+    needed.max().unwrap_or(1)
+}
+
+/// The version from which on there is a kind of action. Whoever adds one, or a field of one, says so here.
+fn since(kind: &Kind) -> u16 {
+    match kind {
+        Kind::Init(_)
+        | Kind::AddMember(_)
+        | Kind::UpdateMember(_)
+        | Kind::StartMember(_)
+        | Kind::SetMemberState(_)
+        | Kind::RemoveMember(_)
+        | Kind::RaiseVersion(_)
+        | Kind::SetSetting(_)
+        | Kind::ResetSetting(_)
+        | Kind::CreateToken(_)
+        | Kind::RevokeToken(_)
+        | Kind::Put(_)
+        | Kind::Delete(_)
+        | Kind::Txn(_)
+        | Kind::Compact(_)
+        | Kind::GrantLease(_)
+        | Kind::KeepAlive(_)
+        | Kind::RevokeLease(_)
+        | Kind::Expire(_) => 1,
+    }
 }
 
 /// The version and the command of these bytes.
@@ -50,12 +84,13 @@ pub fn encode(command: &Command) -> Vec<u8> {
 /// # Errors
 /// The replica must stop: see [`Unknown`].
 pub fn decode(bytes: &[u8]) -> Result<(u16, Command), Unknown> {
-    unframed(bytes)
+    let (version, command) = unframed(bytes)?;
+    if version < needed(&command) { Err(Unknown::Unknown) } else { Ok((version, command)) }
 }
 
-/// An answer's bytes.
-pub fn encode_answer(answer: &Answer) -> Vec<u8> {
-    framed(answer)
+/// The bytes of an answer to a command of this version.
+pub fn encode_answer(version: u16, answer: &Answer) -> Vec<u8> {
+    framed(version, answer)
 }
 
 /// The answer of these bytes.
@@ -71,9 +106,9 @@ pub fn action(kind: Kind) -> Action {
     Action { kind: Some(kind) }
 }
 
-fn framed(message: &impl Message) -> Vec<u8> {
+fn framed(version: u16, message: &impl Message) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + message.encoded_len());
-    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(version.to_le_bytes());
     // An encoder of prost fails only for want of room, and a vector grows.
     let _ = message.encode(&mut bytes);
     bytes

@@ -14,7 +14,8 @@ use super::apply::{self, Applier, Reached};
 use super::clock::{BootClock, Countdown, Limited, Timers};
 use super::command;
 use super::keys::{self, Cluster, Kv};
-use super::proto::{Lease, Token, TokenState};
+use super::metrics;
+use super::proto::{ClusterHeader, KvHeader, Lease, Token, TokenState};
 use super::view::{StoreView, View, Writes};
 use crate::ident::LogIndex;
 use crate::raftstore::log_store::{StoreError, Table};
@@ -29,8 +30,15 @@ pub struct MetaMachine {
     progress: watch::Sender<Reached>,
     timers: Arc<Mutex<Timers>>,
     clock: BootClock,
-    /// What the last batch leads to, once it is written.
-    pending: Option<(Reached, Vec<Countdown>)>,
+    pending: Option<Pending>,
+}
+
+/// What the last batch leads to, once it is written.
+struct Pending {
+    reached: Reached,
+    countdowns: Vec<Countdown>,
+    cluster: ClusterHeader,
+    kv: KvHeader,
 }
 
 /// What a machine tells others about itself.
@@ -46,12 +54,14 @@ impl MetaMachine {
     /// The machine whose state is in these tables. The store must be the one that the group's raftstore has.
     ///
     /// # Errors
-    /// The store failed.
-    pub fn open(view: StoreView) -> Result<(MetaMachine, MachineView), StoreError> {
+    /// The store failed, or the cluster is of a version that this build does not know.
+    pub fn open(view: StoreView) -> Result<(MetaMachine, MachineView), ApplyError> {
+        // A build that was put back must not wait for the first command to find out.
+        let (cluster, kv) = Applier::new(&view)?.headers();
+        metrics::reached(&cluster, &kv);
         let clock = BootClock;
-        let timers = load_timers(&view, &clock)?;
         let (progress, receiver) = watch::channel(apply::reached(&view)?);
-        let timers = Arc::new(Mutex::new(timers));
+        let timers = Arc::new(Mutex::new(timers_in(&view, clock)?));
         let seen = MachineView { progress: receiver, timers: Arc::clone(&timers) };
         Ok((MetaMachine { view, progress, timers, clock, pending: None }, seen))
     }
@@ -62,11 +72,13 @@ impl StateMachine for MetaMachine {
         let mut applier = Applier::new(&self.view)?;
         let mut answers = Vec::with_capacity(commands.len());
         for command in commands {
-            let answer = applier.apply(command.index, command.data)?;
-            answers.push(Bytes::from(command::encode_answer(&answer)));
+            let applied = applier.apply(command.index, command.data)?;
+            metrics::answered(&applied.answer);
+            answers.push(Bytes::from(command::encode_answer(applied.version, &applied.answer)));
         }
+        let (cluster, kv) = applier.headers();
         let (writes, reached) = applier.finish();
-        self.pending = Some((reached, countdowns(&writes)?));
+        self.pending = Some(Pending { reached, countdowns: countdowns(&writes)?, cluster, kv });
         for (table, writes) in writes {
             for (key, value) in writes {
                 match value {
@@ -81,13 +93,14 @@ impl StateMachine for MetaMachine {
     fn restored(&mut self, _: LogIndex) -> Result<(), ApplyError> {
         self.pending = None;
         // What runs out begins anew, as it does at a start: never earlier than promised.
-        *self.timers.lock() = load_timers(&self.view, &self.clock)?;
+        *self.timers.lock() = timers_in(&self.view, self.clock)?;
         self.progress.send_replace(apply::reached(&self.view)?);
         Ok(())
     }
 
     fn written(&mut self) {
-        let Some((reached, countdowns)) = self.pending.take() else { return };
+        let Some(Pending { reached, countdowns, cluster, kv }) = self.pending.take() else { return };
+        metrics::reached(&cluster, &kv);
         if !countdowns.is_empty() {
             // Now, and not earlier: what was promised begins with the promise.
             let now = self.clock.now();
@@ -98,9 +111,9 @@ impl StateMachine for MetaMachine {
     }
 }
 
-/// What runs, as stored, from now on.
-fn load_timers(view: &dyn View, clock: &BootClock) -> Result<Timers, StoreError> {
-    let (now, mut timers) = (clock.now(), Timers::default());
+/// What runs out, of what the tables hold: all of it begins in full now.
+fn timers_in(view: &dyn View, clock: BootClock) -> Result<Timers, StoreError> {
+    let (mut timers, now) = (Timers::default(), clock.now());
     each(view, Table::Kv, Kv::Lease.all(), |key, value| {
         timers.note(lease_countdown(key, Some(value))?, now);
         Ok(())

@@ -367,9 +367,9 @@ async fn leases_and_tokens_run_out_and_no_sooner() {
     meta.kv().put_leased("kept", "1", kept).await.unwrap();
     let asked = Instant::now();
     let lost = meta.kv().grant_lease(ttl).await.unwrap().id;
-    meta.kv().put_leased("lost", "1", lost).await.unwrap();
+    let put = meta.kv().put_leased("lost", "1", lost).await.unwrap();
     let (_, token) = meta.tokens().create(1000).await.unwrap();
-    let mut watch = meta.kv().watch("lost", 0);
+    let mut watch = meta.kv().watch("lost", put + 1);
     let keeper = tokio::spawn({
         let meta = meta.clone();
         async move {

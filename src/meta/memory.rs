@@ -60,11 +60,12 @@ impl Metadata for MemoryMetadata {
             return Err(MetaError::TooLarge { limit_bytes: MAX_COMMAND_BYTES });
         }
         let mut last = self.last.lock();
-        let mut applier = Applier::new(&*self.tables)?;
-        let answer = applier.apply(last.next(), &bytes).map_err(|error| match error {
+        let stopped = |error| match error {
             ApplyError::Store(error) => error,
             error => StoreError::Failed(error.to_string()),
-        })?;
+        };
+        let mut applier = Applier::new(&*self.tables).map_err(stopped)?;
+        let answer = applier.apply(last.next(), &bytes).map_err(stopped)?.answer;
         let (writes, reached) = applier.finish();
         self.tables.0.lock().write(writes);
         *last = last.next();

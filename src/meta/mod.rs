@@ -22,6 +22,7 @@
 //! | [`conformance`] | what any of them has to pass |
 //! | [`client`] | the typed client on top of them |
 //! | [`token`] | join tokens as people pass them on |
+//! | [`metrics`] | names and units |
 //!
 //! It may touch `raftstore`, and knows neither the WAL nor who serves the cluster's clients.
 //!
@@ -38,6 +39,7 @@ mod keys;
 pub mod limits;
 pub mod machine;
 pub mod memory;
+pub mod metrics;
 pub mod raft;
 pub mod read;
 pub mod service;

@@ -38,7 +38,8 @@ pub trait Forward: Send + Sync + 'static {
     /// Proposes a command on that node, as [`GroupHandle::propose_once`] would there.
     ///
     /// # Errors
-    /// As there. A node that could not be reached, and took nothing, is one that does not lead.
+    /// As there. A node that surely took nothing, because it could not be reached, is one that does not lead; of one that
+    /// may have taken it nobody knows: [`ProposeError::Unknown`].
     async fn propose(&self, leader: NodeId, attempt: Attempt, command: Vec<u8>) -> Result<Bytes, ProposeError>;
 }
 
@@ -119,6 +120,11 @@ fn random() -> Result<u64, MetaError> {
     })
 }
 
+/// Without random numbers everybody waits as long as may be.
+fn jitter() -> u64 {
+    getrandom::u64().unwrap_or(u64::MAX)
+}
+
 /// How the attempts of one command went so far.
 struct Attempts {
     failures: u32,
@@ -187,7 +193,7 @@ impl Metadata for RaftMetadata {
             }
             // The first time, the hint is fresh.
             let is_hinted = attempts.failures == 1 && attempts.leader.is_some() && self.forward.is_some();
-            let delay = if is_hinted { Duration::ZERO } else { BACKOFF.delay(attempts.failures, random()?) };
+            let delay = if is_hinted { Duration::ZERO } else { BACKOFF.delay(attempts.failures, jitter()) };
             if Instant::now() + delay >= deadline {
                 return Err(attempts.gave_up());
             }
@@ -208,7 +214,7 @@ impl Metadata for RaftMetadata {
                 Err(error) => error.to_string(),
             };
             failures += 1;
-            let delay = BACKOFF.delay(failures, random()?);
+            let delay = BACKOFF.delay(failures, jitter());
             if Instant::now() + delay >= deadline {
                 return Err(MetaError::Unavailable { leader: leader(), why });
             }

@@ -13,6 +13,7 @@ use tokio::sync::watch::Receiver;
 
 use super::apply::{self, Reached};
 use super::keys;
+use super::metrics;
 use super::proto::{Change, Event, KeyRange, KeyValue};
 use super::read;
 use super::stored;
@@ -192,6 +193,7 @@ impl KvWatch {
     fn lost(&self, revision: u64) -> Result<WatchError, StoreError> {
         let compacted = apply::reached(&*self.view)?.compacted;
         if compacted >= revision {
+            metrics::watch_compacted();
             return Ok(WatchError::Compacted { oldest: compacted + 1 });
         }
         Err(StoreError::Damaged {
@@ -250,6 +252,7 @@ pub(super) fn events(view: &dyn View, from: u64, limit: usize) -> Result<Vec<Eve
     if events.first().is_none_or(|event| event.sequence != from) {
         let reached = apply::reached(view)?;
         if from < reached.first_event {
+            metrics::watch_compacted();
             return Err(WatchError::Compacted { oldest: reached.first_event });
         }
         if from < reached.next_event {

@@ -46,12 +46,16 @@ pub(super) enum Fault {
     MembershipNotKept,
     /// A change of the membership is taken once more by a replica that kept it.
     ChangeAppliedTwice,
+    /// A lease is used on while leadership is handed over.
+    LeaseOnTransfer,
+    /// A replica that promised a lease votes for another right after a restart.
+    VoteAfterRestart,
 }
 
 #[cfg(test)]
 impl Fault {
     /// How many there are.
-    pub(super) const ALL: usize = Fault::ChangeAppliedTwice as usize + 1;
+    pub(super) const ALL: usize = Fault::VoteAfterRestart as usize + 1;
 }
 
 #[cfg(test)]

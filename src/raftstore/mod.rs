@@ -10,6 +10,7 @@
 //! | [`check`] | what is always true of what is stored, in words for damage |
 //! | [`snapshot`] | a group's state for a replica that is too far behind |
 //! | [`state_machine`] | what an embedder implements |
+//! | [`recover`] | the last resort for a group that lost its majority |
 //! | [`store`] | the driver: one thread turns mailbox into effects, others persist and apply |
 //! | [`transport`] | envelopes between nodes over gRPC |
 //!
@@ -26,6 +27,7 @@ pub mod group;
 pub mod log_store;
 pub mod memory;
 pub mod message;
+pub mod recover;
 pub mod rocks;
 mod rules;
 mod sessions;

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use super::error::StorageError;
 use super::identity::replace_file;
 
-const FILE: &str = "durable";
+pub(super) const FILE: &str = "durable";
 const TEMPORARY_FILE: &str = "durable.tmp";
 const BYTES: usize = 24;
 const MAGIC: [u8; 8] = *b"MAINSTDU";

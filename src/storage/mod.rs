@@ -27,6 +27,6 @@ pub use frozen::Frozen;
 pub use identity::{FORMAT_VERSION, Identity};
 pub use layout::{ENGINE_DIR, IDENTITY_FILE, LOCK_FILE, META_DIR, WAL_DIR};
 pub use lock::DirectoryLock;
-pub use sorted_file::SortedFile;
+pub use sorted_file::{Ingesting, SortedFile};
 pub use store::{Storage, StorageView};
 pub use tables::{Batch, Durability, Family, Tables, TablesAt};

@@ -4,7 +4,7 @@
 //! waits for its part of the log. Much that nobody sees yet is better written to a file of its own, once.
 //!
 //! Durable facts and their order: the file, synced; its name among RocksDB's, the directory synced; RocksDB's manifest that
-//! makes it a part of the family, synced. When [`Storage::ingest`] returns, all of them are. If we die before the last, a
+//! makes it a part of the family, synced. When [`Ingesting::wait`] returns, all of them are. If we die before the last, a
 //! start removes the file, under both names. What the log holds decides nothing here: whoever needs a note of theirs to be
 //! there whenever the file's pairs are syncs it before.
 //!
@@ -15,8 +15,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
 
 use rocksdb::{DBCompressionType, IngestExternalFileOptions, Options, SstFileWriter, WriteBatch};
 
@@ -35,6 +36,9 @@ pub struct SortedFile {
     writer: SstFileWriter<'static>,
 }
 
+/// A file that is being taken over. Whoever drops this waits for it.
+pub struct Ingesting(Option<JoinHandle<Result<(), StorageError>>>);
+
 impl Storage {
     /// An empty file for a family.
     ///
@@ -52,11 +56,19 @@ impl Storage {
         Ok(file)
     }
 
-    /// Makes a file's pairs part of its family, all at once and durably. They are older than anything written later.
+    /// Makes a file's pairs part of its family, all at once and durably, on a thread of its own: it does little but wait
+    /// for the disk, and the next file can be written meanwhile.
     ///
     /// # Errors
-    /// RocksDB failed: it is not known whether they are, and every later write is refused.
-    pub fn ingest(&self, mut file: SortedFile) -> Result<(), StorageError> {
+    /// No thread could be started. The file is removed.
+    pub fn ingest(self: &Arc<Storage>, file: SortedFile) -> Result<Ingesting, StorageError> {
+        let storage = Arc::clone(self);
+        let thread = thread::Builder::new().name("ingest".into()).spawn(move || storage.take_over(file));
+        let thread = thread.map_err(StorageError::io("start a thread to fill", self.tables().path()))?;
+        Ok(Ingesting(Some(thread)))
+    }
+
+    fn take_over(&self, mut file: SortedFile) -> Result<(), StorageError> {
         self.refuse_if_poisoned()?;
         let (tables, path) = (self.tables(), file.path.clone());
         let family = tables.family(file.family.name())?;
@@ -65,12 +77,41 @@ impl Storage {
         // Who looks at an earlier moment may see them. Nobody looks there for what was not begun then, and a number of
         // their own for such pairs would cost every later reader.
         options.set_snapshot_consistency(false);
-        let finished = file.writer.finish();
-        let taken = finished.and_then(|()| tables.db.ingest_external_file_cf_opts(family, &options, vec![&path]));
+        // Up to here it is a file of ours alone: that it cannot be written leaves RocksDB as it was.
+        file.writer.finish().map_err(StorageError::rocksdb(&path))?;
+        let taken = tables.db.ingest_external_file_cf_opts(family, &options, vec![&path]);
         self.poisoning(taken.map_err(StorageError::rocksdb(&path)))?;
         let mut behind = WriteBatch::default();
         behind.delete_cf(tables.family(LOCAL)?, notes::FILLER);
         self.commit(behind, Durability::Evident)
+    }
+}
+
+impl Ingesting {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// The file cannot be written; or RocksDB failed: then it is not known whether the pairs are part of the family, and
+    /// every later write is refused.
+    pub fn wait(mut self) -> Result<(), StorageError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), StorageError> {
+        match self.0.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(taken)) => taken,
+            Some(Err(_)) => {
+                Err(StorageError::io("fill", Path::new(DIRECTORY))(io::Error::other("its thread panicked")))
+            }
+        }
+    }
+}
+
+impl Drop for Ingesting {
+    fn drop(&mut self) {
+        // Nothing of it may appear later. If it failed, every later write says so.
+        drop(self.join());
     }
 }
 
@@ -124,7 +165,6 @@ fn options() -> &'static Options {
 mod tests {
     use std::ops::ControlFlow;
     use std::os::unix::fs::FileExt;
-    use std::sync::Arc;
 
     use super::*;
     use crate::storage::{Frozen, StorageView};
@@ -159,7 +199,7 @@ mod tests {
         let storage = Arc::new(open(place.path()).unwrap());
         let (taken, dropped) = (made(&storage, 0..9), made(&storage, 20..29));
         assert_eq!((files_in(place.path()), keys(&storage).len()), (2, 0));
-        storage.ingest(taken).unwrap();
+        storage.ingest(taken).unwrap().wait().unwrap();
         drop(dropped);
         assert_eq!(files_in(place.path()), 0);
         // A moment goes on showing what was there.
@@ -183,10 +223,10 @@ mod tests {
     #[test]
     fn keys_that_do_not_rise_are_refused() {
         let place = tempfile::tempdir().unwrap();
-        let storage = open(place.path()).unwrap();
+        let storage = Arc::new(open(place.path()).unwrap());
         assert!(made(&storage, 3..5).put(&[4], &[]).is_err());
         // That is no failure of what was written.
-        storage.ingest(made(&storage, 3..5)).unwrap();
+        storage.ingest(made(&storage, 3..5)).unwrap().wait().unwrap();
         assert_eq!(keys(&storage), [3, 4]);
     }
 
@@ -194,13 +234,13 @@ mod tests {
     #[test]
     fn a_loss_of_what_was_synced_is_noticed_behind_a_file_too() {
         let place = tempfile::tempdir().unwrap();
-        let storage = open(place.path()).unwrap();
-        storage.ingest(made(&storage, 0..9)).unwrap();
+        let storage = Arc::new(open(place.path()).unwrap());
+        storage.ingest(made(&storage, 0..9)).unwrap().wait().unwrap();
         let mut batch = storage.batch().unwrap();
         batch.put(Family::Slots, b"slot", &[7; 5000]);
         storage.write(batch, Durability::Evident).unwrap();
         let before = storage.tables().db.latest_sequence_number();
-        storage.ingest(made(&storage, 5..20)).unwrap();
+        drop(storage.ingest(made(&storage, 5..20)).unwrap());
         assert!(storage.tables().db.latest_sequence_number() > before + 1, "the file got no number");
         drop(storage);
         let logs = fs::read_dir(place.path().join("meta")).unwrap().map(|entry| entry.unwrap().path());

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options, WriteBatch,
 };
@@ -158,6 +159,24 @@ impl Storage {
     /// RocksDB failed: it is not known what is durable, and every later write is refused.
     pub fn settle(&self) -> Result<(), StorageError> {
         self.commit(WriteBatch::default(), Durability::Evident)
+    }
+
+    /// Copies all of RocksDB, with the evidence beside it, to a directory that does not exist: in place of `meta/` it
+    /// would bring everything back to how it is now. Files that RocksDB never changes again are linked, not copied.
+    ///
+    /// # Errors
+    /// The directory exists or cannot be written, or RocksDB failed. What is there then is no copy.
+    pub fn copy_tables(&self, to: &Path) -> Result<(), StorageError> {
+        self.settle()?;
+        let copied = Checkpoint::new(&self.tables.db).and_then(|now| now.create_checkpoint(to));
+        copied.map_err(StorageError::rocksdb(to))?;
+        let evidence = to.join(evidence::FILE);
+        fs::copy(self.tables.meta.join(evidence::FILE), &evidence).map_err(StorageError::io("copy", &evidence))?;
+        for path in [&evidence, to] {
+            let file = fs::File::open(path).and_then(|file| file.sync_all());
+            file.map_err(StorageError::io("sync", path))?;
+        }
+        sync_parent(to)
     }
 
     /// What RocksDB holds for the floors above.

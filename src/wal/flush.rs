@@ -68,7 +68,10 @@ impl Shared {
         _turn: &Flushing<'_>,
         reserve: impl FnOnce(&'a Tail) -> Result<(Copying<'a>, Lsn), Refused<Obstacle>>,
     ) -> Result<(), Failure> {
-        self.watchdog.watch(|| self.flush_watched(reserve))
+        let (before, began) = (self.durable(), Instant::now());
+        let flushed = self.watchdog.watch(|| self.flush_watched(reserve));
+        self.measures.flushed(began.elapsed(), self.durable().bytes_since(before));
+        flushed
     }
 
     fn flush_watched<'a>(

@@ -19,6 +19,7 @@ use super::errors::{AppendError, CommitError, Failure, WalError};
 use super::fault::{self, Fault, active};
 use super::flush::{self, Durable};
 use super::holders::{Hold, Retained};
+use super::measures::Measures;
 use super::prepare;
 use super::reader::Reader;
 use super::record::{Kind, MAX_PAYLOAD_BYTES};
@@ -65,6 +66,7 @@ pub(super) struct Shared {
     /// The same, for tasks.
     room_notify: Notify,
     pub retained: Arc<Retained>,
+    pub measures: Measures,
 }
 
 /// A log that can be appended to.
@@ -105,6 +107,7 @@ impl Wal {
             room_changed: Condvar::new(),
             room_notify: Notify::new(),
             retained: Arc::new(Retained::new(layout, segments)),
+            measures: Measures::new(),
             directory,
             config,
         });

@@ -18,6 +18,7 @@
 //! | `reservation`, `tail` | space for records, filled by many threads at once |
 //! | `log`, `flush`, `waiters`, `prepare` | the open log: append, sync, who waits and who is woken, segments ahead |
 //! | `watchdog`, `scrub` | a device that hangs; old segments that rot |
+//! | `status`, `measures` | where the log stands, and what it measures |
 //! | `reader`, `search` | following the live end; finding the record at or before a position |
 //! | [`retention`], `holders` | what is kept, and for whom: the decision, and doing as it says |
 //! | `fault`, `fuzz` | known bugs, put in by tests of the tests; what the fuzzer runs |
@@ -35,6 +36,7 @@ pub mod fuzz;
 mod holders;
 mod layout;
 mod log;
+mod measures;
 mod prepare;
 mod primitives;
 mod reader;
@@ -46,6 +48,7 @@ pub mod retention;
 mod scrub;
 mod search;
 mod segment;
+mod status;
 mod tail;
 mod waiters;
 mod watchdog;
@@ -61,6 +64,7 @@ pub use record::{Flags, Kind, Record, decode_mark};
 pub use recovery::{Evidence, Scan, scan, scan_with};
 pub use repair::{Cut, CutError, ErasedCut, KeptCut};
 pub use search::record_at_or_before;
+pub use status::WalStatus;
 pub use watchdog::Health;
 
 #[cfg(test)]

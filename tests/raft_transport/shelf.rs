@@ -173,8 +173,12 @@ impl Incoming for Taking {
         let mut state = gate.state.lock();
         while state.limit.is_some_and(|limit| state.taken >= limit) {
             state.waiting += 1;
-            gate.changed.wait(&mut state);
+            // Bounded, so that a test that fails meanwhile ends.
+            let waited = gate.changed.wait_for(&mut state, PATIENCE + PATIENCE / 2);
             state.waiting -= 1;
+            if waited.timed_out() {
+                return Err(SnapshotRefused::Unwanted("it was held up for too long".to_owned()));
+            }
         }
         state.taken += 1;
         drop(state);

@@ -149,8 +149,8 @@ fn a_log_cut_within_fill_and_flip_holds_the_old_state_or_the_new_one() {
     let len = log_len(crashed.directory.path());
     let mut places = Vec::new();
     // Finely where it is taken over, of which nothing may be there without the rest.
-    let step = (len - crashed.synced_len) / 24;
-    let cuts = (crashed.synced_len..before).step_by(step as usize).chain((before..after).step_by(24));
+    let step = (len - crashed.synced_len) / 10;
+    let cuts = (crashed.synced_len..before).step_by(step as usize).chain((before..after).step_by(48));
     for cut in cuts.chain((after..=len).step_by(step as usize)).chain([len]) {
         let place = survives(&crashed, &format!("cut at {cut}"), |log, _| log.set_len(cut).expect("a cut"));
         places.push((cut, place));
@@ -216,7 +216,6 @@ fn a_large_fill_is_whole_or_gone_whatever_becomes_of_the_log() {
     for (number, pair) in pairs.iter().enumerate() {
         store.fill(one, ID, std::slice::from_ref(pair), number + 1 == pairs.len()).expect("a fill");
         if number % 60 == 59 || number + 1 == pairs.len() {
-            // Here a kill, and there a power cut that takes all of the log behind what was synced last.
             let killed = copy_at_rest(directory.path());
             assert_eq!(leftovers(killed.path()), (vec![ID], vec![]), "pair {number}");
             assert!(contents(&open(killed.path())) == old, "pair {number}");
@@ -224,6 +223,8 @@ fn a_large_fill_is_whole_or_gone_whatever_becomes_of_the_log() {
             assert!(!killed.path().join("meta/ingest").exists(), "pair {number}");
         }
     }
+    let made = fs::read_dir(directory.path().join("meta/ingest")).expect("a directory");
+    assert_eq!(made.count(), 0, "it is complete, and a file is not yet RocksDB's");
     let filled = copy_at_rest(directory.path());
     let before = log_len(directory.path());
     store.write(&[take_over(one, &meta)], false).expect("a flip");
@@ -243,6 +244,36 @@ fn a_large_fill_is_whole_or_gone_whatever_becomes_of_the_log() {
     let torn = copy(filled.path());
     File::options().write(true).open(rocksdb_log(torn.path())).expect("the log").set_len(before - 1).expect("a cut");
     assert!(matches!(storage(torn.path()), Err(StorageError::Damaged { .. })));
+}
+
+/// A file may be on its way into RocksDB when somebody puts an end to the fill: nothing of it appears later.
+#[test]
+fn whoever_ends_a_large_fill_waits_for_its_files() {
+    let pairs = large_pairs();
+    type End = (&'static str, fn(&RocksStore));
+    let ends: [End; 3] = [
+        ("abandoned", |store| store.abandon_fill(GROUPS[0], ID).expect("an end")),
+        ("destroyed", |store| store.destroy(GROUPS[0]).expect("an end")),
+        ("another", |store| {
+            let next = meta(SnapshotId(2), 50, 2);
+            store.begin_fill(GROUPS[0], &next).expect("a fill");
+            store.fill(GROUPS[0], next.id, &large_pairs()[..20], true).expect("a fill");
+            store.write(&[take_over(GROUPS[0], &next)], true).expect("a flip");
+        }),
+    ];
+    for (what, end) in ends {
+        let directory = TempDir::new().expect("a directory");
+        let store = store_in(directory.path());
+        store.begin_fill(GROUPS[0], &meta(ID, 40, 2)).expect("a fill");
+        // The last one is the first of another table: the file of those before is handed over.
+        store.fill(GROUPS[0], ID, &pairs[..29], false).expect("a fill");
+        end(&store);
+        assert!(store.fill(GROUPS[0], ID, &pairs[29..], true).is_err(), "{what}");
+        let shown = contents(&store);
+        drop(store);
+        assert_eq!(leftovers(directory.path()), (vec![], vec![]), "{what}");
+        assert!(contents(&open(directory.path())) == shown, "{what}");
+    }
 }
 
 /// 47 MiB that cannot be compressed, in two tables: several files of one, and one of the other.

@@ -2,6 +2,8 @@
 
 mod nodes;
 
+use std::time::Duration;
+
 use mainstay::ident::{NodeId, ReplicaId};
 use mainstay::raftstore::group::{ChangeRefusal, GroupConfig, MembershipChange, Role};
 use mainstay::raftstore::store::{ChangeError, GroupFailure};
@@ -158,4 +160,52 @@ async fn what_would_break_the_group_is_refused() {
     let not_leading = nodes.group(other).change_membership(remove(one), PATIENCE).await.unwrap_err();
     assert!(matches!(not_leading, ChangeError::NotLeader { leader: Some(_) }), "{not_leading}");
     assert_eq!(nodes.group(leader).view().status.membership, before);
+}
+
+/// A leader answers reads by its lease while nobody can be asked, and not any more once another may lead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_answers_reads_until_another_may_lead() {
+    let nodes = Nodes::found(Kind::Memory, 3, |config| {
+        // An election time-out of a second: the lease lasts three quarters of that.
+        (config.lease_reads, config.election_ticks, config.request_ticks) = (true, 100, 2000);
+    });
+    nodes.put(&[1, 2, 3], 0..10, "before").await;
+    let leader = nodes.leader_of(&[1, 2, 3]).await;
+    let others: Vec<u64> = (1..=3).filter(|number| *number != leader).collect();
+    let soon = Duration::from_millis(250);
+    within("a read by asking the others", nodes.group(leader).read_barrier()).await.unwrap();
+    nodes.network.isolate(NodeId::new(leader), true);
+    let leased = tokio::time::timeout(soon, nodes.group(leader).read_barrier()).await;
+    leased.expect("a lease").unwrap();
+    nodes.put(&others, 0..10, "after").await;
+    let stale = tokio::time::timeout(soon, nodes.group(leader).read_barrier()).await;
+    assert!(!matches!(stale, Ok(Ok(_))), "somebody else leads");
+    nodes.network.isolate(NodeId::new(leader), false);
+    within("a read", nodes.group(leader).read_barrier()).await.unwrap();
+    nodes.agree(leader, others[0]).await;
+}
+
+/// Two of three are gone for good: the third goes on alone with all that it has, and grows again. One of the lost that
+/// turns up after all is not listened to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_goes_on_after_its_majority_was_lost() {
+    let mut nodes = Nodes::found(Kind::Rocks, 3, short);
+    nodes.put(&[1, 2, 3], 0..60, "before").await;
+    nodes.agree(1, 2).await;
+    nodes.agree(1, 3).await;
+    for number in 1..=3 {
+        nodes.stop(number);
+    }
+    nodes.recover_alone(2);
+    nodes.restart(2);
+    nodes.put(&[2], 30..90, "after").await;
+    nodes.restart(3);
+    nodes.join(4, 4);
+    nodes.group(2).add_voter(ReplicaId::new(4), NodeId::new(4), PATIENCE).await.unwrap();
+    nodes.agree(2, 4).await;
+    let mut view = nodes.group(3).watch();
+    let failed = within("word for the lost", view.wait_for(|view| view.failure.is_some())).await.unwrap().clone();
+    assert!(matches!(*failed.failure.unwrap(), GroupFailure::Removed(_)));
+    nodes.put(&[2, 4], 90..100, "again").await;
+    nodes.agree(2, 4).await;
 }

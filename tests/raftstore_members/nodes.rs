@@ -146,6 +146,14 @@ impl Nodes {
         }
     }
 
+    /// Lets the replica of a stopped node go on alone, as the inspector does.
+    pub fn recover_alone(&self, number: u64) {
+        let directory = self.nodes[&number].directory.as_ref().unwrap().path();
+        let storage = Arc::new(Storage::open(directory, 1 << 20).unwrap());
+        let store = RocksStore::open(storage).unwrap();
+        store.recover_alone(GROUP, &directory.join("meta.1.broken")).unwrap();
+    }
+
     pub fn raft(&self, number: u64) -> &RaftStore {
         &self.nodes[&number].running.as_ref().unwrap().0
     }

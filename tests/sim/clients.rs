@@ -112,8 +112,10 @@ impl World {
         let attempt = self.rng.chance(200).then_some(Attempt { client: 1, sequence: operation as u64 });
         let most = self.plan.command_bytes + 1;
         let data = written.map(|value| encode(key, value, self.rng.below(most)));
+        let clock = self.clock(node);
         let Node { group, requests, positions, .. } = &mut self.nodes[node];
         let Some(group) = group else { return Ok(()) };
+        group.clock(clock);
         requests.insert(request.0, (operation, positions.term.get()));
         match data {
             Some(data) => group.propose(request, data, attempt),
@@ -191,6 +193,11 @@ impl World {
         if !it.leads() {
             self.seen.note(Happening::ReadOnFollower);
         }
+        let called = self.history.operations[operation].called;
+        if self.plan.lease_reads && self.nodes[node].leads() && called == self.events && self.plan.voters > 1 {
+            self.seen.note(Happening::ReadByLease);
+        }
+        let it = &self.nodes[node];
         if self.watch.rules && it.machine.applied < index {
             return violated("a read waits for the state machine", format!("{}: {index}", node + 1));
         }

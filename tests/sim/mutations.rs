@@ -54,6 +54,14 @@ const MUTATIONS: &[Mutation] = &[
     mutation(Fault::FlippedIncomplete, "a snapshot becomes visible before all of it is there"),
     mutation(Fault::MembershipNotKept, "a changed membership is forgotten by a restart"),
     mutation(Fault::ChangeAppliedTwice, "a change of the membership is applied twice"),
+    Mutation {
+        adjust: Some(transfers),
+        ..mutation(Fault::LeaseOnTransfer, "a lease is used on while leadership is handed over")
+    },
+    Mutation {
+        adjust: Some(forgotten_leases),
+        ..mutation(Fault::VoteAfterRestart, "a replica that promised a lease votes for another after a restart")
+    },
 ];
 
 /// An old completion matters if an entry is cut off and comes back while it is being written: for a replica with a slow
@@ -76,6 +84,23 @@ fn restarts(plan: &mut Plan) {
     (plan.write_delay, plan.apply_delay, plan.delay) = (5, 5, 30);
     plan.fault_every = 4 * super::world::TICK;
     plan.faults = vec![(1, Trouble::Crash)];
+}
+
+/// Leases matter while others lead: leaders hand over, to nodes that they do not hear of for a while.
+fn transfers(plan: &mut Plan) {
+    (plan.voters, plan.learner, plan.lease_reads) = (3, false, true);
+    (plan.keys, plan.clients, plan.think_ticks, plan.read_per_mille) = (1, 12, 1, 500);
+    (plan.dropped, plan.delayed, plan.delay) = (0, 0, 60);
+    (plan.write_delay, plan.apply_delay) = (5, 5);
+    plan.election_ticks = 6;
+    plan.fault_every = 3 * super::world::TICK;
+    plan.faults = vec![(10, Trouble::Transfer), (1, Trouble::OneWay), (1, Trouble::IsolateLeader)];
+}
+
+/// A forgotten lease matters if the leader that has it is alone, and the others have just been started.
+fn forgotten_leases(plan: &mut Plan) {
+    transfers(plan);
+    plan.faults = vec![(4, Trouble::IsolateLeader), (6, Trouble::Crash), (2, Trouble::CrashAll)];
 }
 
 /// The first seed that catches a bug, and what it breaks.
@@ -149,6 +174,8 @@ mutations! {
     flipped_incomplete: FlippedIncomplete,
     membership_not_kept: MembershipNotKept,
     change_applied_twice: ChangeAppliedTwice,
+    lease_on_transfer: LeaseOnTransfer,
+    vote_after_restart: VoteAfterRestart,
 }
 
 /// The table of the docs names every bug; with `SIM_TABLE=1` it is written anew.

@@ -224,10 +224,17 @@ impl World {
     pub(super) fn tick(&mut self, node: usize) -> Checked {
         let (life, tick) = (self.nodes[node].life, self.nodes[node].tick);
         self.after(tick, Event::Tick { node, life });
+        let clock = self.clock(node);
         if let Some(group) = &mut self.nodes[node].group {
+            group.clock(clock);
             group.tick();
         }
         self.drive(node)
+    }
+
+    /// What time it is there: as fast as its ticks.
+    pub(super) fn clock(&self, node: usize) -> u64 {
+        self.now * 1000 / self.nodes[node].tick
     }
 
     /// Carries out what the group wants done, and looks at it.

@@ -18,6 +18,8 @@ pub(super) struct Plan {
     pub(super) cache_bytes: usize,
     /// The state machine keeps its own position, and flushes it now and then.
     pub(super) own_machine: bool,
+    /// Leaders answer reads by their leases.
+    pub(super) lease_reads: bool,
     pub(super) election_ticks: u64,
     pub(super) request_ticks: u64,
     pub(super) chaos_ticks: u64,
@@ -95,6 +97,7 @@ impl Plan {
             small: rng.chance(500),
             cache_bytes: rng.pick(&[600, 6000]),
             own_machine: rng.chance(300),
+            lease_reads: rng.chance(400),
             election_ticks: rng.range(3, 6),
             request_ticks: rng.range(8, 60),
             chaos_ticks: rng.range(80, 220),
@@ -142,6 +145,7 @@ impl Plan {
         config.election_ticks = self.election_ticks as usize;
         config.request_ticks = self.request_ticks;
         config.snapshots = !self.own_machine;
+        config.lease_reads = self.lease_reads;
         if self.small {
             config.max_lag_entries = 15;
             config.max_entry_bytes = 1 << 10;

@@ -50,6 +50,7 @@ happenings! {
     WriteFailed = "a write failed",
     ApplyFailed = "a command could not be applied",
     LearnerCaughtUp = "a learner caught up",
+    ReadByLease = "a read was answered at once, by a lease",
     Captured = "a state was captured",
     TransferBroken = "a snapshot did not get through",
     SnapshotNotNeeded = "a snapshot came too late to be needed",

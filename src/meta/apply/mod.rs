@@ -70,6 +70,15 @@ pub struct Reached {
     pub next_event: u64,
 }
 
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// The version that the command says.
+    pub version: u16,
+    /// The answer.
+    pub answer: Answer,
+}
+
 /// Why an action has no effect.
 enum Fault {
     /// The proposer hears why.
@@ -134,9 +143,14 @@ impl<'a> Applier<'a> {
     /// Begins where the tables are.
     ///
     /// # Errors
-    /// The store failed.
-    pub fn new(base: &'a dyn View) -> Result<Applier<'a>, StoreError> {
+    /// The replica must stop: the store failed, or the cluster is of a version that this build does not know.
+    pub fn new(base: &'a dyn View) -> Result<Applier<'a>, ApplyError> {
         let state = State::load(base)?;
+        let (in_force, known) = (state.cluster.version, command::VERSION);
+        if in_force > known.into() {
+            let what = format!("the cluster is of version {in_force}; this build knows {known}");
+            return Err(ApplyError::Machine(what));
+        }
         Ok(Applier { view: Overlay::new(base), read: state.clone(), state })
     }
 
@@ -144,14 +158,9 @@ impl<'a> Applier<'a> {
     ///
     /// # Errors
     /// The replica must stop: the store failed, or the command is of a newer version.
-    pub fn apply(&mut self, index: LogIndex, bytes: &[u8]) -> Result<Answer, ApplyError> {
-        let unknown = |what: &dyn std::fmt::Display| ApplyError::Machine(format!("metadata command {index}: {what}"));
-        let (version, command) = command::decode(bytes).map_err(|error| unknown(&error))?;
-        let in_force = self.state.cluster.version;
-        if in_force > u32::from(command::VERSION) {
-            let what = format!("the cluster is of version {in_force}; this build knows {}", command::VERSION);
-            return Err(unknown(&what));
-        }
+    pub fn apply(&mut self, index: LogIndex, bytes: &[u8]) -> Result<Applied, ApplyError> {
+        let unknown = |error: command::Unknown| ApplyError::Machine(format!("metadata command {index}: {error}"));
+        let (version, command) = command::decode(bytes).map_err(unknown)?;
         let mut step = Step {
             view: Overlay::new(&self.view),
             state: self.state.clone(),
@@ -165,11 +174,16 @@ impl<'a> Applier<'a> {
                 let writes = view.into_writes();
                 self.view.absorb(writes);
                 self.state = state;
-                Ok(Answer { outcome: Some(proto::answer::Outcome::Done(done)) })
+                Ok(answered(version, proto::answer::Outcome::Done(done)))
             }
-            Err(Fault::Refused(refused)) => Ok(Answer { outcome: Some(proto::answer::Outcome::Refused(*refused)) }),
+            Err(Fault::Refused(refused)) => Ok(answered(version, proto::answer::Outcome::Refused(*refused))),
             Err(Fault::Stop(error)) => Err(error),
         }
+    }
+
+    /// What the tables say of themselves, once all that was written so far is.
+    pub fn headers(&self) -> (proto::ClusterHeader, proto::KvHeader) {
+        (self.state.cluster, self.state.kv)
     }
 
     /// All that was written, and how far that reaches.
@@ -183,6 +197,10 @@ impl<'a> Applier<'a> {
         let reached = self.state.reached();
         (self.view.into_writes(), reached)
     }
+}
+
+fn answered(version: u16, outcome: proto::answer::Outcome) -> Applied {
+    Applied { version, answer: Answer { outcome: Some(outcome) } }
 }
 
 /// Who proposed what is applied, and where it stands.

@@ -34,7 +34,7 @@ impl Replica {
         let mut answers = Vec::new();
         for command in commands {
             self.index += 1;
-            answers.push(applier.apply(LogIndex::new(self.index), command)?);
+            answers.push(applier.apply(LogIndex::new(self.index), command)?.answer);
         }
         let (writes, _) = applier.finish();
         self.tables.write(writes);
@@ -173,6 +173,13 @@ fn a_cluster_beyond_this_build_stops_the_replica() {
     let raise = encoded(vec![Kind::RaiseVersion(RaiseVersion { to: 2 })]);
     let error = replica.apply(&[raise]).unwrap_err();
     assert!(error.to_string().contains("raised to version 2"), "{error}");
+    // A build that was put back does not even begin.
+    let mut header = State::headers(&replica.tables).unwrap().cluster;
+    header.version = 2;
+    let writes = [(Table::Cluster, [(Cluster::Header.key(&[]), Some(keys::encode(&header)))].into())];
+    replica.tables.write(writes.into());
+    let error = replica.apply(&[encoded(vec![put("a", "1")])]).unwrap_err();
+    assert!(error.to_string().contains("the cluster is of version 2; this build knows 1"), "{error}");
 }
 
 #[test]

@@ -38,6 +38,10 @@ pub struct GroupConfig {
     pub max_waiting_requests: usize,
     /// A proposal or read not answered after this many ticks is answered "unknown" or "expired", 50 by default.
     pub request_ticks: u64,
+    /// Whether a leader answers reads by its lease, without asking the others each time; `false` by default. The same on
+    /// all nodes: replicas that promised a lease give no vote for their first election time-out. Safe as long as clocks
+    /// run at rates that differ by less than a third.
+    pub lease_reads: bool,
     /// Leadership is not handed to a voter further behind than this many entries, 10 000 by default.
     pub max_transfer_lag: u64,
     /// A learner that lacks no more entries than this for an election time-out keeps up, and may become a voter; 1 000 by
@@ -78,6 +82,7 @@ impl GroupConfig {
             cache_bytes: 16 * MIB,
             max_waiting_requests: 64 * KIB,
             request_ticks: 50,
+            lease_reads: false,
             max_transfer_lag: 10_000,
             max_promotion_lag: 1_000,
             compact_entries: 10_000,

@@ -9,6 +9,7 @@
 //! | `membership` | changes of who takes part, by joint consensus |
 //! | `snapshots` | when the state is captured for a follower, and how one of another is taken over |
 //! | `persisting` | what is being written, and which messages wait for it (rules of durable order 1 and 2) |
+//! | `lease` | reads without asking the others |
 //! | `log_view` | the log as raft-rs sees it: the entry cache, and reads of what is not in it |
 //! | `terms` | the terms of the whole log, in memory |
 //! | `requests` | who waits for which proposal or read |
@@ -27,6 +28,7 @@ mod compaction;
 mod config;
 mod effects;
 mod inflight;
+mod lease;
 mod log_view;
 mod membership;
 mod persisting;

@@ -11,6 +11,7 @@ use super::compaction::LogBytes;
 use super::config::GroupConfig;
 use super::effects::{Answer, Follower, GroupStatus, LogRead, PersistId, Positions, Refusal, RequestId, Sending};
 use super::inflight::{Change, Inflight};
+use super::lease::Lease;
 use super::log_view::LogView;
 use super::membership::Heard;
 use super::persisting::Persisting;
@@ -63,6 +64,7 @@ pub struct Group {
     pub(super) capturing: Capturing,
     pub(super) takeover: Option<Takeover>,
     pub(super) heard: Heard,
+    pub(super) lease: Lease,
     /// The snapshot's entry that the machine is to be told of.
     pub(super) restored: Option<LogIndex>,
     pub(super) compaction_proposed: bool,
@@ -152,6 +154,7 @@ impl Group {
             capturing: Capturing::default(),
             takeover: None,
             heard: Heard::default(),
+            lease: Lease::default(),
             restored: None,
             compaction_proposed: false,
             replaying: applied < stored.last.index,
@@ -238,6 +241,9 @@ impl Group {
             // It was asked for when all entries were durable, and none came since; raft-rs panics if there are any.
             MessageType::MsgRequestVoteResponse if raft.raft_log.persisted != raft.raft_log.last_index() => {
                 Err(Rejected::Inconsistent("a vote that was not asked for"))
+            }
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote if self.may_have_promised() => {
+                Err(Rejected::Starting)
             }
             MessageType::MsgTimeoutNow if message.from != raft.leader_id => {
                 Err(Rejected::Inconsistent("leadership handed over by somebody who does not lead"))
@@ -333,6 +339,9 @@ impl Group {
             self.answers.push(Answer::Refused(request, Refusal::Busy));
             return;
         }
+        if self.read_by_lease(request) {
+            return;
+        }
         self.reads.push(request, self.now + self.config.request_ticks);
     }
 
@@ -357,6 +366,7 @@ impl Group {
             return Err(Refusal::TooFarBehind { lag });
         }
         self.transfer_not_before = self.now + 2 * self.config.election_ticks as u64;
+        self.void_lease();
         self.node.transfer_leader(to.get());
         self.settle();
         Ok(())
@@ -452,6 +462,7 @@ impl Group {
             self.reads.ask_again();
             self.compaction_proposed = false;
             self.heard.clear();
+            self.end_lease();
             if led_before || led.2 == StateRole::Leader {
                 self.node.mut_store().forget_sends();
                 for follower in self.inflight.clear() {

@@ -92,6 +92,8 @@ struct Read {
 struct Batch {
     number: u64,
     asked_at: u64,
+    /// The same on the lease's clock.
+    time: u64,
     reads: Vec<Read>,
 }
 
@@ -118,22 +120,33 @@ impl Reads {
     }
 
     /// Puts all that wait into one question, and says its context.
-    pub(super) fn ask(&mut self, now: u64) -> Vec<u8> {
+    pub(super) fn ask(&mut self, now: u64, time: u64) -> Vec<u8> {
         self.next += 1;
-        self.asked.push_back(Batch { number: self.next, asked_at: now, reads: std::mem::take(&mut self.waiting) });
+        let reads = std::mem::take(&mut self.waiting);
+        self.asked.push_back(Batch { number: self.next, asked_at: now, time, reads });
         [self.nonce.to_le_bytes(), self.next.to_le_bytes()].concat()
     }
 
-    /// The answer to a question.
-    pub(super) fn indexed(&mut self, context: &[u8], index: LogIndex) {
-        let Some((nonce, number)) = context.split_at_checked(8) else { return };
+    /// Whether a question is open.
+    pub(super) fn are_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// A read that needs no question.
+    pub(super) fn leased(&mut self, index: LogIndex, request: RequestId, deadline: u64) {
+        self.indexed.push((index, Read { request, deadline }));
+    }
+
+    /// The answer to a question. Says when that was asked, on the lease's clock.
+    pub(super) fn indexed(&mut self, context: &[u8], index: LogIndex) -> Option<u64> {
+        let (nonce, number) = context.split_at_checked(8)?;
         if nonce != self.nonce.to_le_bytes() {
-            return;
+            return None;
         }
-        let Some(place) = self.asked.iter().position(|batch| batch.number.to_le_bytes() == number) else { return };
-        if let Some(batch) = self.asked.remove(place) {
-            self.indexed.extend(batch.reads.into_iter().map(|read| (index, read)));
-        }
+        let place = self.asked.iter().position(|batch| batch.number.to_le_bytes() == number)?;
+        let batch = self.asked.remove(place)?;
+        self.indexed.extend(batch.reads.into_iter().map(|read| (index, read)));
+        Some(batch.time)
     }
 
     /// Answers what the state machine has got to.

@@ -94,7 +94,9 @@ impl Group {
             self.node.on_persist_ready(number);
         }
         for read in reads {
-            self.reads.indexed(&read.request_ctx, LogIndex::new(read.index));
+            if let Some(asked_at) = self.reads.indexed(&read.request_ctx, LogIndex::new(read.index)) {
+                self.renew_lease(asked_at);
+            }
         }
         self.hand_out(committed, effects)?;
         self.reads.applied(self.applied, &mut self.answers);
@@ -171,14 +173,16 @@ impl Group {
     }
 
     fn ask_reads(&mut self) {
-        if !self.reads.are_waiting() || self.replaying {
+        if !(self.reads.are_waiting() || self.wants_lease()) || self.replaying {
             return;
         }
+        let time = self.lease_asked_at();
         let raft = &self.node.raft;
         if fault::active(Fault::ReadBeforeCommit) && raft.state == StateRole::Leader && !raft.commit_to_current_term() {
             let index = LogIndex::new(raft.raft_log.committed);
-            let context = self.reads.ask(self.now);
-            return self.reads.indexed(&context, index);
+            let context = self.reads.ask(self.now, time);
+            self.reads.indexed(&context, index);
+            return;
         }
         // Raft-rs drops what it cannot answer yet without a word.
         let can_ask = match raft.state {
@@ -186,7 +190,7 @@ impl Group {
             _ => raft.leader_id != 0,
         };
         if can_ask {
-            let context = self.reads.ask(self.now);
+            let context = self.reads.ask(self.now, time);
             self.node.read_index(context);
         }
     }

@@ -5,6 +5,7 @@
 //! | `read` | reading, the same for a store and for a look at one |
 //! | `snapshot` | capturing and filling snapshots |
 //! | `flip` | taking them over |
+//! | `recover` | a group whose majority was lost goes on alone |
 //! | `view` | a store that is only looked at |
 //!
 //! Keys and values are those of `format`, what may be written is judged by `rules`, and damage by
@@ -24,6 +25,7 @@
 
 mod flip;
 mod read;
+mod recover;
 mod snapshot;
 mod view;
 

@@ -13,6 +13,7 @@
 //! refused, and nothing of it is written.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -25,7 +26,7 @@ use crate::raftstore::log_store::{StoreError, StoredGroup};
 use crate::raftstore::rules;
 use crate::raftstore::rules::fill::{self, Begun, Fill};
 use crate::raftstore::snapshot::{Captured, Pair, Place, SnapshotId, SnapshotMeta, SnapshotStore};
-use crate::storage::{Batch, Durability, Family, Frozen, SortedFile, Storage};
+use crate::storage::{Batch, Durability, Family, Frozen, Ingesting, SortedFile, Storage};
 
 /// What comes first of a snapshot goes through batches: most are smaller, and a file costs several syncs.
 const MAX_BATCHED_BYTES: usize = 4 << 20;
@@ -49,6 +50,8 @@ pub(super) struct GenerationFill {
     /// Whether the marker is durable.
     is_synced: bool,
     file: Option<SortedFile>,
+    /// The file before. Dropping this waits for it: before what is there is removed, never after.
+    ingesting: Option<Ingesting>,
 }
 
 impl Default for Fills {
@@ -80,7 +83,7 @@ impl GenerationFill {
     }
 
     /// Adds pairs that were found to be in order.
-    fn add(&mut self, storage: &Storage, group: GroupId, pairs: &[Pair], is_last: bool) -> Result<(), StoreError> {
+    fn add(&mut self, storage: &Arc<Storage>, group: GroupId, pairs: &[Pair], is_last: bool) -> Result<(), StoreError> {
         let generation = self.marker.generation;
         self.size_bytes = pairs.iter().fold(self.size_bytes, |sum, pair| sum.saturating_add(pair.size_bytes()));
         if self.size_bytes <= MAX_BATCHED_BYTES {
@@ -102,11 +105,15 @@ impl GenerationFill {
             };
             file.put(&format::table_key(group, generation, key), value)?;
         }
-        if is_last { self.finish_file(storage, group) } else { Ok(()) }
+        if is_last {
+            self.finish_file(storage, group)?;
+            self.wait()?;
+        }
+        Ok(())
     }
 
-    /// Makes the file that was written last a part of the generation.
-    fn finish_file(&mut self, storage: &Storage, group: GroupId) -> Result<(), StoreError> {
+    /// Begins to make the file that was written last a part of the generation.
+    fn finish_file(&mut self, storage: &Arc<Storage>, group: GroupId) -> Result<(), StoreError> {
         let Some(file) = self.file.take() else { return Ok(()) };
         if !self.is_synced {
             let mut batch = storage.batch()?;
@@ -114,7 +121,13 @@ impl GenerationFill {
             storage.write(batch, Durability::Synced)?;
             self.is_synced = true;
         }
-        Ok(storage.ingest(file)?)
+        self.wait()?;
+        self.ingesting = Some(storage.ingest(file)?);
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), StoreError> {
+        Ok(self.ingesting.take().map_or(Ok(()), Ingesting::wait)?)
     }
 }
 
@@ -160,8 +173,8 @@ impl SnapshotStore for RocksStore {
         };
         let generation = self.unused_generation(group)?;
         let mut batch = self.storage.batch()?;
-        if let Some(before) = filling.remove(&group) {
-            delete_generation(&mut batch, group, before.generation());
+        if let Some(before) = filling.remove(&group).map(|before| before.generation()) {
+            delete_generation(&mut batch, group, before);
         }
         if !self.reader().pairs(group, generation, None, 0)?.is_empty() {
             // There should be nothing; whatever there is must not become visible.
@@ -170,7 +183,10 @@ impl SnapshotStore for RocksStore {
         let marker = Marker { generation, id: meta.id, position: meta.position };
         put(&mut batch, group, Tag::Marker, &marker.encode());
         self.storage.write(batch, Durability::Buffered)?;
-        filling.insert(group, GenerationFill { fill, marker, size_bytes: 0, is_synced: false, file: None });
+        filling.insert(
+            group,
+            GenerationFill { fill, marker, size_bytes: 0, is_synced: false, file: None, ingesting: None },
+        );
         Ok(None)
     }
 
@@ -193,12 +209,11 @@ impl SnapshotStore for RocksStore {
 
     fn abandon_fill(&self, group: GroupId, id: SnapshotId) -> Result<(), StoreError> {
         let mut filling = self.fills.of(group);
-        if filling.get(&group).is_none_or(|filling| filling.fill.id() != id) {
-            return Ok(());
-        }
-        let Some(abandoned) = filling.remove(&group) else { return Ok(()) };
+        let found = filling.get(&group).filter(|filling| filling.fill.id() == id);
+        let Some(generation) = found.map(GenerationFill::generation) else { return Ok(()) };
+        filling.remove(&group);
         let mut batch = self.storage.batch()?;
-        delete_fill(&mut batch, group, abandoned.generation());
+        delete_fill(&mut batch, group, generation);
         Ok(self.storage.write(batch, Durability::Buffered)?)
     }
 }

@@ -10,6 +10,7 @@ use raft::prelude::MessageType;
 use tokio::sync::watch;
 
 use super::apply::{ApplyItem, ApplyTask};
+use super::clock::TickClock;
 use super::error::{GroupFailure, ProposeError, ReadError, StoreStopped};
 use super::handle::{GroupView, ProposalWaiter, ReadWaiter};
 use super::mailbox::{Closing, Input, Mailbox, Waiting};
@@ -53,6 +54,7 @@ pub(super) struct Driver {
     /// Those of them that something happened to, each once.
     pub(super) dirty: Vec<GroupId>,
     pub(super) next_request: u64,
+    pub(super) clock: TickClock,
 }
 
 /// What the driver reaches.
@@ -119,6 +121,7 @@ impl Driver {
     /// Ticks if it is time, and carries out the effects of all that came in.
     fn turn(&mut self, ticks: bool) -> Result<(), Arc<GroupFailure>> {
         let dirty = std::mem::take(&mut self.dirty);
+        let now = if ticks { self.clock.thousandths() } else { 0 };
         // What costs time for each group there is happens with ticks alone.
         let turned = if ticks { self.groups.keys().copied().collect() } else { dirty };
         for id in turned {
@@ -126,6 +129,7 @@ impl Driver {
             slot.is_dirty = false;
             let Some(group) = &mut slot.group else { continue };
             if ticks {
+                group.clock(now);
                 group.tick();
             }
             let effects = match group.effects() {
@@ -165,12 +169,15 @@ impl Driver {
             }
             Input::Read { group, waiter } => {
                 metrics::taken(waiter.since.elapsed());
+                let clock = self.clock;
                 let request = self.request();
                 let Some(slot) = self.slot(group) else { return waiter.resolve(Err(destroyed(group).into())) };
                 match &mut slot.group {
                     None => waiter.resolve(Err(slot.stopped().into())),
                     Some(raft) => {
                         slot.reads.insert(request, waiter);
+                        // After a pause a lease may be over: looked at for each read.
+                        raft.clock(clock.thousandths());
                         raft.read(request);
                     }
                 }

@@ -24,6 +24,7 @@
 //! skipped.
 
 mod apply;
+mod clock;
 mod driver;
 mod error;
 mod handle;

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::apply::ApplyThread;
+use super::clock::TickClock;
 use super::driver::{Driver, OpenedGroup, Outside};
 use super::error::{GroupFailure, OpenError, StoreStopped};
 use super::handle::{GroupHandle, GroupView};
@@ -122,6 +123,7 @@ impl RaftStore {
             groups: BTreeMap::new(),
             dirty: Vec::new(),
             next_request: 0,
+            clock: TickClock::new(config.tick),
         };
         let threads = vec![
             spawn("raft-persist", "persist", &mailbox, &failed, move || persist_thread.run())?,

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -119,7 +119,9 @@ async fn too_many(probe: Arc<Switch>, exposition: Exposition) {
     assert!(matches!(read, Ok(0) | Err(_)), "{nothing:?}");
     drop(first);
     // As soon as the first is gone, there is room again.
+    let begun = Instant::now();
     loop {
+        assert!(begun.elapsed() < LIMIT, "there is no room although the first is gone");
         let mut next = TcpStream::connect(server.local_addr()).await.unwrap();
         let request = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         let mut answer = String::new();

@@ -11,7 +11,7 @@
 //! nothing that is told is a secret, and nothing can be changed through it.
 //!
 //! - Connections, the time each may last, and the size of a request's head are bounded; bodies are not read.
-//! - [`listener`] accepts and bounds, [`routes`] answers, [`exposition`] keeps what is measured.
+//! - `listener` accepts and bounds, `routes` answers, `exposition` keeps what is measured.
 
 mod exposition;
 mod listener;
@@ -20,13 +20,13 @@ mod routes;
 pub use exposition::{Exposition, ExpositionError};
 pub use listener::{HttpConfig, HttpError, HttpServer};
 
-/// What the server asks of whoever runs it. Called on the runtime's threads, so it must not block.
+/// What the server asks of whoever runs it.
 pub trait Probe: Send + Sync + 'static {
-    /// Whether clients can be served now.
+    /// Whether clients can be served now. Called on a thread that may block.
     fn readiness(&self) -> Readiness;
 
     /// Brings those metrics up to date that are looked at rather than counted, such as positions. Called before each
-    /// answer to `/metrics`.
+    /// answer to `/metrics`, on a thread that may block.
     fn observe(&self);
 }
 

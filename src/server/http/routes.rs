@@ -9,6 +9,8 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use tokio::task::{JoinError, spawn_blocking};
+
 use super::{Exposition, Probe, Readiness};
 
 /// The format that Prometheus asks for.
@@ -36,15 +38,28 @@ async fn alive() -> Response {
 }
 
 async fn ready(State(sources): State<Sources>) -> Response {
-    match sources.probe.readiness() {
-        Readiness::Ready => line(StatusCode::OK, "ok"),
-        Readiness::NotReady(why) => line(StatusCode::SERVICE_UNAVAILABLE, &why),
+    match spawn_blocking(move || sources.probe.readiness()).await {
+        Ok(Readiness::Ready) => line(StatusCode::OK, "ok"),
+        Ok(Readiness::NotReady(why)) => line(StatusCode::SERVICE_UNAVAILABLE, &why),
+        Err(error) => fault(&error),
     }
 }
 
 async fn measured(State(sources): State<Sources>) -> Response {
-    sources.probe.observe();
-    ([(CONTENT_TYPE, PROMETHEUS_TEXT)], sources.exposition.render()).into_response()
+    let observed = move || {
+        sources.probe.observe();
+        sources.exposition.render()
+    };
+    match spawn_blocking(observed).await {
+        Ok(text) => ([(CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response(),
+        Err(error) => fault(&error),
+    }
+}
+
+/// The probe panicked, or the process ends.
+fn fault(error: &JoinError) -> Response {
+    tracing::error!(%error, "answering over HTTP failed");
+    line(StatusCode::INTERNAL_SERVER_ERROR, "fault of the server")
 }
 
 /// One line, which nobody should keep.

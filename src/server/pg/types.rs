@@ -60,6 +60,8 @@ impl PgType {
     pub const TIMESTAMPTZ: PgType = PgType(1184);
     /// `interval`
     pub const INTERVAL: PgType = PgType(1186);
+    /// `regproc`, a function by its name
+    pub const REGPROC: PgType = PgType(24);
     /// `regclass`, a relation by its name
     pub const REGCLASS: PgType = PgType(2205);
     /// `regtype`, a type by its name

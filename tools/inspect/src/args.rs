@@ -9,7 +9,8 @@ use mainstay::lsn::Lsn;
 /// How many records `wal dump`, or entries `raft log`, shows unless told otherwise.
 const DEFAULT_LIMIT: u64 = 1000;
 
-/// Looks into the data directory of a node that is not running. Creates and changes nothing, but for `wal repair --yes`.
+/// Looks into the data directory of a node that is not running. Creates and changes nothing, but for `wal repair --yes`
+/// and `raft unsafe-recover --yes`.
 #[derive(Debug, Parser)]
 #[command(
     name = "mainstay-inspect",
@@ -110,7 +111,7 @@ pub enum WalCommand {
         #[arg(long, value_name = "BYTES", default_value_t = WalConfig::default().keep_bytes)]
         keep_bytes: u64,
     },
-    /// Cut the log at a record boundary: the last resort, and the only command that writes
+    /// Cut the log at a record boundary: the last resort
     #[command(after_help = REPAIR_HELP)]
     Repair {
         /// Where the log shall end: where a record starts or ends
@@ -161,6 +162,22 @@ pub enum RaftCommand {
     Snapshots,
     /// Which replicas were destroyed here, and may not be made again
     Tombstones,
+    /// Let the replica here go on alone: the last resort for a group that lost its majority for good
+    #[command(after_help = RECOVER_HELP)]
+    UnsafeRecover {
+        /// The group's number
+        #[arg(value_name = "GROUP")]
+        group: u64,
+        /// Do it. Without this, only say what it means, and exit with 2
+        #[arg(long)]
+        yes: bool,
+    },
     /// Read everything and check it
     Verify,
 }
+
+const RECOVER_HELP: &str = "\
+Afterwards the replica is the only voter of its group, in a new term, with its whole log; all others count as removed and
+are not listened to. New replicas can be added as soon as the node runs. What the others acknowledged without this replica
+is lost. Before anything is changed, RocksDB is copied beside meta/, to a directory ending in .broken, which nothing
+overwrites or reads; remove it when you are sure. Other groups are not touched.";

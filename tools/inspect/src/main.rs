@@ -8,7 +8,7 @@
 //! | `report` | what each command finds, and how it is written for people and as JSON |
 //!
 //! It creates and changes nothing, and holds the directory's lock in common with other readers, so that no node starts
-//! meanwhile. Only `wal repair --yes` writes; it takes the lock as a node does. No format is parsed here: records,
+//! meanwhile. Only `wal repair --yes` and `raft unsafe-recover --yes` write; they take the lock as a node does. No format is parsed here: records,
 //! segments and notes are read by [`mainstay::wal`], [`mainstay::storage`] and [`mainstay::raftstore`]; where the log
 //! ends, and what must hold for a Raft group, is decided by the rules that a starting node uses.
 //!
@@ -75,6 +75,9 @@ fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Exit> {
         }
         Command::Raft { command: RaftCommand::Snapshots } => finish(args, out, &report::raft_snapshots(&directory)?),
         Command::Raft { command: RaftCommand::Tombstones } => finish(args, out, &report::raft_tombstones(&directory)?),
+        Command::Raft { command: RaftCommand::UnsafeRecover { group, yes } } => {
+            finish(args, out, &report::raft_unsafe_recover(directory, GroupId::new(*group), *yes)?)
+        }
         Command::Raft { command: RaftCommand::Verify } => finish(args, out, &report::raft_verify(&directory)?),
     }
 }

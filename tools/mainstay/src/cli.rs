@@ -23,8 +23,8 @@ pub struct Cli {
 pub enum Action {
     /// Run a node until SIGTERM or SIGINT.
     ///
-    /// When it takes connections it prints one line to standard output: mainstay ready sql=ADDRESS data-dir=DIR. Logs go
-    /// to standard error. A flag beats a variable, a variable beats the file, the file beats the default. Exit status: 0
+    /// When it takes connections it prints one line to standard output: mainstay ready sql=ADDRESS [http=ADDRESS]
+    /// data-dir=DIR. Logs go to standard error. A flag beats a variable, a variable beats the file, the file beats the default. Exit status: 0
     /// stopped cleanly, 1 could not run, 2 wrong usage.
     Start(StartArgs),
     /// Start a node, kill it under load, restart it, and count what was lost.

@@ -4,6 +4,7 @@
 mod cli;
 mod demo;
 mod logging;
+mod probe;
 mod settings;
 mod sqlite;
 mod start;

@@ -16,9 +16,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mainstay::config::{CheckpointConfig, NodeConfig, WalConfig};
+use mainstay::server::http::HttpConfig;
 use mainstay::server::pg::PgConfig;
 
 use crate::logging::LogFormat;
+use crate::sqlite::SlowLog;
 pub use print::{describe, print_defaults};
 
 const MIB: u64 = 1 << 20;
@@ -36,6 +38,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// The SQL server.
     pub sql: PgConfig,
+    /// Health and metrics.
+    pub http: HttpConfig,
     /// The write-ahead log.
     pub wal: WalConfig,
     /// When checkpoints happen.
@@ -51,6 +55,8 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
     pub level: String,
+    /// Which statements are logged for having taken long.
+    pub slow: SlowLog,
 }
 
 impl Default for Settings {
@@ -58,9 +64,10 @@ impl Default for Settings {
         Settings {
             data_dir: None,
             sql: PgConfig::default(),
+            http: HttpConfig::default(),
             wal: WalConfig::default(),
             checkpoint: CheckpointConfig::default(),
-            log: LogSettings { format: LogFormat::Text, level: "info".to_owned() },
+            log: LogSettings { format: LogFormat::Text, level: "info".to_owned(), slow: SlowLog::default() },
         }
     }
 }
@@ -97,6 +104,10 @@ enum Kind {
     Switch(fn(&mut Settings) -> &mut bool),
     /// An address and port.
     Address(fn(&mut Settings) -> &mut SocketAddr),
+    /// An address and port, or off.
+    OptionalAddress(fn(&mut Settings) -> &mut Option<SocketAddr>),
+    /// A length of time in whole milliseconds, or off.
+    OptionalMilliseconds { high: u64, field: fn(&mut Settings) -> &mut Option<Duration> },
     /// A number of bytes.
     Bytes { low: u64, high: u64, power_of_two: bool, field: fn(&mut Settings) -> &mut u64 },
     /// A number of bytes held in memory.
@@ -227,6 +238,25 @@ pub const TABLE: &[Setting] = &[
         kind: Kind::Seconds { low: 1, high: 86_400, field: |settings| &mut settings.sql.idle_in_transaction_timeout },
     },
     Setting {
+        section: "http",
+        name: "listen",
+        meaning: "Where health (/livez, /readyz, /healthz) and metrics (/metrics) are told. Nobody is asked who he is. Port 0 \
+                  takes any free port.",
+        kind: Kind::OptionalAddress(|settings| &mut settings.http.listen),
+    },
+    Setting {
+        section: "http",
+        name: "allow_remote",
+        meaning: "Lets http.listen be an address that other machines reach: whoever does can read what is measured.",
+        kind: Kind::Switch(|settings| &mut settings.http.allow_remote),
+    },
+    Setting {
+        section: "http",
+        name: "connection_limit",
+        meaning: "How many HTTP connections there may be at once; more are closed.",
+        kind: Kind::Count { low: 1, high: 1024, field: |settings| &mut settings.http.connection_limit },
+    },
+    Setting {
         section: "wal",
         name: "segment_size_bytes",
         meaning: "Size of a segment file. Fixed when the data directory is made; one made with another size is refused.",
@@ -330,6 +360,20 @@ pub const TABLE: &[Setting] = &[
         name: "level",
         meaning: "What is logged: error, warn, info, debug or trace, for all or as in \"info,mainstay::wal=debug\".",
         kind: Kind::Filter(|settings| &mut settings.log.level),
+    },
+    Setting {
+        section: "log",
+        name: "min_duration_statement_ms",
+        meaning: "From how long on a statement is logged, with its time and text but not with what was bound to its \
+                  parameters. Sessions may SET log_min_duration_statement.",
+        kind: Kind::OptionalMilliseconds { high: 86_400_000, field: |settings| &mut settings.log.slow.at_least },
+    },
+    Setting {
+        section: "log",
+        name: "parameter_max_length_bytes",
+        meaning: "How much of each parameter is logged with such a statement. 0 means nothing. Sessions may SET \
+                  log_parameter_max_length.",
+        kind: Kind::Memory { low: 0, high: MIB, field: |settings| &mut settings.log.slow.parameter_bytes },
     },
 ];
 
@@ -479,6 +523,9 @@ fn check_together(settings: &Settings, problems: &mut Vec<Problem>) {
         error.problems.iter().for_each(|problem| add(format!("{} {}", problem.setting, problem.what)));
     }
     if let Err(error) = settings.sql.validate() {
+        add(error.to_string());
+    }
+    if let Err(error) = settings.http.validate() {
         add(error.to_string());
     }
 }

@@ -130,6 +130,24 @@ fn listening_beyond_loopback_needs_passwords_and_tls_or_to_be_allowed() {
 }
 
 #[test]
+fn what_may_be_off_can_be_turned_off() {
+    let set = |key, value| gathered(&[(key, value)], &[], None);
+    assert_eq!(set("http.listen", "OFF").unwrap().http.listen, None);
+    assert_eq!(set("http.listen", "localhost:80").unwrap().http.listen, Some(([127, 0, 0, 1], 80).into()));
+    set("http.listen", "0.0.0.0:80").unwrap_err();
+    for (value, milliseconds) in [("off", None), ("0", Some(0)), ("250", Some(250)), ("2s", Some(2000))] {
+        let at_least = set("log.min_duration_statement_ms", value).unwrap().log.slow.at_least;
+        assert_eq!(at_least, milliseconds.map(Duration::from_millis), "{value}");
+    }
+    for value in ["-1", "2d", "never", ""] {
+        set("log.min_duration_statement_ms", value).unwrap_err();
+    }
+    for value in ["yes", "1", ""] {
+        set("http.allow_remote", value).unwrap_err();
+    }
+}
+
+#[test]
 fn log_filters_are_checked() {
     for filter in ["info", "DEBUG", "info,mainstay::wal=debug"] {
         gathered(&[("log.level", filter)], &[], None).unwrap();
@@ -173,8 +191,40 @@ fn a_printed_value_is_read_back_for_every_setting() {
 
 /// For each row of the table a value that is not the default.
 const OTHER_VALUES: &[&str] = &[
-    "/x", "[::1]:9", "7", "5", "/u", "/c", "/k", "/a", "true", "true", "3s", "3MiB", "4s", "6s", "8s", "9s", "5s",
-    "1MiB", "2KiB", "65KiB", "0", "2GiB", "1025", "11s", "5MiB", "1TiB", "7min", "json", "debug",
+    "/x",
+    "[::1]:9",
+    "7",
+    "5",
+    "/u",
+    "/c",
+    "/k",
+    "/a",
+    "true",
+    "true",
+    "3s",
+    "3MiB",
+    "4s",
+    "6s",
+    "8s",
+    "9s",
+    "5s",
+    "1.2.3.4:5",
+    "true",
+    "9",
+    "1MiB",
+    "2KiB",
+    "65KiB",
+    "0",
+    "2GiB",
+    "1025",
+    "11s",
+    "5MiB",
+    "1TiB",
+    "7min",
+    "json",
+    "debug",
+    "250ms",
+    "64B",
 ];
 
 /// Names every field, so that a new one does not compile until somebody comes here; and each must have its row.
@@ -216,7 +266,9 @@ fn every_field_has_its_row() {
         idle_in_transaction_timeout,
         idle_session_timeout,
     } = changed.sql;
-    let LogSettings { format, level } = changed.log;
+    let HttpConfig { listen: http_listen, allow_remote, connection_limit: http_connection_limit } = changed.http;
+    let LogSettings { format, level, slow } = changed.log;
+    let SlowLog { at_least, parameter_bytes } = slow;
     assert_eq!(data_dir, Path::new("/x"));
     assert_ne!(segment_size_bytes, default.wal.segment_size_bytes);
     assert_ne!(max_record_bytes, default.wal.max_record_bytes);
@@ -243,6 +295,11 @@ fn every_field_has_its_row() {
     assert_ne!(lock_timeout, default.sql.lock_timeout);
     assert_ne!(idle_session_timeout, default.sql.idle_session_timeout);
     assert_ne!(idle_in_transaction_timeout, default.sql.idle_in_transaction_timeout);
+    assert_ne!(http_listen, default.http.listen);
+    assert_ne!(allow_remote, default.http.allow_remote);
+    assert_ne!(http_connection_limit, default.http.connection_limit);
+    assert_ne!(at_least, default.log.slow.at_least);
+    assert_ne!(parameter_bytes, default.log.slow.parameter_bytes);
     assert_ne!(format, default.log.format);
     assert_ne!(level, default.log.level);
 }
@@ -262,8 +319,11 @@ type Put = Box<dyn Fn(&mut Settings, u64)>;
 /// The library checks its own ranges; ours must say the same.
 #[test]
 fn ranges_agree_with_the_library() {
-    let valid =
-        |settings: &Settings| settings.node_config().unwrap().validate().is_ok() && settings.sql.validate().is_ok();
+    let valid = |settings: &Settings| {
+        settings.node_config().unwrap().validate().is_ok()
+            && settings.sql.validate().is_ok()
+            && settings.http.validate().is_ok()
+    };
     let defaults = Settings { data_dir: Some("/x".into()), ..Settings::default() };
     for setting in TABLE.iter().filter(|setting| !["", "log"].contains(&setting.section)) {
         let (low, high, put): (u64, u64, Put) = match &setting.kind {

@@ -1,18 +1,22 @@
 //! `mainstay start`: a node with the bundled engine, and the SQL server in front of it, until a signal ends them.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use mainstay::node::Node;
+use mainstay::server::http::{Exposition, HttpServer, Probe};
 use mainstay::server::pg::PgServer;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::logging;
+use crate::probe::NodeProbe;
 use crate::settings::{self, Settings};
-use crate::sqlite::SqliteEngine;
+use crate::sqlite::{SqliteEngine, spare_memory};
 
 /// How long clients get to finish what they run once the node is told to stop; the server may take 2 s more to interrupt
 /// the rest. The node's own shutdown follows, and all has to fit into the 5 s that an operator waits.
@@ -34,6 +38,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     logging::start(settings.log.format, &settings.log.level)?;
     for variable in settings::unknown_variables() {
         tracing::warn!(variable, "no setting has this variable; it is ignored");
+    }
+    if let Err(error) = spare_memory() {
+        tracing::warn!(%error, "SQLite takes more memory for each connection than it should");
     }
     raise_file_limit(settings.sql.connection_limit);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -61,6 +68,9 @@ fn raise_file_limit(connection_limit: usize) {
 
 async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    let probe = Arc::new(NodeProbe::default());
+    // First, so that it can be seen what a node does that takes long to start.
+    let http = start_http(settings, &probe).await?;
     let config = settings.node_config().context("no data directory")?;
     let data_dir = config.data_dir.clone();
     let node = tokio::select! {
@@ -71,7 +81,12 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    let ended = serve_node(settings, &node, &mut signals, &data_dir.display().to_string()).await;
+    node.engine().log_slow(settings.log.slow);
+    probe.serve(Arc::clone(node.engine()));
+    let http_address = http.as_ref().map(HttpServer::local_addr);
+    let places = Places { http: http_address, data_dir: data_dir.display().to_string() };
+    let ended = serve_node(settings, &node, &mut signals, &probe, &places).await;
+    probe.drain();
     let closed = node.shutdown().await;
     ended?;
     closed.context("the node did not stop cleanly")?;
@@ -79,15 +94,32 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Starts the HTTP server if there is to be one. What measures takes its place before anything is measured.
+async fn start_http(settings: &Settings, probe: &Arc<NodeProbe>) -> anyhow::Result<Option<HttpServer>> {
+    if settings.http.listen.is_none() {
+        return Ok(None);
+    }
+    let exposition = Exposition::install()?;
+    let probe = Arc::clone(probe) as Arc<dyn Probe>;
+    Ok(Some(HttpServer::start(settings.http.clone(), probe, exposition).await?))
+}
+
+/// What the ready line tells beside the address for SQL.
+struct Places {
+    http: Option<SocketAddr>,
+    data_dir: String,
+}
+
 /// Serves SQL from an open node until something ends it; the node is still open afterwards.
 async fn serve_node(
     settings: &Settings,
     node: &Node<SqliteEngine>,
     signals: &mut Signals,
-    data_dir: &str,
+    probe: &NodeProbe,
+    places: &Places,
 ) -> anyhow::Result<()> {
     let server = PgServer::start(settings.sql.clone(), node.engine().clone()).await?;
-    announce(&server.local_addr().to_string(), data_dir);
+    announce(server.local_addr(), places);
 
     let failed: Option<anyhow::Error> = tokio::select! {
         name = signals.next() => {
@@ -103,6 +135,7 @@ async fn serve_node(
             Some(anyhow!("the engine failed: {reason}; the next start brings it back from the log"))
         }
     };
+    probe.drain();
     signals.exit_on_next();
     let drained = server.shutdown(GRACE).await;
     if let Some(error) = failed {
@@ -112,13 +145,15 @@ async fn serve_node(
 }
 
 /// The one line on standard output. Nobody may be reading it, which is no reason to stop.
-fn announce(address: &str, data_dir: &str) {
+fn announce(sql: SocketAddr, places: &Places) {
+    let data_dir = places.data_dir.as_str();
+    let http = places.http.map(|address| format!(" http={address}")).unwrap_or_default();
     let mut out = io::stdout().lock();
-    let written = writeln!(out, "mainstay ready sql={address} data-dir={data_dir}").and_then(|()| out.flush());
+    let written = writeln!(out, "mainstay ready sql={sql}{http} data-dir={data_dir}").and_then(|()| out.flush());
     if let Err(error) = written {
         tracing::warn!(%error, "the ready line could not be written");
     }
-    tracing::info!(sql = address, data_dir, "ready");
+    tracing::info!(%sql, data_dir, "ready");
 }
 
 /// The signals that ask a node to stop.

@@ -20,7 +20,7 @@ fn wrong_usage_exits_2() {
         vec!["start", "--data-dir", data_dir, "--no-such-setting", "1"],
         vec!["start", "--data-dir", data_dir, "--data-dir", data_dir],
         vec!["start", "--data-dir", data_dir, "--wal-keep-bytes", "much"],
-        vec!["start", "--data-dir", data_dir, "--sql-listen", "0.0.0.0:0"],
+        vec!["start", "--data-dir", data_dir, "--sql-listen", "nowhere"],
         vec!["config", "check"],
         vec!["demo", "--clients", "0"],
     ] {

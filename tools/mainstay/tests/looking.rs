@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use support::programs::{program, python};
 use support::{LIMIT, Running, eventually, run, runtime, settings};
 use tokio_postgres::{Client, NoTls};
@@ -140,14 +142,16 @@ fn a_session_sees_who_is_there_and_what_they_do() {
         let waiting = connect(&node, "waiting").await;
         let blocked = tokio::spawn(async move { waiting.batch_execute("INSERT INTO parents VALUES (2, 'b')").await });
         let seen = "SELECT wait_event_type, wait_event FROM pg_stat_activity WHERE application_name = 'waiting'";
-        loop {
+        let begun = Instant::now();
+        let kind = loop {
             let row = watcher.query_one(seen, &[]).await.unwrap();
             if row.get::<_, Option<String>>(1).as_deref() == Some("Writer") {
-                assert_eq!(row.get::<_, Option<String>>(0).as_deref(), Some("Lock"));
-                break;
+                break row.get::<_, Option<String>>(0);
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+            assert!(begun.elapsed() < LIMIT, "it is not seen waiting");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert_eq!(kind.as_deref(), Some("Lock"));
         watched.batch_execute("COMMIT").await.unwrap();
         blocked.await.unwrap().unwrap();
         let after = watcher.query_one(sql, &[&"watched"]).await.unwrap();
@@ -186,4 +190,37 @@ with psycopg.connect(dsn, autocommit=True) as connection:
     assert row[:3] == (23, "int4", 4), row
 "#,
     );
+}
+
+#[test]
+fn slow_statements_are_logged_without_what_was_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Running::start(&directory.path().join("data"), &["--log-min-duration-statement-ms", "0"]);
+    runtime().block_on(async {
+        let client = connect(&node, "slow").await;
+        client.batch_execute("CREATE TABLE t (a TEXT)").await.unwrap();
+        client.execute("INSERT INTO t VALUES ($1 || 'logged')", &[&"secret-one"]).await.unwrap();
+        let shown = client.query_one("SHOW log_min_duration_statement", &[]).await.unwrap();
+        assert_eq!(shown.get::<_, String>(0), "0ms");
+        client.batch_execute("SET log_parameter_max_length = 8").await.unwrap();
+        client.execute("INSERT INTO t VALUES ($1 || 'asked for')", &[&"secret-two"]).await.unwrap();
+        client.batch_execute("SET log_min_duration_statement = -1").await.unwrap();
+        client.execute("INSERT INTO t VALUES ($1 || 'never')", &[&"secret-three"]).await.unwrap();
+        client.batch_execute("BEGIN; SET log_min_duration_statement TO '1h'; ROLLBACK").await.unwrap();
+        let shown = client.query_one("SHOW log_min_duration_statement", &[]).await.unwrap();
+        assert_eq!(shown.get::<_, String>(0), "-1");
+        client.batch_execute("RESET log_min_duration_statement").await.unwrap();
+        client.query("SELECT a FROM t WHERE a = $1 || 'back'", &[&"secret-four"]).await.unwrap();
+        let refused = client.batch_execute("SET log_min_duration_statement = soon").await.unwrap_err();
+        assert_eq!(refused.code().unwrap().code(), "22023");
+    });
+    let log = node.stop("TERM").stderr;
+    let lines =
+        |part: &str| log.lines().filter(|line| line.contains("a statement took long") && line.contains(part)).count();
+    assert_eq!(lines("|| 'logged'"), 1, "{log}");
+    assert_eq!(lines("|| 'asked for'"), 1, "{log}");
+    assert_eq!((lines("|| 'never'"), lines("|| 'back'")), (0, 1), "{log}");
+    assert!(log.lines().any(|line| line.contains("duration_ms=")), "{log}");
+    assert!(log.contains("$1 = 'secret-t...'"), "{log}");
+    assert!(!log.contains("secret-one") && !log.contains("secret-two") && !log.contains("secret-four"), "{log}");
 }

@@ -47,6 +47,7 @@ fn text_has_escapes_and_nulls() {
     assert_eq!(all(&text, 2, "1\ta b\n2\t\\N\n\t\n"), [row(&["1", "a b"]), row(&["2", "NULL"]), row(&["", ""])]);
     let escaped = "\\\\N\t\\b\\f\\n\\r\\t\\v\\\\\n\\101\\x41\\x4g\\xg\\q\t\\\n\\\t\n";
     assert_eq!(all(&text, 2, escaped), [row(&["\\N", "\u{8}\u{c}\n\r\t\u{b}\\"]), row(&["AA\u{4}gxgq", "\n\t"])]);
+    assert_eq!(all(&text, 1, "\\1011\\x411\n"), [row(&["A1A1"])], "three digits at most, and two");
     assert_eq!(all(&text, 1, "ein Häuschen\nno newline"), [row(&["ein Häuschen"]), row(&["no newline"])]);
     assert_eq!(all(&text, 1, "a\r\nb\r\n"), [row(&["a"]), row(&["b"])]);
     assert_eq!(all(&text, 1, "a\n\\.\nnot\tseen\n"), [row(&["a"])]);

@@ -27,7 +27,9 @@ pub use dump::{DumpWanted, dump};
 pub use explain::explain;
 pub use list::list;
 pub use meta::{KvWanted, events, kv, members, settings, tokens};
-pub use raft::{LogWanted, raft_groups, raft_log, raft_snapshots, raft_state, raft_tombstones, raft_verify};
+pub use raft::{
+    LogWanted, raft_groups, raft_log, raft_snapshots, raft_state, raft_tombstones, raft_unsafe_recover, raft_verify,
+};
 pub use repair::repair;
 pub use retention::retention;
 pub use stats::stats;

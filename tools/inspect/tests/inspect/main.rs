@@ -6,6 +6,7 @@ mod damaged;
 mod goes_on;
 mod meta;
 mod raft;
+mod recover;
 mod refused;
 mod repair;
 mod support;

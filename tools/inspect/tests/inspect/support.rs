@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use mainstay::config::NodeConfig;
 use mainstay::engine::{Engine, EngineError};
@@ -121,7 +121,23 @@ impl Place {
             node.engine().write(&[b'x'; LARGE]);
         }
         node.engine().write(b"the last one");
+        self.await_prepared();
         stop(self, node);
+    }
+
+    /// The next segment is prepared in the background.
+    fn await_prepared(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let is_prepared = |path: PathBuf| {
+            let bytes = fs::read(path).unwrap_or_default();
+            let (header, records) = bytes.split_at(bytes.len().min(64));
+            bytes.len() as u64 == MIB && header.iter().any(|byte| *byte != 0) && records.iter().all(|byte| *byte == 0)
+        };
+        let any = || fs::read_dir(self.path().join("wal")).unwrap().any(|entry| is_prepared(entry.unwrap().path()));
+        while !any() {
+            assert!(Instant::now() < deadline, "no segment is prepared");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Starts a node on the directory.

@@ -10,8 +10,12 @@ use crate::logging::{self, LogFormat};
 const BYTE_UNITS: &[(&str, u64)] =
     &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("PiB", 1 << 50)];
 const SECOND_UNITS: &[(&str, u64)] = &[("s", 1), ("min", 60), ("h", 3600), ("d", 86_400)];
+const MILLISECOND_UNITS: &[(&str, u64)] =
+    &[("ms", 1), ("s", 1000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 /// What is wrong with `true` where a number or text belongs.
 const BOOLEAN: &str = "is of type boolean; must be a number or text";
+/// What stands for no value.
+const OFF: &str = "off";
 const COUNT_UNITS: &[(&str, u64)] = &[];
 
 impl Setting {
@@ -25,6 +29,14 @@ impl Setting {
             Kind::File(field) => *field(settings) = Some(directory(raw)?),
             Kind::Switch(field) => *field(settings) = switch(raw)?,
             Kind::Address(field) => *field(settings) = address(raw)?,
+            Kind::OptionalAddress(field) => *field(settings) = unless_off(raw, any_address)?,
+            Kind::OptionalMilliseconds { high, field } => {
+                let milliseconds = unless_off(raw, |raw| number(raw, MILLISECOND_UNITS, "milliseconds"))?;
+                if let Some(milliseconds) = milliseconds.filter(|milliseconds| milliseconds > high) {
+                    return Err(format!("{} is not {}", milliseconds_text(milliseconds), self.range_text()));
+                }
+                *field(settings) = milliseconds.map(Duration::from_millis);
+            }
             Kind::Bytes { low, high, power_of_two, field } => {
                 let bytes = number(raw, BYTE_UNITS, "bytes")?;
                 if !(*low..=*high).contains(&bytes) || (*power_of_two && !bytes.is_power_of_two()) {
@@ -78,6 +90,13 @@ impl Setting {
             Kind::Directory(field) | Kind::File(field) => field(&mut settings).as_ref()?.display().to_string(),
             Kind::Switch(field) => field(&mut settings).to_string(),
             Kind::Address(field) => field(&mut settings).to_string(),
+            Kind::OptionalAddress(field) => {
+                field(&mut settings).map_or_else(|| OFF.to_owned(), |address| address.to_string())
+            }
+            Kind::OptionalMilliseconds { field, .. } => {
+                let milliseconds = field(&mut settings).and_then(|time| u64::try_from(time.as_millis()).ok());
+                milliseconds.map_or_else(|| OFF.to_owned(), milliseconds_text)
+            }
             Kind::Bytes { field, .. } => bytes_text(*field(&mut settings)),
             Kind::Memory { field, .. } => bytes_text(*field(&mut settings) as u64),
             Kind::Seconds { field, .. } => seconds_text(field(&mut settings).as_secs()),
@@ -93,7 +112,8 @@ impl Setting {
             Kind::Directory(_) => "DIR",
             Kind::File(_) => "FILE",
             Kind::Switch(_) => "BOOLEAN",
-            Kind::Address(_) => "ADDRESS:PORT",
+            Kind::Address(_) | Kind::OptionalAddress(_) => "ADDRESS:PORT",
+            Kind::OptionalMilliseconds { .. } => "MILLISECONDS",
             Kind::Bytes { .. } | Kind::Memory { .. } => "BYTES",
             Kind::Seconds { .. } => "SECONDS",
             Kind::Count { .. } => "N",
@@ -107,6 +127,7 @@ impl Setting {
         match self.kind {
             Kind::Bytes { .. } | Kind::Memory { .. } => Some("bytes, or with B, KiB, MiB, GiB, TiB, PiB"),
             Kind::Seconds { .. } => Some("seconds, or with s, min, h, d"),
+            Kind::OptionalMilliseconds { .. } => Some("milliseconds, or with ms, s, min, h, d"),
             _ => None,
         }
     }
@@ -117,6 +138,8 @@ impl Setting {
             Kind::Directory(_) | Kind::File(_) => "a path".to_owned(),
             Kind::Switch(_) => "true or false".to_owned(),
             Kind::Address(_) => "an ADDRESS:PORT".to_owned(),
+            Kind::OptionalAddress(_) => "an ADDRESS:PORT, or off".to_owned(),
+            Kind::OptionalMilliseconds { high, .. } => format!("from 0 to {}, or off", milliseconds_text(*high)),
             Kind::Bytes { low, high, power_of_two, .. } => {
                 let power = if *power_of_two { "a power of two " } else { "" };
                 format!("{power}from {} to {}", bytes_text(*low), bytes_text(*high))
@@ -148,12 +171,24 @@ fn switch(raw: Raw) -> Result<bool, String> {
     }
 }
 
+/// What `understand` makes of a value; nothing if it is off.
+fn unless_off<T>(raw: Raw, understand: impl FnOnce(Raw) -> Result<T, String>) -> Result<Option<T>, String> {
+    match raw {
+        Raw::Text(text) if text.eq_ignore_ascii_case(OFF) => Ok(None),
+        raw => understand(raw).map(Some),
+    }
+}
+
 fn directory(raw: Raw) -> Result<PathBuf, String> {
     let path = text(raw)?;
     if path.is_empty() { Err("is empty; must be a path".to_owned()) } else { Ok(PathBuf::from(path)) }
 }
 
 fn address(raw: Raw) -> Result<SocketAddr, String> {
+    any_address(raw)
+}
+
+fn any_address(raw: Raw) -> Result<SocketAddr, String> {
     let text = text(raw)?;
     let spelled_out = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     spelled_out
@@ -200,6 +235,10 @@ fn in_memory(number: u64, low: u64, high: u64) -> Option<usize> {
 
 fn bytes_text(bytes: u64) -> String {
     with_unit(bytes, BYTE_UNITS)
+}
+
+fn milliseconds_text(milliseconds: u64) -> String {
+    with_unit(milliseconds, MILLISECOND_UNITS)
 }
 
 fn seconds_text(seconds: u64) -> String {

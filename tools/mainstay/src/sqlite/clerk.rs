@@ -21,6 +21,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use mainstay::server::pg::{CommandTag, OwnedValue, Reply, SqlError, SqlState};
 use tokio::sync::oneshot;
@@ -42,6 +43,8 @@ pub(super) struct Statement {
     pub(super) reply: Reply,
     pub(super) control: Arc<Control>,
     pub(super) answer: oneshot::Sender<Answer>,
+    /// When it was queued.
+    pub(super) since: Instant,
 }
 
 /// What a session is told of a statement that the clerk ran.
@@ -120,7 +123,10 @@ fn perform(shared: &Arc<Shared>, work: Work<Statement>) {
         Work::Errand(errand) => errand(),
         Work::Transaction(start, ticket) => start(Ok(ticket)),
         Work::Late(late) => late.tell(if shared.turnstile.is_closed() { Waited::Closed } else { Waited::TooLong }),
-        Work::Group(ticket, statements) => run_group(Turn::new(Arc::clone(shared), ticket), statements),
+        Work::Group(ticket, statements) => {
+            statements.iter().for_each(|(_, statement)| shared.measures.queued(statement.since.elapsed()));
+            run_group(Turn::new(Arc::clone(shared), ticket), statements);
+        }
     }
 }
 
@@ -190,6 +196,7 @@ fn try_together(turn: &Turn, mut statements: Vec<(Ticket, Statement)>) -> Tried 
     if let Err(error) = writer.begin() {
         return all(statements, &error);
     }
+    let began = Instant::now();
     let alone = statements.len() == 1;
     let mut outcomes = Vec::with_capacity(statements.len());
     for (position, (ticket, statement)) in statements.iter_mut().enumerate() {
@@ -205,6 +212,7 @@ fn try_together(turn: &Turn, mut statements: Vec<(Ticket, Statement)>) -> Tried 
             outcome => outcomes.push(outcome),
         }
     }
+    shared.measures.executed(began.elapsed(), statements.len());
     let first_written = outcomes.iter().position(Result::is_ok);
     let committed = if first_written.is_some() {
         // Held until the commit is over: demoting waits for it, so that the log is not used afterwards.

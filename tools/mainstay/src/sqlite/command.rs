@@ -7,18 +7,21 @@ use mainstay::server::pg::{SqlError, SqlState};
 
 use super::lexer::{Kind, Token, tokens};
 use super::policy;
+use super::session::SlowSetting;
 
 mod copy;
 mod cursor;
 mod modes;
 mod table_as;
 mod timeouts;
+mod translated;
 
 pub(super) use copy::{Copy, Direction, Source};
 pub(super) use cursor::parse_cursor;
 pub(super) use modes::{Asked, Isolation, Modes};
 pub(super) use table_as::TableAs;
 pub(super) use timeouts::{Timeout, show as show_timeout};
+pub(super) use translated::Translated;
 
 /// A statement that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,12 @@ pub(super) enum Command {
         modes: Asked,
         tag: &'static str,
     },
+    /// Sets which statements are logged for having taken long; without a value, to what it was at first.
+    SetSlow {
+        setting: SlowSetting,
+        value: Option<String>,
+        tag: &'static str,
+    },
     /// Sets a timeout of the session, or of the transaction alone; without a value, to what it was at first.
     SetTimeout {
         timeout: Timeout,
@@ -59,6 +68,13 @@ pub(super) enum Command {
     },
     Show(String),
     Copy(Box<Copy>),
+    Translated(Box<Translated>),
+}
+
+impl From<Translated> for Command {
+    fn from(translated: Translated) -> Command {
+        Command::Translated(Box::new(translated))
+    }
 }
 
 /// The statement as a command of ours; `None` if it is SQLite's.
@@ -103,9 +119,11 @@ pub(super) fn parse(statement: &str) -> Result<Option<Command>, SqlError> {
             words.advance();
             Command::Copy(Box::new(words.copy(statement)?))
         }
-        "VACUUM" => {
-            return Err(policy::refused("VACUUM is not supported: it rewrites the database behind the WAL"));
-        }
+        "TRUNCATE" => words.truncate()?.into(),
+        "VACUUM" => words.vacuum()?.into(),
+        "DROP" => return Ok(words.drop_many()?.map(Command::from)),
+        "ALTER" => return Ok(words.add_constraint()?.map(Command::from)),
+        "CREATE" => return Ok(translated::without_storage(statement).map(Command::from)),
         _ => return Ok(None),
     };
     words.end()?;
@@ -250,6 +268,9 @@ impl<'a> Words<'a> {
         if let Some(timeout) = Timeout::of(&name) {
             return self.set_timeout(timeout, local);
         }
+        if let Some(setting) = SlowSetting::of(&name) {
+            return self.set_slow(setting, local);
+        }
         let Some(mode) = ModeSetting::of(&name) else { return Ok(Command::Set { tag: "SET" }) };
         self.advance();
         if !self.take("TO") {
@@ -280,6 +301,24 @@ impl<'a> Words<'a> {
         };
         self.end()?;
         Ok(Command::SetTimeout { timeout, value, is_local, tag: "SET" })
+    }
+
+    fn set_slow(&mut self, setting: SlowSetting, local: bool) -> Result<Command, SqlError> {
+        if local {
+            return Err(policy::refused("SET LOCAL is not supported for what is logged"));
+        }
+        self.advance();
+        if !self.take("TO") {
+            self.symbol('=')?;
+        }
+        let value = if self.take("DEFAULT") {
+            None
+        } else {
+            let sign = if self.symbol('-').is_ok() { "-" } else { "" };
+            Some(format!("{sign}{}", self.value()?))
+        };
+        self.end()?;
+        Ok(Command::SetSlow { setting, value, tag: "SET" })
     }
 
     fn modes_to_the_end(&mut self) -> Result<Asked, SqlError> {
@@ -316,6 +355,9 @@ impl<'a> Words<'a> {
         let name = self.next.and_then(|token| token.name()).unwrap_or_default();
         if let Some(timeout) = Timeout::of(&name) {
             return Command::SetTimeout { timeout, value: None, is_local: false, tag };
+        }
+        if let Some(setting) = SlowSetting::of(&name) {
+            return Command::SetSlow { setting, value: None, tag };
         }
         match ModeSetting::of(&name).filter(|_| name.starts_with(DEFAULT_PREFIX)) {
             Some(ModeSetting::ReadOnly) => {

@@ -12,7 +12,7 @@ use mainstay::ident::SystemId;
 use mainstay::lsn::Lsn;
 use mainstay::node::Primary;
 use mainstay::server::pg::{Activities, Backend, ClientInfo, Session, SqlError, SqlState};
-use mainstay::wal::Record;
+use mainstay::wal::{Health as Wellness, Record, WalError, WalStatus};
 use parking_lot::{Mutex, RwLock};
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
@@ -22,7 +22,8 @@ use super::clerk::{Clerk, Statement};
 use super::copier::{Copier, Copying};
 use super::health::Health;
 use super::log::Log;
-use super::session::SqliteSession;
+use super::measures::{self, Measures};
+use super::session::{SlowLog, SqliteSession};
 use super::turnstile::{Turnstile, Waited};
 use super::writer::Writer;
 use super::{STATE_TABLE, apply};
@@ -70,6 +71,9 @@ pub(super) struct Shared {
     health: Arc<Health>,
     /// What the server's connections are doing.
     pub(super) activities: Arc<Activities>,
+    pub(super) measures: Measures,
+    /// Which statements sessions log for having taken long, unless they set it otherwise.
+    pub(super) slow_log: Mutex<SlowLog>,
 }
 
 impl SqliteEngine {
@@ -92,6 +96,34 @@ impl SqliteEngine {
     /// at the next start makes it so. The node should then be shut down.
     pub async fn failed(&self) -> String {
         self.shared.health.failed().await
+    }
+
+    /// Which statements are logged for having taken long, by sessions that are opened from now on.
+    pub fn log_slow(&self, log: SlowLog) {
+        *self.shared.slow_log.lock() = log;
+    }
+
+    /// Why clients cannot be served now, if so. May block.
+    pub fn why_not_ready(&self) -> Option<String> {
+        match self.shared.log_status() {
+            Ok(Some(status)) => match status.health {
+                Wellness::Good => None,
+                Wellness::Hangs { since } => {
+                    Some(format!("the log's device hangs: a sync has not come back for {} s", since.as_secs()))
+                }
+                Wellness::Damaged(damage) => Some(format!("an old part of the log is damaged: {damage}")),
+                Wellness::Failed(failure) => Some(failure.to_string()),
+                other => Some(format!("the log is not well: {other:?}")),
+            },
+            Ok(None) => Some("this node is not the primary".to_owned()),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// Brings the metrics up to date that are looked at rather than counted. May block.
+    pub fn observe(&self) {
+        let status = self.shared.log_status().ok().flatten();
+        measures::observe(status.as_ref(), self.shared.turnstile.waiting(), &self.shared.activities.seen());
     }
 
     /// Takes writes into `log` from now on.
@@ -131,7 +163,19 @@ impl Shared {
             copying: Copying::default(),
             health,
             activities: Arc::default(),
+            measures: Measures::new(),
+            slow_log: Mutex::new(SlowLog::default()),
         })
+    }
+
+    /// Where the log stands; nothing while this node is not primary.
+    ///
+    /// # Errors
+    /// The free space of its disk cannot be read.
+    pub(super) fn log_status(&self) -> Result<Option<WalStatus>, WalError> {
+        // Somebody who waits to write is about to demote.
+        let Some(log) = self.log.try_read() else { return Ok(None) };
+        log.as_deref().map_or(Ok(None), Log::status)
     }
 
     /// Opens a connection that can only read.

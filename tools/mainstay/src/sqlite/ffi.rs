@@ -13,6 +13,9 @@ use rusqlite::{Connection, ffi};
 
 use super::STATE_TABLE;
 
+/// Slots for small allocations that each connection has from its beginning: their size in bytes and their number.
+const LOOKASIDE: (c_int, c_int) = (512, 8);
+
 /// A connection and, while a transaction runs on it, the session that captures what it changes in `main`.
 ///
 /// The session is declared first: it is dropped before the connection it belongs to.
@@ -135,6 +138,20 @@ pub(super) fn deferred_foreign_keys(connection: &Connection) -> rusqlite::Result
         ffi::sqlite3_db_status(handle, ffi::SQLITE_DBSTATUS_DEFERRED_FKS, &mut current, &mut highest, 0)
     })?;
     Ok(current)
+}
+
+/// Keeps small what a connection of SQLite's takes at once, because each client has one: by default that is 48 KiB for small
+/// allocations (lookaside) and 87 KiB for pages, used or not. What it needs beyond that, it takes when it needs it.
+///
+/// To be called while the process has one thread, before anything else of SQLite's; later it fails and changes nothing.
+pub fn spare_memory() -> rusqlite::Result<()> {
+    let (slot_bytes, slots): (c_int, c_int) = LOOKASIDE;
+    // SAFETY: nobody uses SQLite meanwhile: the only caller is the start of the process, which has no other thread yet. Both
+    // options take these arguments, and no memory of ours.
+    unsafe {
+        check(ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, slot_bytes, slots))?;
+        check(ffi::sqlite3_config(ffi::SQLITE_CONFIG_PAGECACHE, ptr::null_mut::<c_void>(), 0 as c_int, 0 as c_int))
+    }
 }
 
 fn check(code: c_int) -> rusqlite::Result<()> {

@@ -259,6 +259,10 @@ fn type_of(expression: &Expr, scope: &Scope<'_>) -> Option<PgType> {
         | Expr::InSubquery { .. }
         | Expr::Between { .. }
         | Expr::Like { .. } => Some(PgType::BOOL),
+        Expr::Cast { data_type: DataType::Boolean | DataType::Bool, expr, .. } => {
+            let is_parameter = matches!(&**expr, Expr::Value(value) if matches!(value.value, Value::Placeholder(_)));
+            is_parameter.then_some(PgType::BOOL)
+        }
         Expr::Cast { data_type, .. } => cast_type(data_type),
         Expr::Case { conditions, else_result, .. } => {
             let results = conditions.iter().map(|when| &when.result).chain(else_result.as_deref());

@@ -2,7 +2,7 @@
 
 use mainstay::lsn::Lsn;
 use mainstay::node::Primary;
-use mainstay::wal::{AppendError, CommitError};
+use mainstay::wal::{AppendError, CommitError, WalError, WalStatus};
 
 /// The log as the writer sees it: the node's, or one in memory whose records a test replays.
 pub(super) trait Log: Send + Sync {
@@ -12,6 +12,13 @@ pub(super) trait Log: Send + Sync {
     fn room(&self, len_bytes: usize) -> Result<(), AppendError>;
     /// Waits until everything before `end` is committed.
     fn commit(&self, end: Lsn) -> Result<(), CommitError>;
+    /// Where it stands, if it is one that stands anywhere.
+    ///
+    /// # Errors
+    /// The free space of its disk cannot be read.
+    fn status(&self) -> Result<Option<WalStatus>, WalError> {
+        Ok(None)
+    }
 }
 
 impl Log for Primary {
@@ -25,5 +32,9 @@ impl Log for Primary {
 
     fn commit(&self, end: Lsn) -> Result<(), CommitError> {
         self.commit_blocking(end)
+    }
+
+    fn status(&self) -> Result<Option<WalStatus>, WalError> {
+        self.log_status().map(Some)
     }
 }

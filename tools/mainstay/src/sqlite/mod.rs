@@ -8,6 +8,10 @@
 //! What replay does not bring back: rowids of tables with a declared key other than `INTEGER PRIMARY KEY` (their rows are told
 //! apart by the key), and the statistics of ANALYZE to the letter (it runs again).
 //!
+//! Statements are SQLite's. Those that this program answers itself are read in [`command`]; what PostgreSQL's drivers write
+//! otherwise, and mean the same by, is rewritten in [`dialect`]. Temporary tables are refused: what writes them and what reads
+//! them would have to be one connection, and the one that writes is shared.
+//!
 //! One connection writes and sessions queue for it ([`turnstile`]); those that ask at the same time share a transaction
 //! ([`clerk`]). Each session reads on a connection of its own ([`session`]). What SQLite does not take and names PostgreSQL's
 //! catalogs is answered from there ([`catalog`]). `unsafe` is in [`ffi`] alone.
@@ -18,6 +22,7 @@ mod clerk;
 mod command;
 mod control;
 mod copier;
+mod dialect;
 mod engine;
 mod errors;
 mod ffi;
@@ -26,6 +31,7 @@ mod infer;
 mod keys;
 mod lexer;
 mod log;
+mod measures;
 mod payload;
 mod policy;
 mod schema;
@@ -57,6 +63,8 @@ mod writer_test;
 use mainstay::ident::DatabaseId;
 
 pub use engine::SqliteEngine;
+pub use ffi::spare_memory;
+pub use session::SlowLog;
 
 /// The database that payloads name.
 const DATABASE: DatabaseId = DatabaseId::new(1);

@@ -7,32 +7,37 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mainstay::server::pg::{
-    Activity, ClientInfo, Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply,
-    ResultSink, SERVER_VERSION, Scope, Session, Severity, SqlError, SqlState, Started, Timeouts, TransactionStatus,
-    Value,
+    self, Activity, ClientInfo, Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply,
+    ResultSink, Scope, Session, Severity, SqlError, SqlState, Started, Timeouts, TransactionStatus, Value,
 };
 
 use super::catalog;
-use super::command::{self, Asked, Command, Modes, Timeout, show_timeout};
+use super::command::{self, Asked, Command, Modes};
 use super::control::{Control, Turn, not_granted, revoked};
 use super::engine::Shared;
 use super::errors::from_sqlite;
 use super::policy;
 use super::turnstile::Ticket;
 use super::writer::no_savepoint;
-use super::{lexer, values};
+use super::{dialect, lexer, values};
 
 mod catalogs;
 mod copy;
 mod parameters;
 mod reader;
+mod settings;
+mod slow;
 mod start;
 mod timeouts;
+mod translated;
 
 pub(super) use parameters::columns as stored_columns_of;
 use reader::{OneState, Reader};
 use start::Pending;
 use timeouts::SessionTimeouts;
+
+pub use slow::SlowLog;
+pub(super) use slow::SlowSetting;
 
 /// A client's session.
 pub(super) struct SqliteSession {
@@ -45,25 +50,11 @@ pub(super) struct SqliteSession {
     timeouts: SessionTimeouts,
     /// What the clerk does for this session.
     pending: Option<Pending>,
+    /// Which of its statements are logged for having taken long.
+    slow: SlowLog,
     /// Where it is seen what it does.
     activity: Option<Arc<Activity>>,
 }
-
-/// What SHOW knows and `pg_settings` lists: name, meaning, and whether a session can change it for itself.
-const SETTINGS: &[(&str, &str, bool)] = &[
-    ("client_encoding", "The encoding of text sent and received.", false),
-    ("datestyle", "How dates are written.", false),
-    ("default_transaction_isolation", "The isolation level of transactions that ask for none.", true),
-    ("default_transaction_read_only", "Whether transactions that do not say so may only read.", true),
-    ("integer_datetimes", "Times are kept as integers.", false),
-    ("search_path", "The schema where names are looked up.", false),
-    ("server_encoding", "The encoding of stored text.", false),
-    ("server_version", "The version of PostgreSQL that is spoken, and what it really is.", false),
-    ("standard_conforming_strings", "A backslash in a string is a backslash.", false),
-    ("timezone", "The time zone in which times are shown.", false),
-    ("transaction_isolation", "The isolation level of this transaction.", true),
-    ("transaction_read_only", "Whether this transaction may only read.", true),
-];
 
 /// A transaction, of a block or implicit.
 #[derive(Default)]
@@ -73,6 +64,8 @@ struct Transaction {
     modes: Modes,
     /// The session's, which come back if it is rolled back.
     defaults_before: Modes,
+    /// Likewise.
+    slow_before: SlowLog,
     failed: bool,
     /// A statement ran in it, so its modes are settled.
     started: bool,
@@ -90,6 +83,7 @@ impl SqliteSession {
     /// # Errors
     /// Its startup packet sets something to what it cannot be.
     pub(super) fn new(shared: Arc<Shared>, client: &ClientInfo) -> Result<SqliteSession, SqlError> {
+        let slow = *shared.slow_log.lock();
         Ok(SqliteSession {
             timeouts: SessionTimeouts::new(client)?,
             control: Arc::new(Control::new(Arc::clone(&shared))),
@@ -98,6 +92,7 @@ impl SqliteSession {
             transaction: None,
             defaults: Modes::default(),
             pending: None,
+            slow,
             activity: None,
         })
     }
@@ -121,7 +116,8 @@ impl SqliteSession {
     /// A transaction of these modes.
     fn open(&mut self, block: bool, modes: Modes) -> &mut Transaction {
         self.timeouts.begin();
-        let transaction = Transaction { block, modes, defaults_before: self.defaults, ..Transaction::default() };
+        let (defaults_before, slow_before) = (self.defaults, self.slow);
+        let transaction = Transaction { block, modes, defaults_before, slow_before, ..Transaction::default() };
         self.transaction.insert(transaction)
     }
 
@@ -156,6 +152,7 @@ impl SqliteSession {
             self.note_started();
             return outcome;
         }
+        let sql = &*dialect::in_sqlites_words(sql);
         let modes = self.modes();
         // A statement by itself sees one state anyway.
         let stable = modes.stable() && self.transaction.is_some();
@@ -330,6 +327,7 @@ impl SqliteSession {
         self.timeouts.end(matches!(outcome, Ok(true)));
         if !matches!(outcome, Ok(true)) {
             self.defaults = transaction.defaults_before;
+            self.slow = transaction.slow_before;
         }
         outcome
     }
@@ -395,6 +393,11 @@ impl SqliteSession {
                 self.set_defaults(modes)?;
                 tag
             }
+            Command::SetSlow { setting, value, tag } => {
+                self.open_if_implicit(scope);
+                self.set_slow(setting, value.as_deref())?;
+                tag
+            }
             Command::SetTimeout { timeout, value, is_local, tag } => {
                 self.open_if_implicit(scope);
                 self.set_timeout(timeout, value, is_local, sink)?;
@@ -404,6 +407,7 @@ impl SqliteSession {
                 self.open_if_implicit(scope);
                 self.set_defaults(Asked::ORIGINAL)?;
                 self.timeouts.reset();
+                self.slow = *self.shared.slow_log.lock();
                 tag
             }
             Command::Set { tag } => {
@@ -411,6 +415,10 @@ impl SqliteSession {
                 tag
             }
             Command::Copy(copy) => return self.run_copy(&copy, scope, sink),
+            Command::Show(name) if catalogs::is_listed(&name) => {
+                return self.show_list(&name, sink);
+            }
+            Command::Translated(translated) => return self.run_translated(&translated, scope, sink),
             Command::Show(name) => {
                 let value = self.setting(&name)?;
                 sink.columns(&[Column { name, pg_type: PgType::TEXT }])?;
@@ -465,18 +473,6 @@ impl SqliteSession {
         Ok(())
     }
 
-    /// What a statement of SQLite's takes and returns.
-    fn describe_sql(&mut self, statement: &str, parameter_types: &[PgType]) -> Result<Description, SqlError> {
-        if let Some(ticket) = self.turn() {
-            let writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
-            let (connection, policy) = writer.for_describe();
-            return reader::describe(connection, policy, statement, parameter_types);
-        }
-        let reader = self.reader()?;
-        let _state = OneState::hold(reader)?;
-        reader::describe(&reader.connection, &reader.policy, statement, parameter_types)
-    }
-
     fn set_defaults(&mut self, modes: Asked) -> Result<(), SqlError> {
         if self.transaction.as_ref().is_some_and(|transaction| !transaction.savepoints.is_empty()) {
             // Rolling back to it would have to bring the old ones back.
@@ -484,30 +480,6 @@ impl SqliteSession {
         }
         self.defaults = self.defaults.with(modes);
         Ok(())
-    }
-
-    fn setting(&self, name: &str) -> Result<String, SqlError> {
-        if let Some(timeout) = Timeout::of(name) {
-            return Ok(show_timeout(*timeout.field(&mut self.timeouts.now())));
-        }
-        let modes = self.modes();
-        let on_or_off = |on: bool| if on { "on" } else { "off" }.to_owned();
-        Ok(match name {
-            "server_version" => SERVER_VERSION.to_owned(),
-            "transaction_isolation" => modes.isolation.words().to_owned(),
-            "default_transaction_isolation" => self.defaults.isolation.words().to_owned(),
-            "transaction_read_only" => on_or_off(modes.read_only),
-            "default_transaction_read_only" => on_or_off(self.defaults.read_only),
-            "server_encoding" | "client_encoding" => "UTF8".to_owned(),
-            "standard_conforming_strings" | "integer_datetimes" => "on".to_owned(),
-            "search_path" => "main".to_owned(),
-            "timezone" => "UTC".to_owned(),
-            "datestyle" => "ISO, MDY".to_owned(),
-            _ => {
-                let message = format!("unrecognized configuration parameter \"{name}\"");
-                return Err(SqlError::new(SqlState("42704"), message));
-            }
-        })
     }
 }
 
@@ -548,6 +520,7 @@ impl Session for SqliteSession {
 
     fn describe(&mut self, statement: &str, parameter_types: &[PgType]) -> Result<Description, SqlError> {
         match command::parse(statement)? {
+            Some(Command::Show(name)) if catalogs::is_listed(&name) => return self.describe_list(&name),
             Some(Command::Show(name)) => {
                 return Ok(Description {
                     columns: vec![Column { name, pg_type: PgType::TEXT }],
@@ -557,7 +530,7 @@ impl Session for SqliteSession {
             Some(_) => return Ok(Description::default()),
             None => self.refuse_if_failed()?,
         }
-        let described = self.describe_sql(statement, parameter_types);
+        let described = self.describe_sql(&dialect::in_sqlites_words(statement), parameter_types);
         match described {
             Err(error) if catalog::is_of_names(&error) => {
                 self.describe_catalogs(statement, parameter_types).unwrap_or(Err(error))
@@ -611,6 +584,10 @@ impl Session for SqliteSession {
         if let Some(transaction) = self.transaction.as_mut().filter(|transaction| transaction.block) {
             transaction.failed = true;
         }
+    }
+
+    fn slow_log(&self) -> Option<pg::SlowLog> {
+        self.slow.for_server()
     }
 
     fn transaction_status(&self) -> TransactionStatus {

@@ -193,6 +193,11 @@ impl<W, S: Single> Turnstile<W, S> {
         outcome
     }
 
+    /// How many are in the queue.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.lock().waiting.len()
+    }
+
     /// Queues a statement; the clerk runs it. Answers its place, by which it can be [cancelled](Turnstile::cancel).
     pub(super) fn queue_statement(&self, limit: Duration, statement: S) -> Ticket {
         self.queue_work(limit, Who::Statement(statement))

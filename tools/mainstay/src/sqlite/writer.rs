@@ -7,6 +7,7 @@
 //! **The order of a commit** ([`Writer::commit`]): nothing enters SQLite's files before it is committed in the WAL.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mainstay::lsn::Lsn;
 use mainstay::server::pg::{CommandTag, OwnedValue, ResultSink, SqlError, SqlState};
@@ -19,6 +20,7 @@ use super::ffi::{self, CaptureConnection};
 use super::health::Health;
 use super::keys::{KeyWatch, quoted};
 use super::log::Log;
+use super::measures::Measures;
 use super::payload::{Part, Payload};
 use super::policy::{self, Policy, Verb};
 use super::sequences::Sequences;
@@ -46,6 +48,7 @@ pub(super) struct Writer {
     schema_changed: bool,
     state: State,
     health: Arc<Health>,
+    measures: Measures,
 }
 
 /// Whether SQLite holds what the WAL holds.
@@ -99,6 +102,7 @@ impl Writer {
             schema_changed: false,
             state: State::Agreed,
             health,
+            measures: Measures::new(),
         })
     }
 
@@ -341,6 +345,7 @@ impl Writer {
     /// # Errors
     /// The transaction left nothing, except for 08007: it is not known whether it did.
     pub(super) fn commit(&mut self, log: &dyn Log) -> Result<(), NotCommitted> {
+        let began = Instant::now();
         let payload = self.before_append().inspect_err(|_| self.rollback()).map_err(NotCommitted::Unfit)?;
         let Some(payload) = payload else {
             // Nothing was captured, so nothing may stay: what is not in the WAL is not in SQLite.
@@ -357,12 +362,14 @@ impl Writer {
                 return Err(error);
             }
         };
+        let appended = Instant::now();
         if let Err(error) = log.commit(end) {
             self.undo();
             // The log has told the node itself.
             self.halt(error.to_string());
             return Err(NotCommitted::Refused(unknown(&error)));
         }
+        let synced = Instant::now();
         let stored = apply::store_lsn(self.connection(), end);
         let commit = || self.connection().prepare_cached("COMMIT")?.execute([]).map(drop);
         let committed = stored.and_then(|()| self.policy.own(commit));
@@ -370,6 +377,7 @@ impl Writer {
             self.commit_from_payload(payload, end, &error);
             return Ok(());
         }
+        self.measures.committed(began, appended, synced);
         self.state = State::Agreed;
         self.parts.clear();
         self.savepoints.clear();

@@ -35,6 +35,19 @@ pub fn psql_at(connection: &str, password: Option<&str>, sql: &str) -> Output {
     run(command.args(["-X", "-A", "-t", "-w", "-v", "VERBOSITY=verbose", "-c", sql, connection]))
 }
 
+/// What Mainstay's tools keep for one user of a machine.
+fn cache() -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from).join("mainstay")
+}
+
+/// Where node finds its package `pg`; none if either is not there.
+pub fn node_modules() -> Option<PathBuf> {
+    let modules = cache().join("node/node_modules");
+    let node = Command::new("node").arg("--version").output().is_ok_and(|output| output.status.success());
+    (node && modules.join("pg").exists()).then_some(modules)
+}
+
 /// Runs a Python program that uses psycopg 3; `dsn` is defined in it. It must print `done` at its end.
 pub fn python(node: &Running, program: &str) {
     python_with(&settings(&node.address), program);
@@ -42,10 +55,8 @@ pub fn python(node: &Running, program: &str) {
 
 /// The same, with a `dsn` of the caller's.
 pub fn python_with(dsn: &str, program: &str) {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
     let interpreter =
-        std::env::var_os("MAINSTAY_TEST_PYTHON").map_or_else(|| cache.join("mainstay/venv/bin/python3"), PathBuf::from);
+        std::env::var_os("MAINSTAY_TEST_PYTHON").map_or_else(|| cache().join("venv/bin/python3"), PathBuf::from);
     assert!(interpreter.exists(), "{interpreter:?} is missing: tools/bootstrap.sh test");
     let text = format!("import psycopg\nfrom psycopg import errors\ndsn = {dsn:?}\n{program}\nprint('done')\n");
     let mut command = unsettled(interpreter);

@@ -1,6 +1,7 @@
 //! `raft …`: the Raft groups that RocksDB holds. Damage in one group hides no other.
 
 mod log;
+mod recover;
 mod snapshots;
 mod state;
 mod tombstones;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use super::{Damage, Exit, Findings, Report, text};
 use crate::directory::DataDirectory;
 pub use log::{LogWanted, raft_log};
+pub use recover::raft_unsafe_recover;
 pub use snapshots::raft_snapshots;
 pub use state::raft_state;
 pub use tombstones::raft_tombstones;

@@ -127,6 +127,10 @@ fn tables_and_their_parts_are_told() {
         ["CREATE INDEX ci ON main.c USING btree (p DESC, (lower(u)) DESC) WHERE p > 1| SELECT id, \"N n\" AS n FROM p;|1"]
             .map(|row| row.replace("(lower(u)) DESC", "(lower(u))"))
     );
+    assert_eq!(
+        rows(&connection, "SELECT 'main.p'::regclass, 'int4'::regtype, 'c'::regclass::oid > 0"),
+        ["p|integer|1"]
+    );
     assert_eq!(rows(&connection, "SELECT tgname, tgrelid::regclass FROM pg_trigger"), ["t|p"]);
 }
 

@@ -154,6 +154,10 @@ const FUNCTIONS: &[Known] = &[
         let Some(name) = given.text(0) else { return Ok(Value::Null) };
         find_type(&name).map(Value::Integer).ok_or_else(|| failed(format!("type \"{name}\" does not exist")))
     }),
+    plain("regproc_in", PgType::REGPROC, |given, _| match given.text(0) {
+        Some(name) if !given.is_number(0) => Err(failed(format!("function \"{name}\" does not exist"))),
+        _ => Ok(given.value(0)),
+    }),
     plain("to_regtype", PgType::REGTYPE, |given, _| Ok(given.text(0).and_then(|name| find_type(&name)).into())),
     plain("regtype_out", TEXT, |given, _| Ok(given.integer(0).and_then(oid).map(type_names::format_type).into())),
     plain("regnamespace_in", PgType::REGNAMESPACE, |given, facts| {
@@ -231,6 +235,11 @@ const FUNCTIONS: &[Known] = &[
             Ok(arrays::array(all).into())
         }
         (one, other) => Ok(one.or(other).into()),
+    }),
+    plain("array_remove", PgType::TEXT_ARRAY, |given, _| {
+        let removed = given.text(1);
+        let kept = |array: String| arrays::array(arrays::elements(&array).into_iter().filter(|one| *one != removed));
+        Ok(given.text(0).map(kept).into())
     }),
     plain("pg_array_json", TEXT, |given, _| {
         Ok(given.text(0).map_or_else(|| "[]".to_owned(), |array| arrays::json(&arrays::elements(&array))).into())
@@ -320,7 +329,11 @@ impl Arguments<'_> {
         let (Some(text), Some(_)) = (self.text(0), self.text(1)) else { return Ok(Value::Null) };
         let pattern: Arc<Regex> = self.0.get_or_create_aux(1, |pattern| {
             let pattern = text_of(pattern).unwrap_or_default();
-            RegexBuilder::new(&pattern).case_insensitive(any_case).size_limit(REGEX_LIMIT_BYTES).build()
+            let regex = RegexBuilder::new(&pattern).case_insensitive(any_case).size_limit(REGEX_LIMIT_BYTES).build();
+            regex.map_err(|error| {
+                let text = error.to_string();
+                format!("invalid regular expression: {}", text.lines().last().unwrap_or_default())
+            })
         })?;
         Ok(Value::Integer(i64::from(pattern.is_match(&text))))
     }

@@ -13,6 +13,7 @@ mod functions;
 mod intervals;
 mod rewrite;
 mod schema;
+mod table_functions;
 mod types;
 
 use std::collections::BTreeMap;
@@ -35,13 +36,13 @@ use super::values::{self, Parameter};
 pub(super) const SCHEMA_NAME: &str = "main";
 /// Relations are not loaded beyond so many rows in all.
 const ROW_LIMIT: usize = 1_000_000;
-/// Words that no query of the catalogs does without, but for those of functions alone.
-const WORDS: &[&str] = &["pg_", "information_schema"];
+/// What almost every query of the catalogs has in it. One that has not is recognized only outside of transactions that wrote.
+const WORDS: &[&str] = &["pg_", "information_schema", "::reg"];
 
 /// Whether a statement may be a query of the catalogs. Only a first look, so that other statements pay little.
 pub(super) fn is_suspected(sql: &str) -> bool {
-    let has = |word: &&str| sql.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
-    WORDS.iter().any(|word| has(&word))
+    let has = |word: &str| sql.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
+    WORDS.iter().any(|word| has(word))
 }
 
 /// Whether an error says that SQLite did not understand a statement, or not know what it names.
@@ -169,7 +170,7 @@ fn columns(statement: &Statement<'_>, types: Option<&[Option<PgType>]>) -> Vec<C
         let pg_type = of_relation.or_else(|| known.get(position).copied().flatten()).unwrap_or(PgType::TEXT);
         Column { name: column.name().to_owned(), pg_type }
     };
-    statement.columns().into_iter().zip(statement.columns_with_metadata()).enumerate().map(column).collect()
+    statement.columns().zip(statement.columns_with_metadata()).enumerate().map(column).collect()
 }
 
 /// An SQLite that holds what a query reads.

@@ -13,13 +13,14 @@ use mainstay::server::pg::catalog::{self, Relation, type_names};
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement, Subscript,
-    TableAlias, TableFactor, TrimWhereField, UnaryOperator, Value, VisitMut, VisitorMut,
+    TableFactor, TrimWhereField, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::super::lexer;
 use super::functions;
+use super::table_functions::table_function;
 use super::types::{self, Columns};
 
 /// Longer statements are not looked at: see the same limit in [`super::super::infer`].
@@ -30,8 +31,6 @@ const DEPTH_LIMIT: usize = 128;
 const SELECT_LIMIT: usize = 128;
 /// Nor are more joins even parsed: the parser nests them, and each takes kilobytes of stack.
 const JOIN_LIMIT: usize = 48;
-/// The column of a table function that PostgreSQL names after the function.
-const ORDINALITY: &str = "ordinality";
 
 /// A query of the catalogs, in SQLite's words.
 pub(super) struct Rewritten {
@@ -136,7 +135,9 @@ impl VisitorMut for Survey {
                 }
             }
             Expr::Cast { data_type, .. } => {
-                self.asks_schema |= matches!(cast_type(data_type), Some(PgType::REGCLASS));
+                let pg_type = cast_type(data_type);
+                self.functions += usize::from(pg_type.and_then(input_function).is_some());
+                self.asks_schema |= pg_type == Some(PgType::REGCLASS);
             }
             _ => {}
         }
@@ -153,7 +154,7 @@ fn names(name: &ObjectName) -> Vec<&str> {
 }
 
 /// The name of a function that is plain or of `pg_catalog`.
-fn function_name(name: &ObjectName) -> Option<String> {
+pub(super) fn function_name(name: &ObjectName) -> Option<String> {
     match names(name).as_slice() {
         [name] => Some(name.to_ascii_lowercase()),
         [schema, name] if schema.eq_ignore_ascii_case(catalog::PG_CATALOG) => Some(name.to_ascii_lowercase()),
@@ -246,6 +247,17 @@ fn write_out(body: &mut SetExpr, columns: &Columns) {
     }
 }
 
+/// The function that finds an object by its name, for a type that is kept as a number.
+fn input_function(pg_type: PgType) -> Option<&'static str> {
+    Some(match pg_type {
+        PgType::REGCLASS => "regclass_in",
+        PgType::REGPROC => "regproc_in",
+        PgType::REGTYPE => "regtype_in",
+        PgType::REGNAMESPACE => "regnamespace_in",
+        _ => return None,
+    })
+}
+
 /// The function that shows a value of a type that is kept as a number.
 fn output_function(pg_type: PgType) -> Option<&'static str> {
     Some(match pg_type {
@@ -282,7 +294,7 @@ fn not(expression: Expr) -> Expr {
 }
 
 /// A query written in SQLite's words.
-fn query(sql: &str) -> Option<Box<Query>> {
+pub(super) fn query(sql: &str) -> Option<Box<Query>> {
     Parser::new(&PostgreSqlDialect {}).try_with_sql(sql).ok()?.parse_query().ok()
 }
 
@@ -394,10 +406,10 @@ impl Rewriter<'_> {
         };
         let Some(pg_type) = cast_type(data_type) else { return expression };
         let from = types::of(&expression, self.columns);
+        if let Some(function) = input_function(pg_type) {
+            return call(function, vec![expression]);
+        }
         match pg_type {
-            PgType::REGCLASS => call("regclass_in", vec![expression]),
-            PgType::REGTYPE => call("regtype_in", vec![expression]),
-            PgType::REGNAMESPACE => call("regnamespace_in", vec![expression]),
             PgType::INTERVAL => call("interval_in", vec![expression]),
             PgType::BOOL => call("pg_bool", vec![expression]),
             PgType::INT2 | PgType::INT4 | PgType::INT8 | PgType::OID => sqlite(expression, DataType::Integer(None)),
@@ -529,47 +541,6 @@ fn called(mut function: Function) -> Expr {
         function.args = FunctionArguments::List(empty);
     }
     Expr::Function(function)
-}
-
-/// A call of a function in FROM, as a query of SQLite's.
-fn table_function(factor: &TableFactor) -> Option<TableFactor> {
-    let (name, arguments, alias, numbered) = match factor {
-        TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
-            (function_name(name)?, args.args.as_slice(), alias, *with_ordinality)
-        }
-        TableFactor::Function { name, args, alias, with_ordinality, .. } => {
-            (function_name(name)?, args.as_slice(), alias, *with_ordinality)
-        }
-        TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } => {
-            let [array] = array_exprs.as_slice() else { return None };
-            let argument = FunctionArg::Unnamed(FunctionArgExpr::Expr(array.clone()));
-            return table_of("unnest", &[argument], alias.as_ref(), *with_ordinality);
-        }
-        _ => return None,
-    };
-    table_of(&name, arguments, alias.as_ref(), numbered)
-}
-
-fn table_of(name: &str, arguments: &[FunctionArg], alias: Option<&TableAlias>, numbered: bool) -> Option<TableFactor> {
-    let arguments: Vec<String> = arguments.iter().map(FunctionArg::to_string).collect();
-    let arguments = arguments.join(", ");
-    let rows = match name {
-        "unnest" => format!("json_each(pg_array_json({arguments}))"),
-        "generate_series" => format!("json_each(pg_series_json({arguments}))"),
-        // There are no partitions.
-        "pg_partition_ancestors" | "pg_partition_tree" => "json_each('[]')".to_owned(),
-        _ => return None,
-    };
-    let alias_name = alias.map_or(name, |alias| &alias.name.value);
-    let mut columns = alias.map(|alias| alias.columns.as_slice()).unwrap_or_default().iter();
-    let quoted = |name: &str| Ident::with_quote('"', name).to_string();
-    // As in PostgreSQL, the only column of an alias without columns is called like the alias.
-    let value = columns.next().map_or_else(|| alias_name.to_owned(), |column| column.name.value.clone());
-    let number = columns.next().map_or_else(|| ORDINALITY.to_owned(), |column| column.name.value.clone());
-    let number = if numbered { format!(", key + 1 AS {}", quoted(&number)) } else { String::new() };
-    let subquery = query(&format!("SELECT value AS {}{number} FROM {rows}", quoted(&value)))?;
-    let alias = TableAlias { explicit: true, name: Ident::with_quote('"', alias_name), columns: Vec::new(), at: None };
-    Some(TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None })
 }
 
 #[cfg(test)]

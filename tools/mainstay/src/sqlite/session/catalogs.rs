@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use mainstay::server::pg::catalog::Schema;
-use mainstay::server::pg::catalog::model::{Database, Role, Setting};
-use mainstay::server::pg::{CommandTag, Description, OwnedValue, PgType, ResultSink, SqlError};
+use mainstay::server::pg::catalog::model::{Database, Role};
+use mainstay::server::pg::{
+    Column, CommandTag, Description, OwnedValue, PgType, ResultSink, SqlError, SqlState, Value,
+};
+use mainstay::wal::Health;
 use rusqlite::Connection;
 
 use super::super::catalog::{self, View};
@@ -12,13 +15,44 @@ use super::super::control::revoked;
 use super::super::engine::{ONLY_NAME, server_version};
 use super::super::errors::from_sqlite;
 use super::super::policy::Policy;
+use super::SqliteSession;
 use super::reader::OneState;
-use super::{SETTINGS, SqliteSession};
 
 /// Identifier of the one database.
 const DATABASE_OID: u32 = 5;
 /// Identifier of the role that owns everything.
 const OWNER_OID: u32 = 10;
+
+/// Who is connected.
+const SHOW_SESSIONS: &str = "sessions";
+/// Where the log stands.
+const SHOW_WAL: &str = "wal";
+const SESSIONS: &str = "SELECT pid, usename AS user, application_name, client_addr, backend_start, state, wait_event, \
+                        query_start, query FROM pg_catalog.pg_stat_activity ORDER BY pid";
+
+/// Whether a SHOW of that name answers rows.
+pub(super) fn is_listed(name: &str) -> bool {
+    [SHOW_SESSIONS, SHOW_WAL].contains(&name)
+}
+
+/// The columns of SHOW WAL.
+fn wal_columns() -> Vec<Column> {
+    let text = ["timeline", "oldest_lsn", "durable_lsn", "end_lsn"].map(|name| (name, PgType::TEXT));
+    let numbers = ["unsynced_bytes", "waiting", "prepared_bytes", "segment_size_bytes", "free_bytes", "reserve_bytes"];
+    let all = text.into_iter().chain(numbers.map(|name| (name, PgType::INT8)));
+    let all = all.chain([("is_full", PgType::BOOL), ("health", PgType::TEXT)]);
+    all.map(|(name, pg_type)| Column { name: name.to_owned(), pg_type }).collect()
+}
+
+fn health(health: &Health) -> String {
+    match health {
+        Health::Good => "good".to_owned(),
+        Health::Hangs { since } => format!("hangs for {} s", since.as_secs()),
+        Health::Damaged(damage) => format!("damaged: {damage}"),
+        Health::Failed(failure) => format!("failed: {failure}"),
+        other => format!("{other:?}"),
+    }
+}
 
 impl SqliteSession {
     /// Runs a query of the catalogs; `None` if the statement is none, and SQLite's.
@@ -102,12 +136,48 @@ impl SqliteSession {
         }))
     }
 
-    /// What SHOW knows.
-    fn settings(&self) -> Vec<Setting> {
-        let setting = |(name, meaning, settable): &(&str, &str, bool)| {
-            let value = self.setting(name).ok()?;
-            Some(Setting { name: (*name).to_owned(), value, meaning: (*meaning).to_owned(), settable: *settable })
-        };
-        SETTINGS.iter().filter_map(setting).collect()
+    /// Runs a SHOW that answers rows.
+    ///
+    /// # Errors
+    /// The log cannot be asked, or the sink's.
+    pub(super) fn show_list(&mut self, name: &str, sink: &mut dyn ResultSink) -> Result<CommandTag, SqlError> {
+        if name == SHOW_SESSIONS {
+            let missing = || Err(SqlError::new(SqlState::INTERNAL_ERROR, "sessions cannot be listed"));
+            self.run_catalogs(SESSIONS, &[], sink).unwrap_or_else(missing)?;
+            return Ok(CommandTag("SHOW".to_owned()));
+        }
+        let status = self.shared.log_status().map_err(|error| SqlError::new(SqlState::IO_ERROR, error.to_string()))?;
+        sink.columns(&wal_columns())?;
+        if let Some(status) = status {
+            let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+            let (timeline, oldest) = (status.timeline.to_string(), status.oldest.to_string());
+            let (durable, end, health) = (status.durable.to_string(), status.end.to_string(), health(&status.health));
+            sink.row(&[
+                Value::Text(&timeline),
+                Value::Text(&oldest),
+                Value::Text(&durable),
+                Value::Text(&end),
+                number(status.end.bytes_since(status.durable)),
+                number(status.waiting as u64),
+                number(status.prepared_bytes),
+                number(status.segment_size_bytes),
+                number(status.free_bytes),
+                number(status.reserve_bytes),
+                Value::Integer(i64::from(status.is_full)),
+                Value::Text(&health),
+            ])?;
+        }
+        Ok(CommandTag("SHOW".to_owned()))
+    }
+
+    /// What such a SHOW returns.
+    ///
+    /// # Errors
+    /// It cannot be described now.
+    pub(super) fn describe_list(&mut self, name: &str) -> Result<Description, SqlError> {
+        if name == SHOW_SESSIONS {
+            return self.describe_catalogs(SESSIONS, &[]).unwrap_or_else(|| Ok(Description::default()));
+        }
+        Ok(Description { columns: wal_columns(), ..Description::default() })
     }
 }

@@ -73,7 +73,7 @@ impl SqliteSession {
     }
 
     /// Looks at the schema as the transaction sees it.
-    fn with_schema<T>(
+    pub(super) fn with_schema<T>(
         &mut self,
         look: impl FnOnce(&Connection, &Policy) -> Result<T, SqlError>,
     ) -> Result<T, SqlError> {

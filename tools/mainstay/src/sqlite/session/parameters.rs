@@ -183,6 +183,11 @@ impl Statement<'_> {
     /// The type of what the parameter there is compared with, or set as.
     fn compared(&self, at: usize, tables: &Tables) -> Option<PgType> {
         let before = at.checked_sub(1)?;
+        let is =
+            |at: Option<usize>, word: &str| at.and_then(|at| self.tokens.get(at)).is_some_and(|token| token.is(word));
+        if self.symbol(before, '(') && is(before.checked_sub(1), "CAST") && is(Some(at + 1), "AS") {
+            return self.tokens.get(at + 2).and_then(|token| cast_type(token));
+        }
         if ["LIMIT", "OFFSET"].iter().any(|keyword| self.tokens.get(before).is_some_and(|token| token.is(keyword))) {
             return Some(PgType::INT8);
         }
@@ -220,6 +225,22 @@ impl Statement<'_> {
         let Some(token) = self.tokens.get(at) else { return true };
         BEHIND.iter().any(|keyword| token.is(keyword)) || self.symbol(at, ')') || self.symbol(at, ',')
     }
+}
+
+/// The type of a parameter that is cast: PostgreSQL takes it as what it is cast to.
+fn cast_type(name: &Token<'_>) -> Option<PgType> {
+    let types = [
+        ("int2", PgType::INT2),
+        ("int4", PgType::INT4),
+        ("int8", PgType::INT8),
+        ("float4", PgType::FLOAT4),
+        ("float8", PgType::FLOAT8),
+        ("boolean", PgType::BOOL),
+        ("blob", PgType::BYTEA),
+        ("varchar", PgType::VARCHAR),
+    ];
+    let known = types.iter().find(|(known, _)| name.is(known)).map(|(_, pg_type)| *pg_type);
+    known.or_else(|| name.name().map(|name| declared_type(&name)))
 }
 
 /// The columns of a table or view that an INSERT without a list fills, in order; none if there is no such table.
@@ -260,6 +281,11 @@ mod tests {
             ("SELECT * FROM t JOIN u ON t.id = u.id WHERE u.id = $1 AND t.name = $2", vec![int, None]),
             ("SELECT * FROM t WHERE '$1' = id AND missing = $1 AND id = ?2", vec![None, None]),
             ("SELECT $1", vec![None]),
+            (
+                "SELECT CAST($1 AS int4), CAST ( $2 AS boolean), CAST($3 AS INTEGER), CAST($4 + 1 AS REAL)",
+                vec![Some(PgType::INT4), truth, int, None],
+            ),
+            ("INSERT INTO t (id) VALUES (CAST($1 AS varchar))", vec![Some(PgType::VARCHAR)]),
         ] {
             assert_eq!(types(&connection, sql, expected.len()), expected, "{sql}");
         }

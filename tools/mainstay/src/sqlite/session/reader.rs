@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use mainstay::server::pg::{Description, PgType, SqlError};
 use rusqlite::{Connection, InterruptHandle};
 
+use super::super::control::revoked;
 use super::super::errors::from_sqlite;
 use super::super::policy::{Actions, Policy};
 use super::super::values;
-use super::parameters;
+use super::{SqliteSession, parameters};
 
 /// Steps of SQLite's machine between two looks at the budget.
 const BUDGET_STEPS: i32 = 1000;
@@ -133,6 +134,24 @@ impl Drop for OneState<'_> {
         if let Err(error) = ended {
             tracing::warn!(%error, "a reading transaction did not end");
         }
+    }
+}
+
+impl SqliteSession {
+    /// What a statement of SQLite's takes and returns.
+    pub(super) fn describe_sql(
+        &mut self,
+        statement: &str,
+        parameter_types: &[PgType],
+    ) -> Result<Description, SqlError> {
+        if let Some(ticket) = self.turn() {
+            let writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
+            let (connection, policy) = writer.for_describe();
+            return describe(connection, policy, statement, parameter_types);
+        }
+        let reader = self.reader()?;
+        let _state = OneState::hold(reader)?;
+        describe(&reader.connection, &reader.policy, statement, parameter_types)
     }
 }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use mainstay::server::pg::{CommandTag, OwnedValue, Reply, Scope, SqlError, SqlState, Started};
 use tokio::sync::oneshot;
@@ -13,9 +14,9 @@ use super::super::catalog;
 use super::super::clerk::{Answer, Statement};
 use super::super::command::{self, Command, Modes};
 use super::super::control::{Control, Turn, not_granted};
-use super::super::lexer;
 use super::super::turnstile::Ticket;
-use super::SqliteSession;
+use super::super::{dialect, lexer};
+use super::{SqliteSession, catalogs};
 
 /// What the clerk does for a session.
 pub(super) struct Pending {
@@ -94,7 +95,8 @@ impl SqliteSession {
         let outcome = match command::parse(sql) {
             Ok(None) => return self.start_sql(sql, parameters, scope, reply),
             Ok(Some(Command::Commit { chain })) if self.commits_elsewhere() => return self.start_commit(chain, reply),
-            Ok(Some(Command::Copy(_))) => return Started::Blocks(reply),
+            Ok(Some(Command::Copy(_) | Command::Translated(_))) => return Started::Blocks(reply),
+            Ok(Some(Command::Show(name))) if catalogs::is_listed(&name) => return Started::Blocks(reply),
             Ok(Some(_)) if self.turn().is_some() => return Started::Blocks(reply),
             Ok(Some(command)) => self.run_command(command, scope, &mut reply),
             Err(error) => self.refuse_if_failed().and(Err(error)),
@@ -107,6 +109,7 @@ impl SqliteSession {
         if let Err(error) = self.refuse_if_failed() {
             return Started::Done(Err(error), reply);
         }
+        let sql = &*dialect::in_sqlites_words(sql);
         let modes = self.modes();
         let does = Does::of(sql);
         let in_turn = self.turn().is_some();
@@ -171,7 +174,8 @@ impl SqliteSession {
     fn start_single(&mut self, sql: &str, parameters: &Arc<Vec<OwnedValue>>, reply: Reply) -> Started {
         let (answer, receiver) = oneshot::channel();
         let (sql, parameters) = (sql.to_owned(), Arc::clone(parameters));
-        let statement = Statement { sql, parameters, reply, control: Arc::clone(&self.control), answer };
+        let (control, since) = (Arc::clone(&self.control), Instant::now());
+        let statement = Statement { sql, parameters, reply, control, answer, since };
         self.pending = Some(Pending { answer: receiver, what: What::Single });
         self.control.queue(|| self.shared.turnstile.queue_statement(self.timeouts.lock(), statement));
         Started::Elsewhere
@@ -262,6 +266,7 @@ impl SqliteSession {
                 self.timeouts.end(outcome.is_ok());
                 if let (Err(_), Some(ended)) = (&outcome, ended) {
                     self.defaults = ended.defaults_before;
+                    self.slow = ended.slow_before;
                 } else if let Some(modes) = chain {
                     self.open(true, modes);
                 }

@@ -113,11 +113,11 @@ impl Writer {
         let failed = |error: rusqlite::Error| from_sqlite(&error);
         let name = quoted(&table.name);
         let fill = format!("CREATE TEMP TABLE {} {}", table.name_as_written, table.rest);
-        self.policy.own(|| -> Result<(), SqlError> {
-            let mut statement = self.connection().prepare(&fill).map_err(failed)?;
-            values::bind(&mut statement, &fill, parameters)?;
-            statement.raw_execute().map(drop).map_err(failed)
-        })?;
+        // Only compiled as our own: what it compiles while it runs, such as the pragma behind a table, is not.
+        let mut statement = self.policy.own(|| self.connection().prepare(&fill)).map_err(failed)?;
+        values::bind(&mut statement, &fill, parameters)?;
+        statement.raw_execute().map_err(failed)?;
+        drop(statement);
         let definition = "SELECT sql FROM sqlite_temp_schema WHERE type = 'table'";
         let definition: String = self.connection().query_row(definition, [], |row| row.get(0)).map_err(failed)?;
         self.batch(&definition)?;

@@ -1,0 +1,75 @@
+//! What SHOW knows, and `pg_settings` lists.
+
+use mainstay::server::pg::catalog::model::Setting;
+use mainstay::server::pg::{SERVER_VERSION, SqlError, SqlState};
+
+use super::super::command::{Timeout, show_timeout};
+use super::{SlowSetting, SqliteSession};
+
+/// Name, meaning, and whether a session can change it for itself.
+const SETTINGS: &[(&str, &str, bool)] = &[
+    ("client_encoding", "The encoding of text sent and received.", false),
+    ("datestyle", "How dates are written.", false),
+    ("default_transaction_isolation", "The isolation level of transactions that ask for none.", true),
+    ("default_transaction_read_only", "Whether transactions that do not say so may only read.", true),
+    ("log_min_duration_statement", "From how long on statements are logged; -1 means never.", true),
+    ("log_parameter_max_length", "So many bytes of each parameter are logged with them.", true),
+    ("integer_datetimes", "Times are kept as integers.", false),
+    (
+        "idle_in_transaction_session_timeout",
+        "How long a client may leave a transaction open and idle; 0 means any time.",
+        true,
+    ),
+    ("idle_session_timeout", "How long a client may be silent outside of a transaction; 0 means any time.", true),
+    ("lock_timeout", "How long a statement waits for its turn to write; 0 means any time.", true),
+    ("search_path", "The schema where names are looked up.", false),
+    ("server_encoding", "The encoding of stored text.", false),
+    ("server_version", "The version of PostgreSQL that is spoken, and what it really is.", false),
+    ("standard_conforming_strings", "A backslash in a string is a backslash.", false),
+    ("statement_timeout", "How long a statement may take; 0 means any time.", true),
+    ("timezone", "The time zone in which times are shown.", false),
+    ("transaction_isolation", "The isolation level of this transaction.", true),
+    ("transaction_read_only", "Whether this transaction may only read.", true),
+];
+
+impl SqliteSession {
+    /// The value of a setting, as SHOW says it.
+    ///
+    /// # Errors
+    /// 42704: there is none of that name.
+    pub(super) fn setting(&self, name: &str) -> Result<String, SqlError> {
+        if let Some(setting) = SlowSetting::of(name) {
+            return Ok(self.slow.show(setting));
+        }
+        if let Some(timeout) = Timeout::of(name) {
+            return Ok(show_timeout(*timeout.field(&mut self.timeouts.now())));
+        }
+        let modes = self.modes();
+        let on_or_off = |on: bool| if on { "on" } else { "off" }.to_owned();
+        Ok(match name {
+            "server_version" => SERVER_VERSION.to_owned(),
+            "transaction_isolation" => modes.isolation.words().to_owned(),
+            "default_transaction_isolation" => self.defaults.isolation.words().to_owned(),
+            "transaction_read_only" => on_or_off(modes.read_only),
+            "default_transaction_read_only" => on_or_off(self.defaults.read_only),
+            "server_encoding" | "client_encoding" => "UTF8".to_owned(),
+            "standard_conforming_strings" | "integer_datetimes" => "on".to_owned(),
+            "search_path" => "main".to_owned(),
+            "timezone" => "UTC".to_owned(),
+            "datestyle" => "ISO, MDY".to_owned(),
+            _ => {
+                let message = format!("unrecognized configuration parameter \"{name}\"");
+                return Err(SqlError::new(SqlState("42704"), message));
+            }
+        })
+    }
+
+    /// All of them.
+    pub(super) fn settings(&self) -> Vec<Setting> {
+        let setting = |(name, meaning, settable): &(&str, &str, bool)| {
+            let value = self.setting(name).ok()?;
+            Some(Setting { name: (*name).to_owned(), value, meaning: (*meaning).to_owned(), settable: *settable })
+        };
+        SETTINGS.iter().filter_map(setting).collect()
+    }
+}
