@@ -24,12 +24,9 @@ const SPARE: &str = ".spare";
 /// How many of them are kept; further ones are removed.
 const SPARES: usize = 2;
 
-/// How much of a segment is filled and synced at once. A committer's sync that comes meanwhile waits for the device until
-/// this is written: one in a thousand took 860 us beside steps of 1 MiB, 300 us beside steps of 64 KiB, 226 us alone, and
-/// the directory's syncs cost it nothing. So it is little while there is time, and more when the writer is about to need
-/// the segment.
-const EASY_FILL_STEP_BYTES: u64 = 64 << 10;
-const HURRIED_FILL_STEP_BYTES: u64 = 1 << 20;
+/// How much of a segment is filled and synced at once. A committer's sync that comes meanwhile waits for the device
+/// until this is written, so it is little while there is time, and more when the writer is about to need the segment.
+const FILL_STEP_BYTES: u64 = 1 << 20;
 const URGENT_FILL_STEP_BYTES: u64 = 4 << 20;
 
 /// How fast a segment is to be prepared.
@@ -37,8 +34,6 @@ const URGENT_FILL_STEP_BYTES: u64 = 4 << 20;
 pub(super) enum Pace {
     /// There is time.
     Easy,
-    /// The writer comes nearer faster than it is filled.
-    Hurried,
     /// The writer is about to wait for it.
     Urgent,
     /// Not at all any more.
@@ -159,13 +154,12 @@ impl SegmentDirectory {
     }
 
     /// Makes an empty segment, of a spare one if there is any: zeros in place and header written, both durable before it
-    /// gets its name, and the name durable before it is used. `pace` is asked before each step, by how many bytes are
-    /// filled. Ends early with [`WalError::Closed`] when cancelled.
+    /// gets its name, and the name durable before it is used. Ends early with [`WalError::Closed`] when cancelled.
     ///
     /// # Errors
     /// Something failed, such as for want of space. Nothing of it is left, but for an empty segment if only the last
     /// sync failed.
-    pub(super) fn prepare(&self, number: SegmentNumber, pace: &dyn Fn(u64) -> Pace) -> Result<Arc<dyn File>, WalError> {
+    pub(super) fn prepare(&self, number: SegmentNumber, pace: &dyn Fn() -> Pace) -> Result<Arc<dyn File>, WalError> {
         let temporary = self.path.join(PREPARING);
         self.remove_leftover()?;
         let prepared = self.blank(&temporary).and_then(|file| {
@@ -210,14 +204,13 @@ impl SegmentDirectory {
         file: &dyn File,
         path: &Path,
         number: SegmentNumber,
-        pace: &dyn Fn(u64) -> Pace,
+        pace: &dyn Fn() -> Pace,
     ) -> Result<(), WalError> {
         let header = SegmentHeader::new(self.layout, self.system, self.timeline, number);
         let mut at = 0;
         while at < self.layout.segment_bytes() {
-            let step_bytes = match pace(at) {
-                Pace::Easy => EASY_FILL_STEP_BYTES,
-                Pace::Hurried => HURRIED_FILL_STEP_BYTES,
+            let step_bytes = match pace() {
+                Pace::Easy => FILL_STEP_BYTES,
                 Pace::Urgent => URGENT_FILL_STEP_BYTES,
                 Pace::Cancelled => return Err(WalError::Closed),
             };

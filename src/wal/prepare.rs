@@ -66,7 +66,7 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
         release_retired(shared);
         return Ok(());
     };
-    let file = shared.directory.prepare(number, &|filled_bytes| pace(shared, filled_bytes))?;
+    let file = shared.directory.prepare(number, &|| pace(shared))?;
     let map = file.map(shared.directory.layout().segment_bytes());
     let map = map.map_err(WalError::io("map", &shared.directory.segment_path(number)))?;
     shared.retained.add(number);
@@ -82,22 +82,11 @@ fn release_retired(shared: &Shared) {
     drop(retired);
 }
 
-fn pace(shared: &Shared, filled_bytes: u64) -> Pace {
+fn pace(shared: &Shared) -> Pace {
     if shared.tail.is_closed() {
-        return Pace::Cancelled;
-    }
-    needed_pace(shared.directory.layout().segment_bytes(), shared.tail.prepared_bytes(), filled_bytes)
-}
-
-/// The pace at which a segment, of which so much is filled, is ready when the writer has used up half of one.
-fn needed_pace(segment_bytes: u64, prepared_bytes: u64, filled_bytes: u64) -> Pace {
-    let used_bytes = segment_bytes.saturating_sub(prepared_bytes);
-    // What the writer used up while the file got its first name is no sign of haste.
-    let slack_bytes = segment_bytes / 8;
-    if prepared_bytes < segment_bytes / 4 {
+        Pace::Cancelled
+    } else if shared.tail.prepared_bytes() < shared.directory.layout().segment_bytes() / 2 {
         Pace::Urgent
-    } else if filled_bytes + slack_bytes < 2 * used_bytes {
-        Pace::Hurried
     } else {
         Pace::Easy
     }
@@ -129,31 +118,5 @@ fn note_space(shared: &Shared, affordable: u64) {
             tracing::info!("there is room on the disk again: writes resume");
         }
         shared.notify_room();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_hurries_only_after_a_writer_that_would_come_first() {
-        const SEGMENT: u64 = 1 << 20;
-        for (used_percent, filled_percent, expected) in [
-            (0, 0, Pace::Easy),
-            (5, 0, Pace::Easy),
-            (10, 0, Pace::Hurried),
-            (10, 8, Pace::Easy),
-            (40, 60, Pace::Hurried),
-            (40, 80, Pace::Easy),
-            (60, 99, Pace::Hurried),
-            (80, 99, Pace::Urgent),
-        ] {
-            let (used, filled) = (SEGMENT * used_percent / 100, SEGMENT * filled_percent / 100);
-            let found = needed_pace(SEGMENT, SEGMENT - used, filled);
-            assert_eq!(found, expected, "{used_percent} % used, {filled_percent} % filled");
-        }
-        // More than one may be prepared, after a record that needed several.
-        assert_eq!(needed_pace(SEGMENT, 3 * SEGMENT, 0), Pace::Easy);
     }
 }
