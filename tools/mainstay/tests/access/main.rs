@@ -1,22 +1,25 @@
 //! Passwords, TLS and limits, as psql, psycopg and tokio-postgres meet them.
 
+mod limits;
+mod stopping;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use limits::{asked, sasl_initial};
 use mainstay::server::pg::{Verifier, users_line};
 use support::certificates::{Authority, Secrets, write};
 use support::programs::{psql_at, python_with};
-use support::raw::{Raw, message, sqlstate, startup};
+use support::raw::message;
 use support::{LIMIT, Output, Running, Starting, eventually, mainstay, one_clear_line, refused, run, runtime};
 use tokio_postgres::NoTls;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-const PASSWORD: &str = "correct horse";
+pub const PASSWORD: &str = "correct horse";
 
 /// The superuser `postgres` and the users `ann` and `ben`, all with one password; `ben`'s is in plain text.
 fn users() -> String {
@@ -24,47 +27,47 @@ fn users() -> String {
     format!("{}\n{}\n\"ben\" \"{PASSWORD}\"\n", line("postgres", true), line("ann", false))
 }
 
-struct Rig {
-    secrets: Secrets,
-    node: Running,
-    _data: tempfile::TempDir,
+pub struct Rig {
+    pub secrets: Secrets,
+    pub node: Running,
+    pub data: tempfile::TempDir,
 }
 
 impl Rig {
-    fn start(flags: impl FnOnce(&Secrets) -> Vec<String>) -> Rig {
+    pub fn start(flags: impl FnOnce(&Secrets) -> Vec<String>) -> Rig {
         let (secrets, data) = (Secrets::new(&users()), tempfile::tempdir().unwrap());
         let flags = flags(&secrets);
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let node = Running::start(&data.path().join("data"), &flags);
-        Rig { secrets, node, _data: data }
+        Rig { secrets, node, data }
     }
 
     /// A connection string for libpq.
-    fn libpq(&self, user: &str, more: &str) -> String {
+    pub fn libpq(&self, user: &str, more: &str) -> String {
         format!("host=localhost port={} user={user} dbname=postgres {more}", self.node.port())
     }
 
     /// Like [`libpq`](Rig::libpq), and checks the server's certificate.
-    fn verified(&self, user: &str, more: &str) -> String {
+    pub fn verified(&self, user: &str, more: &str) -> String {
         self.libpq(user, &format!("sslmode=verify-full sslrootcert={} {more}", self.secrets.text("root.pem")))
     }
 }
 
 /// What psql printed; it must have succeeded.
-fn prints(connection: &str, password: Option<&str>, sql: &str) -> String {
+pub fn prints(connection: &str, password: Option<&str>, sql: &str) -> String {
     let output = psql_at(connection, password, sql);
     assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{connection}: {output:?}");
     output.stdout
 }
 
 /// What psql said when it could not connect.
-fn fails(connection: &str, password: Option<&str>) -> String {
+pub fn fails(connection: &str, password: Option<&str>) -> String {
     let Output { code, stdout, stderr } = psql_at(connection, password, "SELECT 1");
     assert_eq!((code, stdout.as_str()), (Some(2), ""), "{connection}: {stderr}");
     stderr
 }
 
-fn with(flags: Vec<String>, more: &[&str]) -> Vec<String> {
+pub fn with(flags: Vec<String>, more: &[&str]) -> Vec<String> {
     flags.into_iter().chain(more.iter().map(|flag| (*flag).to_owned())).collect()
 }
 
@@ -324,133 +327,6 @@ fn beyond_loopback_there_are_passwords_and_tls_or_nothing() {
     assert_eq!(prints(&connection(&node, "sslmode=disable user=postgres"), None, "SELECT 7"), "7\n");
 }
 
-/// A raw client that was asked for its password.
-fn asked(node: &Running) -> Raw {
-    let mut raw = Raw::connect(&node.address);
-    raw.send(&startup("postgres")).unwrap();
-    let (kind, body) = raw.message().unwrap();
-    assert_eq!((kind, &body[..4]), (b'R', &[0, 0, 0, 10][..]));
-    assert!(body.ends_with(b"SCRAM-SHA-256\0\0"));
-    raw
-}
-
-/// The first message of an exchange.
-fn sasl_initial(mechanism: &str, data: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(data.len()).unwrap().to_be_bytes();
-    message(b'p', &[mechanism.as_bytes(), b"\0", &length, data].concat())
-}
-
-#[test]
-fn nonsense_instead_of_a_password_is_refused() {
-    let rig = Rig::start(Secrets::passwords);
-    let first = b"n,,n=,r=abcdefgh";
-    for (sent, state) in [
-        (message(b'Q', b"SELECT 1\0"), "08P01"),
-        (message(b'p', b"a plain password\0"), "08P01"),
-        (message(b'p', b""), "08P01"),
-        (message(b'p', &vec![b'x'; 10_000]), "08P01"),
-        (vec![b'p', 0xff, 0xff, 0xff, 0xff], "08P01"),
-        (sasl_initial("SCRAM-SHA-1", first), "08P01"),
-        (sasl_initial("SCRAM-SHA-256-PLUS", first), "08P01"),
-        (sasl_initial("SCRAM-SHA-256", b""), "08P01"),
-        (sasl_initial("SCRAM-SHA-256", b"n,,n=,r="), "08P01"),
-        (sasl_initial("SCRAM-SHA-256", &[0xff; 50]), "08P01"),
-        ([sasl_initial("SCRAM-SHA-256", first), message(b'p', b"c=biws,r=abcdefgh,p=AAAA")].concat(), "08P01"),
-        ([sasl_initial("SCRAM-SHA-256", first), message(b'Q', b"SELECT 1\0")].concat(), "08P01"),
-    ] {
-        let mut raw = asked(&rig.node);
-        let _ = raw.send(&sent);
-        let states: Vec<_> = raw.until_closed().iter().filter_map(sqlstate).collect();
-        assert_eq!(states, [state], "{sent:?}");
-    }
-    // Who asks for TLS and says more before it is agreed upon, is not whom the client takes it for.
-    let tls = Rig::start(Secrets::passwords_and_tls);
-    let mut raw = Raw::connect(&tls.node.address);
-    let request = [&8_u32.to_be_bytes()[..], &80_877_103_u32.to_be_bytes()].concat();
-    raw.send(&[request, startup("postgres")].concat()).unwrap();
-    assert_eq!(raw.until_closed().iter().filter_map(sqlstate).collect::<Vec<_>>(), ["08P01"]);
-}
-
-#[test]
-fn silence_ends_at_the_timeout_wherever_it_falls() {
-    let rig = Rig::start(|secrets| with(secrets.passwords_and_tls(), &["--sql-startup-timeout-s", "1s"]));
-    let begun = Instant::now();
-    let mut silent = Raw::connect(&rig.node.address);
-    let mut half = asked(&rig.node);
-    half.send(b"p\0\0").unwrap();
-    let mut proofless = asked(&rig.node);
-    proofless.send(&sasl_initial("SCRAM-SHA-256", b"n,,n=,r=abcdefgh")).unwrap();
-    let mut handshake = Raw::connect(&rig.node.address);
-    handshake.send(&[&8_u32.to_be_bytes()[..], &80_877_103_u32.to_be_bytes()].concat()).unwrap();
-    let mut direct = Raw::connect(&rig.node.address);
-    direct.send(&[0x16, 3, 1, 2]).unwrap();
-    let states = |raw: &mut Raw| raw.until_closed().iter().filter_map(sqlstate).collect::<Vec<_>>();
-    assert_eq!(states(&mut silent), ["08P01"]);
-    assert_eq!(states(&mut half), ["57014"]);
-    assert_eq!(states(&mut proofless), ["57014"]);
-    handshake.until_closed_of_any_form();
-    direct.until_closed_of_any_form();
-    // One byte at a time is no sign of life either.
-    let mut dripping = Raw::connect(&rig.node.address);
-    let dripped = Instant::now();
-    for byte in startup("postgres").iter().take(20) {
-        if dripping.has_answer() || dripping.send(&[*byte]).is_err() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert_eq!(states(&mut dripping), ["08P01"]);
-    assert!(dripped.elapsed() < Duration::from_secs(5) && begun.elapsed() < LIMIT);
-}
-
-#[test]
-fn guessing_is_slow_and_ends() {
-    let rig = Rig::start(Secrets::passwords);
-    let guess = |password: &str| {
-        let settings =
-            format!("host=127.0.0.1 port={} user=ann dbname=postgres password='{password}'", rig.node.port());
-        async move {
-            let error = tokio_postgres::connect(&settings, NoTls).await.map(drop).err();
-            error.map(|error| error.code().expect("an answer").code().to_owned())
-        }
-    };
-    let begun = Instant::now();
-    let outcomes = runtime().block_on(async {
-        let guesses: Vec<_> = (0..40).map(|number| tokio::spawn(guess(&format!("guess {number}")))).collect();
-        let mut outcomes = Vec::new();
-        for guess in guesses {
-            outcomes.push(guess.await.unwrap().unwrap());
-        }
-        outcomes
-    });
-    let looked_at = outcomes.iter().filter(|state| *state == "28P01").count();
-    println!("{looked_at} of {} guesses were looked at in {:?}", outcomes.len(), begun.elapsed());
-    assert!((1..20).contains(&looked_at) && begun.elapsed() > Duration::from_secs(1), "{outcomes:?}");
-    assert!(outcomes.iter().all(|state| state == "28P01" || state == "28000"), "{outcomes:?}");
-    eventually("who knows the password gets in", LIMIT, || runtime().block_on(guess(PASSWORD)).is_none());
-}
-
-#[test]
-fn the_last_connections_are_for_superusers() {
-    let limits = ["--sql-connection-limit", "3", "--sql-superuser-reserved-connections", "1"];
-    let rig = Rig::start(|secrets| with(secrets.passwords(), &limits));
-    let connect = |user: &str| {
-        let settings =
-            format!("host=127.0.0.1 port={} user={user} dbname=postgres password='{PASSWORD}'", rig.node.port());
-        async move { tokio_postgres::connect(&settings, NoTls).await }
-    };
-    runtime().block_on(async {
-        let (_one, _two) = (connect("ann").await.unwrap(), connect("ben").await.unwrap());
-        let error = connect("ann").await.err().unwrap();
-        assert_eq!(error.code().unwrap().code(), "53300");
-        assert!(error.as_db_error().unwrap().message().contains("reserved for superuser"), "{error:?}");
-        let superuser = connect("postgres").await.unwrap();
-        let error = connect("postgres").await.err().unwrap();
-        assert!(error.as_db_error().unwrap().message().contains("too many clients"), "{error:?}");
-        drop(superuser);
-    });
-}
-
 #[test]
 fn a_cancel_request_works_over_tls() {
     let rig = Rig::start(Secrets::passwords_and_tls);
@@ -468,92 +344,6 @@ fn a_cancel_request_works_over_tls() {
              c.rollback()\n    \
              assert c.execute('select 7').fetchone() == (7,)",
     );
-}
-
-#[test]
-fn sigterm_under_load_ends_every_client_in_words() {
-    let rig = Rig::start(Secrets::passwords_and_tls);
-    prints(&rig.libpq("ann", ""), Some(PASSWORD), "CREATE TABLE t (client int, number int)");
-    let (address, tls) = (rig.node.address.clone(), rig.secrets.tls());
-    let settings = move |user: &str| {
-        let (host, port) = address.rsplit_once(':').unwrap();
-        format!("host={host} port={port} user={user} dbname=postgres password='{PASSWORD}' sslmode=require")
-    };
-    let (started, running) = std::sync::mpsc::channel();
-    let clients: Vec<_> = (0..12)
-        .map(|client| {
-            let (settings, tls, started) = (settings("ann"), tls.clone(), started.clone());
-            std::thread::spawn(move || runtime().block_on(load_until_the_end(client, &settings, tls, &started)))
-        })
-        .collect();
-    (0..12).for_each(|_| running.recv_timeout(LIMIT).unwrap());
-    rig.node.signal("TERM");
-    // Newcomers hear that they come too late, or that nobody listens any more.
-    let late = runtime().block_on(async {
-        loop {
-            match tokio_postgres::connect(&settings("ann"), tls.clone()).await {
-                Ok(_) => {}
-                Err(error) => match error.code() {
-                    Some(code) if code.code() == "57P01" => {}
-                    code => break code.map(|code| code.code().to_owned()),
-                },
-            }
-        }
-    });
-    println!("a newcomer heard {late:?}");
-    assert!(late.is_none() || late.as_deref() == Some("57P03"), "{late:?}");
-    let (mut acknowledged, mut states) = (0_u64, Vec::new());
-    for client in clients {
-        let (rows, state) = client.join().unwrap();
-        acknowledged += rows;
-        states.push(state);
-    }
-    println!("{acknowledged} rows were acknowledged; clients ended with {states:?}");
-    assert!(states.iter().all(|state| state == "57P01"), "{states:?}");
-    let Rig { node, secrets: _secrets, _data } = rig;
-    let output = node.ended();
-    assert_eq!(output.code, Some(0), "{output:?}");
-    let again = Running::start(&_data.path().join("data"), &[]);
-    let found: u64 = again.rows("SELECT count(*) FROM t")[0][0].parse().unwrap();
-    // What was acknowledged is there; what was under way may be.
-    assert!((acknowledged..=acknowledged + 12).contains(&found), "{found} of {acknowledged}");
-}
-
-/// Writes rows, or runs what never ends, until the node sends it away; answers how many rows were acknowledged, and with
-/// what it was sent away.
-async fn load_until_the_end(
-    client: u64,
-    settings: &str,
-    tls: MakeRustlsConnect,
-    started: &std::sync::mpsc::Sender<()>,
-) -> (u64, String) {
-    let (connected, connection) = tokio_postgres::connect(settings, tls).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let mut rows = 0;
-    let error = loop {
-        let sql = match client % 4 {
-            0 if rows > 0 => {
-                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n".to_owned()
-            }
-            _ => format!("INSERT INTO t VALUES ({client}, {rows})"),
-        };
-        if rows == 1 {
-            started.send(()).unwrap();
-        }
-        match connected.simple_query(&sql).await {
-            Ok(_) => rows += 1,
-            Err(error) => break error,
-        }
-    };
-    if rows == 0 {
-        panic!("nothing was written: {error:?}");
-    }
-    // A client that was told between two statements hears it from its connection.
-    let said = match error.code() {
-        Some(code) => Some(code.code().to_owned()),
-        None => connection.await.unwrap().err().and_then(|error| error.code().map(|code| code.code().to_owned())),
-    };
-    (rows, said.unwrap_or_else(|| format!("{error:?}")))
 }
 
 /// Every line of a file that is not a boundary.
