@@ -8,6 +8,7 @@
 //! | [`rocks`] | a store in RocksDB |
 //! | [`conformance`] | what any store has to pass |
 //! | [`check`] | what is always true of what is stored, in words for damage |
+//! | [`beat`] | that a node lives, said for all groups together |
 //! | [`snapshot`] | a group's state for a replica that is too far behind |
 //! | [`state_machine`] | what an embedder implements |
 //! | [`store`] | the driver: one thread turns mailbox into effects, others persist and apply |
@@ -15,6 +16,7 @@
 //!
 //! It may touch `storage` and `net`, and knows neither the WAL nor what the groups are for.
 
+pub mod beat;
 mod bridge;
 pub mod check;
 pub mod conformance;
@@ -29,6 +31,7 @@ pub mod message;
 pub mod rocks;
 mod rules;
 mod sessions;
+mod sleepers;
 pub mod snapshot;
 pub mod state_machine;
 pub mod store;

@@ -54,6 +54,18 @@ const MUTATIONS: &[Mutation] = &[
     mutation(Fault::FlippedIncomplete, "a snapshot becomes visible before all of it is there"),
     mutation(Fault::MembershipNotKept, "a changed membership is forgotten by a restart"),
     mutation(Fault::ChangeAppliedTwice, "a change of the membership is applied twice"),
+    Mutation { adjust: Some(idle), ..mutation(Fault::WordUnchecked, "a beat keeps a dead leader alive") },
+    Mutation { adjust: Some(idle), ..mutation(Fault::SilenceUnheard, "nobody wakes when a node falls silent") },
+    Mutation {
+        adjust: Some(idle),
+        follows: false,
+        ..mutation(Fault::SleepsBehind, "a group sleeps while a follower lacks entries")
+    },
+    Mutation {
+        adjust: Some(idle),
+        follows: false,
+        ..mutation(Fault::SleepsWithRequests, "a replica sleeps while a request waits")
+    },
 ];
 
 /// An old completion matters if an entry is cut off and comes back while it is being written: for a replica with a slow
@@ -76,6 +88,13 @@ fn restarts(plan: &mut Plan) {
     (plan.write_delay, plan.apply_delay, plan.delay) = (5, 5, 30);
     plan.fault_every = 4 * super::world::TICK;
     plan.faults = vec![(1, Trouble::Crash)];
+}
+
+/// Groups that are used now and then, and otherwise sleep; and nodes that stay away long enough for nobody to take it
+/// for an election.
+fn idle(plan: &mut Plan) {
+    (plan.hibernate_after, plan.outage_ticks, plan.chaos_ticks) = (3, 150, 220);
+    (plan.clients, plan.think_ticks) = (2, 80);
 }
 
 /// The first seed that catches a bug, and what it breaks.
@@ -149,6 +168,10 @@ mutations! {
     flipped_incomplete: FlippedIncomplete,
     membership_not_kept: MembershipNotKept,
     change_applied_twice: ChangeAppliedTwice,
+    word_unchecked: WordUnchecked,
+    silence_unheard: SilenceUnheard,
+    sleeps_behind: SleepsBehind,
+    sleeps_with_requests: SleepsWithRequests,
 }
 
 /// The table of the docs names every bug; with `SIM_TABLE=1` it is written anew.

@@ -9,11 +9,13 @@ use super::snapshots::Captured;
 use super::watch::Mark;
 use super::world::{Checked, Event, TICK, Violation, World, violated};
 use crate::ident::LogIndex;
+use crate::raftstore::beat::Word;
 use crate::raftstore::entry::Membership;
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::group::{
     Answer, Committed, Effects, Group, GroupConfig, LogRead, Persist, PersistId, Positions, Role, TermRuns,
 };
+use crate::raftstore::sleepers::Sleepers;
 
 /// What the machine is to do.
 pub(super) enum Work {
@@ -77,6 +79,13 @@ pub(super) struct Node {
     /// The highest term that it told anybody of.
     pub(super) told_term: u64,
     replays: u64,
+    /// What others said since the last tick.
+    pub(super) words: BTreeMap<usize, Word>,
+    pub(super) sleepers: Sleepers,
+    /// The replica has ended, and the process goes on.
+    pub(super) lives_without: bool,
+    /// Ticks that it slept without a leader.
+    pub(super) unnoticed: u64,
     /// The length of its ticks: clocks do not agree.
     tick: u64,
 }
@@ -121,6 +130,10 @@ impl Node {
             offered_leadership: false,
             told_term: 0,
             replays: 0,
+            words: BTreeMap::new(),
+            sleepers: Sleepers::new(0),
+            lives_without: false,
+            unnoticed: 0,
             tick: rng.range(TICK - 10, TICK + 10),
         }
     }
@@ -133,7 +146,7 @@ impl Node {
 impl World {
     /// The process starts.
     pub(super) fn start(&mut self, node: usize) -> Checked {
-        let seed = self.rng.next();
+        let (seed, word) = (self.rng.next(), self.rng.next());
         let own = self.plan.own_machine;
         if self.nodes[node].disk.forget_filling() {
             self.seen.note(Happening::CrashedFilling);
@@ -142,6 +155,8 @@ impl World {
         it.life += 1;
         (it.captured, it.taking, it.is_taking_over) = (None, None, false);
         it.mirrored = PersistId::default();
+        (it.sleepers, it.lives_without) = (Sleepers::new(word), false);
+        it.words.clear();
         it.machine = match own {
             true => it.flushed.clone(),
             false => Machine { applied: it.disk.current.applied, registers: it.disk.current.registers.clone() },
@@ -214,7 +229,7 @@ impl World {
         }
         let life = self.nodes[node].life;
         if restart {
-            let most = self.rng.pick(&[1, 5 * TICK, 30 * TICK]);
+            let most = self.rng.pick(&[1, 5 * TICK, self.plan.outage_ticks * TICK]);
             let delay = self.rng.below(most) + 1;
             self.after(delay, Event::Restart { node, life });
         }
@@ -224,6 +239,7 @@ impl World {
     pub(super) fn tick(&mut self, node: usize) -> Checked {
         let (life, tick) = (self.nodes[node].life, self.nodes[node].tick);
         self.after(tick, Event::Tick { node, life });
+        self.tick_lives(node)?;
         if let Some(group) = &mut self.nodes[node].group {
             group.tick();
         }
@@ -280,9 +296,9 @@ impl World {
         }
         if crash {
             self.seen.note(Happening::CrashedInEffects);
-            self.crash(node, true)?;
+            return self.crash(node, true);
         }
-        Ok(())
+        self.lull(node)
     }
 
     fn watch_changes(&mut self, node: usize, effects: &Effects) -> Checked {

@@ -8,6 +8,7 @@
 //! | `compaction` | up to where the log goes |
 //! | `membership` | changes of who takes part, by joint consensus |
 //! | `snapshots` | when the state is captured for a follower, and how one of another is taken over |
+//! | `hibernation` | when it sleeps, and what wakes it |
 //! | `persisting` | what is being written, and which messages wait for it (rules of durable order 1 and 2) |
 //! | `log_view` | the log as raft-rs sees it: the entry cache, and reads of what is not in it |
 //! | `terms` | the terms of the whole log, in memory |
@@ -26,6 +27,7 @@
 mod compaction;
 mod config;
 mod effects;
+mod hibernation;
 mod inflight;
 mod log_view;
 mod membership;
@@ -44,6 +46,7 @@ pub use effects::{
     Answer, Committed, Effects, Follower, GroupStatus, LogRead, Persist, PersistId, Positions, Refusal, RequestId,
     Role, Sending,
 };
+pub use hibernation::Sleep;
 pub use membership::{ChangeRefusal, MembershipChange};
 pub use replica::{Group, GroupError};
 pub use snapshots::Offered;

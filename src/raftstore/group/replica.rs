@@ -10,6 +10,7 @@ use raft::{ProgressState, RawNode, StateRole};
 use super::compaction::LogBytes;
 use super::config::GroupConfig;
 use super::effects::{Answer, Follower, GroupStatus, LogRead, PersistId, Positions, Refusal, RequestId, Sending};
+use super::hibernation::Hibernation;
 use super::inflight::{Change, Inflight};
 use super::log_view::LogView;
 use super::membership::Heard;
@@ -63,6 +64,7 @@ pub struct Group {
     pub(super) capturing: Capturing,
     pub(super) takeover: Option<Takeover>,
     pub(super) heard: Heard,
+    pub(super) hibernation: Hibernation,
     /// The snapshot's entry that the machine is to be told of.
     pub(super) restored: Option<LogIndex>,
     pub(super) compaction_proposed: bool,
@@ -152,6 +154,7 @@ impl Group {
             capturing: Capturing::default(),
             takeover: None,
             heard: Heard::default(),
+            hibernation: Hibernation::default(),
             restored: None,
             compaction_proposed: false,
             replaying: applied < stored.last.index,
@@ -171,20 +174,25 @@ impl Group {
     /// # Errors
     /// It was dropped, and why. Raft goes on as if it had been lost.
     pub fn step(&mut self, message: Message) -> Result<(), Rejected> {
-        let message = message.0;
+        let mut message = message.0;
         validate::check(&message, &self.known())?;
         if self.replaying {
             return Err(Rejected::Starting);
         }
         self.admit(&message)?;
+        self.rouse_for(&message);
         if fault::active(Fault::OldAppendTruncates) && message.get_msg_type() == MessageType::MsgAppend {
             self.truncate_by_mistake(&message);
         }
         // Before raft-rs sees it, which sends more at once if it may.
         self.made_room(&message);
+        self.agreed_to_sleep(&mut message);
+        let sleep = self.asked_to_sleep(&mut message);
         // What raft-rs refuses here it refuses because nothing is to be done.
         let _ = self.node.step(message);
         self.settle();
+        self.fall_asleep_following(sleep);
+        self.fall_asleep_leading();
         Ok(())
     }
 
@@ -259,8 +267,11 @@ impl Group {
         }
     }
 
-    /// Time passes.
+    /// Time passes, unless it sleeps.
     pub fn tick(&mut self) {
+        if self.sleep().is_some() {
+            return;
+        }
         self.now += 1;
         self.proposals.expire(self.now, &mut self.answers);
         self.reads.tick(self.now, self.config.election_ticks as u64, &mut self.answers);
@@ -276,10 +287,12 @@ impl Group {
             self.elections += 1;
         }
         self.settle();
+        self.doze();
     }
 
     /// Stands for election now, without waiting for the time-out: for a group that was just made.
     pub fn campaign(&mut self) {
+        self.rouse();
         if self.replaying || self.is_writing() || self.takeover.is_some() || !self.node.raft.promotable() {
             return;
         }
@@ -291,6 +304,7 @@ impl Group {
 
     /// Proposes a command. The answer comes with [`Committed::request`](super::Committed::request), or as an [`Answer`].
     pub fn propose(&mut self, request: RequestId, command: Vec<u8>, attempt: Option<Attempt>) {
+        self.rouse();
         let context = attempt.map_or(Context::Plain, Context::Once);
         if let Err(refusal) = self.try_propose(Some(request), command, context) {
             self.answers.push(Answer::Refused(request, refusal));
@@ -329,6 +343,7 @@ impl Group {
     /// Asks from where on the state machine here shows everything that was acknowledged before, anywhere (ReadIndex,
     /// Raft thesis 6.4). All that ask before the next effects are answered by one round to the quorum.
     pub fn read(&mut self, request: RequestId) {
+        self.rouse();
         if self.reads.len() >= self.config.max_waiting_requests {
             self.answers.push(Answer::Refused(request, Refusal::Busy));
             return;
@@ -341,6 +356,7 @@ impl Group {
     /// # Errors
     /// Nothing was begun.
     pub fn transfer_leader(&mut self, to: ReplicaId) -> Result<(), Refusal> {
+        self.rouse();
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
             return Err(Refusal::NotLeader { leader: self.leader() });
@@ -452,6 +468,7 @@ impl Group {
             self.reads.ask_again();
             self.compaction_proposed = false;
             self.heard.clear();
+            self.hibernation.stir();
             if led_before || led.2 == StateRole::Leader {
                 self.node.mut_store().forget_sends();
                 for follower in self.inflight.clear() {
@@ -561,6 +578,7 @@ impl Group {
             positions: self.positions(),
             membership: self.membership.clone(),
             followers,
+            is_asleep: self.sleep().is_some(),
         }
     }
 }

@@ -8,8 +8,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 use super::handle::{ProposalWaiter, ReadWaiter};
+use super::hibernation::Words;
 use super::metrics;
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
+use crate::raftstore::beat::{NODE_GROUP, Word};
 use crate::raftstore::context::Attempt;
 use crate::raftstore::entry::Entry;
 use crate::raftstore::group::{LogRead, MembershipChange, PersistId, Refusal};
@@ -127,6 +129,7 @@ pub(super) struct Mailbox {
     sender: Sender<Input>,
     config: MailboxConfig,
     waiting: Arc<Waiting>,
+    pub(super) words: Words,
 }
 
 #[derive(Default)]
@@ -164,7 +167,7 @@ impl Mailbox {
     pub(super) fn new(config: MailboxConfig) -> (Mailbox, Receiver<Input>, Arc<Waiting>) {
         let (sender, receiver) = channel();
         let waiting = Arc::new(Waiting::default());
-        (Mailbox { sender, config, waiting: Arc::clone(&waiting) }, receiver, waiting)
+        (Mailbox { sender, config, waiting: Arc::clone(&waiting), words: Words::default() }, receiver, waiting)
     }
 
     /// A proposal or read; given back if the mailbox is full or the driver gone.
@@ -203,8 +206,22 @@ impl Mailbox {
         Ok(())
     }
 
+    /// A peer lives. That does not wait behind messages, and wakes nobody up: the driver looks at it with each tick.
+    fn deliver_beat(&self, from: NodeId, envelope: &Envelope) -> Result<(), InboxFull> {
+        match Word::decode(&envelope.message) {
+            Some(word) => self.words.note(from, word),
+            None => {
+                metrics::shed("garbage");
+                Ok(())
+            }
+        }
+    }
+
     /// What a peer sent.
     pub(super) fn deliver(&self, from: NodeId, envelope: &Envelope) -> Result<(), InboxFull> {
+        if envelope.group == NODE_GROUP {
+            return self.deliver_beat(from, envelope);
+        }
         if envelope.message.is_empty() {
             return self.deliver_word(from, envelope);
         }

@@ -149,7 +149,7 @@ impl Driver {
         let Some(raft) = &slot.group else { return };
         if raft.replica() == envelope.to && raft.node_of(envelope.from) == Some(from) {
             tracing::info!(group = %envelope.group, replica = %envelope.to, by = %from, "the replica was removed");
-            slot.fail(Arc::new(GroupFailure::Removed(envelope.group)));
+            self.fail(envelope.group, Arc::new(GroupFailure::Removed(envelope.group)));
         }
     }
 }

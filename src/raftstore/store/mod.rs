@@ -13,6 +13,7 @@
 //! | `handle` | [`GroupHandle`]: proposals, reads, status; every request resolves exactly once |
 //! | `mailbox` | bounded: what does not fit is shed, the loop never blocks |
 //! | `driver` | the loop: one thread owns the pure [`Group`](super::group::Group)s |
+//! | `hibernation` | groups that sleep, and other nodes' lives |
 //! | `persist` | gathers log writes into one batch and one sync |
 //! | `apply` | state machines: effects and applied index in one write |
 //! | `membership` | who takes part: changes, and word for those that were removed |
@@ -27,6 +28,7 @@ mod apply;
 mod driver;
 mod error;
 mod handle;
+mod hibernation;
 mod mailbox;
 mod membership;
 pub mod metrics;

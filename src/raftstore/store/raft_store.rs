@@ -16,10 +16,12 @@ use super::apply::ApplyThread;
 use super::driver::{Driver, OpenedGroup, Outside};
 use super::error::{GroupFailure, OpenError, StoreStopped};
 use super::handle::{GroupHandle, GroupView};
+use super::hibernation::Lives;
 use super::mailbox::{Closing, Input, Mailbox, MailboxConfig};
 use super::persist::{LogReader, PersistThread, Workers, Written};
 use super::snapshots::StoreInbox;
 use crate::ident::{GroupId, ReplicaId};
+use crate::raftstore::beat::NODE_GROUP;
 use crate::raftstore::entry::Membership;
 use crate::raftstore::group::{Group, GroupConfig, TermRuns};
 use crate::raftstore::log_store::{GroupStore, LogWrite, StoreError, StoredGroup};
@@ -121,6 +123,8 @@ impl RaftStore {
             failure: failed.clone(),
             groups: BTreeMap::new(),
             dirty: Vec::new(),
+            awake: BTreeSet::new(),
+            lives: Lives::new(random()?, mailbox.words.clone()),
             next_request: 0,
         };
         let threads = vec![
@@ -150,11 +154,13 @@ impl RaftStore {
     /// yet.
     ///
     /// # Errors
-    /// It exists, the replica is no member, it or a later one was destroyed here, or the store failed.
+    /// It exists, the replica is no member, it or a later one was destroyed here, the number is
+    /// [reserved](NODE_GROUP), or the store failed.
     pub fn create_group(&self, group: GroupId, replica: ReplicaId, membership: Membership) -> Result<(), StoreError> {
         if replica.get() == 0 || !membership.nodes.contains_key(&replica) {
             return Err(StoreError::Refused(format!("replica {replica} is no member of group {group}")));
         }
+        check_number(group)?;
         let mut write = LogWrite::new(group);
         write.create = Some((replica, membership));
         self.store.write(&[write], true)
@@ -167,6 +173,7 @@ impl RaftStore {
     /// # Errors
     /// It exists, it or a later one was destroyed here, or the store failed.
     pub fn join_group(&self, group: GroupId, replica: ReplicaId) -> Result<(), StoreError> {
+        check_number(group)?;
         let mut write = LogWrite::new(group);
         write.create = Some((replica, Membership::default()));
         self.store.write(&[write], true)
@@ -194,10 +201,7 @@ impl RaftStore {
         };
         let noted = stored.applied;
         let terms = self.terms(group, &stored)?;
-        let seed = getrandom::u64().map_err(|error| OpenError::Io {
-            doing: "draw a random number",
-            source: io::Error::other(error.to_string()),
-        })?;
+        let seed = random()?;
         let max_command_bytes = config.max_entry_bytes;
         // What a machine keeps itself is not in the tables.
         config.snapshots &= own.is_none();
@@ -297,6 +301,18 @@ impl Drop for RaftStore {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn check_number(group: GroupId) -> Result<(), StoreError> {
+    match group == NODE_GROUP {
+        true => Err(StoreError::Refused(format!("no group can have the number {group}"))),
+        false => Ok(()),
+    }
+}
+
+fn random() -> Result<u64, OpenError> {
+    getrandom::u64()
+        .map_err(|error| OpenError::Io { doing: "draw a random number", source: io::Error::other(error.to_string()) })
 }
 
 /// A thread whose panic stops the store instead of leaving everyone waiting.
