@@ -13,7 +13,7 @@ use super::apply::{ApplyItem, ApplyTask};
 use super::error::{GroupFailure, ProposeError, ReadError, StoreStopped};
 use super::handle::{GroupView, ProposalWaiter, ReadWaiter};
 use super::hibernation::Lives;
-use super::mailbox::{Closing, Input, Mailbox, Waiting};
+use super::mailbox::{Closing, Input, Mailbox, Share, Waiting};
 use super::membership::Met;
 use super::metrics;
 use super::persist::{GroupWrites, PersistTask, ReadTask, Workers};
@@ -40,6 +40,7 @@ pub(super) struct OpenedGroup {
     pub(super) noted: LogIndex,
     pub(super) view: watch::Sender<GroupView>,
     pub(super) max_command_bytes: usize,
+    pub(super) share: Share,
 }
 
 /// See the module.
@@ -78,6 +79,7 @@ pub(super) struct Slot {
     reads: HashMap<RequestId, ReadWaiter>,
     view: watch::Sender<GroupView>,
     max_command_bytes: usize,
+    share: Share,
     /// Its state as captured last, for followers that are far behind.
     pub(super) captured: Option<Arc<dyn Captured>>,
     pub(super) met: Met,
@@ -99,7 +101,7 @@ impl Driver {
             };
             let mut taken = 0;
             while let Some(next) = input {
-                self.waiting.taken(&next);
+                self.taken(&next);
                 if let Input::Stop(failure) = next {
                     return self.stop(failure);
                 }
@@ -117,6 +119,14 @@ impl Driver {
             if let Err(failure) = self.turn(ticks) {
                 return self.stop(failure);
             }
+        }
+    }
+
+    /// An input is out of the mailbox.
+    fn taken(&self, input: &Input) {
+        self.waiting.taken(input);
+        if let Some(slot) = input.requests().and_then(|group| self.groups.get(&group)) {
+            slot.share.taken();
         }
     }
 
@@ -302,9 +312,9 @@ impl Driver {
     }
 
     fn open(&mut self, opened: OpenedGroup) {
-        let OpenedGroup { id, group, machine, sessions, own, noted, view, max_command_bytes } = opened;
+        let OpenedGroup { id, group, machine, sessions, own, noted, view, max_command_bytes, share } = opened;
         // The apply thread goes only after us.
-        let _ = self.outside.workers.apply.send(ApplyTask::Open { group: id, machine, sessions, own, noted });
+        let _ = self.outside.workers.apply(id).send(ApplyTask::Open { group: id, machine, sessions, own, noted });
         let slot = Slot {
             name: id.to_string(),
             group: Some(group),
@@ -312,6 +322,7 @@ impl Driver {
             reads: HashMap::new(),
             view,
             max_command_bytes,
+            share,
             captured: None,
             filling: None,
             met: Met::default(),
@@ -326,7 +337,7 @@ impl Driver {
     fn close(&mut self, closing: Closing) {
         self.fail(closing.group, Arc::new(GroupFailure::Destroyed(closing.group)));
         self.groups.remove(&closing.group);
-        drop(self.outside.workers.apply.send(ApplyTask::Close(closing)));
+        drop(self.outside.workers.apply(closing.group).send(ApplyTask::Close(closing)));
     }
 
     fn stop(mut self, failure: Arc<GroupFailure>) {
@@ -364,7 +375,7 @@ impl Slot {
         let items: Vec<_> = effects.apply.into_iter().map(|committed| self.item(committed)).collect();
         let apply = (!items.is_empty()).then_some(ApplyTask::Apply { group: id, items });
         for task in restore.into_iter().chain(apply) {
-            workers.apply.send(task).map_err(|_| Arc::new(GroupFailure::Panicked("apply")))?;
+            workers.apply(id).send(task).map_err(|_| Arc::new(GroupFailure::Panicked("apply")))?;
         }
         for read in effects.read_log {
             workers

@@ -151,3 +151,36 @@ async fn a_flooded_group_leaves_time_for_its_neighbour() {
     }
     assert!(done.load(Ordering::Relaxed) > 50, "{done:?} proposals are no flood");
 }
+
+/// Waits until it may go on.
+struct Slow(Arc<(Mutex<bool>, Condvar)>);
+
+impl StateMachine for Slow {
+    fn apply(&mut self, commands: &[Command<'_>], _: &mut ApplyBatch<'_>) -> Result<Vec<Bytes>, ApplyError> {
+        let (is_open, opened) = &*self.0;
+        opened.wait_while(&mut is_open.lock(), |is_open| !*is_open);
+        Ok(commands.iter().map(|_| Bytes::new()).collect())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_state_machine_does_not_hold_up_a_neighbour() {
+    let nodes = Nodes::start(1);
+    nodes.add(1).await;
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let raft = &nodes.running[0].as_ref().unwrap().0;
+    let replica = ReplicaId::new(11);
+    raft.create_group(NEIGHBOUR, replica, Membership::of_voters([(replica, NodeId::new(1))])).unwrap();
+    let slow = raft.open_group(NEIGHBOUR, GroupConfig::new(replica), Slow(Arc::clone(&gate))).unwrap();
+    let mut view = slow.watch();
+    let led = view.wait_for(|view| view.status.positions.role == Role::Leader);
+    tokio::time::timeout(PATIENCE, led).await.unwrap().unwrap();
+    let mut stuck = Box::pin(slow.propose([1]));
+    assert!(poll_fn(|context| Poll::Ready(stuck.as_mut().poll(context))).await.is_pending());
+    for value in 2..20 {
+        assert_eq!(nodes.add(1).await, value);
+    }
+    *gate.0.lock() = true;
+    gate.1.notify_all();
+    stuck.await.unwrap();
+}

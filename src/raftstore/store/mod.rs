@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   handles ──▶┌─────────┐   ┌────────┐──▶ persist thread ── one batch, one sync ──┐
-//!   inbox   ──▶│ mailbox │──▶│ driver │──▶ apply thread ──── effects + applied ────┤──▶ mailbox
+//!   inbox   ──▶│ mailbox │──▶│ driver │──▶ apply threads ─── effects + applied ────┤──▶ mailbox
 //!   ticks   ──▶└─────────┘   └────────┘──▶ log reader ─────── parts of the log ────┘
 //!                                  └─────▶ transport
 //! ```
