@@ -50,12 +50,20 @@ pub(super) enum Fault {
     LeaseOnTransfer,
     /// A replica that promised a lease votes for another right after a restart.
     VoteAfterRestart,
+    /// Whoever sleeps goes on when his leader's node says another word: it has lost its leader.
+    WordUnchecked,
+    /// Whoever sleeps goes on when his leader's node is silent.
+    SilenceUnheard,
+    /// A leader sleeps while a follower lacks entries.
+    SleepsBehind,
+    /// A replica sleeps while somebody waits for it.
+    SleepsWithRequests,
 }
 
 #[cfg(test)]
 impl Fault {
     /// How many there are.
-    pub(super) const ALL: usize = Fault::VoteAfterRestart as usize + 1;
+    pub(super) const ALL: usize = Fault::SleepsWithRequests as usize + 1;
 }
 
 #[cfg(test)]

@@ -135,7 +135,8 @@ pub struct Envelope {
     pub from: ReplicaId,
     /// The replica it is for: what is for a replica that lived here before is dropped.
     pub to: ReplicaId,
-    /// [`Message::encode`]. Empty: the replica that it is for was removed from the group.
+    /// [`Message::encode`]. Empty: the replica that it is for was removed from the group. Of a group that there is not,
+    /// it is something [between the nodes](super::beat).
     pub message: Bytes,
 }
 

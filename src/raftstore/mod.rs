@@ -8,6 +8,7 @@
 //! | [`rocks`] | a store in RocksDB |
 //! | [`conformance`] | what any store has to pass |
 //! | [`check`] | what is always true of what is stored, in words for damage |
+//! | [`beat`] | that a node lives, said for all groups together |
 //! | [`snapshot`] | a group's state for a replica that is too far behind |
 //! | [`state_machine`] | what an embedder implements |
 //! | [`recover`] | the last resort for a group that lost its majority |
@@ -16,6 +17,7 @@
 //!
 //! It may touch `storage` and `net`, and knows neither the WAL nor what the groups are for.
 
+pub mod beat;
 mod bridge;
 pub mod check;
 pub mod conformance;
@@ -31,6 +33,7 @@ pub mod recover;
 pub mod rocks;
 mod rules;
 mod sessions;
+mod sleepers;
 pub mod snapshot;
 pub mod state_machine;
 pub mod store;

@@ -107,6 +107,7 @@ impl World {
         if outcome != Outcome::Open && outcome != Outcome::Unknown {
             return Ok(());
         }
+        self.rouse(node, Happening::WokenByRequest);
         self.requests += 1;
         let request = RequestId(self.requests);
         let attempt = self.rng.chance(200).then_some(Attempt { client: 1, sequence: operation as u64 });

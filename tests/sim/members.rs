@@ -16,6 +16,7 @@ impl World {
         };
         let membership = group.status().membership;
         let change = self.draw_change(&membership);
+        self.rouse(leader, Happening::WokenByRequest);
         self.requests += 1;
         let request = RequestId(self.requests);
         self.note(|_| format!("{}: {change:?}", leader + 1));

@@ -8,9 +8,11 @@
 //! | `troubles` | what goes wrong |
 //! | `network`, `disk` | what is lost |
 //! | `members` | who takes part changes |
+//! | `mirror` | what a group does to its log |
 //! | `snapshots` | states on their way |
 //! | `node` | the driver: carries out effects, applies, crashes |
 //! | `clients`, `oracle` | who writes and reads, and whether what they saw is possible |
+//! | `hibernation` | who sleeps, and on whose word |
 //! | `watch` | Raft's invariants and ours, after every step |
 //! | `seen` | what happened, so that no test passes because nothing did |
 //! | `runs` | the tests: many seeds |
@@ -22,8 +24,10 @@
 
 mod clients;
 mod disk;
+mod hibernation;
 mod hostile;
 mod members;
+mod mirror;
 mod mutations;
 mod network;
 mod node;

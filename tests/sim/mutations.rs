@@ -62,6 +62,18 @@ const MUTATIONS: &[Mutation] = &[
         adjust: Some(forgotten_leases),
         ..mutation(Fault::VoteAfterRestart, "a replica that promised a lease votes for another after a restart")
     },
+    Mutation { adjust: Some(idle), ..mutation(Fault::WordUnchecked, "a beat keeps a dead leader alive") },
+    Mutation { adjust: Some(idle), ..mutation(Fault::SilenceUnheard, "nobody wakes when a node falls silent") },
+    Mutation {
+        adjust: Some(idle),
+        follows: false,
+        ..mutation(Fault::SleepsBehind, "a group sleeps while a follower lacks entries")
+    },
+    Mutation {
+        adjust: Some(idle),
+        follows: false,
+        ..mutation(Fault::SleepsWithRequests, "a replica sleeps while a request waits")
+    },
 ];
 
 /// An old completion matters if an entry is cut off and comes back while it is being written: for a replica with a slow
@@ -101,6 +113,13 @@ fn transfers(plan: &mut Plan) {
 fn forgotten_leases(plan: &mut Plan) {
     transfers(plan);
     plan.faults = vec![(4, Trouble::IsolateLeader), (6, Trouble::Crash), (2, Trouble::CrashAll)];
+}
+
+/// Groups that are used now and then, and otherwise sleep; and nodes that stay away long enough for nobody to take it
+/// for an election.
+fn idle(plan: &mut Plan) {
+    (plan.hibernate_after, plan.outage_ticks, plan.chaos_ticks) = (3, 150, 220);
+    (plan.clients, plan.think_ticks) = (2, 80);
 }
 
 /// The first seed that catches a bug, and what it breaks.
@@ -176,6 +195,10 @@ mutations! {
     change_applied_twice: ChangeAppliedTwice,
     lease_on_transfer: LeaseOnTransfer,
     vote_after_restart: VoteAfterRestart,
+    word_unchecked: WordUnchecked,
+    silence_unheard: SilenceUnheard,
+    sleeps_behind: SleepsBehind,
+    sleeps_with_requests: SleepsWithRequests,
 }
 
 /// The table of the docs names every bug; with `SIM_TABLE=1` it is written anew.

@@ -96,6 +96,10 @@ impl World {
             return Ok(());
         }
         self.note(|_| format!("{message:?}"));
+        if self.nodes[node].sleeps_through(&message) {
+            return Ok(());
+        }
+        self.rouse(node, Happening::WokenByMessage);
         let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
         let result = group.step(message);
         if let Err(error) = result {

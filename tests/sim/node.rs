@@ -9,11 +9,13 @@ use super::snapshots::Captured;
 use super::watch::Mark;
 use super::world::{Checked, Event, TICK, Violation, World, violated};
 use crate::ident::LogIndex;
+use crate::raftstore::beat::Word;
 use crate::raftstore::entry::Membership;
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::group::{
-    Answer, Committed, Effects, Group, GroupConfig, LogRead, Persist, PersistId, Positions, Role, TermRuns,
+    Answer, Committed, Group, GroupConfig, LogRead, Persist, PersistId, Positions, Role, TermRuns,
 };
+use crate::raftstore::sleepers::Sleepers;
 
 /// What the machine is to do.
 pub(super) enum Work {
@@ -61,14 +63,14 @@ pub(super) struct Node {
     /// From Raft's word until the machine knows.
     pub(super) is_taking_over: bool,
     /// Up to where writes are in `mirror`.
-    mirrored: PersistId,
+    pub(super) mirrored: PersistId,
     /// The log as the group sees it, from index 1 on.
     pub(super) mirror: Vec<Mark>,
     pub(super) positions: Positions,
     /// As of the step before.
     pub(super) membership: Membership,
     /// As of the last change that was handed out.
-    config_now: Membership,
+    pub(super) config_now: Membership,
     /// The operations that wait here and the terms in which they came, by request.
     pub(super) requests: BTreeMap<u64, (usize, u64)>,
     /// Requests for a change of the membership.
@@ -77,6 +79,13 @@ pub(super) struct Node {
     /// The highest term that it told anybody of.
     pub(super) told_term: u64,
     replays: u64,
+    /// What others said since the last tick.
+    pub(super) words: BTreeMap<usize, Word>,
+    pub(super) sleepers: Sleepers,
+    /// The replica has ended, and the process goes on.
+    pub(super) lives_without: bool,
+    /// Ticks that it slept without a leader.
+    pub(super) unnoticed: u64,
     /// The length of its ticks: clocks do not agree.
     tick: u64,
 }
@@ -121,6 +130,10 @@ impl Node {
             offered_leadership: false,
             told_term: 0,
             replays: 0,
+            words: BTreeMap::new(),
+            sleepers: Sleepers::new(0),
+            lives_without: false,
+            unnoticed: 0,
             tick: rng.range(TICK - 10, TICK + 10),
         }
     }
@@ -133,7 +146,7 @@ impl Node {
 impl World {
     /// The process starts.
     pub(super) fn start(&mut self, node: usize) -> Checked {
-        let seed = self.rng.next();
+        let (seed, word) = (self.rng.next(), self.rng.next());
         let own = self.plan.own_machine;
         if self.nodes[node].disk.forget_filling() {
             self.seen.note(Happening::CrashedFilling);
@@ -142,6 +155,8 @@ impl World {
         it.life += 1;
         (it.captured, it.taking, it.is_taking_over) = (None, None, false);
         it.mirrored = PersistId::default();
+        (it.sleepers, it.lives_without) = (Sleepers::new(word), false);
+        it.words.clear();
         it.machine = match own {
             true => it.flushed.clone(),
             false => Machine { applied: it.disk.current.applied, registers: it.disk.current.registers.clone() },
@@ -214,7 +229,7 @@ impl World {
         }
         let life = self.nodes[node].life;
         if restart {
-            let most = self.rng.pick(&[1, 5 * TICK, 30 * TICK]);
+            let most = self.rng.pick(&[1, 5 * TICK, self.plan.outage_ticks * TICK]);
             let delay = self.rng.below(most) + 1;
             self.after(delay, Event::Restart { node, life });
         }
@@ -224,6 +239,7 @@ impl World {
     pub(super) fn tick(&mut self, node: usize) -> Checked {
         let (life, tick) = (self.nodes[node].life, self.nodes[node].tick);
         self.after(tick, Event::Tick { node, life });
+        self.tick_lives(node)?;
         let clock = self.clock(node);
         if let Some(group) = &mut self.nodes[node].group {
             group.clock(clock);
@@ -287,69 +303,9 @@ impl World {
         }
         if crash {
             self.seen.note(Happening::CrashedInEffects);
-            self.crash(node, true)?;
+            return self.crash(node, true);
         }
-        Ok(())
-    }
-
-    fn watch_changes(&mut self, node: usize, effects: &Effects) -> Checked {
-        for now in effects.apply.iter().filter_map(|committed| committed.membership.as_ref()) {
-            let before = std::mem::replace(&mut self.nodes[node].config_now, now.clone());
-            self.changed(node, &before, now)?;
-        }
-        if let Some(restore) = effects.persist.iter().find_map(|persist| persist.restore.as_ref()) {
-            let before = std::mem::replace(&mut self.nodes[node].config_now, restore.membership.clone());
-            if before.nodes.is_empty() {
-                self.seen.note(Happening::Joined);
-            }
-        }
-        Ok(())
-    }
-
-    /// Follows what the group does to its log.
-    fn mirror(&mut self, node: usize, effects: &Effects) -> Checked {
-        // What is kept back is in the group's log already.
-        let held: Vec<Persist> = self.nodes[node].group.iter().flat_map(Group::held_writes).cloned().collect();
-        if !held.is_empty() {
-            self.seen.note(Happening::SnapshotWaited);
-        }
-        for persist in effects.persist.iter().chain(&held) {
-            if persist.id <= self.nodes[node].mirrored {
-                continue;
-            }
-            self.nodes[node].mirrored = persist.id;
-            if persist.truncate.is_some() {
-                self.seen.note(Happening::Compacted);
-            }
-            if persist.restore.is_some() {
-                let Some(taking) = self.nodes[node].taking.take() else {
-                    return violated("a snapshot was filled", format!("{}: {persist:?}", node + 1));
-                };
-                self.nodes[node].mirror = taking;
-                self.nodes[node].is_taking_over = true;
-            }
-            let Some(first) = persist.entries.first() else { continue };
-            let start = first.index().get() as usize - 1;
-            let mirror = &mut self.nodes[node].mirror;
-            if start > mirror.len() {
-                return violated("log matching", format!("{}: a gap before entry {}", node + 1, start + 1));
-            }
-            if start < mirror.len() {
-                mirror.truncate(start);
-                self.seen.note(Happening::Conflict);
-            }
-            for entry in &persist.entries {
-                let mark = Mark::of(entry);
-                let mirror = &mut self.nodes[node].mirror;
-                let before = mirror.last().map_or(0, |mark| mark.term);
-                mirror.push(mark);
-                if entry.index().get() != mirror.len() as u64 {
-                    return violated("log matching", format!("{}: a gap at entry {}", node + 1, entry.index()));
-                }
-                self.watch.entry(entry.index().get(), mark, before)?;
-            }
-        }
-        Ok(())
+        self.lull(node)
     }
 
     fn delay(&mut self, node: usize, most: u64) -> u64 {

@@ -9,7 +9,7 @@ use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::message::Message;
 
 /// Seeds of each of the tests of many, unless `SIM_SEEDS` says otherwise.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 1500;
 
 /// A fault that is in force as long as this lives.
 struct Broken;

@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub(super) lease_reads: bool,
     pub(super) election_ticks: u64,
     pub(super) request_ticks: u64,
+    /// 0: nobody ever sleeps.
+    pub(super) hibernate_after: u64,
     pub(super) chaos_ticks: u64,
     pub(super) clients: u64,
     pub(super) keys: u64,
@@ -44,6 +46,8 @@ pub(super) struct Plan {
     pub(super) read_delay: u64,
     /// Out of a thousand rounds of effects, how many a crash interrupts.
     pub(super) crash_in_effects: u64,
+    /// How long a node that crashed is away at most.
+    pub(super) outage_ticks: u64,
     pub(super) fault_every: u64,
     pub(super) faults: Vec<(u64, Trouble)>,
 }
@@ -69,6 +73,8 @@ pub(super) enum Trouble {
     ApplyFails,
     /// Members are added, promoted, demoted, removed.
     Change,
+    /// A replica ends on a node that goes on.
+    StopReplica,
 }
 
 impl Plan {
@@ -89,7 +95,10 @@ impl Plan {
             (fault(rng, 2), Trouble::WriteFails),
             (fault(rng, 2), Trouble::ApplyFails),
             (fault(rng, 12), Trouble::Change),
+            (fault(rng, 5), Trouble::StopReplica),
         ];
+        let hibernate_after = if rng.chance(400) { rng.range(2, 10) } else { 0 };
+        let is_idle = hibernate_after > 0 && rng.chance(250);
         Plan {
             voters,
             learner: rng.chance(300),
@@ -100,11 +109,12 @@ impl Plan {
             lease_reads: rng.chance(400),
             election_ticks: rng.range(3, 6),
             request_ticks: rng.range(8, 60),
+            hibernate_after,
             chaos_ticks: rng.range(80, 220),
             clients: rng.pick(&[2, 3, 5, 12]),
             keys: rng.range(1, 3),
             command_bytes: rng.pick(&[0, 40, 300]),
-            think_ticks: rng.range(1, 4),
+            think_ticks: if is_idle { rng.range(20, 100) } else { rng.range(1, 4) },
             read_per_mille: rng.pick(&[300, 500, 700]),
             dropped: rng.pick(&[0, 0, 10, 50, 150]),
             duplicated: rng.pick(&[0, 10, 50, 200]),
@@ -117,6 +127,7 @@ impl Plan {
             apply_delay: rng.pick(&[5, 30, 2 * TICK]),
             read_delay: rng.pick(&[5, 2 * TICK]),
             crash_in_effects: rng.pick(&[0, 0, 1, 3]),
+            outage_ticks: 30,
             fault_every: rng.range(4, 25) * TICK,
             faults,
         }
@@ -144,6 +155,7 @@ impl Plan {
         let mut config = GroupConfig::new(ReplicaId::new(replica));
         config.election_ticks = self.election_ticks as usize;
         config.request_ticks = self.request_ticks;
+        config.hibernate_after_ticks = self.hibernate_after;
         config.snapshots = !self.own_machine;
         config.lease_reads = self.lease_reads;
         if self.small {

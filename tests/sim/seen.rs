@@ -66,6 +66,13 @@ happenings! {
     LeaderRemoved = "a leader was removed",
     StartedJoint = "a node started in a joint configuration",
     RemovedRefused = "somebody who was removed was not listened to",
+    LeaderSlept = "a group fell asleep",
+    FollowerSlept = "a follower fell asleep",
+    WokenByMessage = "a message woke a replica",
+    WokenByRequest = "a request woke a replica",
+    WokenBySilence = "the silence of its leader's node woke a follower",
+    WokenByWord = "another word of its leader's node woke a follower",
+    EndedAsleep = "a leader that slept ended on a node that lived",
     Alone = "a sole voter acknowledged a write",
 }
 

@@ -127,6 +127,7 @@ impl World {
 
     /// Says whether the receiver wants it.
     fn offer(&mut self, node: usize, transfer: &Transfer) -> Result<bool, super::world::Violation> {
+        self.rouse(node, Happening::WokenByMessage);
         let busy = self.nodes[node].disk.current.filling.is_some() && self.rng.chance(500);
         let Some(group) = &mut self.nodes[node].group else { return Ok(false) };
         let offered = group.offered(&transfer.message);
@@ -148,6 +149,7 @@ impl World {
     }
 
     fn take_over(&mut self, node: usize, transfer: &Transfer) -> Checked {
+        self.rouse(node, Happening::WokenByMessage);
         let it = &mut self.nodes[node];
         let Some(group) = &mut it.group else { return Ok(()) };
         let taken = group.take_over(transfer.message.clone());
@@ -171,6 +173,7 @@ impl World {
     }
 
     pub(super) fn snapshot_sent(&mut self, node: usize, to: usize, arrived: bool) -> Checked {
+        self.rouse(node, Happening::WokenByMessage);
         let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
         group.snapshot_sent(ReplicaId::new(to as u64 + 1), arrived);
         self.drive(node)

@@ -45,6 +45,7 @@ impl World {
             Trouble::WriteFails => self.nodes[node].next_write_fails = true,
             Trouble::ApplyFails => self.nodes[node].next_apply_fails = true,
             Trouble::Change => return self.change(),
+            Trouble::StopReplica => return self.stop_replica(),
         }
         Ok(())
     }
@@ -98,6 +99,7 @@ impl World {
         if self.nodes[leader].paused_until > self.now {
             return Ok(());
         }
+        self.rouse(leader, Happening::WokenByRequest);
         let to = ReplicaId::new(to as u64 + 1);
         if self.nodes[leader].group.as_mut().is_some_and(|group| group.transfer_leader(to).is_err()) {
             self.seen.note(Happening::TransferRefused);

@@ -12,6 +12,7 @@ use super::seen::Seen;
 use super::snapshots::Transfer;
 use super::watch::Watch;
 use crate::ident::ReplicaId;
+use crate::raftstore::beat::Word;
 use crate::raftstore::entry::Membership;
 use crate::raftstore::group::LogRead;
 use crate::raftstore::message::Message;
@@ -42,6 +43,7 @@ pub(super) fn violated(check: &'static str, what: impl Into<String>) -> Checked 
 pub(super) enum Event {
     Tick { node: usize, life: u32 },
     Deliver { node: usize, message: Box<Message> },
+    Word { from: usize, node: usize, word: Word },
     Written { node: usize, life: u32 },
     Applied { node: usize, life: u32 },
     LogRead { node: usize, life: u32, read: LogRead },
@@ -192,8 +194,12 @@ impl World {
 
     fn handle(&mut self, event: Event) -> Checked {
         match event {
-            Event::Tick { node, life } if self.lives(node, life) => self.tick(node),
+            Event::Tick { node, life } if self.is_up(node, life) => self.tick(node),
             Event::Deliver { node, message } => self.deliver(node, *message),
+            Event::Word { from, node, word } => {
+                self.word(from, node, word);
+                Ok(())
+            }
             Event::Written { node, life } if self.lives(node, life) => self.written(node),
             Event::Applied { node, life } if self.lives(node, life) => self.applied(node),
             Event::LogRead { node, life, read } if self.lives(node, life) => self.log_read(node, &read),
@@ -224,6 +230,7 @@ impl World {
         let node = match event {
             Event::Tick { node, .. }
             | Event::Deliver { node, .. }
+            | Event::Word { node, .. }
             | Event::Written { node, .. }
             | Event::Applied { node, .. }
             | Event::LogRead { node, .. }

@@ -15,6 +15,9 @@ pub struct GroupConfig {
     /// A follower that hears nothing for this long, plus as much again at most, stands for election. 5 by default; more
     /// than `heartbeat_ticks`.
     pub election_ticks: usize,
+    /// A group that nobody has used for this many ticks hibernates: it sends nothing, and takes no time, until it is used
+    /// again. 100 by default; 0: never. As long as a member cannot be reached, it stays awake.
+    pub hibernate_after_ticks: u64,
     /// Among candidates with equal logs those of a higher priority win. 0 by default.
     pub priority: i64,
     /// Largest command in bytes, 1 B to 32 MiB, 8 MiB by default. The same on all nodes: a replica refuses larger ones.
@@ -71,6 +74,7 @@ impl GroupConfig {
             replica,
             heartbeat_ticks: 1,
             election_ticks: 5,
+            hibernate_after_ticks: 100,
             priority: 0,
             max_entry_bytes: 8 * MIB,
             max_message_bytes: MIB,

@@ -206,6 +206,8 @@ pub struct GroupStatus {
     pub membership: Membership,
     /// Of a leader: how far each other replica is.
     pub followers: Vec<Follower>,
+    /// Nobody uses the group, and it hibernates.
+    pub is_asleep: bool,
 }
 
 /// How a follower is sent to (raft-rs calls it the state of its progress).

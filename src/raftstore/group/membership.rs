@@ -113,6 +113,19 @@ impl Heard {
         self.at.insert(replica, now);
     }
 
+    /// Whether a replica was heard of within the last so many ticks.
+    pub(super) fn within(&self, replica: u64, now: u64, ticks: u64) -> bool {
+        self.at.get(&replica).is_some_and(|at| at + ticks > now)
+    }
+
+    /// For so many ticks nothing was heard of it, as far as is known.
+    pub(super) fn was_silent(&mut self, replica: u64, ticks: u64, now: u64) {
+        match now.checked_sub(ticks) {
+            Some(at) => self.at.insert(replica, at),
+            None => self.at.remove(&replica),
+        };
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Heard::default();
     }
@@ -127,6 +140,7 @@ impl Group {
     /// Proposes a change of the membership. The answer comes as that of a proposal; when it does, the joint configuration
     /// is entered, and it is left by itself.
     pub fn change_membership(&mut self, request: RequestId, change: &MembershipChange) {
+        self.rouse();
         if let Err(refusal) = self.try_change(request, change) {
             self.answers.push(Answer::Refused(request, refusal));
         }

@@ -8,6 +8,8 @@
 //! | `compaction` | up to where the log goes |
 //! | `membership` | changes of who takes part, by joint consensus |
 //! | `snapshots` | when the state is captured for a follower, and how one of another is taken over |
+//! | `hibernation` | when it sleeps, and what wakes it |
+//! | `status` | how it stands |
 //! | `persisting` | what is being written, and which messages wait for it (rules of durable order 1 and 2) |
 //! | `lease` | reads without asking the others |
 //! | `log_view` | the log as raft-rs sees it: the entry cache, and reads of what is not in it |
@@ -27,6 +29,7 @@
 mod compaction;
 mod config;
 mod effects;
+mod hibernation;
 mod inflight;
 mod lease;
 mod log_view;
@@ -38,6 +41,7 @@ mod replica_test;
 mod requests;
 mod rounds;
 mod snapshots;
+mod status;
 mod terms;
 mod validate;
 
@@ -46,6 +50,7 @@ pub use effects::{
     Answer, Committed, Effects, Follower, GroupStatus, LogRead, Persist, PersistId, Positions, Refusal, RequestId,
     Role, Sending,
 };
+pub use hibernation::Sleep;
 pub use membership::{ChangeRefusal, MembershipChange};
 pub use replica::{Group, GroupError};
 pub use snapshots::Offered;

@@ -118,6 +118,11 @@ impl Persisting {
         finished
     }
 
+    /// Whether nothing is being written, and nothing waits to be sent.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.open.is_empty() && self.outbox.is_empty() && self.unreported.is_none()
+    }
+
     /// Whether anything is being written.
     pub(super) fn is_idle(&self) -> bool {
         self.open.is_empty()

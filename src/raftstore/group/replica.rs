@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use raft::eraftpb;
 use raft::prelude::MessageType;
 use raft::storage::RaftState;
-use raft::{ProgressState, RawNode, StateRole};
+use raft::{RawNode, StateRole};
 
 use super::compaction::LogBytes;
 use super::config::GroupConfig;
-use super::effects::{Answer, Follower, GroupStatus, LogRead, PersistId, Positions, Refusal, RequestId, Sending};
+use super::effects::{Answer, LogRead, PersistId, Refusal, RequestId};
+use super::hibernation::Hibernation;
 use super::inflight::{Change, Inflight};
 use super::lease::Lease;
 use super::log_view::LogView;
@@ -65,6 +66,7 @@ pub struct Group {
     pub(super) takeover: Option<Takeover>,
     pub(super) heard: Heard,
     pub(super) lease: Lease,
+    pub(super) hibernation: Hibernation,
     /// The snapshot's entry that the machine is to be told of.
     pub(super) restored: Option<LogIndex>,
     pub(super) compaction_proposed: bool,
@@ -155,6 +157,7 @@ impl Group {
             takeover: None,
             heard: Heard::default(),
             lease: Lease::default(),
+            hibernation: Hibernation::default(),
             restored: None,
             compaction_proposed: false,
             replaying: applied < stored.last.index,
@@ -174,20 +177,25 @@ impl Group {
     /// # Errors
     /// It was dropped, and why. Raft goes on as if it had been lost.
     pub fn step(&mut self, message: Message) -> Result<(), Rejected> {
-        let message = message.0;
+        let mut message = message.0;
         validate::check(&message, &self.known())?;
         if self.replaying {
             return Err(Rejected::Starting);
         }
         self.admit(&message)?;
+        self.rouse_for(&message);
         if fault::active(Fault::OldAppendTruncates) && message.get_msg_type() == MessageType::MsgAppend {
             self.truncate_by_mistake(&message);
         }
         // Before raft-rs sees it, which sends more at once if it may.
         self.made_room(&message);
+        self.agreed_to_sleep(&mut message);
+        let sleep = self.asked_to_sleep(&mut message);
         // What raft-rs refuses here it refuses because nothing is to be done.
         let _ = self.node.step(message);
         self.settle();
+        self.fall_asleep_following(sleep);
+        self.fall_asleep_leading();
         Ok(())
     }
 
@@ -265,8 +273,11 @@ impl Group {
         }
     }
 
-    /// Time passes.
+    /// Time passes, unless it sleeps.
     pub fn tick(&mut self) {
+        if self.sleep().is_some() {
+            return;
+        }
         self.now += 1;
         self.proposals.expire(self.now, &mut self.answers);
         self.reads.tick(self.now, self.config.election_ticks as u64, &mut self.answers);
@@ -282,10 +293,12 @@ impl Group {
             self.elections += 1;
         }
         self.settle();
+        self.doze();
     }
 
     /// Stands for election now, without waiting for the time-out: for a group that was just made.
     pub fn campaign(&mut self) {
+        self.rouse();
         if self.replaying || self.is_writing() || self.takeover.is_some() || !self.node.raft.promotable() {
             return;
         }
@@ -297,6 +310,7 @@ impl Group {
 
     /// Proposes a command. The answer comes with [`Committed::request`](super::Committed::request), or as an [`Answer`].
     pub fn propose(&mut self, request: RequestId, command: Vec<u8>, attempt: Option<Attempt>) {
+        self.rouse();
         let context = attempt.map_or(Context::Plain, Context::Once);
         if let Err(refusal) = self.try_propose(Some(request), command, context) {
             self.answers.push(Answer::Refused(request, refusal));
@@ -335,6 +349,7 @@ impl Group {
     /// Asks from where on the state machine here shows everything that was acknowledged before, anywhere (ReadIndex,
     /// Raft thesis 6.4). All that ask before the next effects are answered by one round to the quorum.
     pub fn read(&mut self, request: RequestId) {
+        self.rouse();
         if self.reads.len() >= self.config.max_waiting_requests {
             self.answers.push(Answer::Refused(request, Refusal::Busy));
             return;
@@ -350,6 +365,7 @@ impl Group {
     /// # Errors
     /// Nothing was begun.
     pub fn transfer_leader(&mut self, to: ReplicaId) -> Result<(), Refusal> {
+        self.rouse();
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
             return Err(Refusal::NotLeader { leader: self.leader() });
@@ -463,6 +479,7 @@ impl Group {
             self.compaction_proposed = false;
             self.heard.clear();
             self.end_lease();
+            self.hibernation.stir();
             if led_before || led.2 == StateRole::Leader {
                 self.node.mut_store().forget_sends();
                 for follower in self.inflight.clear() {
@@ -534,63 +551,6 @@ impl Group {
     pub fn replicas_on(&self, node: NodeId) -> Vec<ReplicaId> {
         let nodes = self.membership.nodes.iter();
         nodes.filter(|(_, lives_on)| **lives_on == node).map(|(replica, _)| *replica).collect()
-    }
-
-    /// How far it is.
-    pub fn positions(&self) -> Positions {
-        let raft = &self.node.raft;
-        let view = self.node.store();
-        Positions {
-            role: raft.state.into(),
-            term: Term::new(raft.term),
-            leader: self.leader(),
-            applied: self.applied,
-            committed: LogIndex::new(raft.raft_log.committed),
-            persisted: LogIndex::new(raft.raft_log.persisted),
-            last: LogIndex::new(raft.raft_log.last_index()),
-            first: LogIndex::new(view.first()),
-            cache_bytes: view.cache_bytes(),
-        }
-    }
-
-    /// Whether it is still reading its log back. It takes no part until then.
-    pub fn is_starting(&self) -> bool {
-        self.replaying
-    }
-
-    /// How it stands.
-    pub fn status(&self) -> GroupStatus {
-        let raft = &self.node.raft;
-        let followers = match raft.state {
-            StateRole::Leader => raft
-                .prs()
-                .iter()
-                .filter(|(id, _)| **id != self.config.replica.get())
-                .map(|it| self.follower(it))
-                .collect(),
-            _ => Vec::new(),
-        };
-        GroupStatus {
-            replica: self.config.replica,
-            positions: self.positions(),
-            membership: self.membership.clone(),
-            followers,
-        }
-    }
-
-    fn follower(&self, (id, progress): (&u64, &raft::Progress)) -> Follower {
-        Follower {
-            replica: ReplicaId::new(*id),
-            matched: LogIndex::new(progress.matched),
-            next: LogIndex::new(progress.next_idx),
-            sending: match progress.state {
-                ProgressState::Probe => Sending::Probe,
-                ProgressState::Replicate => Sending::Replicate,
-                ProgressState::Snapshot => Sending::Snapshot,
-            },
-            recently_active: progress.recent_active,
-            silent_ticks: self.heard.silent_ticks(*id, self.now),
-        }
     }
 }
 

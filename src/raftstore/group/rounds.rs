@@ -27,6 +27,7 @@ impl Group {
             self.node.on_entries_fetched(context);
         }
         self.ask_reads();
+        self.poke_leader();
         loop {
             let budget = self.config.max_unapplied_bytes.saturating_sub(self.applying_bytes);
             let view = self.node.store();
@@ -130,7 +131,8 @@ impl Group {
         false
     }
 
-    fn enqueue(&mut self, message: eraftpb::Message, promises: bool) {
+    fn enqueue(&mut self, mut message: eraftpb::Message, promises: bool) {
+        self.ask_with(&mut message);
         for message in split(message, self.config.max_message_bytes) {
             if let (MessageType::MsgAppend, Some(last)) = (message.get_msg_type(), message.entries.last()) {
                 let bytes = message.entries.iter().map(log_view::size).sum();

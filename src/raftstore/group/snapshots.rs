@@ -61,6 +61,12 @@ enum Stage {
     Written,
 }
 
+impl Capturing {
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+}
+
 impl Group {
     /// The state was captured as asked for.
     pub fn captured(&mut self, meta: SnapshotMeta) {
@@ -74,6 +80,7 @@ impl Group {
 
     /// A snapshot that was sent to a replica has arrived, or will not.
     pub fn snapshot_sent(&mut self, to: ReplicaId, arrived: bool) {
+        self.rouse();
         let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(to.get(), status);
         let change = self.inflight.lost(to.get());
@@ -92,6 +99,7 @@ impl Group {
     /// The message was dropped, and why.
     pub fn offered(&mut self, message: &Message) -> Result<Offered, Rejected> {
         let meta = validate::check_snapshot(&message.0, &self.known())?;
+        self.rouse_for(&message.0);
         if self.replaying || self.is_taking_over() {
             return Ok(Offered::Busy);
         }
@@ -110,6 +118,7 @@ impl Group {
         if checked.is_err() || self.replaying || self.is_taking_over() {
             return false;
         }
+        self.rouse_for(&message.0);
         // What raft-rs refuses here it refuses because nothing is to be done.
         let _ = self.node.step(message.0);
         self.settle();

@@ -4,6 +4,7 @@
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message};
 use raft::prelude::MessageType;
 
+use super::hibernation::SLEEP_CONTEXT_BYTES;
 use crate::ident::ReplicaId;
 use crate::raftstore::check;
 use crate::raftstore::context::Context;
@@ -142,10 +143,10 @@ fn no_entries(message: &Message) -> Result<(), Rejected> {
     }
 }
 
-/// A heartbeat carries the context of a read, or none.
+/// A heartbeat carries the context of a read, or a request to sleep, or nothing.
 fn check_read_context(message: &Message) -> Result<(), Rejected> {
     match message.context.len() {
-        0 | READ_CONTEXT_BYTES => no_entries(message),
+        0 | READ_CONTEXT_BYTES | SLEEP_CONTEXT_BYTES => no_entries(message),
         _ => Err(Rejected::Inconsistent("context of a heartbeat")),
     }
 }

@@ -1,6 +1,6 @@
 //! The loop. One thread owns all groups of a node; nothing in it waits for anything but the mailbox.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -13,7 +13,8 @@ use super::apply::{ApplyItem, ApplyTask};
 use super::clock::TickClock;
 use super::error::{GroupFailure, ProposeError, ReadError, StoreStopped};
 use super::handle::{GroupView, ProposalWaiter, ReadWaiter};
-use super::mailbox::{Closing, Input, Mailbox, Waiting};
+use super::hibernation::Lives;
+use super::mailbox::{Closing, Input, Mailbox, Share, Waiting};
 use super::membership::Met;
 use super::metrics;
 use super::persist::{GroupWrites, PersistTask, ReadTask, Workers};
@@ -40,6 +41,7 @@ pub(super) struct OpenedGroup {
     pub(super) noted: LogIndex,
     pub(super) view: watch::Sender<GroupView>,
     pub(super) max_command_bytes: usize,
+    pub(super) share: Share,
 }
 
 /// See the module.
@@ -53,6 +55,9 @@ pub(super) struct Driver {
     pub(super) groups: BTreeMap<GroupId, Slot>,
     /// Those of them that something happened to, each once.
     pub(super) dirty: Vec<GroupId>,
+    /// Those that time passes for.
+    pub(super) awake: BTreeSet<GroupId>,
+    pub(super) lives: Lives,
     pub(super) next_request: u64,
     pub(super) clock: TickClock,
 }
@@ -76,6 +81,7 @@ pub(super) struct Slot {
     reads: HashMap<RequestId, ReadWaiter>,
     view: watch::Sender<GroupView>,
     max_command_bytes: usize,
+    share: Share,
     /// Its state as captured last, for followers that are far behind.
     pub(super) captured: Option<Arc<dyn Captured>>,
     pub(super) met: Met,
@@ -97,7 +103,7 @@ impl Driver {
             };
             let mut taken = 0;
             while let Some(next) = input {
-                self.waiting.taken(&next);
+                self.taken(&next);
                 if let Input::Stop(failure) = next {
                     return self.stop(failure);
                 }
@@ -118,24 +124,39 @@ impl Driver {
         }
     }
 
+    /// An input is out of the mailbox.
+    fn taken(&self, input: &Input) {
+        self.waiting.taken(input);
+        if let Some(slot) = input.requests().and_then(|group| self.groups.get(&group)) {
+            slot.share.taken();
+        }
+    }
+
     /// Ticks if it is time, and carries out the effects of all that came in.
     fn turn(&mut self, ticks: bool) -> Result<(), Arc<GroupFailure>> {
-        let dirty = std::mem::take(&mut self.dirty);
         let now = if ticks { self.clock.thousandths() } else { 0 };
-        // What costs time for each group there is happens with ticks alone.
-        let turned = if ticks { self.groups.keys().copied().collect() } else { dirty };
+        if ticks {
+            self.tick_lives();
+        }
+        let mut turned = std::mem::take(&mut self.dirty);
+        if ticks {
+            turned.extend(&self.awake);
+            turned.sort_unstable();
+            turned.dedup();
+        }
         for id in turned {
             let Some(slot) = self.groups.get_mut(&id) else { continue };
             slot.is_dirty = false;
             let Some(group) = &mut slot.group else { continue };
             if ticks {
                 group.clock(now);
+                group.speak_as(self.lives.own());
                 group.tick();
             }
             let effects = match group.effects() {
                 Ok(effects) => effects,
                 Err(source) => {
-                    slot.fail(Arc::new(GroupFailure::Group { group: id, source }));
+                    self.fail(id, Arc::new(GroupFailure::Group { group: id, source }));
                     continue;
                 }
             };
@@ -147,6 +168,7 @@ impl Driver {
             if slot.is_dirty {
                 self.dirty.push(id);
             }
+            self.lull(id);
         }
         Ok(())
     }
@@ -200,9 +222,7 @@ impl Driver {
             }
             Input::Applied { group, through, durable } => self.with(group, |raft| raft.applied(through, durable)),
             Input::ApplyFailed { group, failure } => {
-                if let Some(slot) = self.slot(group) {
-                    slot.fail(failure);
-                }
+                self.fail(group, failure);
             }
             Input::LogRead { group, read, entries } => self.with(group, |raft| raft.log_read(&read, entries)),
             Input::Offer(offer) => self.offered(*offer),
@@ -224,7 +244,9 @@ impl Driver {
         RequestId(self.next_request)
     }
 
+    /// Something happens to a group: it wakes.
     pub(super) fn slot(&mut self, group: GroupId) -> Option<&mut Slot> {
+        self.wake(group);
         let slot = self.groups.get_mut(&group)?;
         if !std::mem::replace(&mut slot.is_dirty, true) {
             self.dirty.push(group);
@@ -249,6 +271,14 @@ impl Driver {
 
     fn receive(&mut self, from: NodeId, group: GroupId, message: Message) {
         let is_full = self.is_persist_queue_full();
+        if self
+            .groups
+            .get(&group)
+            .and_then(|slot| slot.group.as_ref())
+            .is_some_and(|raft| raft.sleeps_through(&message))
+        {
+            return;
+        }
         let Some(slot) = self.slot(group) else { return metrics::shed("refused") };
         let sender = message.from();
         // A node speaks for the replicas that live on it.
@@ -275,7 +305,9 @@ impl Driver {
     }
 
     fn unreachable(&mut self, node: NodeId) {
-        for (id, slot) in &mut self.groups {
+        // Nothing is on its way to replicas of a group that sleeps.
+        for id in &self.awake {
+            let Some(slot) = self.groups.get_mut(id) else { continue };
             let Some(raft) = &mut slot.group else { continue };
             if !std::mem::replace(&mut slot.is_dirty, true) {
                 self.dirty.push(*id);
@@ -287,9 +319,9 @@ impl Driver {
     }
 
     fn open(&mut self, opened: OpenedGroup) {
-        let OpenedGroup { id, group, machine, sessions, own, noted, view, max_command_bytes } = opened;
+        let OpenedGroup { id, group, machine, sessions, own, noted, view, max_command_bytes, share } = opened;
         // The apply thread goes only after us.
-        let _ = self.outside.workers.apply.send(ApplyTask::Open { group: id, machine, sessions, own, noted });
+        let _ = self.outside.workers.apply(id).send(ApplyTask::Open { group: id, machine, sessions, own, noted });
         let slot = Slot {
             name: id.to_string(),
             group: Some(group),
@@ -297,6 +329,7 @@ impl Driver {
             reads: HashMap::new(),
             view,
             max_command_bytes,
+            share,
             captured: None,
             filling: None,
             met: Met::default(),
@@ -304,14 +337,14 @@ impl Driver {
         };
         self.groups.insert(id, slot);
         self.dirty.push(id);
+        self.awake.insert(id);
     }
 
     /// From here on the group hears nothing, and hands out nothing.
     fn close(&mut self, closing: Closing) {
-        if let Some(mut slot) = self.groups.remove(&closing.group) {
-            slot.fail(Arc::new(GroupFailure::Destroyed(closing.group)));
-        }
-        drop(self.outside.workers.apply.send(ApplyTask::Close(closing)));
+        self.fail(closing.group, Arc::new(GroupFailure::Destroyed(closing.group)));
+        self.groups.remove(&closing.group);
+        drop(self.outside.workers.apply(closing.group).send(ApplyTask::Close(closing)));
     }
 
     fn stop(mut self, failure: Arc<GroupFailure>) {
@@ -349,7 +382,7 @@ impl Slot {
         let items: Vec<_> = effects.apply.into_iter().map(|committed| self.item(committed)).collect();
         let apply = (!items.is_empty()).then_some(ApplyTask::Apply { group: id, items });
         for task in restore.into_iter().chain(apply) {
-            workers.apply.send(task).map_err(|_| Arc::new(GroupFailure::Panicked("apply")))?;
+            workers.apply(id).send(task).map_err(|_| Arc::new(GroupFailure::Panicked("apply")))?;
         }
         for read in effects.read_log {
             workers
@@ -435,11 +468,15 @@ impl Slot {
         known.or_else(|| self.met.node_of(replica))
     }
 
-    /// Shows how the group stands: at once if another leads, else with each tick.
-    fn publish(&mut self, ticks: bool) {
+    /// Shows how the group stands: at once if another leads or it wakes or falls asleep, else with each tick.
+    pub(super) fn publish(&mut self, ticks: bool) {
         let Some(raft) = &self.group else { return };
-        let (now, shown) = (raft.positions(), self.view.borrow().status.positions);
-        let changed = (now.term, now.leader, now.role) != (shown.term, shown.leader, shown.role);
+        let (now, is_asleep) = (raft.positions(), raft.sleep().is_some());
+        let (shown, slept) = {
+            let view = self.view.borrow();
+            (view.status.positions, view.status.is_asleep)
+        };
+        let changed = (now.term, now.leader, now.role, is_asleep) != (shown.term, shown.leader, shown.role, slept);
         if !changed && !ticks {
             return;
         }

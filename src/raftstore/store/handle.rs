@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::error::{GroupFailure, ProposeError, ReadError, StoreStopped, TransferError};
-use super::mailbox::{Input, Mailbox, Unaccepted};
+use super::mailbox::{Input, Mailbox, Share, Unaccepted};
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
 use crate::raftstore::context::Attempt;
 use crate::raftstore::group::GroupStatus;
@@ -33,6 +33,7 @@ impl GroupView {
 pub struct GroupHandle {
     pub(super) group: GroupId,
     pub(super) mailbox: Mailbox,
+    pub(super) share: Share,
     pub(super) view: watch::Receiver<GroupView>,
     pub(super) max_command_bytes: usize,
     pub(super) is_repeatable: bool,
@@ -131,7 +132,7 @@ impl GroupHandle {
         }
         let (answer, waiting) = oneshot::channel();
         let waiter = ProposalWaiter { answer, since: Instant::now() };
-        match self.mailbox.request(Input::Propose { group: self.group, command, attempt, waiter }) {
+        match self.mailbox.request(&self.share, Input::Propose { group: self.group, command, attempt, waiter }) {
             Ok(()) => Ok(waiting),
             Err(Unaccepted::Full) => Err(ProposeError::Busy),
             Err(Unaccepted::Stopped) => Err(self.stopped().into()),
@@ -147,7 +148,7 @@ impl GroupHandle {
     pub async fn read_barrier(&self) -> Result<LogIndex, ReadError> {
         let (answer, answered) = oneshot::channel();
         let waiter = ReadWaiter { answer, since: Instant::now() };
-        match self.mailbox.request(Input::Read { group: self.group, waiter }) {
+        match self.mailbox.request(&self.share, Input::Read { group: self.group, waiter }) {
             Ok(()) => {}
             Err(Unaccepted::Full) => return Err(ReadError::Busy),
             Err(Unaccepted::Stopped) => return Err(self.stopped().into()),

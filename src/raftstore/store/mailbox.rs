@@ -8,8 +8,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 use super::handle::{ProposalWaiter, ReadWaiter};
+use super::hibernation::Words;
 use super::metrics;
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
+use crate::raftstore::beat::{NODE_GROUP, Word};
 use crate::raftstore::context::Attempt;
 use crate::raftstore::entry::Entry;
 use crate::raftstore::group::{LogRead, MembershipChange, PersistId, Refusal};
@@ -26,6 +28,8 @@ use super::snapshots::Offer;
 pub struct MailboxConfig {
     /// Proposals and reads that wait for the driver, 16 384 by default. More are answered "busy".
     pub max_requests: usize,
+    /// The same of one group, 8 192 by default: a flooded one leaves room for others.
+    pub max_group_requests: usize,
     /// Messages of peers that wait for the driver, 16 384 by default. More are dropped.
     pub max_messages: usize,
     /// The same in bytes of entries, 64 MiB by default.
@@ -34,7 +38,12 @@ pub struct MailboxConfig {
 
 impl Default for MailboxConfig {
     fn default() -> MailboxConfig {
-        MailboxConfig { max_requests: 16 << 10, max_messages: 16 << 10, max_message_bytes: 64 << 20 }
+        MailboxConfig {
+            max_requests: 16 << 10,
+            max_group_requests: 8 << 10,
+            max_messages: 16 << 10,
+            max_message_bytes: 64 << 20,
+        }
     }
 }
 
@@ -127,6 +136,28 @@ pub(super) struct Mailbox {
     sender: Sender<Input>,
     config: MailboxConfig,
     waiting: Arc<Waiting>,
+    pub(super) words: Words,
+}
+
+/// How many of the requests that wait are those of one group.
+#[derive(Clone, Default)]
+pub(super) struct Share(Arc<AtomicUsize>);
+
+impl Share {
+    /// The driver took one out.
+    pub(super) fn taken(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Input {
+    /// Whose request it is.
+    pub(super) fn requests(&self) -> Option<GroupId> {
+        match self {
+            Input::Propose { group, .. } | Input::Read { group, .. } | Input::Change { group, .. } => Some(*group),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -164,11 +195,20 @@ impl Mailbox {
     pub(super) fn new(config: MailboxConfig) -> (Mailbox, Receiver<Input>, Arc<Waiting>) {
         let (sender, receiver) = channel();
         let waiting = Arc::new(Waiting::default());
-        (Mailbox { sender, config, waiting: Arc::clone(&waiting) }, receiver, waiting)
+        (Mailbox { sender, config, waiting: Arc::clone(&waiting), words: Words::default() }, receiver, waiting)
     }
 
     /// A proposal or read; given back if the mailbox is full or the driver gone.
-    pub(super) fn request(&self, input: Input) -> Result<(), Unaccepted> {
+    pub(super) fn request(&self, share: &Share, input: Input) -> Result<(), Unaccepted> {
+        if share.0.fetch_add(1, Ordering::Relaxed) >= self.config.max_group_requests {
+            share.taken();
+            metrics::shed("request");
+            return Err(Unaccepted::Full);
+        }
+        self.request_of_any(input).inspect_err(|_| share.taken())
+    }
+
+    fn request_of_any(&self, input: Input) -> Result<(), Unaccepted> {
         if self.waiting.requests.fetch_add(1, Ordering::Relaxed) >= self.config.max_requests {
             self.waiting.requests.fetch_sub(1, Ordering::Relaxed);
             metrics::shed("request");
@@ -203,8 +243,22 @@ impl Mailbox {
         Ok(())
     }
 
+    /// A peer lives. That does not wait behind messages, and wakes nobody up: the driver looks at it with each tick.
+    fn deliver_beat(&self, from: NodeId, envelope: &Envelope) -> Result<(), InboxFull> {
+        match Word::decode(&envelope.message) {
+            Some(word) => self.words.note(from, word),
+            None => {
+                metrics::shed("garbage");
+                Ok(())
+            }
+        }
+    }
+
     /// What a peer sent.
     pub(super) fn deliver(&self, from: NodeId, envelope: &Envelope) -> Result<(), InboxFull> {
+        if envelope.group == NODE_GROUP {
+            return self.deliver_beat(from, envelope);
+        }
         if envelope.message.is_empty() {
             return self.deliver_word(from, envelope);
         }
@@ -230,5 +284,37 @@ impl Mailbox {
             return Err(InboxFull);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_flooded_group_leaves_room_for_others() {
+        let config = MailboxConfig { max_requests: 10, max_group_requests: 4, ..MailboxConfig::default() };
+        let (mailbox, receiver, waiting) = Mailbox::new(config);
+        let read = |group: u64| {
+            let waiter = ReadWaiter { answer: oneshot::channel().0, since: Instant::now() };
+            Input::Read { group: GroupId::new(group), waiter }
+        };
+        let (flooded, quiet) = (Share::default(), Share::default());
+        for _ in 0..4 {
+            mailbox.request(&flooded, read(1)).unwrap();
+        }
+        assert_eq!(mailbox.request(&flooded, read(1)), Err(Unaccepted::Full));
+        mailbox.request(&quiet, read(2)).unwrap();
+        let taken = receiver.recv().unwrap();
+        assert_eq!(taken.requests(), Some(GroupId::new(1)));
+        waiting.taken(&taken);
+        flooded.taken();
+        mailbox.request(&flooded, read(1)).unwrap();
+        assert_eq!(waiting.requests(), 5);
+        drop(receiver);
+        assert_eq!(mailbox.request(&quiet, read(2)), Err(Unaccepted::Stopped));
+        assert_eq!((waiting.requests(), quiet.0.load(Ordering::Relaxed)), (5, 1), "what was not taken takes no room");
     }
 }

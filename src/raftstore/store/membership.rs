@@ -109,7 +109,7 @@ impl GroupHandle {
     async fn submit_change(&self, change: MembershipChange) -> Result<Bytes, ChangeError> {
         let (answer, waiting) = oneshot::channel();
         let waiter = ProposalWaiter { answer, since: Instant::now() };
-        match self.mailbox.request(Input::Change { group: self.group, change: Box::new(change), waiter }) {
+        match self.mailbox.request(&self.share, Input::Change { group: self.group, change: Box::new(change), waiter }) {
             Ok(()) => {}
             Err(Unaccepted::Full) => return Err(ChangeError::Busy),
             Err(Unaccepted::Stopped) => return Err(self.stopped().into()),
@@ -149,7 +149,7 @@ impl Driver {
         let Some(raft) = &slot.group else { return };
         if raft.replica() == envelope.to && raft.node_of(envelope.from) == Some(from) {
             tracing::info!(group = %envelope.group, replica = %envelope.to, by = %from, "the replica was removed");
-            slot.fail(Arc::new(GroupFailure::Removed(envelope.group)));
+            self.fail(envelope.group, Arc::new(GroupFailure::Removed(envelope.group)));
         }
     }
 }

@@ -16,6 +16,7 @@
 //! | `mainstay_raft_messages_waiting` | gauge | messages of peers in the mailbox |
 //! | `mainstay_raft_persist_queue_bytes` | gauge | bytes handed out for writing and not written |
 //! | `mainstay_raft_shed_total{what}` | counter | dropped: `request`, `message` for want of room, `garbage`, `refused` |
+//! | `mainstay_raft_groups{state}` | gauge | groups that are `awake`, or `asleep` because nobody uses them |
 //! | `mainstay_raft_leader_changes_total{group}` | counter | how often another leader was seen |
 //! | `mainstay_raft_log_entries{group}` | gauge | entries in the log |
 //! | `mainstay_raft_snapshots_total{outcome}` | counter | states `captured`, `sent`, `not_sent`, `taken_over`, or arrived and `not_needed` any more |
@@ -74,6 +75,11 @@ pub(super) fn queues(waiting: &Waiting, persist_bytes: usize) {
     gauge!("mainstay_raft_requests_waiting").set(waiting.requests() as f64);
     gauge!("mainstay_raft_messages_waiting").set(waiting.messages() as f64);
     gauge!("mainstay_raft_persist_queue_bytes").set(persist_bytes as f64);
+}
+
+pub(super) fn groups(awake: usize, asleep: usize) {
+    gauge!("mainstay_raft_groups", "state" => "awake").set(awake as f64);
+    gauge!("mainstay_raft_groups", "state" => "asleep").set(asleep as f64);
 }
 
 pub(super) fn group(name: &str, status: &GroupStatus) {

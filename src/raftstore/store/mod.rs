@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   handles ──▶┌─────────┐   ┌────────┐──▶ persist thread ── one batch, one sync ──┐
-//!   inbox   ──▶│ mailbox │──▶│ driver │──▶ apply thread ──── effects + applied ────┤──▶ mailbox
+//!   inbox   ──▶│ mailbox │──▶│ driver │──▶ apply threads ─── effects + applied ────┤──▶ mailbox
 //!   ticks   ──▶└─────────┘   └────────┘──▶ log reader ─────── parts of the log ────┘
 //!                                  └─────▶ transport
 //! ```
@@ -13,6 +13,7 @@
 //! | `handle` | [`GroupHandle`]: proposals, reads, status; every request resolves exactly once |
 //! | `mailbox` | bounded: what does not fit is shed, the loop never blocks |
 //! | `driver` | the loop: one thread owns the pure [`Group`](super::group::Group)s |
+//! | `hibernation` | groups that sleep, and other nodes' lives |
 //! | `persist` | gathers log writes into one batch and one sync |
 //! | `apply` | state machines: effects and applied index in one write |
 //! | `membership` | who takes part: changes, and word for those that were removed |
@@ -28,6 +29,7 @@ mod clock;
 mod driver;
 mod error;
 mod handle;
+mod hibernation;
 mod mailbox;
 mod membership;
 pub mod metrics;

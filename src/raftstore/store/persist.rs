@@ -223,6 +223,15 @@ impl LogReader {
 /// What the driver's threads are reached by.
 pub(super) struct Workers {
     pub(super) persist: Sender<PersistTask>,
-    pub(super) apply: Sender<ApplyTask>,
+    /// One for each apply thread; never none.
+    pub(super) apply: Vec<Sender<ApplyTask>>,
     pub(super) log_reader: Sender<ReadTask>,
+}
+
+impl Workers {
+    /// The thread that applies a group's commands: always the same one.
+    pub(super) fn apply(&self, group: GroupId) -> &Sender<ApplyTask> {
+        let count = self.apply.len().max(1) as u64;
+        &self.apply[(group.get() % count) as usize]
+    }
 }

@@ -17,10 +17,12 @@ use super::clock::TickClock;
 use super::driver::{Driver, OpenedGroup, Outside};
 use super::error::{GroupFailure, OpenError, StoreStopped};
 use super::handle::{GroupHandle, GroupView};
-use super::mailbox::{Closing, Input, Mailbox, MailboxConfig};
+use super::hibernation::Lives;
+use super::mailbox::{Closing, Input, Mailbox, MailboxConfig, Share};
 use super::persist::{LogReader, PersistThread, Workers, Written};
 use super::snapshots::StoreInbox;
 use crate::ident::{GroupId, ReplicaId};
+use crate::raftstore::beat::NODE_GROUP;
 use crate::raftstore::entry::Membership;
 use crate::raftstore::group::{Group, GroupConfig, TermRuns};
 use crate::raftstore::log_store::{GroupStore, LogWrite, StoreError, StoredGroup};
@@ -38,6 +40,9 @@ pub struct StoreConfig {
     /// Bytes of entries that may wait to be written, 64 MiB by default. Beyond it proposals are refused and entries of
     /// peers dropped.
     pub max_persist_queue_bytes: usize,
+    /// Threads that apply commands, 2 by default, 1 to 64. Each applies those of its groups, so that a slow state machine
+    /// does not hold up those of other threads.
+    pub apply_threads: usize,
 }
 
 impl Default for StoreConfig {
@@ -46,6 +51,7 @@ impl Default for StoreConfig {
             tick: Duration::from_millis(100),
             mailbox: MailboxConfig::default(),
             max_persist_queue_bytes: 64 << 20,
+            apply_threads: 2,
         }
     }
 }
@@ -56,8 +62,12 @@ impl StoreConfig {
         if !(Duration::from_millis(1)..=Duration::from_secs(10)).contains(&self.tick) {
             problems.push(format!("tick is {:?}; must be 1 ms to 10 s", self.tick));
         }
+        if !(1..=64).contains(&self.apply_threads) {
+            problems.push(format!("apply_threads is {}; must be 1 to 64", self.apply_threads));
+        }
         let bounds = [
             ("mailbox.max_requests", self.mailbox.max_requests),
+            ("mailbox.max_group_requests", self.mailbox.max_group_requests),
             ("mailbox.max_messages", self.mailbox.max_messages),
             ("mailbox.max_message_bytes", self.mailbox.max_message_bytes),
             ("max_persist_queue_bytes", self.max_persist_queue_bytes),
@@ -93,7 +103,7 @@ impl RaftStore {
         store.prepare()?;
         let (mailbox, receiver, waiting) = Mailbox::new(config.mailbox.clone());
         let (persist, persist_tasks) = channel();
-        let (apply, apply_tasks) = channel();
+        let (apply, apply_tasks): (Vec<_>, Vec<_>) = (0..config.apply_threads).map(|_| channel()).unzip();
         let (log_reader, log_reads) = channel();
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let written = Arc::new(Mutex::new(Written::default()));
@@ -105,12 +115,13 @@ impl RaftStore {
             queued_bytes: Arc::clone(&queued_bytes),
             written: Arc::clone(&written),
         };
-        let apply_thread = ApplyThread {
-            tasks: apply_tasks,
+        let apply_threads = apply_tasks.into_iter().map(|tasks| ApplyThread {
+            tasks,
             store: Arc::clone(&store),
             mailbox: mailbox.clone(),
             machines: BTreeMap::new(),
-        };
+        });
+        let apply_threads: Vec<ApplyThread> = apply_threads.collect();
         let log_reader_thread = LogReader { tasks: log_reads, store: Arc::clone(&store), mailbox: mailbox.clone() };
         let workers = Workers { persist, apply, log_reader };
         let driver = Driver {
@@ -122,15 +133,20 @@ impl RaftStore {
             failure: failed.clone(),
             groups: BTreeMap::new(),
             dirty: Vec::new(),
+            awake: BTreeSet::new(),
+            lives: Lives::new(random()?, mailbox.words.clone()),
             next_request: 0,
             clock: TickClock::new(config.tick),
         };
-        let threads = vec![
+        let mut threads = vec![
             spawn("raft-persist", "persist", &mailbox, &failed, move || persist_thread.run())?,
-            spawn("raft-apply", "apply", &mailbox, &failed, move || apply_thread.run())?,
             spawn("raft-log-reader", "log reader", &mailbox, &failed, move || log_reader_thread.run())?,
-            spawn("raft-driver", "driver", &mailbox, &failed, move || driver.run())?,
         ];
+        for (number, thread) in apply_threads.into_iter().enumerate() {
+            let name = format!("raft-apply-{number}");
+            threads.push(spawn(&name, "apply", &mailbox, &failed, move || thread.run())?);
+        }
+        threads.push(spawn("raft-driver", "driver", &mailbox, &failed, move || driver.run())?);
         let threads = Mutex::new(threads);
         Ok(RaftStore { store, mailbox, threads, failure, written, open: Mutex::default() })
     }
@@ -152,11 +168,13 @@ impl RaftStore {
     /// yet.
     ///
     /// # Errors
-    /// It exists, the replica is no member, it or a later one was destroyed here, or the store failed.
+    /// It exists, the replica is no member, it or a later one was destroyed here, the number is
+    /// [reserved](NODE_GROUP), or the store failed.
     pub fn create_group(&self, group: GroupId, replica: ReplicaId, membership: Membership) -> Result<(), StoreError> {
         if replica.get() == 0 || !membership.nodes.contains_key(&replica) {
             return Err(StoreError::Refused(format!("replica {replica} is no member of group {group}")));
         }
+        check_number(group)?;
         let mut write = LogWrite::new(group);
         write.create = Some((replica, membership));
         self.store.write(&[write], true)
@@ -169,6 +187,7 @@ impl RaftStore {
     /// # Errors
     /// It exists, it or a later one was destroyed here, or the store failed.
     pub fn join_group(&self, group: GroupId, replica: ReplicaId) -> Result<(), StoreError> {
+        check_number(group)?;
         let mut write = LogWrite::new(group);
         write.create = Some((replica, Membership::default()));
         self.store.write(&[write], true)
@@ -196,18 +215,25 @@ impl RaftStore {
         };
         let noted = stored.applied;
         let terms = self.terms(group, &stored)?;
-        let seed = getrandom::u64().map_err(|error| OpenError::Io {
-            doing: "draw a random number",
-            source: io::Error::other(error.to_string()),
-        })?;
+        let seed = random()?;
         let max_command_bytes = config.max_entry_bytes;
         // What a machine keeps itself is not in the tables.
         config.snapshots &= own.is_none();
         let raft = Group::open(config, &stored, own, terms, seed)?;
         let (sender, view) = watch::channel(GroupView { status: raft.status(), failure: None });
         let machine: Box<dyn StateMachine> = Box::new(machine);
-        let opened =
-            OpenedGroup { id: group, group: raft, machine, sessions, own, noted, view: sender, max_command_bytes };
+        let share = Share::default();
+        let opened = OpenedGroup {
+            id: group,
+            group: raft,
+            machine,
+            sessions,
+            own,
+            noted,
+            view: sender,
+            max_command_bytes,
+            share: share.clone(),
+        };
         self.mailbox.tell(Input::Open(Box::new(opened)));
         if stored.membership.voters == [stored.replica] {
             // Nobody else could be elected, so there is nothing to wait for.
@@ -215,7 +241,7 @@ impl RaftStore {
         }
         open.insert(group);
         let is_repeatable = own.is_none();
-        Ok(GroupHandle { group, mailbox: self.mailbox.clone(), view, max_command_bytes, is_repeatable })
+        Ok(GroupHandle { group, mailbox: self.mailbox.clone(), share, view, max_command_bytes, is_repeatable })
     }
 
     /// Removes a group from this node for good, whether it is open or not: its log, its tables and its records. Who
@@ -299,6 +325,18 @@ impl Drop for RaftStore {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn check_number(group: GroupId) -> Result<(), StoreError> {
+    match group == NODE_GROUP {
+        true => Err(StoreError::Refused(format!("no group can have the number {group}"))),
+        false => Ok(()),
+    }
+}
+
+fn random() -> Result<u64, OpenError> {
+    getrandom::u64()
+        .map_err(|error| OpenError::Io { doing: "draw a random number", source: io::Error::other(error.to_string()) })
 }
 
 /// A thread whose panic stops the store instead of leaving everyone waiting.

@@ -20,6 +20,9 @@ use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::{future::poll_fn, task::Poll};
 
+#[path = "hibernation_test.rs"]
+mod hibernation;
+
 const GROUP: GroupId = GroupId::new(7);
 /// How long anything may take that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);

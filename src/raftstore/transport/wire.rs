@@ -32,6 +32,10 @@
 //! Refusal    = 08 is busy, 12 len reason                                    at most 512 bytes
 //! ```
 //!
+//! An envelope of group 2^64 - 1, from and to replica 0, is said by the node itself, for all its groups: its message is the
+//! 16 bytes of a [word](crate::raftstore::beat). Whoever does not know of those drops it, as he drops what is for a group
+//! that he does not have.
+//!
 //! Numbers are varints unless said otherwise, a field that is 0 or empty is left out, unknown fields are skipped: protobuf
 //! as everybody knows it. [`Batch`] and [`Envelope`] are encoded and decoded by hand, for two reasons. A generated decoder
 //! would make a value of some 60 bytes of each two bytes that say "an empty envelope"; this one keeps no more than a batch

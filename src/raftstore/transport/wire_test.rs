@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
+use crate::raftstore::beat::Word;
 use crate::raftstore::snapshot::chunk::CHUNK_LIMIT_BYTES;
 
 fn envelope(group: u64, from: u64, to: u64, message: &'static [u8]) -> Envelope {
@@ -30,6 +31,22 @@ fn golden_batch() {
     ];
     assert_eq!(frame.encode_to_vec(), golden);
     assert_eq!(Frame::decode(golden.as_slice()).unwrap(), frame);
+}
+
+/// That a node lives travels as an envelope of a group that there is not.
+#[test]
+fn golden_beat() {
+    let word = Word { life: 0x0102_0304_0506_0708, epoch: 9 };
+    let batch = batch(vec![word.envelope()]);
+    #[rustfmt::skip]
+    let golden = [
+        0x0a, 0x1d,                                     // envelope, 29 bytes
+        0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01,
+        0x22, 0x10, 8, 7, 6, 5, 4, 3, 2, 1,             // life
+        9, 0, 0, 0, 0, 0, 0, 0,                         // epoch
+    ];
+    assert_eq!(batch.encode_to_vec(), golden);
+    assert_eq!(Batch::decode(golden.as_slice()).unwrap(), batch);
 }
 
 #[test]

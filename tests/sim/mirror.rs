@@ -1,0 +1,68 @@
+//! What a node's group does to its log and membership, followed effect by effect, before any of it is written.
+
+use super::seen::Happening;
+use super::watch::Mark;
+use super::world::{Checked, World, violated};
+use crate::raftstore::group::{Effects, Group, Persist};
+
+impl World {
+    pub(super) fn watch_changes(&mut self, node: usize, effects: &Effects) -> Checked {
+        for now in effects.apply.iter().filter_map(|committed| committed.membership.as_ref()) {
+            let before = std::mem::replace(&mut self.nodes[node].config_now, now.clone());
+            self.changed(node, &before, now)?;
+        }
+        if let Some(restore) = effects.persist.iter().find_map(|persist| persist.restore.as_ref()) {
+            let before = std::mem::replace(&mut self.nodes[node].config_now, restore.membership.clone());
+            if before.nodes.is_empty() {
+                self.seen.note(Happening::Joined);
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows what the group does to its log.
+    pub(super) fn mirror(&mut self, node: usize, effects: &Effects) -> Checked {
+        // What is kept back is in the group's log already.
+        let held: Vec<Persist> = self.nodes[node].group.iter().flat_map(Group::held_writes).cloned().collect();
+        if !held.is_empty() {
+            self.seen.note(Happening::SnapshotWaited);
+        }
+        for persist in effects.persist.iter().chain(&held) {
+            if persist.id <= self.nodes[node].mirrored {
+                continue;
+            }
+            self.nodes[node].mirrored = persist.id;
+            if persist.truncate.is_some() {
+                self.seen.note(Happening::Compacted);
+            }
+            if persist.restore.is_some() {
+                let Some(taking) = self.nodes[node].taking.take() else {
+                    return violated("a snapshot was filled", format!("{}: {persist:?}", node + 1));
+                };
+                self.nodes[node].mirror = taking;
+                self.nodes[node].is_taking_over = true;
+            }
+            let Some(first) = persist.entries.first() else { continue };
+            let start = first.index().get() as usize - 1;
+            let mirror = &mut self.nodes[node].mirror;
+            if start > mirror.len() {
+                return violated("log matching", format!("{}: a gap before entry {}", node + 1, start + 1));
+            }
+            if start < mirror.len() {
+                mirror.truncate(start);
+                self.seen.note(Happening::Conflict);
+            }
+            for entry in &persist.entries {
+                let mark = Mark::of(entry);
+                let mirror = &mut self.nodes[node].mirror;
+                let before = mirror.last().map_or(0, |mark| mark.term);
+                mirror.push(mark);
+                if entry.index().get() != mirror.len() as u64 {
+                    return violated("log matching", format!("{}: a gap at entry {}", node + 1, entry.index()));
+                }
+                self.watch.entry(entry.index().get(), mark, before)?;
+            }
+        }
+        Ok(())
+    }
+}
