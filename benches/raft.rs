@@ -9,12 +9,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mainstay_benches::raw::RawFile;
-use mainstay_benches::{Goal, Row, add, median, print_head, quantile, write};
+use mainstay_benches::{Goal, On, Row, add, median, print_head, quantile, write};
 
 #[path = "raft/batching.rs"]
 mod batching;
 #[path = "raft/engine.rs"]
 mod engine;
+#[path = "raft/groups.rs"]
+mod groups;
 #[path = "raft/joining.rs"]
 mod joining;
 #[path = "raft/load.rs"]
@@ -25,6 +27,8 @@ mod servers;
 use load::Work;
 use servers::{NODES, Servers};
 
+/// What many groups are.
+const MANY: u64 = 1000;
 /// Entries of the log that is opened.
 const OPENED_ENTRIES: u64 = 1_000_000;
 /// State that a node needs that joins.
@@ -61,6 +65,7 @@ async fn main() -> anyhow::Result<()> {
     against_etcd(&settings, directory.path(), &mut rows).await?;
     joins(&settings, directory.path(), &mut rows).await?;
     by_itself(&settings, directory.path(), &mut rows).await?;
+    many_groups(&settings, directory.path(), &mut rows).await?;
     let page = [7; 4096];
     let sync_us = median(&RawFile::new(&directory.path().join("raw"), 1 << 20)?.latencies(&page, 200)?);
     write("raft", directory.path(), sync_us, &rows)
@@ -148,6 +153,60 @@ async fn failovers(servers: &mut Servers, count: usize) -> anyhow::Result<Vec<f6
         }
     }
     Ok(gaps)
+}
+
+/// Many groups on the nodes of this process.
+async fn many_groups(settings: &Settings, directory: &Path, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+    if settings.runs("raft.groups.16") {
+        let mut rate = Row::against("raft.groups.16", "props/s", "1 group", Goal::AtLeast(0.95));
+        let mut syncs = Row::against("raft.groups.16.syncs", "per prop", "1 group", Goal::AtMost(1.0));
+        for round in 0..settings.rounds {
+            for (is_many, count) in [(true, 16), (false, 1)] {
+                let mut nodes = groups::Nodes::start(&directory.join(format!("groups.{round}.{count}")))?;
+                nodes.open(count).await?;
+                let (seen, synced) = nodes.load(256, settings.duration).await?;
+                rate.push(is_many, seen);
+                syncs.push(is_many, synced);
+                nodes.stop().await?;
+            }
+        }
+        add(rows, rate);
+        add(rows, syncs);
+    }
+    if settings.runs("raft.idle.1000") {
+        let mut share = Row::alone("raft.idle.1000", "% core", Goal::AtMost(2.0));
+        let mut memory = Row::alone("raft.idle.1000.memory", "KiB", Goal::AtMost(16.0));
+        // What a round leaves in the allocator is there for the next: only the first says what groups take.
+        let (cpu, bytes) = groups::idle(&directory.join("idle"), MANY, 3 * settings.duration).await?;
+        share.push(true, cpu * 100.0);
+        memory.push(true, bytes / 1024.0);
+        add(rows, share);
+        add(rows, memory);
+    }
+    if settings.runs("raft.wake") {
+        let mut row = Row::alone("raft.wake", "us", Goal::AtMost(1.0));
+        row.goal.1 = On::Ratio;
+        let page = [7; 4096];
+        let mut ceiling = Vec::new();
+        for round in 0..settings.rounds {
+            let (write, trips) = groups::wake(&directory.join(format!("wake.{round}")), 200).await?;
+            let syncs = RawFile::new(&directory.join(format!("wake.{round}.raw")), 1 << 20)?.latencies(&page, 200)?;
+            row.push(true, write);
+            ceiling.push(trips + quantile(&syncs, 0.99));
+        }
+        row.ceiling = Some(ceiling);
+        add(rows, row);
+    }
+    if settings.runs("raft.open.1000") {
+        let mut row = Row::alone("raft.open.1000", "s", Goal::AtMost(1.0));
+        let path = directory.join("many");
+        groups::make_logs(&path, MANY, 1000)?;
+        for _ in 0..settings.rounds {
+            row.push(true, groups::open_all(&path, MANY).await?);
+        }
+        add(rows, row);
+    }
+    Ok(())
 }
 
 /// A node joins, and gets a snapshot.

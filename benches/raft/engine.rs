@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 const GROUP: GroupId = GroupId::new(1);
 
 /// Does nothing, and says so.
-struct Nothing;
+pub struct Nothing;
 
 impl StateMachine for Nothing {
     fn apply(&mut self, commands: &[Command<'_>], _: &mut ApplyBatch<'_>) -> Result<Vec<Bytes>, ApplyError> {
@@ -28,7 +28,11 @@ impl StateMachine for Nothing {
     }
 }
 
-async fn led(group: &GroupHandle) -> anyhow::Result<()> {
+/// Waits until the replica leads and has applied something.
+///
+/// # Errors
+/// The raftstore stopped.
+pub async fn led(group: &GroupHandle) -> anyhow::Result<()> {
     let mut view = group.watch();
     view.wait_for(|view| view.status.positions.role == Role::Leader && view.status.positions.applied.get() > 0).await?;
     Ok(())

@@ -12,6 +12,7 @@ use super::session::SlowSetting;
 mod copy;
 mod cursor;
 mod modes;
+mod slow;
 mod table_as;
 mod timeouts;
 mod translated;
@@ -285,40 +286,6 @@ impl<'a> Words<'a> {
             true => Ok(Command::SetDefaults { modes, tag: "SET" }),
             false => Ok(Command::SetTransaction(modes)),
         }
-    }
-
-    fn set_timeout(&mut self, timeout: Timeout, is_local: bool) -> Result<Command, SqlError> {
-        self.advance();
-        if !self.take("TO") {
-            self.symbol('=')?;
-        }
-        let value = if self.take("DEFAULT") {
-            None
-        } else {
-            let negative = self.symbol('-').is_ok();
-            let value = self.value()?;
-            Some(timeout.parse(&if negative { format!("-{value}") } else { value })?)
-        };
-        self.end()?;
-        Ok(Command::SetTimeout { timeout, value, is_local, tag: "SET" })
-    }
-
-    fn set_slow(&mut self, setting: SlowSetting, local: bool) -> Result<Command, SqlError> {
-        if local {
-            return Err(policy::refused("SET LOCAL is not supported for what is logged"));
-        }
-        self.advance();
-        if !self.take("TO") {
-            self.symbol('=')?;
-        }
-        let value = if self.take("DEFAULT") {
-            None
-        } else {
-            let sign = if self.symbol('-').is_ok() { "-" } else { "" };
-            Some(format!("{sign}{}", self.value()?))
-        };
-        self.end()?;
-        Ok(Command::SetSlow { setting, value, tag: "SET" })
     }
 
     fn modes_to_the_end(&mut self) -> Result<Asked, SqlError> {

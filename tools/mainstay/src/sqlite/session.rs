@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use mainstay::server::pg::{
     self, Activity, ClientInfo, Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply,
-    ResultSink, Scope, Session, Severity, SqlError, SqlState, Started, Timeouts, TransactionStatus, Value,
+    ResultSink, Scope, Session, SqlError, SqlState, Started, Timeouts, TransactionStatus, Value,
 };
 
 use super::catalog;
@@ -16,21 +16,22 @@ use super::command::{self, Asked, Command, Modes};
 use super::control::{Control, Turn, not_granted, revoked};
 use super::engine::Shared;
 use super::errors::from_sqlite;
-use super::policy;
 use super::turnstile::Ticket;
-use super::writer::no_savepoint;
 use super::{dialect, lexer, values};
 
+mod blocks;
 mod catalogs;
 mod copy;
 mod parameters;
 mod reader;
+mod savepoints;
 mod settings;
 mod slow;
 mod start;
 mod timeouts;
 mod translated;
 
+use blocks::{read_only, warning};
 pub(super) use parameters::columns as stored_columns_of;
 use reader::{OneState, Reader};
 use start::Pending;
@@ -428,85 +429,6 @@ impl SqliteSession {
         };
         Ok(CommandTag(tag.to_owned()))
     }
-
-    fn begin(&mut self, modes: Asked, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
-        let Some(transaction) = &mut self.transaction else {
-            self.open(true, self.defaults.with(modes));
-            return Ok(());
-        };
-        if transaction.block {
-            let message = "there is already a transaction in progress";
-            sink.notice(&warning(SqlState::ACTIVE_SQL_TRANSACTION, message))?;
-        }
-        transaction.modes = transaction.modes.changed(modes, transaction.started)?;
-        // What ran before in the same query string becomes part of the block.
-        transaction.block = true;
-        Ok(())
-    }
-
-    fn end_block(&mut self, commit: bool, chain: bool, sink: &mut dyn ResultSink) -> Result<&'static str, SqlError> {
-        let modes = self.modes();
-        if !self.transaction.as_ref().is_some_and(|transaction| transaction.block) {
-            let message = "there is no transaction in progress";
-            sink.notice(&warning(SqlState::NO_ACTIVE_SQL_TRANSACTION, message))?;
-        }
-        let committed = self.end(commit)?;
-        if chain {
-            self.open(true, modes);
-        }
-        Ok(if committed { "COMMIT" } else { "ROLLBACK" })
-    }
-
-    fn block(&mut self, what: &str) -> Result<&mut Transaction, SqlError> {
-        self.transaction.as_mut().filter(|transaction| transaction.block).ok_or_else(|| {
-            let message = format!("{what} can only be used in transaction blocks");
-            SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message)
-        })
-    }
-
-    fn set_transaction(&mut self, modes: Asked, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
-        let Some(transaction) = &mut self.transaction else {
-            let message = "SET TRANSACTION can only be used in transaction blocks";
-            return sink.notice(&warning(SqlState::NO_ACTIVE_SQL_TRANSACTION, message));
-        };
-        transaction.modes = transaction.modes.changed(modes, transaction.started)?;
-        Ok(())
-    }
-
-    fn set_defaults(&mut self, modes: Asked) -> Result<(), SqlError> {
-        if self.transaction.as_ref().is_some_and(|transaction| !transaction.savepoints.is_empty()) {
-            // Rolling back to it would have to bring the old ones back.
-            return Err(policy::refused("the default modes of transactions cannot be changed after a savepoint"));
-        }
-        self.defaults = self.defaults.with(modes);
-        Ok(())
-    }
-}
-
-impl Transaction {
-    fn find(&self, name: &str) -> Result<usize, SqlError> {
-        if self.lost {
-            let message = "the transaction was rolled back by one of its statements and can only be ended";
-            return Err(SqlError::new(SqlState::IN_FAILED_SQL_TRANSACTION, message));
-        }
-        let same = |savepoint: &String| savepoint.eq_ignore_ascii_case(name);
-        self.savepoints.iter().rposition(same).ok_or_else(|| no_savepoint(name))
-    }
-
-    /// Does the same on the writer, if it takes part.
-    fn on_writer(&self, work: impl FnOnce(&mut super::writer::Writer) -> Result<(), SqlError>) -> Result<(), SqlError> {
-        let Some(turn) = &self.turn else { return Ok(()) };
-        work(&mut *turn.writer().ok_or_else(revoked)?)
-    }
-}
-
-fn warning(state: SqlState, message: &str) -> SqlError {
-    SqlError { severity: Severity::Warning, ..SqlError::new(state, message) }
-}
-
-fn read_only(sql: &str) -> SqlError {
-    let message = format!("cannot execute {} in a read-only transaction", command::leading_words(sql));
-    SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message)
 }
 
 impl Session for SqliteSession {
