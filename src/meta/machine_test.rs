@@ -31,13 +31,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The ways between the nodes.
 #[derive(Default)]
-struct Ways(Mutex<std::collections::HashMap<NodeId, GroupHandle>>);
+struct Ways {
+    nodes: Mutex<std::collections::HashMap<NodeId, GroupHandle>>,
+    /// The next answer gets lost on its way.
+    loses: std::sync::atomic::AtomicBool,
+}
 
 #[tonic::async_trait]
 impl Forward for Ways {
     async fn propose(&self, leader: NodeId, attempt: Attempt, command: Vec<u8>) -> Result<Bytes, ProposeError> {
-        let way = self.0.lock().get(&leader).cloned();
-        way.ok_or(ProposeError::NotLeader { leader: None })?.propose_once(attempt, command).await
+        let way = self.nodes.lock().get(&leader).cloned();
+        let answer = way.ok_or(ProposeError::NotLeader { leader: None })?.propose_once(attempt, command).await;
+        match self.loses.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            true => Err(ProposeError::Unknown { why: "the connection broke" }),
+            false => answer,
+        }
     }
 }
 
@@ -67,7 +75,7 @@ fn start(store: Arc<impl GroupStore>, network: &MemoryNetwork, ways: &Arc<Ways>,
     let forward = Some(Arc::clone(ways) as Arc<dyn Forward>);
     let metadata = Arc::new(RaftMetadata::open(&raft, tables, GroupConfig::new(replica), forward).unwrap());
     network.join(node, raft.inbox());
-    ways.0.lock().insert(node, metadata.group().clone());
+    ways.nodes.lock().insert(node, metadata.group().clone());
     let timekeeper = Timekeeper::start(Arc::clone(&metadata));
     Running { raft, metadata, timekeeper }
 }
@@ -91,7 +99,7 @@ impl Nodes {
     fn kill(&mut self, place: usize) {
         let running = self.running[place].take().unwrap();
         self.network.leave(NodeId::new(place as u64 + 1));
-        self.ways.0.lock().remove(&NodeId::new(place as u64 + 1));
+        self.ways.nodes.lock().remove(&NodeId::new(place as u64 + 1));
         running.raft.shutdown();
         drop(running.timekeeper);
     }
@@ -333,6 +341,20 @@ async fn nothing_acknowledged_is_lost_or_done_twice_while_leaders_are_killed() {
         }
     }
     nodes.equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_whose_answer_was_lost_takes_effect_once() {
+    let nodes = Nodes::start(3);
+    let asked = (nodes.leader().await + 1) % 3;
+    let meta = nodes.meta(asked);
+    form(&meta).await;
+    for version in 1..=5 {
+        nodes.ways.loses.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(meta.kv().put("a", "1").await.unwrap(), version);
+        assert_eq!(meta.kv().get("a").await.unwrap().unwrap().version, version);
+    }
+    assert!(!nodes.ways.loses.load(std::sync::atomic::Ordering::SeqCst), "no answer was lost");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
