@@ -42,6 +42,7 @@ impl Nodes {
     pub fn start(directory: &Path) -> anyhow::Result<Nodes> {
         let network = MemoryNetwork::new();
         let mut stores = Vec::new();
+        fs::create_dir_all(directory)?;
         for node in 1..=NODES {
             let storage = Storage::open(&directory.join(node.to_string()), 8 << 20)?;
             let store: Arc<dyn GroupStore> = Arc::new(RocksStore::open(Arc::new(storage))?);
