@@ -48,8 +48,6 @@ pub(super) enum Fault {
     ChangeAppliedTwice,
     /// A lease is used on while leadership is handed over.
     LeaseOnTransfer,
-    /// A replica that promised a lease votes for another right after a restart.
-    VoteAfterRestart,
     /// Whoever sleeps goes on when his leader's node says another word: it has lost its leader.
     WordUnchecked,
     /// Whoever sleeps goes on when his leader's node is silent.

@@ -9,7 +9,7 @@ use super::scenario::{Plan, Trouble};
 use crate::raftstore::fault::Fault;
 
 /// Seeds until a bug counts as not caught.
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 8000;
 
 /// A bug, and how it is looked for.
 struct Mutation {
@@ -58,10 +58,6 @@ const MUTATIONS: &[Mutation] = &[
         adjust: Some(transfers),
         ..mutation(Fault::LeaseOnTransfer, "a lease is used on while leadership is handed over")
     },
-    Mutation {
-        adjust: Some(forgotten_leases),
-        ..mutation(Fault::VoteAfterRestart, "a replica that promised a lease votes for another after a restart")
-    },
     Mutation { adjust: Some(idle), ..mutation(Fault::WordUnchecked, "a beat keeps a dead leader alive") },
     Mutation { adjust: Some(idle), ..mutation(Fault::SilenceUnheard, "nobody wakes when a node falls silent") },
     Mutation {
@@ -107,12 +103,6 @@ fn transfers(plan: &mut Plan) {
     plan.election_ticks = 6;
     plan.fault_every = 3 * super::world::TICK;
     plan.faults = vec![(10, Trouble::Transfer), (1, Trouble::OneWay), (1, Trouble::IsolateLeader)];
-}
-
-/// A forgotten lease matters if the leader that has it is alone, and the others have just been started.
-fn forgotten_leases(plan: &mut Plan) {
-    transfers(plan);
-    plan.faults = vec![(4, Trouble::IsolateLeader), (6, Trouble::Crash), (2, Trouble::CrashAll)];
 }
 
 /// Groups that are used now and then, and otherwise sleep; and nodes that stay away long enough for nobody to take it
@@ -194,7 +184,6 @@ mutations! {
     membership_not_kept: MembershipNotKept,
     change_applied_twice: ChangeAppliedTwice,
     lease_on_transfer: LeaseOnTransfer,
-    vote_after_restart: VoteAfterRestart,
     word_unchecked: WordUnchecked,
     silence_unheard: SilenceUnheard,
     sleeps_behind: SleepsBehind,

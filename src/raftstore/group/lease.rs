@@ -92,8 +92,6 @@ impl Group {
 
     /// Whether votes are not given yet, because somebody may have a lease that this replica has forgotten.
     pub(super) fn may_have_promised(&self) -> bool {
-        self.config.lease_reads
-            && self.now < self.config.election_ticks as u64
-            && !fault::active(Fault::VoteAfterRestart)
+        self.config.lease_reads && self.now < self.config.election_ticks as u64
     }
 }

@@ -403,3 +403,23 @@ fn a_late_rejection_takes_nobody_back() {
     let three = status.followers.iter().find(|follower| follower.replica == ReplicaId::new(3)).unwrap();
     assert_eq!((three.matched.get(), three.next.get()), (1, 2));
 }
+
+/// A restart makes a replica forget that it heard from a leader, which may have a lease for that: where leases are in use it
+/// gives no vote for an election time-out.
+#[test]
+fn a_replica_that_may_have_promised_a_lease_gives_no_vote_right_after_its_start() {
+    for lease_reads in [true, false] {
+        let mut bench = Bench::new(membership(3, None), |config| config.lease_reads = lease_reads);
+        let ask = || {
+            let mut message = eraftpb::Message { from: 2, to: 1, term: 1, ..Default::default() };
+            message.set_msg_type(MessageType::MsgRequestPreVote);
+            Message(message)
+        };
+        let election_ticks = GroupConfig::new(ReplicaId::new(1)).election_ticks;
+        for _ in 0..election_ticks {
+            assert_eq!(bench.group.step(ask()).is_err(), lease_reads);
+            bench.group.tick();
+        }
+        assert_eq!(bench.group.step(ask()), Ok(()), "the lease is over by then");
+    }
+}
