@@ -1,4 +1,4 @@
-//! What any metadata group has to pass, for whoever implements [`Metadata`](super::service::Metadata). Nothing here
+//! What any metadata group has to pass, for whoever implements [`Metadata`]. Nothing here
 //! panics: a failing case is answered by its name and what it found.
 //!
 //! ```

@@ -1,4 +1,4 @@
-//! The machine of group 0: a thin driver of [`apply`](super::apply) on the group's tables.
+//! The machine of group 0: a thin driver of [`apply`] on the group's tables.
 //!
 //! All of its state is in the batch that it is given, so effects and applied index are one write. What it tells others,
 //! how far keys, values and events are, and which leases run, it tells after that write: whoever hears of a revision

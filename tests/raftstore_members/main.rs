@@ -1,5 +1,13 @@
 //! Snapshots and changes of the membership with real stores and threads: what a person does to a group.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    reason = "a test may stop anywhere"
+)]
+
 mod nodes;
 
 use std::time::Duration;

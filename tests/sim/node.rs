@@ -19,7 +19,7 @@ use crate::raftstore::sleepers::Sleepers;
 
 /// What the machine is to do.
 pub(super) enum Work {
-    Apply(Committed),
+    Apply(Box<Committed>),
     /// Its tables were replaced, as of this entry.
     Restore(u64),
 }
@@ -93,7 +93,7 @@ pub(super) struct Node {
 impl Work {
     fn command(self) -> Option<Committed> {
         match self {
-            Work::Apply(committed) => Some(committed),
+            Work::Apply(committed) => Some(*committed),
             Work::Restore(_) => None,
         }
     }
@@ -284,7 +284,7 @@ impl World {
         if may() {
             let it = &mut self.nodes[node];
             it.to_apply.extend(effects.restored.map(|index| Work::Restore(index.get())));
-            it.to_apply.extend(effects.apply.into_iter().map(Work::Apply));
+            it.to_apply.extend(effects.apply.into_iter().map(|committed| Work::Apply(Box::new(committed))));
             self.begin_apply(node);
         }
         if effects.release {

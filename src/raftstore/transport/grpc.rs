@@ -12,7 +12,7 @@
 //!
 //! Both sides [prove](crate::net::identity) who they are before the first envelope. A node has one stream here: a newer one
 //! takes over, and an earlier life of the node is refused. A dead peer is noticed by HTTP/2's own pings. How snapshots
-//! travel is told in [`super::snapshots`].
+//! travel is told in `transport/snapshots`.
 //!
 //! **Metrics**, all beginning with `mainstay_raft_transport_`; `peer` is the other node's number:
 //!

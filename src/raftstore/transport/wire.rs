@@ -56,7 +56,7 @@ use crate::ident::{ClusterId, GroupId, Incarnation, NodeId, ReplicaId};
 use crate::net::identity::{Claim, Identity, Refusal};
 
 /// What tonic makes of `proto/raft.proto`.
-#[allow(missing_docs, clippy::all, reason = "generated")]
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, reason = "generated")]
 pub(super) mod generated {
     tonic::include_proto!("mainstay.raft.v1");
 }

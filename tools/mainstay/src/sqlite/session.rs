@@ -360,30 +360,9 @@ impl SqliteSession {
             }
             Command::Commit { chain } => self.end_block(true, chain, sink)?,
             Command::Rollback { chain } => self.end_block(false, chain, sink)?,
-            Command::Savepoint(name) => {
-                let block = self.block("SAVEPOINT")?;
-                block.on_writer(|writer| writer.savepoint(&name))?;
-                block.savepoints.push(name);
-                self.timeouts.savepoint();
-                "SAVEPOINT"
-            }
-            Command::Release(name) => {
-                let block = self.block("RELEASE SAVEPOINT")?;
-                let position = block.find(&name)?;
-                block.on_writer(|writer| writer.release(&name))?;
-                block.savepoints.truncate(position);
-                self.timeouts.release(position);
-                "RELEASE"
-            }
-            Command::RollbackTo(name) => {
-                let block = self.block("ROLLBACK TO SAVEPOINT")?;
-                let position = block.find(&name)?;
-                block.on_writer(|writer| writer.rollback_to(&name))?;
-                block.savepoints.truncate(position + 1);
-                block.failed = false;
-                self.timeouts.roll_back_to(position);
-                "ROLLBACK"
-            }
+            Command::Savepoint(name) => self.savepoint(name)?,
+            Command::Release(name) => self.release(&name)?,
+            Command::RollbackTo(name) => self.roll_back_to(&name)?,
             Command::SetTransaction(modes) => {
                 self.open_if_implicit(scope);
                 self.set_transaction(modes, sink)?;

@@ -4,7 +4,7 @@ use mainstay::server::pg::{SqlError, SqlState};
 
 use super::super::control::revoked;
 use super::super::writer::{Writer, no_savepoint};
-use super::Transaction;
+use super::{SqliteSession, Transaction};
 
 impl Transaction {
     pub(super) fn find(&self, name: &str) -> Result<usize, SqlError> {
@@ -20,5 +20,34 @@ impl Transaction {
     pub(super) fn on_writer(&self, work: impl FnOnce(&mut Writer) -> Result<(), SqlError>) -> Result<(), SqlError> {
         let Some(turn) = &self.turn else { return Ok(()) };
         work(&mut *turn.writer().ok_or_else(revoked)?)
+    }
+}
+
+impl SqliteSession {
+    pub(super) fn savepoint(&mut self, name: String) -> Result<&'static str, SqlError> {
+        let block = self.block("SAVEPOINT")?;
+        block.on_writer(|writer| writer.savepoint(&name))?;
+        block.savepoints.push(name);
+        self.timeouts.savepoint();
+        Ok("SAVEPOINT")
+    }
+
+    pub(super) fn release(&mut self, name: &str) -> Result<&'static str, SqlError> {
+        let block = self.block("RELEASE SAVEPOINT")?;
+        let position = block.find(name)?;
+        block.on_writer(|writer| writer.release(name))?;
+        block.savepoints.truncate(position);
+        self.timeouts.release(position);
+        Ok("RELEASE")
+    }
+
+    pub(super) fn roll_back_to(&mut self, name: &str) -> Result<&'static str, SqlError> {
+        let block = self.block("ROLLBACK TO SAVEPOINT")?;
+        let position = block.find(name)?;
+        block.on_writer(|writer| writer.rollback_to(name))?;
+        block.savepoints.truncate(position + 1);
+        block.failed = false;
+        self.timeouts.roll_back_to(position);
+        Ok("ROLLBACK")
     }
 }
