@@ -73,6 +73,7 @@
 //! | wiring | [`engine`]: what a database implements; [`node`]: opens the floors in order |
 //! | 6 | [`server`]: the PostgreSQL protocol and its catalogs (feature `pg`), health and metrics over HTTP (feature `http`), both on by default |
 
+mod boot_clock;
 mod checkpoint;
 pub mod config;
 pub mod disk;

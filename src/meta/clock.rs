@@ -8,9 +8,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::proto::{DueLease, Expire};
+use crate::boot_clock::boot_time;
 use crate::ident::Term;
 
 /// What lasts for a limited time.
@@ -112,14 +111,7 @@ pub struct BootClock;
 impl BootClock {
     /// What time it is.
     pub fn now(self) -> Duration {
-        // Where there is no such clock, the monotonic one counts sleep.
-        #[cfg(target_os = "linux")]
-        let clock = ClockId::Boottime;
-        #[cfg(not(target_os = "linux"))]
-        let clock = ClockId::Monotonic;
-        let now = clock_gettime(clock);
-        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-        Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+        boot_time()
     }
 }
 

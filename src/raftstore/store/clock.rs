@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::boot_clock::boot_time;
 
 /// See the module.
 #[derive(Clone, Copy)]
@@ -17,9 +17,7 @@ impl TickClock {
 
     /// Thousandths of a tick since the machine was started.
     pub(super) fn thousandths(self) -> u64 {
-        let now = clock_gettime(ClockId::Boottime);
-        let since = Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0));
-        u64::try_from(since.as_nanos() * 1000 / self.tick.as_nanos().max(1)).unwrap_or(u64::MAX)
+        u64::try_from(boot_time().as_nanos() * 1000 / self.tick.as_nanos().max(1)).unwrap_or(u64::MAX)
     }
 }
 
