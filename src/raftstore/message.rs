@@ -126,6 +126,14 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
+impl Envelope {
+    /// The message in it; `None` if there is none, or it is not from and for whom the envelope says.
+    pub(super) fn open(&self) -> Option<Message> {
+        let message = Message::decode(&self.message)?;
+        (message.from() == self.from && message.to() == self.to).then_some(message)
+    }
+}
+
 /// A message on its way between two nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Envelope {

@@ -174,6 +174,9 @@ impl Waiting {
             Input::Propose { .. } | Input::Read { .. } | Input::Change { .. } => {
                 self.requests.fetch_sub(1, Ordering::Relaxed);
             }
+            Input::Removed { .. } => {
+                self.messages.fetch_sub(1, Ordering::Relaxed);
+            }
             Input::Message { message, .. } => {
                 self.messages.fetch_sub(1, Ordering::Relaxed);
                 self.message_bytes.fetch_sub(message.entries_size_bytes(), Ordering::Relaxed);
@@ -234,16 +237,6 @@ pub(super) enum Unaccepted {
 }
 
 impl Mailbox {
-    /// A peer says that a replica was removed. A word that is lost is said again.
-    fn deliver_word(&self, from: NodeId, envelope: &Envelope) -> Result<(), InboxFull> {
-        if self.waiting.messages() >= self.config.max_messages {
-            return Err(InboxFull);
-        }
-        self.tell(Input::Removed { from, envelope: envelope.clone() });
-        Ok(())
-    }
-
-    /// A peer lives. That does not wait behind messages, and wakes nobody up: the driver looks at it with each tick.
     fn deliver_beat(&self, from: NodeId, envelope: &Envelope) -> Result<(), InboxFull> {
         match Word::decode(&envelope.message) {
             Some(word) => self.words.note(from, word),
@@ -259,24 +252,20 @@ impl Mailbox {
         if envelope.group == NODE_GROUP {
             return self.deliver_beat(from, envelope);
         }
-        if envelope.message.is_empty() {
-            return self.deliver_word(from, envelope);
-        }
         // Decoded here, on the thread that received it: the driver has enough to do.
-        let Some(message) = Message::decode(&envelope.message) else {
+        let (input, bytes) = if envelope.message.is_empty() {
+            (Input::Removed { from, envelope: envelope.clone() }, 0)
+        } else if let Some(message) = envelope.open() {
+            let bytes = message.entries_size_bytes();
+            (Input::Message { from, group: envelope.group, message: Box::new(message) }, bytes)
+        } else {
             metrics::shed("garbage");
             return Ok(());
         };
-        if message.from() != envelope.from || message.to() != envelope.to {
-            metrics::shed("garbage");
-            return Ok(());
-        }
-        let bytes = message.entries_size_bytes();
         let messages = self.waiting.messages.fetch_add(1, Ordering::Relaxed);
         let before = self.waiting.message_bytes.fetch_add(bytes, Ordering::Relaxed);
         let full =
             messages >= self.config.max_messages || (before > 0 && before + bytes > self.config.max_message_bytes);
-        let input = Input::Message { from, group: envelope.group, message: Box::new(message) };
         if full || self.sender.send(input).is_err() {
             self.waiting.messages.fetch_sub(1, Ordering::Relaxed);
             self.waiting.message_bytes.fetch_sub(bytes, Ordering::Relaxed);

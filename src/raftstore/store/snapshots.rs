@@ -61,10 +61,7 @@ impl Inbox for StoreInbox {
 
     fn offer(&self, from: NodeId, offer: Envelope) -> Result<Box<dyn Incoming>, SnapshotRefused> {
         let garbage = || SnapshotRefused::Unwanted("the offer is no message of its sender".into());
-        let message = Message::decode(&offer.message).ok_or_else(garbage)?;
-        if message.from() != offer.from || message.to() != offer.to {
-            return Err(garbage());
-        }
+        let message = offer.open().ok_or_else(garbage)?;
         let (answer, answered) = channel();
         let alive = Arc::new(());
         let (group, lives) = (offer.group, Arc::downgrade(&alive));
