@@ -1,19 +1,32 @@
 //! A group whose majority was lost goes on alone: reading what is needed for the decision, and writing it.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::read::EVERYTHING;
-use super::view::StoredEntry;
+use super::read::{EVERYTHING, Reader};
 use super::{RocksStore, RocksView, put};
 use crate::ident::GroupId;
 use crate::raftstore::format::{self, Tag};
-use crate::raftstore::log_store::{LogStore, StoreError};
+use crate::raftstore::log_store::StoreError;
 use crate::raftstore::recover::{self, Recovery};
 use crate::storage::{Durability, Family};
 
 /// Entries read at once.
 const READ_BYTES: usize = 1 << 20;
+
+/// Reads what is needed, part by part.
+fn plan(reader: Reader<'_>, group: GroupId) -> Result<Recovery, StoreError> {
+    let Some(loaded) = reader.load(group)? else {
+        return Err(StoreError::Refused(format!("there is no group {group}")));
+    };
+    let stored = loaded.stored.with_applied_committed();
+    let (mut changes, mut from) = (Vec::new(), stored.applied.next());
+    loop {
+        let entries = reader.entries(group, from..EVERYTHING.end, READ_BYTES)?;
+        let Some(last) = entries.last() else { return Recovery::plan(group, stored, changes) };
+        from = last.index().next();
+        changes.extend(recover::changes(&entries, stored.applied));
+    }
+}
 
 impl RocksView {
     /// What would become of a group if its replica here went on alone.
@@ -21,24 +34,7 @@ impl RocksView {
     /// # Errors
     /// There is no such group, a record or an entry is damaged, or [`Recovery::plan`] refuses.
     pub fn plan_recovery(&self, group: GroupId) -> Result<Recovery, StoreError> {
-        let Some(stored) = self.load(group)? else {
-            return Err(StoreError::Refused(format!("there is no group {group}")));
-        };
-        let (mut changes, mut damage) = (Vec::new(), None);
-        self.visit_log(group, stored.applied.next(), |entry| match entry {
-            StoredEntry::Whole(entry) => {
-                changes.extend(recover::changes([&entry], stored.applied));
-                ControlFlow::Continue(())
-            }
-            StoredEntry::Damaged(_, error) => {
-                damage = Some(error);
-                ControlFlow::Break(())
-            }
-        })?;
-        match damage {
-            Some(damage) => Err(damage),
-            None => Recovery::plan(group, stored, changes),
-        }
+        plan(self.reader(), group)
     }
 }
 
@@ -50,17 +46,7 @@ impl RocksStore {
     /// # Errors
     /// There is no such group, [`Recovery::plan`] refuses, or the store failed; without the copy nothing is changed.
     pub fn recover_alone(&self, group: GroupId, copy: &Path) -> Result<Recovery, StoreError> {
-        let Some(stored) = self.load(group)? else {
-            return Err(StoreError::Refused(format!("there is no group {group}")));
-        };
-        let (mut changes, mut from) = (Vec::new(), stored.applied.next());
-        loop {
-            let entries = self.entries(group, from..EVERYTHING.end, READ_BYTES)?;
-            let Some(last) = entries.last() else { break };
-            from = last.index().next();
-            changes.extend(recover::changes(&entries, stored.applied));
-        }
-        let recovery = Recovery::plan(group, stored, changes)?;
+        let recovery = plan(self.reader(), group)?;
         self.storage.copy_tables(copy)?;
         let (_writer, _applier) = (self.writer.lock(), self.applier.lock());
         let mut batch = self.storage.batch()?;

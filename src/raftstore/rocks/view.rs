@@ -58,7 +58,7 @@ impl RocksView {
         RocksView { storage }
     }
 
-    fn reader(&self) -> Reader<'_> {
+    pub(super) fn reader(&self) -> Reader<'_> {
         Reader(self.storage.tables().now())
     }
 
