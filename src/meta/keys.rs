@@ -63,35 +63,26 @@ pub(super) enum Kv {
     LeaseKey = 5,
 }
 
-impl Cluster {
-    pub fn key(self, rest: &[u8]) -> Vec<u8> {
-        [&[self as u8], rest].concat()
-    }
+/// Keys begin with their kind.
+macro_rules! keys_of {
+    ($($kind:ident),*) => {$(
+        impl $kind {
+            pub fn key(self, rest: &[u8]) -> Vec<u8> {
+                [&[self as u8], rest].concat()
+            }
 
-    pub fn numbered(self, number: u64) -> Vec<u8> {
-        self.key(&number.to_be_bytes())
-    }
+            pub fn numbered(self, number: u64) -> Vec<u8> {
+                self.key(&number.to_be_bytes())
+            }
 
-    /// All of this kind.
-    pub fn all(self) -> Range<Vec<u8>> {
-        vec![self as u8]..vec![self as u8 + 1]
-    }
+            /// All of this kind.
+            pub fn all(self) -> Range<Vec<u8>> {
+                vec![self as u8]..vec![self as u8 + 1]
+            }
+        }
+    )*};
 }
-
-impl Kv {
-    pub fn key(self, rest: &[u8]) -> Vec<u8> {
-        [&[self as u8], rest].concat()
-    }
-
-    pub fn numbered(self, number: u64) -> Vec<u8> {
-        self.key(&number.to_be_bytes())
-    }
-
-    /// All of this kind.
-    pub fn all(self) -> Range<Vec<u8>> {
-        vec![self as u8]..vec![self as u8 + 1]
-    }
-}
+keys_of!(Cluster, Kv);
 
 /// A change of a setting.
 pub(super) fn setting_change(name: &str, change: u64) -> Vec<u8> {
