@@ -63,9 +63,19 @@ pub async fn ceiling(clients: u64, duration: Duration) -> anyhow::Result<f64> {
     let Some(leader) = waits.join_next().await else { anyhow::bail!("no replica was opened") };
     let leader = groups[leader??].clone();
     waits.abort_all();
+    let (total, took) = propose(&[leader], clients, duration).await?;
+    tokio::task::spawn_blocking(move || stores.iter().for_each(RaftStore::shutdown)).await?;
+    Ok(total as f64 / took.as_secs_f64())
+}
+
+/// Clients that propose to these groups, one command after the other; says how many were applied, and how long it took.
+///
+/// # Errors
+/// A client panicked.
+pub async fn propose(leaders: &[GroupHandle], clients: u64, duration: Duration) -> anyhow::Result<(u64, Duration)> {
     let deadline = Instant::now() + duration;
     let mut tasks = JoinSet::new();
-    for _ in 0..clients {
+    for leader in leaders.iter().cycle().take(usize::try_from(clients)?) {
         let leader = leader.clone();
         tasks.spawn(async move {
             let mut done = 0u64;
@@ -77,14 +87,11 @@ pub async fn ceiling(clients: u64, duration: Duration) -> anyhow::Result<f64> {
             done
         });
     }
-    let begun = Instant::now();
-    let mut total = 0;
+    let (begun, mut total) = (Instant::now(), 0);
     while let Some(done) = tasks.join_next().await {
         total += done?;
     }
-    let took = begun.elapsed();
-    tokio::task::spawn_blocking(move || stores.iter().for_each(RaftStore::shutdown)).await?;
-    Ok(total as f64 / took.as_secs_f64())
+    Ok((total, begun.elapsed()))
 }
 
 /// Makes a log of so many entries of 128 bytes, all applied, in a new directory.

@@ -15,10 +15,9 @@ use mainstay::raftstore::store::{GroupHandle, RaftStore, StoreConfig};
 use mainstay::raftstore::transport::MemoryNetwork;
 use mainstay::storage::Storage;
 use mainstay_benches::quantile;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::engine::{Nothing, led};
+use crate::engine::{Nothing, led, propose};
 
 const NODES: u64 = 3;
 /// How long anything may take that has to happen.
@@ -113,7 +112,7 @@ impl Nodes {
     ///
     /// # Errors
     /// A group has no leader.
-    pub async fn load(&self, clients: usize, duration: Duration) -> anyhow::Result<(f64, f64)> {
+    pub async fn load(&self, clients: u64, duration: Duration) -> anyhow::Result<(f64, f64)> {
         let mut leaders = Vec::new();
         for group in 0..self.groups[0].len() {
             let (leader, first) = (self.leader(group).await?, &self.groups[0][group]);
@@ -123,25 +122,9 @@ impl Nodes {
             }
             leaders.push(first.clone());
         }
-        let (before, deadline) = (self.syncs(), Instant::now() + duration);
-        let mut tasks = JoinSet::new();
-        for client in 0..clients {
-            let leader = leaders[client % leaders.len()].clone();
-            tasks.spawn(async move {
-                let mut done = 0u64;
-                while Instant::now() < deadline {
-                    if leader.propose(vec![7; 256]).await.is_ok() {
-                        done += 1;
-                    }
-                }
-                done
-            });
-        }
-        let (begun, mut total) = (Instant::now(), 0);
-        while let Some(done) = tasks.join_next().await {
-            total += done?;
-        }
-        let rate = total as f64 / begun.elapsed().as_secs_f64();
+        let before = self.syncs();
+        let (total, took) = propose(&leaders, clients, duration).await?;
+        let rate = total as f64 / took.as_secs_f64();
         Ok((rate, (self.syncs() - before) as f64 / total as f64))
     }
 
