@@ -273,10 +273,7 @@ impl<'a> Words<'a> {
             return self.set_slow(setting, local);
         }
         let Some(mode) = ModeSetting::of(&name) else { return Ok(Command::Set { tag: "SET" }) };
-        self.advance();
-        if !self.take("TO") {
-            self.symbol('=')?;
-        }
+        self.assignment()?;
         let value = self.value()?;
         self.end()?;
         let modes = mode.asked(&name, &value)?;
@@ -286,6 +283,12 @@ impl<'a> Words<'a> {
             true => Ok(Command::SetDefaults { modes, tag: "SET" }),
             false => Ok(Command::SetTransaction(modes)),
         }
+    }
+
+    /// Past the name of a setting, and TO or `=`.
+    fn assignment(&mut self) -> Result<(), SqlError> {
+        self.advance();
+        if self.take("TO") { Ok(()) } else { self.symbol('=') }
     }
 
     fn modes_to_the_end(&mut self) -> Result<Asked, SqlError> {

@@ -8,17 +8,8 @@ use super::{Command, Timeout, Words};
 
 impl Words<'_> {
     pub(super) fn set_timeout(&mut self, timeout: Timeout, is_local: bool) -> Result<Command, SqlError> {
-        self.advance();
-        if !self.take("TO") {
-            self.symbol('=')?;
-        }
-        let value = if self.take("DEFAULT") {
-            None
-        } else {
-            let negative = self.symbol('-').is_ok();
-            let value = self.value()?;
-            Some(timeout.parse(&if negative { format!("-{value}") } else { value })?)
-        };
+        let text = self.assigned_or_default()?;
+        let value = text.map(|text| timeout.parse(&text)).transpose()?;
         self.end()?;
         Ok(Command::SetTimeout { timeout, value, is_local, tag: "SET" })
     }
@@ -27,17 +18,18 @@ impl Words<'_> {
         if local {
             return Err(policy::refused("SET LOCAL is not supported for what is logged"));
         }
-        self.advance();
-        if !self.take("TO") {
-            self.symbol('=')?;
-        }
-        let value = if self.take("DEFAULT") {
-            None
-        } else {
-            let sign = if self.symbol('-').is_ok() { "-" } else { "" };
-            Some(format!("{sign}{}", self.value()?))
-        };
+        let value = self.assigned_or_default()?;
         self.end()?;
         Ok(Command::SetSlow { setting, value, tag: "SET" })
+    }
+
+    /// What is assigned to the name that is next: a value with its sign, or nothing for DEFAULT.
+    fn assigned_or_default(&mut self) -> Result<Option<String>, SqlError> {
+        self.assignment()?;
+        if self.take("DEFAULT") {
+            return Ok(None);
+        }
+        let sign = if self.symbol('-').is_ok() { "-" } else { "" };
+        Ok(Some(format!("{sign}{}", self.value()?)))
     }
 }
