@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub watchdog: Watchdog,
     pub scrub: Scrub,
     pub progress: watch::Sender<Progress>,
+    /// Changes once, after [`Progress`] has the failure: who waits for that alone is not woken at each flush.
+    ended: watch::Sender<bool>,
     /// How often segments, disk space or the unflushed bytes changed.
     room: Mutex<u64>,
     /// It did; for threads that wait for room.
@@ -103,6 +105,7 @@ impl Wal {
             watchdog: Watchdog::new(config.sync_limit),
             scrub: Scrub::new(config.scrub_bytes_per_second),
             progress: watch::Sender::new(Progress { durable: end, failure: None }),
+            ended: watch::Sender::new(false),
             room: Mutex::new(0),
             room_changed: Condvar::new(),
             room_notify: Notify::new(),
@@ -240,12 +243,12 @@ impl Wal {
 
     /// Resolves when the log has failed; never, if it does not.
     pub async fn failed(&self) -> Failure {
-        let mut progress = self.shared.progress.subscribe();
+        let mut ended = self.shared.ended.subscribe();
         loop {
-            if let Some(failure) = progress.borrow_and_update().failure.clone() {
+            if let Some(failure) = self.shared.failure() {
                 return failure;
             }
-            if progress.changed().await.is_err() {
+            if ended.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
@@ -518,6 +521,7 @@ impl Shared {
     fn end_with(&self, failure: Failure) -> Failure {
         let mut first = failure.clone();
         self.progress.send_modify(|progress| first = progress.failure.get_or_insert(failure).clone());
+        self.ended.send_replace(true);
         self.tail.close_gates(FAILED);
         self.waiters.wake(Lsn::new(u64::MAX));
         self.notify_room();
