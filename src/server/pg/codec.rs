@@ -6,7 +6,10 @@
 //! | `int2`, `int4`, `int8` | decimal | 2, 4, 8 bytes, big endian |
 //! | `float4`, `float8` | shortest decimal that reads back the same | IEEE 754, big endian |
 //! | `bytea` | `\x` and hex digits | the bytes |
-//! | `text`, `varchar`, `unknown` | the text | the text |
+//! | `text`, `varchar`, `json`, `unknown` | the text | the text |
+//! | `jsonb` | the text | the text behind a byte of 1 |
+//! | `numeric` | decimal | see `numeric` |
+//! | `date`, `time`, `timestamp`, `timestamptz`, `uuid` | as PostgreSQL writes them; what is none, as it is | see `temporal` |
 //! | others | the text | none |
 //!
 //! An engine may announce a type and hold a value of another kind. Text then carries the value as it is; binary, which
@@ -19,6 +22,12 @@ use bytes::{BufMut, BytesMut};
 use super::error::{SqlError, SqlState};
 use super::message::not_utf8;
 use super::types::{OwnedValue, PgType, Value};
+
+mod numeric;
+mod temporal;
+
+/// What stands before the text of a `jsonb` in binary.
+const JSONB_VERSION: u8 = 1;
 
 /// How a value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +83,9 @@ pub(super) const fn type_size(pg_type: PgType) -> i16 {
     match pg_type {
         PgType::BOOL => 1,
         PgType::INT2 => 2,
-        PgType::INT4 | PgType::FLOAT4 | PgType::OID => 4,
-        PgType::INT8 | PgType::FLOAT8 => 8,
+        PgType::INT4 | PgType::FLOAT4 | PgType::OID | PgType::DATE => 4,
+        PgType::INT8 | PgType::FLOAT8 | PgType::TIME | PgType::TIMESTAMP | PgType::TIMESTAMPTZ => 8,
+        PgType::UUID => 16,
         PgType::CHAR => 1,
         PgType::NAME => 64,
         _ => -1,
@@ -85,7 +95,13 @@ pub(super) const fn type_size(pg_type: PgType) -> i16 {
 const fn is_text(pg_type: PgType) -> bool {
     matches!(
         pg_type,
-        PgType::TEXT | PgType::VARCHAR | PgType::UNKNOWN | PgType::UNSPECIFIED | PgType::NAME | PgType::CHAR
+        PgType::TEXT
+            | PgType::VARCHAR
+            | PgType::JSON
+            | PgType::UNKNOWN
+            | PgType::UNSPECIFIED
+            | PgType::NAME
+            | PgType::CHAR
     )
 }
 
@@ -94,7 +110,8 @@ const fn is_text(pg_type: PgType) -> bool {
 /// # Errors
 /// 0A000 for binary of a type that this module does not know.
 pub(super) fn check_format(pg_type: PgType, format: Format) -> Result<(), SqlError> {
-    let known = is_text(pg_type) || pg_type == PgType::BYTEA || type_size(pg_type) > 0;
+    let varying = matches!(pg_type, PgType::BYTEA | PgType::NUMERIC | PgType::JSONB);
+    let known = is_text(pg_type) || varying || type_size(pg_type) > 0;
     if known || format == Format::Text {
         return Ok(());
     }
@@ -138,6 +155,10 @@ pub(super) fn encode_text(value: Value<'_>, pg_type: PgType, out: &mut BytesMut)
         Value::Real(real) if pg_type == PgType::FLOAT4 => put_float4(narrow(real)?, out),
         Value::Real(real) => put_float8(real, out),
         Value::Text(text) if pg_type == PgType::BYTEA => put_hex(text.as_bytes(), out),
+        Value::Text(text) if temporal::knows(pg_type) => {
+            let told = temporal::told(text, pg_type);
+            out.put_slice(told.as_deref().unwrap_or(text).as_bytes());
+        }
         Value::Text(text) => out.put_slice(text.as_bytes()),
         Value::Blob(bytes) => put_hex(bytes, out),
     }
@@ -157,6 +178,19 @@ fn encode_binary(value: Value<'_>, pg_type: PgType, out: &mut BytesMut) -> Resul
         (PgType::FLOAT8, Value::Integer(integer)) => out.put_f64(exact(integer)?),
         (PgType::BYTEA, Value::Blob(bytes)) => out.put_slice(bytes),
         (PgType::BYTEA, Value::Text(text)) => out.put_slice(text.as_bytes()),
+        (PgType::JSONB, Value::Text(text)) => {
+            out.put_u8(JSONB_VERSION);
+            out.put_slice(text.as_bytes());
+        }
+        (PgType::NUMERIC, Value::Integer(_) | Value::Real(_) | Value::Text(_)) => {
+            let mut digits = BytesMut::new();
+            encode_text(value, PgType::NUMERIC, &mut digits)?;
+            let text = std::str::from_utf8(&digits).map_err(not_utf8)?;
+            numeric::encode(text, out).ok_or_else(|| mismatch(value, pg_type))?;
+        }
+        (_, Value::Text(text)) if temporal::knows(pg_type) => {
+            temporal::encode(text, pg_type, out).ok_or_else(|| mismatch(value, pg_type))?;
+        }
         _ => {
             check_format(pg_type, Format::Binary)?;
             return Err(mismatch(value, pg_type));
@@ -213,6 +247,12 @@ fn type_name(pg_type: PgType) -> String {
         PgType::OID => "oid",
         PgType::FLOAT4 => "real",
         PgType::FLOAT8 => "double precision",
+        PgType::NUMERIC => "numeric",
+        PgType::DATE => "date",
+        PgType::TIME => "time",
+        PgType::TIMESTAMP => "timestamp",
+        PgType::TIMESTAMPTZ => "timestamp with time zone",
+        PgType::UUID => "uuid",
         other => return format!("OID {}", other.0),
     };
     name.to_owned()
@@ -327,7 +367,7 @@ pub(super) fn decode_text(text: &str, pg_type: PgType) -> Result<OwnedValue, Sql
         PgType::FLOAT4 => OwnedValue::Real(f64::from(narrow(parse_real(trimmed, pg_type)?)?)),
         PgType::FLOAT8 => OwnedValue::Real(parse_real(trimmed, pg_type)?),
         PgType::BYTEA => OwnedValue::Blob(parse_bytea(text).ok_or_else(|| invalid_text(text, pg_type))?),
-        _ => OwnedValue::Text(text.to_owned()),
+        _ => OwnedValue::Text(temporal::stored(text, pg_type).unwrap_or_else(|| text.to_owned())),
     })
 }
 
@@ -413,7 +453,17 @@ fn parse_hex(text: &str) -> Option<Vec<u8>> {
 
 fn decode_binary(bytes: &[u8], pg_type: PgType) -> Result<OwnedValue, SqlError> {
     check_format(pg_type, Format::Binary)?;
+    let invalid = || {
+        let message = format!("{} bytes are no binary value of type {}", bytes.len(), type_name(pg_type));
+        SqlError::new(SqlState::INVALID_BINARY_REPRESENTATION, message)
+    };
     Ok(match pg_type {
+        PgType::NUMERIC => OwnedValue::Text(numeric::decode(bytes).ok_or_else(invalid)?),
+        PgType::JSONB => {
+            let text = bytes.strip_prefix(&[JSONB_VERSION]).ok_or_else(invalid)?;
+            OwnedValue::Text(std::str::from_utf8(text).map_err(not_utf8)?.to_owned())
+        }
+        known if temporal::knows(known) => OwnedValue::Text(temporal::decode(bytes, known).ok_or_else(invalid)?),
         PgType::BOOL => OwnedValue::Integer(i64::from(u8::from_be_bytes(array(bytes, pg_type)?) != 0)),
         PgType::INT2 => OwnedValue::Integer(i64::from(i16::from_be_bytes(array(bytes, pg_type)?))),
         PgType::INT4 => OwnedValue::Integer(i64::from(i32::from_be_bytes(array(bytes, pg_type)?))),

@@ -106,7 +106,7 @@ fn binary_refuses_what_would_be_misread() {
         (Value::Text("1"), PgType::INT8, SqlState::INVALID_TEXT_REPRESENTATION),
         (Value::Real(1.0), PgType::INT8, SqlState::INVALID_TEXT_REPRESENTATION),
         (Value::Integer(2), PgType::BOOL, SqlState::INVALID_TEXT_REPRESENTATION),
-        (Value::Text("1"), PgType::NUMERIC, SqlState::FEATURE_NOT_SUPPORTED),
+        (Value::Text("1"), PgType(600), SqlState::FEATURE_NOT_SUPPORTED),
     ] {
         assert_eq!(encoded(value, pg_type, Format::Binary).unwrap_err().state, state, "{value:?}");
     }
@@ -150,7 +150,7 @@ fn parameters_that_are_no_values_are_refused() {
         (b"\xff", PgType::TEXT, Binary, SqlState::CHARACTER_NOT_IN_REPERTOIRE),
         (b"123", PgType::INT4, Binary, SqlState::INVALID_BINARY_REPRESENTATION),
         (b"", PgType::BOOL, Binary, SqlState::INVALID_BINARY_REPRESENTATION),
-        (b"1", PgType::NUMERIC, Binary, SqlState::FEATURE_NOT_SUPPORTED),
+        (b"1", PgType(600), Binary, SqlState::FEATURE_NOT_SUPPORTED),
     ] {
         assert_eq!(decode(input, pg_type, format).unwrap_err().state, state, "{input:?} {pg_type:?}");
     }
@@ -179,7 +179,17 @@ proptest! {
     #[test]
     fn random_parameters_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..32), oid in 0..30_u32) {
         for format in [Format::Text, Format::Binary] {
-            for pg_type in [PgType(oid), PgType::FLOAT4, PgType::FLOAT8] {
+            let others = [
+                PgType::FLOAT4,
+                PgType::FLOAT8,
+                PgType::NUMERIC,
+                PgType::DATE,
+                PgType::TIME,
+                PgType::TIMESTAMPTZ,
+                PgType::UUID,
+                PgType::JSONB,
+            ];
+            for pg_type in std::iter::once(PgType(oid)).chain(others) {
                 let _ = decode(&bytes, pg_type, format);
             }
         }

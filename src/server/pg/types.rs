@@ -30,6 +30,20 @@ impl PgType {
     pub const UNKNOWN: PgType = PgType(705);
     /// `varchar`
     pub const VARCHAR: PgType = PgType(1043);
+    /// `json`
+    pub const JSON: PgType = PgType(114);
+    /// `date`
+    pub const DATE: PgType = PgType(1082);
+    /// `time without time zone`
+    pub const TIME: PgType = PgType(1083);
+    /// `timestamp without time zone`
+    pub const TIMESTAMP: PgType = PgType(1114);
+    /// `timestamp with time zone`
+    pub const TIMESTAMPTZ: PgType = PgType(1184);
+    /// `uuid`
+    pub const UUID: PgType = PgType(2950);
+    /// `jsonb`
+    pub const JSONB: PgType = PgType(3802);
     /// `numeric`
     pub const NUMERIC: PgType = PgType(1700);
     /// `"char"`, a single byte
@@ -56,8 +70,6 @@ impl PgType {
     pub const OID_ARRAY: PgType = PgType(1028);
     /// `aclitem[]`
     pub const ACL_ARRAY: PgType = PgType(1034);
-    /// `timestamp with time zone`
-    pub const TIMESTAMPTZ: PgType = PgType(1184);
     /// `interval`
     pub const INTERVAL: PgType = PgType(1186);
     /// `regproc`, a function by its name

@@ -262,3 +262,59 @@ fn a_jdbc_drivers_first_words_are_answered() {
         }
     }
 }
+
+#[test]
+fn psycopg_gets_back_dates_times_uuids_json_and_decimals() {
+    let (_directory, node) = node();
+    python(
+        &node,
+        r#"
+import datetime, decimal, uuid
+from psycopg.types.json import Json
+utc = datetime.timezone.utc
+row = (
+    datetime.date(2026, 11, 21), datetime.time(1, 2, 3, 450000), datetime.datetime(1999, 12, 31, 23, 59, 59, 999999),
+    datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone(datetime.timedelta(hours=5, minutes=30))),
+    uuid.UUID("00112233-4455-6677-8899-aabbccddeeff"), {"a": [1, None, "größer"]}, decimal.Decimal("-12345.50"),
+)
+with psycopg.connect(dsn, autocommit=True) as connection:
+    connection.execute(
+        "CREATE TABLE kinds (id int PRIMARY KEY, d date, t time, ts timestamp, tz timestamp with time zone, u uuid,"
+        " j json, n numeric(12, 2))"
+    )
+    sent = row[:5] + (Json(row[5]), row[6])
+    for key, placeholder in ((1, "%t"), (2, "%b"), (3, "%s")):
+        places = ", ".join([placeholder] * 7)
+        if placeholder == "%b":
+            # psycopg has no binary form of its own for some of these.
+            places = "%b, %b, %b, %b, %b, %b, %s"
+        connection.execute(f"INSERT INTO kinds VALUES ({key}, {places})", sent)
+    for binary in (False, True):
+        cursor = connection.cursor(binary=binary)
+        for key in (1, 2, 3):
+            found = cursor.execute("SELECT d, t, ts, tz, u, j, n FROM kinds WHERE id = %s", [key]).fetchone()
+            assert found == row and [type(v) for v in found] == [type(v) for v in row], (binary, key, found)
+        assert cursor.execute("SELECT max(d), min(tz), count(u) FROM kinds").fetchone() == (row[0], row[3], 3)
+        for column, position in (("d", 0), ("t", 1), ("ts", 2), ("u", 4)):
+            sql = f"SELECT count(*) FROM kinds WHERE {column} = %s"
+            assert cursor.execute(sql, [row[position]]).fetchone() == (3,), column
+    # What SQLite's own functions store.
+    connection.execute(
+        "INSERT INTO kinds (id, d, t, ts, tz) VALUES (4, date('2026-01-01'), time('10:20'), datetime('2026-01-01'), CURRENT_TIMESTAMP)"
+    )
+    for binary in (False, True):
+        found = connection.cursor(binary=binary).execute("SELECT d, t, ts, tz FROM kinds WHERE id = 4").fetchone()
+        assert found[:3] == (datetime.date(2026, 1, 1), datetime.time(10, 20), datetime.datetime(2026, 1, 1)), found
+        assert abs(found[3] - datetime.datetime.now(utc)) < datetime.timedelta(minutes=5), found
+    # What is none can be read as text only.
+    connection.execute("INSERT INTO kinds (id, d) VALUES (5, 'someday')")
+    assert connection.execute("SELECT d || '' FROM kinds WHERE id = 5").fetchone() == ("someday",)
+    try:
+        connection.cursor(binary=True).execute("SELECT d FROM kinds WHERE id = 5")
+    except errors.InvalidTextRepresentation as error:
+        assert "date" in str(error), error
+    else:
+        raise AssertionError("someday has a binary form")
+"#,
+    );
+}

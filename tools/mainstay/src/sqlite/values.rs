@@ -87,8 +87,8 @@ pub(super) fn columns(connection: &Connection, statement: &Statement<'_>, sql: &
     columns
 }
 
-/// The type that values of a column of this declared type are sent as. SQLite keeps to it by affinity only; NUMERIC is
-/// sent as text, which is what it is in PostgreSQL's text format.
+/// The type that values of a column of this declared type are sent as. SQLite keeps to it by affinity only, and to dates,
+/// UUIDs and JSON not at all: they are text to it.
 pub(super) fn declared_type(declared: &str) -> PgType {
     let declared = declared.to_ascii_lowercase();
     let has = |part: &str| declared.contains(part);
@@ -101,7 +101,25 @@ pub(super) fn declared_type(declared: &str) -> PgType {
     } else if has("blob") || declared == "bytea" {
         PgType::BYTEA
     } else {
-        PgType::TEXT
+        other_type(&declared)
+    }
+}
+
+fn other_type(declared: &str) -> PgType {
+    let name = declared.split('(').next().unwrap_or_default().trim();
+    match name {
+        "numeric" | "decimal" => PgType::NUMERIC,
+        "date" => PgType::DATE,
+        "time" | "time without time zone" => PgType::TIME,
+        "datetime" => PgType::TIMESTAMP,
+        "timestamptz" => PgType::TIMESTAMPTZ,
+        // timestamp(3) with time zone
+        "timestamp" | "timestamp with time zone" | "timestamp without time zone" => {
+            if declared.ends_with("with time zone") { PgType::TIMESTAMPTZ } else { PgType::TIMESTAMP }
+        }
+        "uuid" => PgType::UUID,
+        "json" | "jsonb" => PgType::JSON,
+        _ => PgType::TEXT,
     }
 }
 
@@ -169,6 +187,25 @@ mod tests {
     }
 
     #[test]
+    fn dates_numbers_and_the_like_are_told_by_their_names() {
+        for (declared, pg_type) in [
+            ("DATE", PgType::DATE),
+            ("TIMESTAMP WITHOUT TIME ZONE", PgType::TIMESTAMP),
+            ("timestamp(3) with time zone", PgType::TIMESTAMPTZ),
+            ("timestamptz(0)", PgType::TIMESTAMPTZ),
+            ("datetime", PgType::TIMESTAMP),
+            ("Decimal(10, 2)", PgType::NUMERIC),
+            ("uuid", PgType::UUID),
+            ("jsonb", PgType::JSON),
+            ("character varying(3)", PgType::TEXT),
+            ("interval", PgType::TEXT),
+            ("", PgType::TEXT),
+        ] {
+            assert_eq!(declared_type(declared), pg_type, "{declared}");
+        }
+    }
+
+    #[test]
     fn columns_have_the_types_they_declare() {
         let connection = Connection::open_in_memory().unwrap();
         connection
@@ -180,8 +217,8 @@ mod tests {
         let types: Vec<_> =
             columns(&connection, &connection.prepare(sql).unwrap(), sql).iter().map(|column| column.pg_type).collect();
         let text = PgType::TEXT;
-        // With a wildcard the expressions' positions are not known from the text.
-        assert_eq!(types[..7], [PgType::INT8, PgType::BOOL, PgType::FLOAT8, PgType::BYTEA, text, text, text]);
+        let numeric = PgType::NUMERIC;
+        assert_eq!(types[..7], [PgType::INT8, PgType::BOOL, PgType::FLOAT8, PgType::BYTEA, numeric, text, text]);
         let sql = "SELECT count(*), 1, 2.5, 'x', length(f) FROM t";
         let types: Vec<_> =
             columns(&connection, &connection.prepare(sql).unwrap(), sql).iter().map(|column| column.pg_type).collect();
