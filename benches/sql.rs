@@ -1,12 +1,14 @@
 //! `make bench BENCH=sql`: the binary `mainstay` against PostgreSQL, both by `pgbench` over TCP.
 //!
 //! Both make each commit durable before they answer, on the same disk. `SQL_ROUNDS` (5) and `SQL_SECONDS` (5) make a run
-//! longer or shorter; `SQL_ONLY=insert` runs the measures whose names contain that. The files are made in `TMPDIR`. COPY is
-//! not measured, because there is none yet.
+//! longer or shorter; `SQL_ONLY=insert` runs the measures whose names contain that, and `SQL_COPY_ROWS` (1 000 000) says how
+//! many rows a COPY brings. The files are made in `TMPDIR`.
 
 use std::env;
 use std::fs;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use mainstay_benches::raw::RawFile;
@@ -119,7 +121,35 @@ fn main() -> anyhow::Result<()> {
             add(&mut rows, row);
         }
     }
+    if "sql.copy.rows".contains(&only) {
+        add(&mut rows, copied(directory.path(), [&ours, &peer], rounds)?);
+    }
     write("sql", directory.path(), sync_us(directory.path())?, &rows)
+}
+
+/// COPY FROM STDIN of many rows, by psql, into a table with a key.
+fn copied(directory: &Path, [ours, peer]: [&Server; 2], rounds: u64) -> anyhow::Result<Row> {
+    let count = number("SQL_COPY_ROWS", 1_000_000);
+    let data = directory.join("copied.txt");
+    let mut file = BufWriter::new(fs::File::create(&data)?);
+    let value = "v".repeat(100);
+    for id in 1..=count {
+        writeln!(file, "{id}\t{value}")?;
+    }
+    file.into_inner()?.sync_all()?;
+    let (clear, load) = (directory.join("clear.sql"), directory.join("load.sql"));
+    fs::write(&clear, "DROP TABLE IF EXISTS copied;\nCREATE TABLE copied (id bigint PRIMARY KEY, v text);\n")?;
+    fs::write(&load, format!("\\copy copied from '{}'\n", data.display()))?;
+    let mut row = Row::against("sql.copy.rows", "rows/s", "PostgreSQL 15", Goal::AtLeast(1.0));
+    for _ in 0..rounds {
+        for server in [ours, peer] {
+            server.run(&clear)?;
+            let began = Instant::now();
+            server.run(&load)?;
+            row.push(std::ptr::eq(server, ours), count as f64 / began.elapsed().as_secs_f64());
+        }
+    }
+    Ok(row)
 }
 
 fn sync_us(directory: &Path) -> anyhow::Result<f64> {
