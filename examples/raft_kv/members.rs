@@ -18,7 +18,7 @@ use crate::args::Args;
 use crate::groups::Failure;
 use crate::proto::kv_client::KvClient;
 use crate::proto::member_request::Action;
-use crate::proto::{MemberRequest, MemberResponse, Replica, StatusRequest};
+use crate::proto::{MemberRequest, MemberResponse, Replica, StatusRequest, StatusResponse};
 use crate::{Service, ask};
 
 /// How long a change may take; then the caller is told that nobody knows.
@@ -96,8 +96,18 @@ pub async fn member(args: &Args) -> Result<(), Failure> {
     };
     for group in groups {
         request.group = group;
-        if action == Action::Remove && replica == 0 {
-            request.replica = replica_on(args, group, node).await?;
+        if action != Action::Join {
+            let status = leader(args, group).await?;
+            let here = status.members.iter().find(|member| member.node == node).map(|member| member.replica);
+            // What was begun, or done, may be asked for again.
+            let is_done = match (action, here) {
+                (Action::Add, Some(here)) => status.voters.contains(&here),
+                (action, here) => action == Action::Remove && here.is_none(),
+            };
+            if is_done {
+                continue;
+            }
+            request.replica = here.unwrap_or(replica);
         }
         let response = ask(args, |mut client| {
             let request = request.clone();
@@ -112,11 +122,16 @@ pub async fn member(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The replica of a group on a node.
-async fn replica_on(args: &Args, group: u64, node: u64) -> Result<u64, Failure> {
-    let status = ask(args, |mut client| async move { client.status(StatusRequest { group }).await }).await?;
-    let found = status.members.iter().find(|member| member.node == node).map(|member| member.replica);
-    found.ok_or_else(|| format!("node {node} has no replica of group {group}").into())
+/// How the leader of a group stands.
+async fn leader(args: &Args, group: u64) -> Result<StatusResponse, Failure> {
+    for address in args.required("addr")?.split(',') {
+        let Ok(mut client) = KvClient::connect(format!("http://{address}")).await else { continue };
+        match client.status(StatusRequest { group }).await {
+            Ok(status) if status.get_ref().leader == status.get_ref().node => return Ok(status.into_inner()),
+            _ => {}
+        }
+    }
+    Err(format!("nobody leads group {group} now, as far as these nodes know").into())
 }
 
 /// Asks every node that answers.
