@@ -93,7 +93,7 @@ pub fn log_bytes(view: &RocksView, group: GroupId, findings: &mut Findings) -> a
 
 impl Known {
     fn of(stored: &StoredGroup) -> Known {
-        let StoredGroup { replica, hard_state, membership, applied, truncated, last } = stored;
+        let StoredGroup { replica, hard_state, membership, applied, truncated, last, .. } = stored;
         let entries = last.index.get().saturating_sub(truncated.index.get());
         Known {
             replica: replica.get(),
