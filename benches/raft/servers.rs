@@ -154,7 +154,12 @@ impl Servers {
     ) -> anyhow::Result<kv::MemberResponse> {
         let Client::Ours(mut client) = self.client(node)? else { bail!("only ours is asked so") };
         let address = self.peers[member].clone();
-        let request = kv::MemberRequest { action: action.into(), node: member as u64 + 1, address };
+        let request = kv::MemberRequest {
+            action: action.into(),
+            node: member as u64 + 1,
+            address,
+            ..kv::MemberRequest::default()
+        };
         Ok(client.member(request).await?.into_inner())
     }
 
@@ -209,7 +214,7 @@ impl Servers {
     /// How one of ours stands.
     pub async fn status(&self, node: usize) -> Option<kv::StatusResponse> {
         let Ok(Client::Ours(mut client)) = self.client(node) else { return None };
-        let asked = tokio::time::timeout(Duration::from_millis(500), client.status(kv::StatusRequest {}));
+        let asked = tokio::time::timeout(Duration::from_millis(500), client.status(kv::StatusRequest::default()));
         Some(asked.await.ok()?.ok()?.into_inner())
     }
 

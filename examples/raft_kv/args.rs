@@ -1,8 +1,10 @@
 //! The command line of the example; nothing to copy here.
 
-use std::error::Error;
+use std::num::NonZeroU64;
 
 use mainstay::ident::NodeId;
+
+use crate::groups::Failure;
 
 /// The command line: words, and options that take a value each.
 pub struct Args {
@@ -11,7 +13,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn parse(mut given: impl Iterator<Item = String>) -> Result<Args, Box<dyn Error>> {
+    pub fn parse(mut given: impl Iterator<Item = String>) -> Result<Args, Failure> {
         let mut args = Args { words: Vec::new(), options: Vec::new() };
         while let Some(word) = given.next() {
             match word.strip_prefix("--") {
@@ -34,10 +36,15 @@ impl Args {
         found.map(|(_, value)| value.as_str()).ok_or_else(|| format!("--{name} is required"))
     }
 
+    pub fn number(&self, name: &str) -> Result<Option<NonZeroU64>, Failure> {
+        let number = |given: &str| given.parse().map_err(|error| format!("--{name} {given}: {error}"));
+        Ok(self.required(name).ok().map(number).transpose()?)
+    }
+
     /// The nodes of `--peer NODE=ADDRESS`, or `--known`.
-    pub fn peers(&self, name: &str) -> Result<Vec<(NodeId, String)>, Box<dyn Error>> {
+    pub fn peers(&self, name: &str) -> Result<Vec<(NodeId, String)>, Failure> {
         let given = self.options.iter().filter(|(option, _)| option == name);
-        let peer = |value: &String| -> Result<(NodeId, String), Box<dyn Error>> {
+        let peer = |value: &String| -> Result<(NodeId, String), Failure> {
             let (node, address) = value.split_once('=').ok_or("--peer and --known take NODE=ADDRESS")?;
             Ok((NodeId::new(node.parse()?), address.to_owned()))
         };

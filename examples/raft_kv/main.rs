@@ -4,35 +4,36 @@
 //! raft_kv serve --node 1 --data /tmp/kv1 --raft 127.0.0.1:7101 --clients 127.0.0.1:7201 \
 //!     --peer 1=127.0.0.1:7101 --peer 2=127.0.0.1:7102 --peer 3=127.0.0.1:7103
 //! raft_kv put KEY VALUE --addr 127.0.0.1:7201,127.0.0.1:7202,127.0.0.1:7203
-//! raft_kv get KEY --addr …      raft_kv status --addr …
+//! raft_kv get KEY --addr …      raft_kv status [--group G] --addr …
 //! raft_kv member add NODE RAFT-ADDRESS --addr …      raft_kv member remove NODE --addr …
 //! ```
+//! `serve --groups N` cuts the map into N groups; `--log-entries N` keeps their logs short.
 
-use std::error::Error;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay::config::WalConfig;
-use mainstay::ident::{ClusterId, GroupId, NodeId, ReplicaId};
+use mainstay::ident::{ClusterId, GroupId, NodeId};
 use mainstay::net::NetConfig;
 use mainstay::net::identity::Identity;
 use mainstay::raftstore::context::Attempt;
-use mainstay::raftstore::entry::Membership;
-use mainstay::raftstore::group::GroupConfig;
-use mainstay::raftstore::log_store::{Table, TableStore};
+use mainstay::raftstore::log_store::Table;
 use mainstay::raftstore::rocks::RocksStore;
 use mainstay::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
-use mainstay::raftstore::store::{GroupHandle, ProposeError, RaftStore, ReadError, StoreConfig};
+use mainstay::raftstore::store::{ProposeError, RaftStore, StoreConfig};
 use mainstay::raftstore::transport::GrpcTransport;
 use mainstay::storage::Storage;
 use tonic::{Code, Request, Response, Status};
 
 mod args;
+mod groups;
 mod members;
 use args::Args;
+use groups::{Failure, Founding, Groups};
 
 mod proto {
     #![allow(missing_docs, reason = "generated")]
@@ -43,8 +44,6 @@ use proto::kv_server::{Kv, KvServer};
 use proto::{GetRequest, GetResponse, PutManyRequest, PutManyResponse, PutOutcome, PutRequest, PutResponse};
 use proto::{MemberRequest, MemberResponse, StatusRequest, StatusResponse};
 
-/// One group is enough for a map.
-const GROUP: GroupId = GroupId::new(1);
 /// Keeps nodes of different clusters apart. A real program draws one when it forms the cluster.
 const CLUSTER: ClusterId = ClusterId::new(0x6b76);
 
@@ -77,38 +76,47 @@ fn decode(command: &[u8]) -> Option<(&[u8], &[u8])> {
 /// What clients talk to.
 struct Service {
     node: NodeId,
-    group: GroupHandle,
-    store: Arc<RocksStore>,
+    groups: Arc<Groups>,
     raft: Arc<RaftStore>,
     transport: Arc<GrpcTransport>,
 }
 
 impl Service {
-    /// One outcome for each put: what one client asks in one request becomes one batch of the log.
+    /// One outcome for each put: those of one group, that one client asks in one request, become one batch of its log.
     async fn set(&self, puts: Vec<PutRequest>) -> Vec<PutOutcome> {
-        let commands = puts.into_iter().map(|put| {
-            let attempt = Attempt { client: put.client, sequence: put.sequence };
-            (encode(&put.key, &put.value), (put.client != 0).then_some(attempt))
-        });
-        let answers = self.group.propose_many(commands).await.into_iter().map(|answer| match answer.map_err(refused) {
-            Ok(response) => {
-                let index = response.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-                PutOutcome { index, ..PutOutcome::default() }
+        let mut outcomes = vec![PutOutcome::default(); puts.len()];
+        for (group, puts) in self.groups.by_group(puts) {
+            let commands = puts.iter().map(|(_, put)| {
+                let attempt = Attempt { client: put.client, sequence: put.sequence };
+                (encode(&put.key, &put.value), (put.client != 0).then_some(attempt))
+            });
+            let answers: Vec<_> = match self.groups.get(group) {
+                Err(status) => puts.iter().map(|_| Err(status.clone())).collect(),
+                Ok(handle) => handle.propose_many(commands).await.into_iter().map(|it| it.map_err(refused)).collect(),
+            };
+            for ((place, _), answer) in puts.iter().zip(answers) {
+                outcomes[*place] = match answer {
+                    Ok(response) => {
+                        let index = response.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+                        PutOutcome { index, group: group.get(), ..PutOutcome::default() }
+                    }
+                    Err(why) => {
+                        let (code, message) = (why.code() as i32, why.message().to_owned());
+                        PutOutcome { index: 0, code, message, group: group.get() }
+                    }
+                };
             }
-            Err(why) => PutOutcome { index: 0, code: why.code() as i32, message: why.message().to_owned() },
-        });
-        answers.collect()
+        }
+        outcomes
     }
 }
 
 #[tonic::async_trait]
 impl Kv for Service {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let outcome = self.set(vec![request.into_inner()]).await.pop().unwrap_or_default();
-        match outcome.code {
-            0 => Ok(Response::new(PutResponse { index: outcome.index })),
-            code => Err(Status::new(Code::from(code), outcome.message)),
-        }
+        let PutOutcome { index, code, message, group } =
+            self.set(vec![request.into_inner()]).await.pop().unwrap_or_default();
+        if code == 0 { Ok(Response::new(PutResponse { index, group })) } else { Err(Status::new(code.into(), message)) }
     }
 
     async fn put_many(&self, request: Request<PutManyRequest>) -> Result<Response<PutManyResponse>, Status> {
@@ -116,18 +124,13 @@ impl Kv for Service {
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        // After this the table shows everything that was acknowledged before, by any node.
-        self.group.read_barrier().await.map_err(|error| match error {
-            ReadError::Stopped(_) => Status::internal(error.to_string()),
-            _ => Status::unavailable(error.to_string()),
-        })?;
-        let value = self.store.get(GROUP, Table::Kv, &request.into_inner().key);
-        let value = value.map_err(|error| Status::internal(error.to_string()))?;
+        let value = self.groups.read(&request.into_inner().key).await?;
         Ok(Response::new(GetResponse { found: value.is_some(), value: value.unwrap_or_default() }))
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let (view, written) = (self.group.view(), self.raft.written());
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let group = GroupId::new(request.into_inner().group.max(1));
+        let (view, written) = (self.groups.get(group)?.view(), self.raft.written());
         Ok(Response::new(StatusResponse {
             node: self.node.get(),
             leader: view.leader_node().map_or(0, NodeId::get),
@@ -138,6 +141,10 @@ impl Kv for Service {
             entries_written: written.entries,
             voters: view.status.membership.voters.iter().map(|voter| voter.get()).collect(),
             learners: view.status.membership.learners.iter().map(|learner| learner.get()).collect(),
+            groups: self.groups.count(),
+            first: view.status.positions.first.get(),
+            members: members::of(&view.status.membership),
+            next_replica: view.status.membership.highest.get() + 1,
         }))
     }
 
@@ -150,7 +157,8 @@ impl Kv for Service {
 /// `deadline_exceeded` nobody knows.
 fn refused(error: ProposeError) -> Status {
     let code = match error {
-        ProposeError::NotLeader { .. } | ProposeError::Busy => Code::Unavailable,
+        // One group that stopped here, such as a replica that was removed, goes on elsewhere.
+        ProposeError::NotLeader { .. } | ProposeError::Busy | ProposeError::Stopped(_) => Code::Unavailable,
         ProposeError::TooLarge { .. } | ProposeError::Empty => Code::InvalidArgument,
         ProposeError::Unknown { .. } => Code::DeadlineExceeded,
         _ => Code::Internal,
@@ -158,10 +166,11 @@ fn refused(error: ProposeError) -> Status {
     Status::new(code, error.to_string())
 }
 
-async fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
+async fn serve(args: &Args) -> Result<(), Failure> {
     let node = NodeId::new(args.required("node")?.parse()?);
     let peers = args.peers("peer")?;
     let directory = PathBuf::from(args.required("data")?);
+    let log_entries = args.number("log-entries")?.map(NonZeroU64::get);
 
     // 1. The store. Opening it checks that it holds what it is known to have held.
     let storage = Arc::new(Storage::open(&directory, WalConfig::default().segment_size_bytes)?);
@@ -183,32 +192,26 @@ async fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
     let raft =
         Arc::new(RaftStore::start(StoreConfig::default(), Arc::clone(&store) as _, Arc::clone(&transport) as _)?);
 
-    // 3. The group: made once by each founding member, with the same members, then opened at every start.
-    let replica = |node: NodeId| ReplicaId::new(node.get());
-    if raft.groups()?.contains(&GROUP) {
-        // Made before.
-    } else if args.required("join").is_ok_and(|answer| answer == "yes") {
-        raft.join_group(GROUP, replica(node))?;
-    } else {
-        let members = Membership::of_voters(peers.iter().map(|(peer, _)| (replica(*peer), *peer)));
-        raft.create_group(GROUP, replica(node), members)?;
-    }
-    let group = raft.open_group(GROUP, GroupConfig::new(replica(node)), Map)?;
+    // 3. The groups: each made once by its founding members, with the same members, then opened at every start.
+    let groups =
+        Groups::new((args.number("groups")?.unwrap_or(NonZeroU64::MIN), log_entries), store, Arc::clone(&raft));
+    let founding = match args.required("join").is_ok_and(|answer| answer == "yes") {
+        true => Founding::Join,
+        false => Founding::Members(peers.into_iter().map(|(peer, _)| peer).collect()),
+    };
+    groups.open_all(node, &founding)?;
     transport.receive_into(raft.inbox());
 
     // 4. Clients, until we are told to stop or cannot go on.
     let clients: SocketAddr = args.required("clients")?.parse()?;
-    let mut view = group.watch();
     let service =
-        KvServer::new(Service { node, group, store, raft: Arc::clone(&raft), transport: Arc::clone(&transport) });
+        Service { node, groups: Arc::clone(&groups), raft: Arc::clone(&raft), transport: Arc::clone(&transport) };
     println!("node {node} serves clients on {clients}");
-    let server = tonic::transport::Server::builder().add_service(service).serve(clients);
+    let server = tonic::transport::Server::builder().add_service(KvServer::new(service)).serve(clients);
     let failure = tokio::select! {
         served = server => served.err().map(|error| error.to_string()),
         failure = raft.failed() => Some(failure.to_string()),
-        stopped = view.wait_for(|view| view.failure.is_some()) => {
-            stopped.ok().and_then(|view| view.failure.as_ref().map(|failure| failure.to_string()))
-        }
+        failure = groups.failed() => Some(failure),
         _ = tokio::signal::ctrl_c() => None,
     };
     transport.shutdown().await;
@@ -220,7 +223,7 @@ async fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
 async fn ask<T, F: Future<Output = Result<Response<T>, Status>>>(
     args: &Args,
     call: impl Fn(KvClient<tonic::transport::Channel>) -> F,
-) -> Result<T, Box<dyn Error>> {
+) -> Result<T, Failure> {
     let mut last = "no address was given".to_owned();
     for address in args.required("addr")?.split(',') {
         match KvClient::connect(format!("http://{address}")).await {
@@ -235,18 +238,19 @@ async fn ask<T, F: Future<Output = Result<Response<T>, Status>>>(
     Err(last.into())
 }
 
-async fn put(args: &Args) -> Result<(), Box<dyn Error>> {
+async fn put(args: &Args) -> Result<(), Failure> {
     let (key, value) = (args.word(1)?.into(), args.word(2)?.into());
     let request = PutRequest { key, value, client: 0, sequence: 0 };
     let response = ask(args, |mut client| {
         let request = request.clone();
         async move { client.put(request).await }
     });
-    println!("put as entry {}", response.await?.index);
+    let PutResponse { index, group } = response.await?;
+    println!("put as entry {index} of group {group}");
     Ok(())
 }
 
-async fn get(args: &Args) -> Result<(), Box<dyn Error>> {
+async fn get(args: &Args) -> Result<(), Failure> {
     let request = GetRequest { key: args.word(1)?.into() };
     let response = ask(args, |mut client| {
         let request = request.clone();
@@ -259,11 +263,12 @@ async fn get(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn status(args: &Args) -> Result<(), Box<dyn Error>> {
+async fn status(args: &Args) -> Result<(), Failure> {
+    let group = args.number("group")?.map_or(1, NonZeroU64::get);
     for address in args.required("addr")?.split(',') {
         match KvClient::connect(format!("http://{address}")).await {
             Err(error) => println!("{address}: {error}"),
-            Ok(mut client) => println!("{address}: {:?}", client.status(StatusRequest {}).await?.into_inner()),
+            Ok(mut client) => println!("{address}: {:?}", client.status(StatusRequest { group }).await?.into_inner()),
         }
     }
     Ok(())
@@ -280,7 +285,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> Result<(), Box<dyn Error>> {
+async fn run() -> Result<(), Failure> {
     let args = Args::parse(std::env::args().skip(1))?;
     match args.word(0)? {
         "serve" => serve(&args).await,

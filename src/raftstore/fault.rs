@@ -56,12 +56,14 @@ pub(super) enum Fault {
     SleepsBehind,
     /// A replica sleeps while somebody waits for it.
     SleepsWithRequests,
+    /// That a replica was destroyed is forgotten by a restart.
+    TombstoneNotDurable,
 }
 
 #[cfg(test)]
 impl Fault {
     /// How many there are.
-    pub(super) const ALL: usize = Fault::SleepsWithRequests as usize + 1;
+    pub(super) const ALL: usize = Fault::TombstoneNotDurable as usize + 1;
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub struct Cluster {
     processes: Vec<Option<Child>>,
     /// The first so many nodes found the group; the others join it.
     founders: usize,
+    /// What every node is told besides.
+    options: Vec<String>,
     /// The network namespace of each node; none: they share ours.
     hosts: Option<Hosts>,
 }
@@ -32,6 +34,11 @@ impl Cluster {
 
     /// The founders run; there is room for as many more.
     pub fn with_spares(founders: usize, spares: usize) -> Cluster {
+        Cluster::with_options(founders, spares, &[])
+    }
+
+    /// The same, and every node is told more.
+    pub fn with_options(founders: usize, spares: usize, options: &[&str]) -> Cluster {
         let size = founders + spares;
         // Held until all are chosen, so that no port is chosen twice.
         let listeners: Vec<TcpListener> = (0..2 * size).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -41,7 +48,8 @@ impl Cluster {
         let clients = addresses.split_off(size);
         let processes = (0..size).map(|_| None).collect();
         let directory = tempfile::tempdir().unwrap();
-        let mut cluster = Cluster { directory, raft: addresses, clients, processes, founders, hosts: None };
+        let options = options.iter().map(ToString::to_string).collect();
+        let mut cluster = Cluster { directory, raft: addresses, clients, processes, founders, options, hosts: None };
         for node in 0..founders {
             cluster.restart(node);
         }
@@ -57,6 +65,7 @@ impl Cluster {
             clients: addresses(7200),
             processes: (0..HOSTS).map(|_| None).collect(),
             founders: HOSTS,
+            options: Vec::new(),
             hosts: Some(hosts),
         };
         for node in 0..HOSTS {
@@ -95,6 +104,7 @@ impl Cluster {
         if node >= self.founders {
             command.args(["--join", "yes"]);
         }
+        command.args(&self.options);
         let path = self.directory.path().join(format!("node{}.log", node + 1));
         let log = std::fs::File::options().create(true).append(true).open(path).unwrap();
         command.stdout(Stdio::from(log.try_clone().unwrap())).stderr(Stdio::from(log));
@@ -124,7 +134,7 @@ impl Cluster {
 
     pub async fn status(&self, node: usize) -> Option<StatusResponse> {
         let mut client = self.client(node);
-        let asked = client.status(StatusRequest {});
+        let asked = client.status(StatusRequest::default());
         let answered = tokio::time::timeout(Duration::from_secs(1), asked).await;
         Some(answered.ok()?.ok()?.into_inner())
     }
@@ -186,6 +196,12 @@ impl Cluster {
             assert!(Instant::now() < deadline, "node {} does not catch up:\n{}", node + 1, self.logs());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Lines of a node's log that say something.
+    pub fn count_in_log(&self, node: usize, what: &str) -> usize {
+        let path = self.directory.path().join(format!("node{}.log", node + 1));
+        std::fs::read_to_string(path).unwrap_or_default().lines().filter(|line| line.contains(what)).count()
     }
 
     pub fn logs(&self) -> String {

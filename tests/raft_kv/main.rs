@@ -3,8 +3,10 @@
 #![cfg(test)]
 
 mod cluster;
+mod groups;
 mod hosts;
 mod members;
+mod operator;
 mod register;
 
 mod proto {
@@ -12,6 +14,7 @@ mod proto {
     tonic::include_proto!("raft_kv");
 }
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,15 +50,18 @@ impl History {
         self.operations.lock().push((key, operation));
     }
 
-    fn check(&self) {
-        let operations = self.operations.lock();
-        for key in 0..KEYS {
-            let of_key: Vec<Operation> =
-                operations.iter().filter(|(of, _)| *of == key).map(|(_, operation)| *operation).collect();
-            if let Err(what) = register::check(&of_key) {
-                panic!("key {key}: {what}\n{} operations", of_key.len());
+    /// Checks every register by itself; says how many operations there were of each.
+    fn check(&self) -> BTreeMap<u64, usize> {
+        let mut registers = BTreeMap::<u64, Vec<Operation>>::new();
+        for (key, operation) in self.operations.lock().iter() {
+            registers.entry(*key).or_default().push(*operation);
+        }
+        for (key, operations) in &registers {
+            if let Err(what) = register::check(operations) {
+                panic!("key {key}: {what}\n{} operations", operations.len());
             }
         }
+        registers.into_iter().map(|(key, operations)| (key, operations.len())).collect()
     }
 }
 

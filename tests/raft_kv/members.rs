@@ -35,7 +35,7 @@ async fn change(cluster: &Cluster, node: usize, action: Action) {
     while voters(cluster).await.contains(&node) != wanted {
         assert!(Instant::now() < deadline, "{action:?} {}: {last}\n{}", node + 1, cluster.logs());
         let leader = cluster.await_leader().await;
-        let request = MemberRequest { action: action.into(), node: node as u64 + 1, address: String::new() };
+        let request = MemberRequest { action: action.into(), node: node as u64 + 1, ..MemberRequest::default() };
         if let Err(status) = cluster.client(leader).member(request).await {
             last = status.message().to_owned();
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -73,7 +73,8 @@ async fn nodes_join_and_leave_under_kills() {
         let victim = [Some(leader), Some(joiner), None][joiner % 3];
         if let Some(victim) = victim {
             // Begun, and cut off: whoever goes on finds it half done, or not at all.
-            let request = MemberRequest { action: Action::Add.into(), node: joiner as u64 + 1, address: String::new() };
+            let request =
+                MemberRequest { action: Action::Add.into(), node: joiner as u64 + 1, ..MemberRequest::default() };
             let mut client = cluster.client(leader);
             let begun = tokio::spawn(async move { client.member(request).await });
             cluster.await_write().await;

@@ -1,7 +1,7 @@
 //! Clients that write and read registers anywhere, and note when they called and what came back.
 
-use super::node::Node;
 use super::oracle::{Operation, Outcome};
+use super::replica::Replica;
 use super::seen::Happening;
 use super::world::{Checked, Event, TICK, Violation, World, violated};
 use crate::raftstore::context::Attempt;
@@ -21,12 +21,13 @@ pub(super) struct Client {
     leader: usize,
 }
 
-/// In the end: one write, then one read on every node, and all have applied the same.
+/// In the end, of each group: one write, then one read on every node, and all have applied the same.
 #[derive(Default)]
 pub(super) struct Probe {
     operation: Option<usize>,
     written: bool,
     read: usize,
+    is_done: bool,
 }
 
 /// A command: a key, a value, and bytes that mean nothing.
@@ -61,14 +62,17 @@ impl World {
             return Ok(());
         }
         let reads = self.rng.chance(self.plan.read_per_mille);
-        let node = match reads || self.rng.chance(150) {
-            true => self.rng.below(self.nodes.len() as u64) as usize,
-            false => self.find_leader(self.clients[client].leader),
+        let group = self.draw_group();
+        let place = if reads || self.rng.chance(150) {
+            let host = self.rng.below(self.hosts.len() as u64) as usize;
+            self.place_on(host, group)
+        } else {
+            self.find_leader(group, self.clients[client].leader)
         };
         let key = self.rng.below(self.plan.keys) as u8;
-        let operation = self.call(key, reads, node)?;
+        let operation = self.call(key, reads, place)?;
         let it = &mut self.clients[client];
-        (it.operation, it.called_at, it.leader) = (Some(operation), self.now, node);
+        (it.operation, it.called_at, it.leader) = (Some(operation), self.now, place);
         let most = self.plan.think_ticks * TICK;
         let delay = 1 + self.rng.below(most);
         self.after(delay, Event::Client { client });
@@ -76,45 +80,47 @@ impl World {
     }
 
     /// Somebody who says that he leads; else whoever was asked last.
-    fn find_leader(&mut self, last: usize) -> usize {
-        let leaders: Vec<usize> = (0..self.nodes.len()).filter(|node| self.nodes[*node].leads()).collect();
+    fn find_leader(&mut self, group: usize, last: usize) -> usize {
+        let leaders: Vec<usize> = self.places_of(group).filter(|place| self.replicas[*place].leads()).collect();
         match leaders.is_empty() {
-            true => last,
+            true => self.place_on(self.replicas[last].host, group),
             false => self.rng.pick(&leaders),
         }
     }
 
-    fn call(&mut self, key: u8, reads: bool, node: usize) -> Result<usize, Violation> {
+    /// Every group has registers of its own.
+    fn call(&mut self, key: u8, reads: bool, place: usize) -> Result<usize, Violation> {
+        let key = key + (self.replicas[place].cell as u64 * self.plan.keys) as u8;
         let operation = self.history.operations.len();
         let written = (!reads).then_some(operation as u64 + 1);
         self.history.operations.push(Operation { key, written, called: self.events, outcome: Outcome::Open });
-        self.note(|_| format!("client calls {operation} at {}: {}", node + 1, if reads { "read" } else { "write" }));
-        let until = self.nodes[node].paused_until;
+        self.note(|_| format!("client calls {operation} at {}: {}", place + 1, if reads { "read" } else { "write" }));
+        let until = self.hosts[self.replicas[place].host].paused_until;
         match until > self.now {
-            true => self.after(until - self.now, Event::Request { node, operation }),
-            false => self.request(node, operation)?,
+            true => self.after(until - self.now, Event::Request { place, operation }),
+            false => self.request(place, operation)?,
         }
         Ok(operation)
     }
 
     /// An operation has reached a node.
-    pub(super) fn request(&mut self, node: usize, operation: usize) -> Checked {
+    pub(super) fn request(&mut self, place: usize, operation: usize) -> Checked {
         let Operation { key, written, outcome, .. } = self.history.operations[operation].clone();
-        if self.nodes[node].group.is_none() {
+        if self.replicas[place].group.is_none() {
             return self.finish(operation, Outcome::Refused);
         }
         // A client that gave up does not matter to the node, but the write counts as unknown from then on.
         if outcome != Outcome::Open && outcome != Outcome::Unknown {
             return Ok(());
         }
-        self.rouse(node, Happening::WokenByRequest);
+        self.rouse(place, Happening::WokenByRequest);
         self.requests += 1;
         let request = RequestId(self.requests);
         let attempt = self.rng.chance(200).then_some(Attempt { client: 1, sequence: operation as u64 });
         let most = self.plan.command_bytes + 1;
         let data = written.map(|value| encode(key, value, self.rng.below(most)));
-        let clock = self.clock(node);
-        let Node { group, requests, positions, .. } = &mut self.nodes[node];
+        let clock = self.clock(self.replicas[place].host);
+        let Replica { group, requests, positions, .. } = &mut self.replicas[place];
         let Some(group) = group else { return Ok(()) };
         group.clock(clock);
         requests.insert(request.0, (operation, positions.term.get()));
@@ -122,15 +128,15 @@ impl World {
             Some(data) => group.propose(request, data, attempt),
             None => group.read(request),
         }
-        self.drive(node)
+        self.drive(place)
     }
 
     /// Every request gets one answer: takes the one that is answered now.
-    pub(super) fn take_request(&mut self, node: usize, request: u64) -> Result<(usize, u64), Violation> {
-        match self.nodes[node].requests.remove(&request) {
+    pub(super) fn take_request(&mut self, place: usize, request: u64) -> Result<(usize, u64), Violation> {
+        match self.replicas[place].requests.remove(&request) {
             Some(waiting) => Ok(waiting),
             None => {
-                let what = format!("{}: request {request} has none to get", node + 1);
+                let what = format!("{}: request {request} has none to get", place + 1);
                 Err(Violation { check: "one answer each", what })
             }
         }
@@ -159,20 +165,20 @@ impl World {
     }
 
     /// A proposal was applied where it was made.
-    pub(super) fn acknowledged(&mut self, node: usize, request: u64, data: &[u8]) -> Checked {
-        let (operation, _) = self.take_request(node, request)?;
+    pub(super) fn acknowledged(&mut self, place: usize, request: u64, data: &[u8]) -> Checked {
+        let (operation, _) = self.take_request(place, request)?;
         if self.plan.voters == 1 {
             self.seen.note(Happening::Alone);
         }
         let written = self.history.operations[operation].written;
-        if self.watch.rules && decode(data).map(|(_, value)| value) != written {
-            return violated("one answer each", format!("{}: the response to another request", node + 1));
+        if self.rules && decode(data).map(|(_, value)| value) != written {
+            return violated("one answer each", format!("{}: the response to another request", place + 1));
         }
         self.finish(operation, Outcome::Done(self.events, 0))
     }
 
-    pub(super) fn refused(&mut self, node: usize, request: u64, refusal: Refusal) -> Checked {
-        let (operation, _) = self.take_request(node, request)?;
+    pub(super) fn refused(&mut self, place: usize, request: u64, refusal: Refusal) -> Checked {
+        let (operation, _) = self.take_request(place, request)?;
         let it = &self.history.operations[operation];
         match refusal {
             Refusal::Expired => self.seen.note(Happening::ReadExpired),
@@ -185,9 +191,9 @@ impl World {
         self.finish(operation, Outcome::Refused)
     }
 
-    pub(super) fn readable(&mut self, node: usize, request: u64, index: u64) -> Checked {
-        let (operation, term) = self.take_request(node, request)?;
-        let it = &self.nodes[node];
+    pub(super) fn readable(&mut self, place: usize, request: u64, index: u64) -> Checked {
+        let (operation, term) = self.take_request(place, request)?;
+        let it = &self.replicas[place];
         if it.positions.term.get() != term {
             self.seen.note(Happening::ReadAskedAgain);
         }
@@ -195,12 +201,12 @@ impl World {
             self.seen.note(Happening::ReadOnFollower);
         }
         let called = self.history.operations[operation].called;
-        if self.plan.lease_reads && self.nodes[node].leads() && called == self.events && self.plan.voters > 1 {
+        if self.plan.lease_reads && self.replicas[place].leads() && called == self.events && self.plan.voters > 1 {
             self.seen.note(Happening::ReadByLease);
         }
-        let it = &self.nodes[node];
-        if self.watch.rules && it.machine.applied < index {
-            return violated("a read waits for the state machine", format!("{}: {index}", node + 1));
+        let it = &self.replicas[place];
+        if self.rules && it.machine.applied < index {
+            return violated("a read waits for the state machine", format!("{}: {index}", place + 1));
         }
         let key = self.history.operations[operation].key;
         let value = it.machine.registers.get(&key).copied().unwrap_or(0);
@@ -214,13 +220,18 @@ impl World {
         for row in &mut self.blocked {
             row.fill(false);
         }
-        for node in 0..self.nodes.len() {
-            self.nodes[node].paused_until = 0;
-            self.nodes[node].stalled_until = 0;
-            self.nodes[node].next_write_fails = false;
-            self.nodes[node].next_apply_fails = false;
-            if self.nodes[node].group.is_none() {
-                self.start(node)?;
+        for host in 0..self.hosts.len() {
+            let it = &mut self.hosts[host];
+            (it.paused_until, it.stalled_until, it.next_write_fails) = (0, 0, false);
+            if !it.is_up {
+                self.start_host(host)?;
+            }
+        }
+        for place in 0..self.replicas.len() {
+            let it = &mut self.replicas[place];
+            it.next_apply_fails = false;
+            if it.group.is_none() && !it.is_closing && self.is_made(place) {
+                self.start(place)?;
             }
         }
         self.after(TICK, Event::Probe);
@@ -228,48 +239,60 @@ impl World {
     }
 
     /// Those who take part, as their leader knows.
-    fn members(&self) -> Vec<usize> {
-        let leader = self.nodes.iter().filter(|node| node.leads()).max_by_key(|node| node.positions.term);
+    fn members(&self, group: usize) -> Vec<usize> {
+        let replicas = self.places_of(group).map(|place| &self.replicas[place]);
+        let leader = replicas.filter(|it| it.leads()).max_by_key(|it| it.positions.term);
         let members = leader.into_iter().flat_map(|leader| leader.membership.replicas());
-        members.map(|replica| replica.get() as usize - 1).collect()
+        members.map(|replica| self.place(group, replica)).collect()
     }
 
-    /// Progress: a write, a read everywhere, and everybody has applied everything.
+    /// Progress: a write, a read everywhere, and everybody has applied everything, in each group.
     pub(super) fn probe(&mut self) -> Checked {
-        if self.now > (self.plan.chaos_ticks + PATIENCE_TICKS) * TICK {
-            let nodes: Vec<_> =
-                self.nodes.iter().filter_map(|node| node.group.as_ref()).map(|it| it.status()).collect();
-            return violated("progress", format!("written {}, {nodes:#?}", self.probe.written));
-        }
         self.after(TICK, Event::Probe);
-        if let Some(operation) = self.probe.operation.take() {
+        for group in 0..self.cells.len() {
+            if self.now > (self.plan.chaos_ticks + PATIENCE_TICKS) * TICK && !self.cells[group].probe.is_done {
+                let running = self.places_of(group).filter_map(|place| self.replicas[place].group.as_ref());
+                let running: Vec<_> = running.map(|it| it.status()).collect();
+                let written = self.cells[group].probe.written;
+                return violated("progress", format!("written {written}, {running:#?}"));
+            }
+            self.probe_group(group)?;
+        }
+        self.done = self.cells.iter().all(|cell| cell.probe.is_done);
+        Ok(())
+    }
+
+    fn probe_group(&mut self, group: usize) -> Checked {
+        let probe = &mut self.cells[group].probe;
+        if let Some(operation) = probe.operation.take() {
             match self.history.operations[operation].outcome {
                 Outcome::Open => {
-                    self.probe.operation = Some(operation);
+                    probe.operation = Some(operation);
                     return Ok(());
                 }
-                Outcome::Done(..) if !self.probe.written => self.probe.written = true,
-                Outcome::Done(..) => self.probe.read += 1,
+                Outcome::Done(..) if !probe.written => probe.written = true,
+                Outcome::Done(..) => probe.read += 1,
                 Outcome::Refused | Outcome::Unknown => {}
             }
         }
-        if !self.probe.written {
-            let leader = self.find_leader(0);
-            self.probe.operation = Some(self.call(0, false, leader)?);
-        } else if let Some(member) = self.members().get(self.probe.read) {
-            self.probe.operation = Some(self.call(0, true, *member)?);
+        let (written, read) = (probe.written, probe.read);
+        if !written {
+            let leader = self.find_leader(group, 0);
+            self.cells[group].probe.operation = Some(self.call(0, false, leader)?);
+        } else if let Some(member) = self.members(group).get(read) {
+            self.cells[group].probe.operation = Some(self.call(0, true, *member)?);
         } else {
-            let end = self.watch.committed.len() as u64;
-            let members = self.members();
-            let is_done = |node: &usize| self.nodes[*node].machine.applied == end;
+            let end = self.cells[group].watch.committed.len() as u64;
+            let members = self.members(group);
+            let is_done = |place: &usize| self.replicas[*place].machine.applied == end;
             let quiet = !members.is_empty()
                 && members.iter().all(is_done)
-                && self.nodes.iter().all(|node| node.requests.is_empty())
-                && !self.nodes[members[0]].membership.is_joint();
+                && self.places_of(group).all(|place| self.replicas[place].requests.is_empty())
+                && !self.replicas[members[0]].membership.is_joint();
             if quiet && self.plan.learner {
                 self.seen.note(Happening::LearnerCaughtUp);
             }
-            self.done = quiet;
+            self.cells[group].probe.is_done = quiet;
         }
         Ok(())
     }

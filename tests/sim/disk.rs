@@ -1,20 +1,26 @@
-//! A disk that loses what is not synced. Log and tables are one sequence of writes, as in RocksDB: a crash keeps a
-//! prefix of it, and at least everything up to the last sync.
+//! A disk that loses what is not synced. Logs and tables of all groups of a node are one sequence of writes, as in RocksDB:
+//! a crash keeps a prefix of it, and at least everything up to the last sync.
 
 use std::collections::BTreeMap;
 
 use super::rng::Rng;
 use super::snapshots::{Fill, Filling};
-use crate::ident::{LogIndex, ReplicaId, Term};
+use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 use crate::raftstore::entry::{Entry, HardState, Membership, Position};
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::group::Persist;
 use crate::raftstore::log_store::StoredGroup;
 use crate::raftstore::snapshot::{Restore, SnapshotId};
 
-/// One write.
+/// One write to a replica.
 #[derive(Clone)]
 pub(super) enum Op {
+    Make(Membership),
+    /// Everything of it goes, and the group's tombstone comes.
+    Destroy {
+        group: GroupId,
+        replica: u64,
+    },
     Log(Persist),
     Apply {
         index: u64,
@@ -40,8 +46,14 @@ pub(super) struct Store {
 }
 
 impl Store {
-    fn write(&mut self, op: &Op) {
+    pub(super) fn of(membership: Membership) -> Store {
+        Store { membership, ..Store::default() }
+    }
+
+    pub(super) fn write(&mut self, op: &Op) {
         match op {
+            // Those of the disk.
+            Op::Make(_) | Op::Destroy { .. } => {}
             Op::Log(persist) => self.write_log(persist),
             Op::Apply { index, writes, membership } => {
                 self.applied = *index;
@@ -144,47 +156,86 @@ fn term_of(entry: &Entry) -> u64 {
     entry.term().get()
 }
 
+/// What a disk holds of all replicas, by their places.
+#[derive(Clone, Default)]
+pub(super) struct Stores {
+    stores: BTreeMap<usize, Store>,
+    tombstones: BTreeMap<GroupId, u64>,
+}
+
+impl Stores {
+    pub(super) fn get(&self, place: usize) -> Option<&Store> {
+        self.stores.get(&place)
+    }
+
+    /// Of a replica that is there.
+    pub(super) fn of(&self, place: usize) -> &Store {
+        self.get(place).unwrap_or_else(|| panic!("there is no replica at place {place}"))
+    }
+
+    pub(super) fn tombstone(&self, group: GroupId) -> Option<u64> {
+        self.tombstones.get(&group).copied()
+    }
+
+    fn write(&mut self, place: usize, op: &Op) {
+        match op {
+            Op::Make(membership) => drop(self.stores.insert(place, Store::of(membership.clone()))),
+            Op::Destroy { group, replica } => {
+                self.stores.remove(&place);
+                self.tombstones.insert(*group, *replica);
+            }
+            _ => match self.stores.get_mut(&place) {
+                Some(store) => store.write(op),
+                None => panic!("something is written of place {place} behind its tombstone"),
+            },
+        }
+    }
+}
+
 /// The disk of one node.
 #[derive(Default)]
 pub(super) struct Disk {
     /// As the running process sees it.
-    pub(super) current: Store,
+    pub(super) current: Stores,
     /// What survives everything.
-    pub(super) durable: Store,
-    unsynced: Vec<Op>,
+    pub(super) durable: Stores,
+    unsynced: Vec<(usize, Op)>,
 }
 
 impl Disk {
-    /// That of a replica that was made with this membership.
-    pub(super) fn founded(membership: Membership) -> Disk {
-        let store = Store { membership, ..Store::default() };
-        Disk { current: store.clone(), durable: store, unsynced: Vec::new() }
-    }
-
-    pub(super) fn write(&mut self, op: Op) {
-        self.current.write(&op);
-        self.unsynced.push(op);
+    pub(super) fn write(&mut self, place: usize, op: Op) {
+        self.current.write(place, &op);
+        self.unsynced.push((place, op));
     }
 
     /// Leftovers of a snapshot are of no use after a start.
-    pub(super) fn forget_filling(&mut self) -> bool {
-        self.durable.filling = None;
-        self.current.filling.take().is_some()
+    pub(super) fn forget_filling(&mut self, place: usize) -> bool {
+        if let Some(store) = self.durable.stores.get_mut(&place) {
+            store.filling = None;
+        }
+        self.current.stores.get_mut(&place).is_some_and(|store| store.filling.take().is_some())
     }
 
     pub(super) fn sync(&mut self) {
-        for op in self.unsynced.drain(..) {
-            self.durable.write(&op);
+        let unsynced = std::mem::take(&mut self.unsynced);
+        unsynced.iter().for_each(|(place, op)| self.survives(*place, op));
+    }
+
+    fn survives(&mut self, place: usize, op: &Op) {
+        self.durable.write(place, op);
+        if let Op::Destroy { group, .. } = op
+            && fault::active(Fault::TombstoneNotDurable)
+        {
+            self.durable.tombstones.remove(group);
         }
     }
 
     /// The power goes: of what is not synced, and what was being written, a prefix stays.
-    pub(super) fn crash(&mut self, in_flight: Vec<Op>, rng: &mut Rng) {
+    pub(super) fn crash(&mut self, in_flight: Vec<(usize, Op)>, rng: &mut Rng) {
         self.unsynced.extend(in_flight);
         let kept = rng.below(self.unsynced.len() as u64 + 1) as usize;
-        for op in self.unsynced.drain(..).take(kept) {
-            self.durable.write(&op);
-        }
+        let unsynced = std::mem::take(&mut self.unsynced);
+        unsynced.iter().take(kept).for_each(|(place, op)| self.survives(*place, op));
         self.current = self.durable.clone();
     }
 }

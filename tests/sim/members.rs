@@ -9,29 +9,34 @@ use crate::raftstore::group::{MembershipChange, Refusal, RequestId};
 impl World {
     /// A leader is asked for some change, whether it makes sense now or not.
     pub(super) fn change(&mut self) -> Checked {
-        let Some(leader) = (0..self.nodes.len()).find(|node| self.nodes[*node].leads()) else { return Ok(()) };
-        let Some(group) = self.nodes[leader].group.as_ref().filter(|_| self.nodes[leader].paused_until <= self.now)
-        else {
+        let group = self.draw_group();
+        let Some(leader) = self.leader_of(group) else { return Ok(()) };
+        let paused_until = self.hosts[self.replicas[leader].host].paused_until;
+        let Some(group) = self.replicas[leader].group.as_ref().filter(|_| paused_until <= self.now) else {
             return Ok(());
         };
         let membership = group.status().membership;
-        let change = self.draw_change(&membership);
+        let change = self.draw_change(self.replicas[leader].cell, &membership);
         self.rouse(leader, Happening::WokenByRequest);
         self.requests += 1;
         let request = RequestId(self.requests);
         self.note(|_| format!("{}: {change:?}", leader + 1));
-        if let Some(group) = &mut self.nodes[leader].group {
+        if let Some(group) = &mut self.replicas[leader].group {
             group.change_membership(request, &change);
         }
-        self.nodes[leader].changes.insert(request.0);
+        self.replicas[leader].changes.insert(request.0);
         self.drive(leader)
     }
 
-    fn draw_change(&mut self, now: &Membership) -> MembershipChange {
+    fn draw_change(&mut self, group: usize, now: &Membership) -> MembershipChange {
         let mut change = MembershipChange::default();
-        let next = now.highest.get() + 1;
-        if next <= self.plan.replicas() && self.rng.chance(500) {
-            change.add.push((ReplicaId::new(next), NodeId::new(next)));
+        // One that waits to be added.
+        let waits = |place: &usize| self.replicas[*place].id > now.highest.get() && self.is_made(*place);
+        let next = self.places_of(group).find(waits).map(|place| &self.replicas[place]);
+        if let Some((next, host)) = next.map(|next| (next.id, next.host))
+            && self.rng.chance(500)
+        {
+            change.add.push((ReplicaId::new(next), NodeId::new(host as u64 + 1)));
         }
         for learner in &now.learners {
             match self.rng.below(4) {
@@ -51,8 +56,8 @@ impl World {
     }
 
     /// The answer to such a request, if it is one.
-    pub(super) fn change_answered(&mut self, node: usize, request: u64, refusal: Option<&Refusal>) -> bool {
-        let is_one = self.nodes[node].changes.remove(&request);
+    pub(super) fn change_answered(&mut self, place: usize, request: u64, refusal: Option<&Refusal>) -> bool {
+        let is_one = self.replicas[place].changes.remove(&request);
         if is_one && matches!(refusal, Some(Refusal::Change(_))) {
             self.seen.note(Happening::ChangeRefused);
         }
@@ -60,10 +65,10 @@ impl World {
     }
 
     /// A change is committed here.
-    pub(super) fn changed(&mut self, node: usize, before: &Membership, now: &Membership) -> Checked {
-        let own = ReplicaId::new(node as u64 + 1);
+    pub(super) fn changed(&mut self, place: usize, before: &Membership, now: &Membership) -> Checked {
+        let own = ReplicaId::new(self.replicas[place].id);
         self.seen.note(Happening::Changed);
-        let led = self.nodes[node].positions.role == crate::raftstore::group::Role::Leader;
+        let led = self.replicas[place].positions.role == crate::raftstore::group::Role::Leader;
         for (replica, happening) in [
             (now.voters.iter().find(|replica| before.learners.contains(replica)), Happening::Promoted),
             (now.learners.iter().find(|replica| before.nodes.contains_key(replica)), Happening::Demoted),
@@ -78,12 +83,12 @@ impl World {
         }
         // Joint consensus only: what changes at once keeps a majority of the voters before.
         if before.is_joint() == now.is_joint() {
-            return violated("joint consensus", format!("{}: {before:?}, then {now:?}", node + 1));
+            return violated("joint consensus", format!("{}: {before:?}, then {now:?}", place + 1));
         }
         let kept = if now.is_joint() { now.voters_outgoing == before.voters } else { now.voters == before.voters };
         match kept {
             true => Ok(()),
-            false => violated("joint consensus", format!("{}: {before:?}, then {now:?}", node + 1)),
+            false => violated("joint consensus", format!("{}: {before:?}, then {now:?}", place + 1)),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The simulator: clusters of the pure group on virtual time, on a disk that loses what is not synced and a network
-//! that loses anything, all from one seed.
+//! that loses anything, all from one seed. A cluster has one group, or several that share their nodes: the disk with its
+//! one sequence of writes, the clock, the words that nodes say to each other. Then replicas are destroyed, too, and made
+//! anew under other numbers.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -10,10 +12,12 @@
 //! | `members` | who takes part changes |
 //! | `mirror` | what a group does to its log |
 //! | `snapshots` | states on their way |
-//! | `node` | the driver: carries out effects, applies, crashes |
+//! | `host` | a node: what its replicas share, crashes |
+//! | `replica` | the driver: carries out effects, applies |
+//! | `lives` | replicas are made, destroyed, made again |
 //! | `clients`, `oracle` | who writes and reads, and whether what they saw is possible |
 //! | `hibernation` | who sleeps, and on whose word |
-//! | `watch` | Raft's invariants and ours, after every step |
+//! | `watch` | Raft's invariants and ours, of each group, after every step |
 //! | `seen` | what happened, so that no test passes because nothing did |
 //! | `runs` | the tests: many seeds |
 //! | `mutations` | each known bug is put back and caught |
@@ -25,13 +29,15 @@
 mod clients;
 mod disk;
 mod hibernation;
+mod host;
 mod hostile;
+mod lives;
 mod members;
 mod mirror;
 mod mutations;
 mod network;
-mod node;
 mod oracle;
+mod replica;
 mod rng;
 mod runs;
 mod scenario;

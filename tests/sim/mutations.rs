@@ -58,7 +58,7 @@ const MUTATIONS: &[Mutation] = &[
         adjust: Some(transfers),
         ..mutation(Fault::LeaseOnTransfer, "a lease is used on while leadership is handed over")
     },
-    Mutation { adjust: Some(idle), ..mutation(Fault::WordUnchecked, "a beat keeps a dead leader alive") },
+    Mutation { adjust: Some(ending), ..mutation(Fault::WordUnchecked, "a beat keeps a dead leader alive") },
     Mutation { adjust: Some(idle), ..mutation(Fault::SilenceUnheard, "nobody wakes when a node falls silent") },
     Mutation {
         adjust: Some(idle),
@@ -69,6 +69,10 @@ const MUTATIONS: &[Mutation] = &[
         adjust: Some(idle),
         follows: false,
         ..mutation(Fault::SleepsWithRequests, "a replica sleeps while a request waits")
+    },
+    Mutation {
+        adjust: Some(super::runs::many),
+        ..mutation(Fault::TombstoneNotDurable, "that a replica was destroyed is forgotten by a restart")
     },
 ];
 
@@ -110,6 +114,12 @@ fn transfers(plan: &mut Plan) {
 fn idle(plan: &mut Plan) {
     (plan.hibernate_after, plan.outage_ticks, plan.chaos_ticks) = (3, 150, 220);
     (plan.clients, plan.think_ticks) = (2, 80);
+}
+
+/// The same where it is often only the leader that ends, and its node goes on.
+fn ending(plan: &mut Plan) {
+    idle(plan);
+    plan.faults.push((20, Trouble::StopReplica));
 }
 
 /// The first seed that catches a bug, and what it breaks.
@@ -188,6 +198,7 @@ mutations! {
     silence_unheard: SilenceUnheard,
     sleeps_behind: SleepsBehind,
     sleeps_with_requests: SleepsWithRequests,
+    tombstone_not_durable: TombstoneNotDurable,
 }
 
 /// The table of the docs names every bug; with `SIM_TABLE=1` it is written anew.

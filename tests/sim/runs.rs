@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::scenario::Plan;
+use super::scenario::{Plan, Trouble};
 use super::seen::Seen;
 use super::world::{Violation, World};
 use crate::raftstore::fault::{self, Fault};
@@ -43,7 +43,7 @@ pub(super) fn run(seed: u64, mode: Mode) -> Outcome {
     fault::set(mode.fault);
     let _broken = Broken;
     let mut world = World::new(seed, |plan| mode.adjust.into_iter().for_each(|adjust| adjust(plan)), mode.traced);
-    world.watch.rules = !mode.black_box;
+    world.rules = !mode.black_box;
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     let violation = match result {
         Ok(result) => result.err(),
@@ -75,8 +75,9 @@ fn report(seed: u64, mode: Mode) -> String {
     let outcome = run(seed, Mode { traced: true, ..mode });
     let what = outcome.violation.map_or("it did not fail again".to_owned(), |it| format!("{}: {}", it.check, it.what));
     format!(
-        "seed {seed} breaks a promise.\n{}\n\n{what}\nreplay: SIM_SEED={seed} cargo nextest run -p mainstay one_seed --no-capture",
-        outcome.lines.join("\n")
+        "seed {seed} breaks a promise.\n{}\n\n{what}\nreplay: SIM_SEED={seed} cargo nextest run -p mainstay {} --no-capture",
+        outcome.lines.join("\n"),
+        if mode.adjust.is_some() { "one_seed_of_many" } else { "one_seed" },
     )
 }
 
@@ -100,7 +101,33 @@ fn run_many(first: u64, count: u64, adjust: Option<fn(&mut Plan)>) -> Seen {
 fn run_and_count(first: u64) {
     let seen = run_many(first, SEEDS, None);
     let enough = number("SIM_SEEDS").unwrap_or(SEEDS) >= SEEDS;
-    assert!(!enough || seen.missing().is_empty(), "never happened: {:?}", seen.missing());
+    assert!(!enough || seen.missing(false).is_empty(), "never happened: {:?}", seen.missing(false));
+}
+
+/// Two to four groups on the same nodes, whose replicas come and go for good.
+pub(super) fn many(plan: &mut Plan) {
+    // From what was drawn before, so that a seed means the same of one group.
+    plan.groups = 2 + plan.election_ticks % 3;
+    plan.lives = 4;
+    plan.clients += plan.groups;
+    (plan.hibernate_after, plan.chaos_ticks) = (plan.hibernate_after.min(4), plan.chaos_ticks.min(160));
+    plan.faults.extend([(4, Trouble::Change), (6, Trouble::Destroy), (6, Trouble::Remake)]);
+}
+
+fn run_many_groups(first: u64) {
+    let seen = run_many(first, SEEDS, Some(many));
+    let enough = number("SIM_SEEDS").unwrap_or(SEEDS) >= SEEDS;
+    assert!(!enough || seen.missing(true).is_empty(), "never happened: {:?}", seen.missing(true));
+}
+
+#[test]
+fn many_groups_a() {
+    run_many_groups(7_000_000);
+}
+
+#[test]
+fn many_groups_b() {
+    run_many_groups(8_000_000);
 }
 
 #[test]
@@ -129,11 +156,27 @@ fn seeds_soak() {
     run_many(10_000_000, 200_000, None);
 }
 
+#[test]
+#[ignore = "soak: 50 000 seeds, about twenty minutes"]
+fn many_groups_soak() {
+    run_many(11_000_000, 50_000, Some(many));
+}
+
+/// Replays `SIM_SEED` of many groups.
+#[test]
+fn one_seed_of_many() {
+    replay(Some(many));
+}
+
 /// Replays `SIM_SEED`.
 #[test]
 fn one_seed() {
+    replay(None);
+}
+
+fn replay(adjust: Option<fn(&mut Plan)>) {
     let seed = number("SIM_SEED").unwrap_or(1);
-    let outcome = run(seed, Mode { traced: true, ..Mode::default() });
+    let outcome = run(seed, Mode { traced: true, adjust, ..Mode::default() });
     let happened = outcome.seen.0.iter().map(|(it, count)| format!("{count} × {}", it.words()));
     println!("{}\n{}", outcome.lines.join("\n"), happened.collect::<Vec<_>>().join("\n"));
     assert!(outcome.violation.is_none(), "{:#?}", outcome.violation);

@@ -9,6 +9,10 @@ use crate::raftstore::group::GroupConfig;
 /// Everything that is drawn before a run begins.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
+    /// Groups, with a replica on each node at first.
+    pub(super) groups: u64,
+    /// How many replicas of a group each node may have, one after the other.
+    pub(super) lives: u64,
     pub(super) voters: u64,
     pub(super) learner: bool,
     /// Replicas that take no part yet.
@@ -75,6 +79,10 @@ pub(super) enum Trouble {
     Change,
     /// A replica ends on a node that goes on.
     StopReplica,
+    /// One that was removed is destroyed.
+    Destroy,
+    /// A node takes part in a group again, under a new number.
+    Remake,
 }
 
 impl Plan {
@@ -100,6 +108,8 @@ impl Plan {
         let hibernate_after = if rng.chance(400) { rng.range(2, 10) } else { 0 };
         let is_idle = hibernate_after > 0 && rng.chance(250);
         Plan {
+            groups: 1,
+            lives: 1,
             voters,
             learner: rng.chance(300),
             spares: rng.below(4),
@@ -133,8 +143,25 @@ impl Plan {
         }
     }
 
+    /// Nodes; each has a replica with its own number at first.
     pub(super) fn replicas(&self) -> u64 {
         self.founders() + self.spares
+    }
+
+    /// Numbers that replicas of a group may have.
+    pub(super) fn numbers(&self) -> u64 {
+        self.replicas() * self.lives
+    }
+
+    /// The node of a replica, from 0.
+    pub(super) fn host_of(&self, replica: u64) -> usize {
+        ((replica - 1) % self.replicas()) as usize
+    }
+
+    /// The membership that a replica is made with: those that join know nothing.
+    pub(super) fn founding(&self, replica: u64) -> Membership {
+        let membership = self.membership();
+        if membership.nodes.contains_key(&ReplicaId::new(replica)) { membership } else { Membership::default() }
     }
 
     fn founders(&self) -> u64 {

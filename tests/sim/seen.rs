@@ -74,7 +74,23 @@ happenings! {
     WokenByWord = "another word of its leader's node woke a follower",
     EndedAsleep = "a leader that slept ended on a node that lived",
     Alone = "a sole voter acknowledged a write",
+    WrittenTogether = "entries of several groups were one write",
+    Destroyed = "a replica was destroyed",
+    CrashedDestroying = "a node crashed while a replica was destroyed",
+    LateForDestroyed = "a message came for a replica that was destroyed",
+    RemakeRefused = "a replica that was destroyed was not made again",
+    Remade = "a node took part again, under a new number",
 }
+
+/// What happens only where there are many groups, and replicas are destroyed.
+const OF_MANY: [Happening; 6] = [
+    Happening::WrittenTogether,
+    Happening::Destroyed,
+    Happening::CrashedDestroying,
+    Happening::LateForDestroyed,
+    Happening::RemakeRefused,
+    Happening::Remade,
+];
 
 /// How often each happened.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +107,9 @@ impl Seen {
         }
     }
 
-    pub(super) fn missing(&self) -> Vec<&'static str> {
-        Happening::ALL.iter().filter(|happening| !self.0.contains_key(happening)).map(|it| it.words()).collect()
+    /// What should have happened in runs of one group, or of many.
+    pub(super) fn missing(&self, many: bool) -> Vec<&'static str> {
+        let wanted = Happening::ALL.iter().filter(|happening| OF_MANY.contains(happening) == many);
+        wanted.filter(|happening| !self.0.contains_key(happening)).map(|it| it.words()).collect()
     }
 }

@@ -56,26 +56,26 @@ pub(super) struct Transfer {
 
 impl World {
     /// The state is captured as it is on the disk now.
-    pub(super) fn capture(&mut self, node: usize, id: SnapshotId) -> Checked {
-        let it = &mut self.nodes[node];
-        let store = &it.disk.current;
+    pub(super) fn capture(&mut self, place: usize, id: SnapshotId) -> Checked {
+        let it = &mut self.replicas[place];
+        let store = self.hosts[it.host].disk.current.of(place);
         let membership = store.membership.clone();
         let meta = SnapshotMeta { id, position: store.position(store.applied), membership };
         let log = store.log.iter().take(store.applied as usize).cloned().collect();
         it.captured = Some(Captured { meta: meta.clone(), registers: store.registers.clone(), log });
         self.seen.note(Happening::Captured);
-        self.note(|_| format!("{}: captured {meta:?}", node + 1));
-        let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
+        self.note(|_| format!("{}: captured {meta:?}", place + 1));
+        let Some(group) = &mut self.replicas[place].group else { return Ok(()) };
         group.captured(meta);
-        self.drive(node)
+        self.drive(place)
     }
 
     /// A snapshot leaves.
     pub(super) fn send_snapshot(&mut self, from: usize, message: Message) {
-        let to = message.to().get() as usize - 1;
-        let (from_life, to_life) = (self.nodes[from].life, self.nodes[to].life);
+        let to = self.place(self.replicas[from].cell, message.to());
+        let (from_life, to_life) = (self.replicas[from].life, self.replicas[to].life);
         let offered = message.snapshot().map(|meta| meta.id);
-        let captured = self.nodes[from].captured.clone().filter(|captured| Some(captured.meta.id) == offered);
+        let captured = self.replicas[from].captured.clone().filter(|captured| Some(captured.meta.id) == offered);
         let Some(captured) = captured else { return self.report(from, from_life, to, false) };
         let count = self.rng.range(1, MAX_PARTS) as usize;
         let mut parts = vec![BTreeMap::new(); count];
@@ -90,9 +90,10 @@ impl World {
     /// The next part of a snapshot arrives.
     pub(super) fn part(&mut self, mut transfer: Box<Transfer>) -> Checked {
         let (from, to) = (transfer.from, transfer.to);
-        let lost = self.blocked[from][to] || (!self.healed && self.rng.chance(self.plan.dropped));
-        let lives = self.nodes[to].life == transfer.to_life && self.nodes[to].group.is_some();
-        if lost || !lives || self.nodes[from].life != transfer.from_life {
+        let lost = self.blocked[self.replicas[from].host][self.replicas[to].host]
+            || (!self.healed && self.rng.chance(self.plan.dropped));
+        let lives = self.replicas[to].life == transfer.to_life && self.replicas[to].group.is_some();
+        if lost || !lives || self.replicas[from].life != transfer.from_life {
             self.seen.note(Happening::TransferBroken);
             self.report(from, transfer.from_life, to, false);
             return Ok(());
@@ -103,15 +104,15 @@ impl World {
                 self.report(from, transfer.from_life, to, false);
                 return self.drive(to);
             }
-            self.nodes[to].disk.write(Op::Fill(Fill::Begin(id, transfer.captured.log.clone())));
+            self.write(to, Op::Fill(Fill::Begin(id, transfer.captured.log.clone())));
         }
-        let is_current = self.nodes[to].disk.current.filling.as_ref().is_some_and(|filling| filling.id == id);
+        let is_current = self.store(to).filling.as_ref().is_some_and(|filling| filling.id == id);
         if !is_current {
             self.report(from, transfer.from_life, to, false);
             return Ok(());
         }
         if let Some(part) = transfer.parts.pop() {
-            self.nodes[to].disk.write(Op::Fill(Fill::Part(id, part)));
+            self.write(to, Op::Fill(Fill::Part(id, part)));
         }
         let early = fault::active(Fault::FlippedIncomplete) && transfer.parts.len() == 1;
         if !transfer.parts.is_empty() && !early {
@@ -119,19 +120,19 @@ impl World {
             self.after(delay, Event::Part(transfer));
             return Ok(());
         }
-        self.nodes[to].disk.write(Op::Fill(Fill::Last(id)));
+        self.write(to, Op::Fill(Fill::Last(id)));
         self.take_over(to, &transfer)?;
         self.report(from, transfer.from_life, to, true);
         self.drive(to)
     }
 
     /// Says whether the receiver wants it.
-    fn offer(&mut self, node: usize, transfer: &Transfer) -> Result<bool, super::world::Violation> {
-        self.rouse(node, Happening::WokenByMessage);
-        let busy = self.nodes[node].disk.current.filling.is_some() && self.rng.chance(500);
-        let Some(group) = &mut self.nodes[node].group else { return Ok(false) };
+    fn offer(&mut self, place: usize, transfer: &Transfer) -> Result<bool, super::world::Violation> {
+        self.rouse(place, Happening::WokenByMessage);
+        let busy = self.store(place).filling.is_some() && self.rng.chance(500);
+        let Some(group) = &mut self.replicas[place].group else { return Ok(false) };
         let offered = group.offered(&transfer.message);
-        self.note(|_| format!("{}: offered {:?}: {offered:?}", node + 1, transfer.captured.meta.position));
+        self.note(|_| format!("{}: offered {:?}: {offered:?}", place + 1, transfer.captured.meta.position));
         match offered {
             Ok(Offered::Take(_)) if busy => Ok(false),
             Ok(Offered::Take(meta)) if meta == transfer.captured.meta => Ok(true),
@@ -148,18 +149,18 @@ impl World {
         }
     }
 
-    fn take_over(&mut self, node: usize, transfer: &Transfer) -> Checked {
-        self.rouse(node, Happening::WokenByMessage);
-        let it = &mut self.nodes[node];
+    fn take_over(&mut self, place: usize, transfer: &Transfer) -> Checked {
+        self.rouse(place, Happening::WokenByMessage);
+        let it = &mut self.replicas[place];
         let Some(group) = &mut it.group else { return Ok(()) };
         let taken = group.take_over(transfer.message.clone());
         let position = transfer.captured.meta.position;
-        self.note(|_| format!("{}: filled {position:?}, taken over: {taken}", node + 1));
-        let it = &mut self.nodes[node];
+        self.note(|_| format!("{}: filled {position:?}, taken over: {taken}", place + 1));
+        let it = &mut self.replicas[place];
         if taken {
             it.taking = Some(transfer.captured.log.iter().map(Mark::of).collect());
         } else if fault::active(Fault::OldSnapshotAccepted) {
-            it.disk.write(Op::Moved(transfer.captured.meta.id, position));
+            self.hosts[it.host].disk.write(place, Op::Moved(transfer.captured.meta.id, position));
             it.machine.applied = position.index.get();
             it.machine.registers = transfer.captured.registers.clone();
         }
@@ -167,15 +168,16 @@ impl World {
     }
 
     /// The sender hears what became of it.
-    fn report(&mut self, node: usize, life: u32, to: usize, arrived: bool) {
+    fn report(&mut self, place: usize, life: u32, to: usize, arrived: bool) {
         let delay = self.message_delay();
-        self.after(delay, Event::SnapshotSent { node, life, to, arrived });
+        self.after(delay, Event::SnapshotSent { place, life, to, arrived });
     }
 
-    pub(super) fn snapshot_sent(&mut self, node: usize, to: usize, arrived: bool) -> Checked {
-        self.rouse(node, Happening::WokenByMessage);
-        let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
-        group.snapshot_sent(ReplicaId::new(to as u64 + 1), arrived);
-        self.drive(node)
+    pub(super) fn snapshot_sent(&mut self, place: usize, to: usize, arrived: bool) -> Checked {
+        self.rouse(place, Happening::WokenByMessage);
+        let to_id = ReplicaId::new(self.replicas[to].id);
+        let Some(group) = &mut self.replicas[place].group else { return Ok(()) };
+        group.snapshot_sent(to_id, arrived);
+        self.drive(place)
     }
 }

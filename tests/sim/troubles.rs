@@ -14,38 +14,44 @@ impl World {
         let after = 1 + self.rng.below(2 * self.plan.fault_every);
         self.after(after, Event::Fault);
         let trouble = self.rng.weighted(&self.plan.faults.clone());
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
-        self.note(|_| format!("trouble: {trouble:?} {}", node + 1));
+        let host = self.rng.below(self.hosts.len() as u64) as usize;
+        self.note(|_| format!("trouble: {trouble:?} {}", host + 1));
         match trouble {
             Trouble::Crash => {
                 self.seen.note(Happening::Crashed);
-                return self.crash(node, true);
+                return self.crash(host, true);
             }
             Trouble::CrashAll => {
-                return (0..self.nodes.len()).try_for_each(|node| self.crash(node, true));
+                return (0..self.hosts.len()).try_for_each(|host| self.crash(host, true));
             }
             Trouble::Pause => {
                 self.seen.note(Happening::Paused);
-                self.nodes[node].paused_until = self.now + self.rng.range(1, 30) * TICK;
+                self.hosts[host].paused_until = self.now + self.rng.range(1, 30) * TICK;
             }
             Trouble::Split => self.split(),
             Trouble::OneWay => {
-                let to = self.rng.below(self.nodes.len() as u64) as usize;
+                let to = self.rng.below(self.hosts.len() as u64) as usize;
                 self.seen.note(Happening::OneWay);
-                self.cut(node, to);
+                self.cut(host, to);
             }
             Trouble::IsolateLeader => self.isolate(),
             Trouble::Border => self.begin_border(),
             Trouble::Heal => self.unblock_all(),
-            Trouble::Transfer => return self.transfer(node),
+            Trouble::Transfer => return self.transfer(host),
             Trouble::DiskStall => {
                 self.seen.note(Happening::DiskStalled);
-                self.nodes[node].stalled_until = self.now + self.rng.range(2, 40) * TICK;
+                self.hosts[host].stalled_until = self.now + self.rng.range(2, 40) * TICK;
             }
-            Trouble::WriteFails => self.nodes[node].next_write_fails = true,
-            Trouble::ApplyFails => self.nodes[node].next_apply_fails = true,
+            Trouble::WriteFails => self.hosts[host].next_write_fails = true,
+            Trouble::ApplyFails => {
+                let group = self.draw_group();
+                let place = self.place_on(host, group);
+                self.replicas[place].next_apply_fails = true;
+            }
             Trouble::Change => return self.change(),
-            Trouble::StopReplica => return self.stop_replica(),
+            Trouble::StopReplica => return self.stop_replica(host),
+            Trouble::Destroy => return self.destroy_removed(),
+            Trouble::Remake => return self.remake(host),
         }
         Ok(())
     }
@@ -66,8 +72,8 @@ impl World {
 
     /// Cuts between those for whom `left` says the same and all others.
     fn cut_between(&mut self, left: impl Fn(usize) -> bool) {
-        for from in 0..self.nodes.len() {
-            for to in 0..self.nodes.len() {
+        for from in 0..self.hosts.len() {
+            for to in 0..self.hosts.len() {
                 if left(from) != left(to) {
                     self.cut(from, to);
                 }
@@ -78,13 +84,14 @@ impl World {
     fn split(&mut self) {
         self.seen.note(Happening::Split);
         let sides = self.rng.next();
-        self.cut_between(|node| sides >> node & 1 == 1);
+        self.cut_between(|host| sides >> host & 1 == 1);
     }
 
     fn isolate(&mut self) {
-        let Some(leader) = (0..self.nodes.len()).find(|node| self.nodes[*node].leads()) else { return };
+        let group = self.draw_group();
+        let Some(leader) = self.leader_of(group).map(|place| self.replicas[place].host) else { return };
         let (out, into) = self.rng.pick(&[(true, true), (true, false), (false, true)]);
-        for other in 0..self.nodes.len() {
+        for other in 0..self.hosts.len() {
             if out {
                 self.cut(leader, other);
             }
@@ -95,28 +102,30 @@ impl World {
     }
 
     fn transfer(&mut self, to: usize) -> Checked {
-        let Some(leader) = (0..self.nodes.len()).find(|node| self.nodes[*node].leads()) else { return Ok(()) };
-        if self.nodes[leader].paused_until > self.now {
+        let group = self.draw_group();
+        let Some(leader) = self.leader_of(group) else { return Ok(()) };
+        if self.hosts[self.replicas[leader].host].paused_until > self.now {
             return Ok(());
         }
         self.rouse(leader, Happening::WokenByRequest);
-        let to = ReplicaId::new(to as u64 + 1);
-        if self.nodes[leader].group.as_mut().is_some_and(|group| group.transfer_leader(to).is_err()) {
+        let to = ReplicaId::new(self.replicas[self.place_on(to, group)].id);
+        if self.replicas[leader].group.as_mut().is_some_and(|group| group.transfer_leader(to).is_err()) {
             self.seen.note(Happening::TransferRefused);
         }
         self.drive(leader)
     }
 
-    /// From now on the newest leader loses all others at once, but one replica whose disk hangs. So the others elect the
+    /// From now on the newest leader loses all others at once, but one node whose disk hangs. So the others elect the
     /// next, and that replica's log is replaced again and again while it is being written.
     fn begin_border(&mut self) {
-        let stalled = self.rng.below(self.nodes.len() as u64) as usize;
+        let stalled = self.rng.below(self.hosts.len() as u64) as usize;
         self.seen.note(Happening::Border);
         let until = self.now + BORDER_ELECTIONS * 2 * self.plan.election_ticks * TICK;
         self.border = Some((stalled, until));
-        self.nodes[stalled].stalled_until = until;
-        if let Some(leader) = (0..self.nodes.len()).find(|node| self.nodes[*node].leads()) {
-            self.at_border(leader);
+        self.hosts[stalled].stalled_until = until;
+        let group = self.draw_group();
+        if let Some(leader) = self.leader_of(group) {
+            self.at_border(self.replicas[leader].host);
         }
     }
 
@@ -127,7 +136,7 @@ impl World {
         };
         if !self.healed {
             self.unblock_all();
-            self.cut_between(|node| node == stalled || node == leader);
+            self.cut_between(|host| host == stalled || host == leader);
         }
     }
 }

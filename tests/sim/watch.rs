@@ -1,4 +1,4 @@
-//! What must hold after every step, whatever happens.
+//! What must hold of a group after every step, whatever happens.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ impl Mark {
     }
 }
 
-/// What is known of the whole cluster.
+/// What is known of a group in the whole cluster.
 pub(super) struct Watch {
     /// Who led which term.
     leaders: BTreeMap<u64, u64>,
@@ -38,8 +38,6 @@ pub(super) struct Watch {
     committed_in: Vec<u64>,
     /// The state after each index.
     states: Vec<u64>,
-    /// Whether broken rules of durable order are reported themselves, or only what follows from them.
-    pub(super) rules: bool,
 }
 
 impl Watch {
@@ -50,7 +48,6 @@ impl Watch {
             committed: Vec::new(),
             committed_in: Vec::new(),
             states: Vec::new(),
-            rules: true,
         }
     }
 
@@ -94,124 +91,129 @@ impl Watch {
 }
 
 impl World {
-    /// Looks at a node after its step.
-    pub(super) fn watch_node(&mut self, node: usize) -> Checked {
-        let Some(group) = &self.nodes[node].group else { return Ok(()) };
+    /// Looks at a replica after its step.
+    pub(super) fn watch_replica(&mut self, place: usize) -> Checked {
+        let Some(group) = &self.replicas[place].group else { return Ok(()) };
         let now = group.positions();
-        let before = std::mem::replace(&mut self.nodes[node].positions, now);
+        let before = std::mem::replace(&mut self.replicas[place].positions, now);
         self.trace.digest = self.trace.digest.number(now.term.get()).number(now.committed.get()).number(now.last.get());
         if now == before {
             return Ok(());
         }
-        self.check_positions(node, &before, &now)?;
-        self.check_committed(node, before.committed.get(), now.committed.get())?;
+        self.check_positions(place, &before, &now)?;
+        self.check_committed(place, before.committed.get(), now.committed.get())?;
         if now.role == Role::Leader && (before.role != Role::Leader || before.term != now.term) {
-            self.check_leader(node, now.term.get())?;
+            self.check_leader(place, now.term.get())?;
         }
         Ok(())
     }
 
-    fn check_positions(&self, node: usize, before: &Positions, now: &Positions) -> Checked {
+    fn check_positions(&self, place: usize, before: &Positions, now: &Positions) -> Checked {
         let ordered = now.applied <= now.committed
             && now.committed <= now.last
             && now.applied <= now.persisted
             && now.persisted <= now.last
-            && (now.first.get() <= now.applied.get() + 1 || self.nodes[node].is_taking_over);
+            && (now.first.get() <= now.applied.get() + 1 || self.replicas[place].is_taking_over);
         if !ordered {
-            return violated("order of positions", format!("{}: {now:?}", node + 1));
+            return violated("order of positions", format!("{}: {now:?}", place + 1));
         }
         let fell = now.term < before.term || now.committed < before.committed || now.applied < before.applied;
         if fell || now.first < before.first {
-            return violated("monotonic positions", format!("{}: {before:?}, then {now:?}", node + 1));
+            return violated("monotonic positions", format!("{}: {before:?}, then {now:?}", place + 1));
         }
-        let last = self.nodes[node].mirror.len() as u64;
+        let last = self.replicas[place].mirror.len() as u64;
         if last != now.last.get() {
-            return violated("order of positions", format!("{}: {last} written, {now:?}", node + 1));
+            return violated("order of positions", format!("{}: {last} written, {now:?}", place + 1));
         }
         let persisted = now.persisted.get();
-        let (durable, mirror) = (&self.nodes[node].disk.durable, &self.nodes[node].mirror);
+        let it = &self.replicas[place];
+        let (durable, mirror) = (self.hosts[it.host].disk.durable.of(place), &it.mirror);
         let kept = persisted == 0 || durable.position(persisted).term.get() == mirror[persisted as usize - 1].term;
-        if self.watch.rules && !kept {
-            return violated("rule 2: persisted is durable", format!("{}: entry {persisted} is not", node + 1));
+        if self.rules && !kept {
+            return violated("rule 2: persisted is durable", format!("{}: entry {persisted} is not", place + 1));
         }
         Ok(())
     }
 
     /// Committed entries never change, and are durable on a majority.
-    fn check_committed(&mut self, node: usize, from: u64, to: u64) -> Checked {
+    fn check_committed(&mut self, place: usize, from: u64, to: u64) -> Checked {
         let mut is_new = false;
+        let it = &self.replicas[place];
+        let cell = it.cell;
+        let watch = &mut self.cells[cell].watch;
         for index in from + 1..=to {
-            let place = index as usize - 1;
-            let mark = self.nodes[node].mirror[place];
-            match self.watch.committed.get(place) {
+            let mark = it.mirror[index as usize - 1];
+            match watch.committed.get(index as usize - 1) {
                 Some(known) if *known != mark => {
-                    return violated("committed is immutable", format!("{}: entry {index} changed", node + 1));
+                    return violated("committed is immutable", format!("{}: entry {index} changed", place + 1));
                 }
                 Some(_) => {}
                 None => {
                     is_new = true;
-                    self.watch.committed.push(mark);
-                    self.watch.committed_in.push(self.nodes[node].positions.term.get());
+                    watch.committed.push(mark);
+                    watch.committed_in.push(it.positions.term.get());
                 }
             }
         }
-        let now = self.nodes[node].group.as_ref().map(|group| group.status().membership).unwrap_or_default();
-        let before = std::mem::replace(&mut self.nodes[node].membership, now.clone());
+        let now = self.replicas[place].group.as_ref().map(|group| group.status().membership).unwrap_or_default();
+        let before = std::mem::replace(&mut self.replicas[place].membership, now.clone());
         if !is_new {
             return Ok(());
         }
         // Raft-rs may have moved its commit before it took over a change that this committed, or behind that.
-        match self.is_on_quorum(to, &before) || self.is_on_quorum(to, &now) {
+        match self.is_on_quorum(cell, to, &before) || self.is_on_quorum(cell, to, &now) {
             true => Ok(()),
             false => violated("committed is durable on a quorum", format!("entry {to}, of {before:?} or {now:?}")),
         }
     }
 
     /// One configuration's majority at a time, or in a joint one both; a learner never counts.
-    fn is_on_quorum(&self, index: u64, membership: &Membership) -> bool {
-        let mark = self.watch.committed[index as usize - 1];
+    fn is_on_quorum(&self, cell: usize, index: u64, membership: &Membership) -> bool {
+        let mark = self.cells[cell].watch.committed[index as usize - 1];
         let holds = |replica: &&ReplicaId| {
-            let node = &self.nodes[replica.get() as usize - 1];
-            node.disk.durable.position(index).term.get() == mark.term
+            let place = self.place(cell, **replica);
+            let durable = self.hosts[self.replicas[place].host].disk.durable.get(place);
+            durable.is_some_and(|durable| durable.position(index).term.get() == mark.term)
         };
         let majority = |voters: &[ReplicaId]| voters.iter().filter(holds).count() * 2 > voters.len();
         majority(&membership.voters) && (!membership.is_joint() || majority(&membership.voters_outgoing))
     }
 
     /// Election safety and leader completeness.
-    fn check_leader(&mut self, node: usize, term: u64) -> Checked {
-        let id = self.nodes[node].id;
+    fn check_leader(&mut self, place: usize, term: u64) -> Checked {
+        let id = self.replicas[place].id;
         self.note(|_| format!("{id} leads term {term}"));
         self.seen.note(super::seen::Happening::Elected);
-        self.at_border(node);
-        if std::mem::take(&mut self.nodes[node].offered_leadership) {
+        self.at_border(self.replicas[place].host);
+        if std::mem::take(&mut self.replicas[place].offered_leadership) {
             self.seen.note(super::seen::Happening::Transferred);
         }
-        if let Some(other) = self.watch.leaders.insert(term, id).filter(|other| *other != id) {
+        let watch = &mut self.cells[self.replicas[place].cell].watch;
+        if let Some(other) = watch.leaders.insert(term, id).filter(|other| *other != id) {
             return violated("election safety", format!("{other} and {id} lead term {term}"));
         }
         // One that is elected late, when a later one has committed already, need not have what that one committed.
-        let mirror = &self.nodes[node].mirror;
-        let before = self.watch.committed_in.iter().take_while(|committed_in| **committed_in < term).count();
-        let mut committed = self.watch.committed.iter().take(before).enumerate();
-        match committed.find(|(place, mark)| mirror.get(*place) != Some(mark)) {
-            Some((place, _)) => {
-                violated("leader completeness", format!("{id} leads term {term} without entry {}", place + 1))
+        let mirror = &self.replicas[place].mirror;
+        let before = watch.committed_in.iter().take_while(|committed_in| **committed_in < term).count();
+        let mut committed = watch.committed.iter().take(before).enumerate();
+        match committed.find(|(at, mark)| mirror.get(*at) != Some(mark)) {
+            Some((at, _)) => {
+                violated("leader completeness", format!("{id} leads term {term} without entry {}", at + 1))
             }
             None => Ok(()),
         }
     }
 
     /// Rules of durable order 1 and 2: what a message says is durable where it leaves.
-    pub(super) fn check_promise(&self, node: usize, message: &Message) -> Checked {
-        let durable = &self.nodes[node].disk.durable;
+    pub(super) fn check_promise(&self, place: usize, message: &Message) -> Checked {
+        let durable = self.hosts[self.replicas[place].host].disk.durable.of(place);
         let (term, kind) = (message.term().get(), message.kind());
         let known = durable.hard_state.term.get();
         let asks = matches!(
             kind,
             MessageType::MsgRequestPreVote | MessageType::MsgRequestPreVoteResponse | MessageType::MsgReadIndex
         );
-        if !self.watch.rules || asks {
+        if !self.rules || asks {
             return Ok(());
         }
         if known < term {

@@ -4,8 +4,10 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use super::clients::{Client, Probe};
-use super::node::Node;
+use super::disk::{Op, Store};
+use super::host::Host;
 use super::oracle::History;
+use super::replica::Replica;
 use super::rng::{Digest, Rng};
 use super::scenario::Plan;
 use super::seen::Seen;
@@ -13,7 +15,6 @@ use super::snapshots::Transfer;
 use super::watch::Watch;
 use crate::ident::ReplicaId;
 use crate::raftstore::beat::Word;
-use crate::raftstore::entry::Membership;
 use crate::raftstore::group::LogRead;
 use crate::raftstore::message::Message;
 use crate::raftstore::snapshot::SnapshotId;
@@ -38,24 +39,84 @@ pub(super) fn violated(check: &'static str, what: impl Into<String>) -> Checked 
     Err(Violation { check, what: what.into() })
 }
 
-/// What happens at some time. Nodes are named by their place, replica 1 at 0. What belongs to a life of a node is
-/// dropped when that is over.
+/// What happens at some time. Nodes are hosts, counted from 0. Replicas are named by their places: those of a group stand
+/// together, replica 1 first. What belongs to a life of either is dropped when that is over.
 pub(super) enum Event {
-    Tick { node: usize, life: u32 },
-    Deliver { node: usize, message: Box<Message> },
-    Word { from: usize, node: usize, word: Word },
-    Written { node: usize, life: u32 },
-    Applied { node: usize, life: u32 },
-    LogRead { node: usize, life: u32, read: LogRead },
-    Capture { node: usize, life: u32, id: SnapshotId },
+    Tick {
+        host: usize,
+        life: u32,
+    },
+    Deliver {
+        host: usize,
+        group: usize,
+        message: Box<Message>,
+    },
+    Word {
+        from: usize,
+        host: usize,
+        word: Word,
+    },
+    Written {
+        host: usize,
+        life: u32,
+    },
+    Applied {
+        place: usize,
+        life: u32,
+    },
+    LogRead {
+        place: usize,
+        life: u32,
+        read: LogRead,
+    },
+    Capture {
+        place: usize,
+        life: u32,
+        id: SnapshotId,
+    },
     Part(Box<Transfer>),
-    SnapshotSent { node: usize, life: u32, to: usize, arrived: bool },
-    Request { node: usize, operation: usize },
-    Client { client: usize },
+    SnapshotSent {
+        place: usize,
+        life: u32,
+        to: usize,
+        arrived: bool,
+    },
+    Request {
+        place: usize,
+        operation: usize,
+    },
+    Client {
+        client: usize,
+    },
     Fault,
-    Restart { node: usize, life: u32 },
-    Unblock { from: usize, to: usize },
+    Restart {
+        host: usize,
+        life: u32,
+    },
+    Reopen {
+        place: usize,
+        life: u32,
+    },
+    /// A replica is told by another that it was removed.
+    Removed {
+        place: usize,
+        by: usize,
+    },
+    /// Somebody wants a replica to be made, perhaps not for the first time.
+    Make {
+        place: usize,
+    },
+    Unblock {
+        from: usize,
+        to: usize,
+    },
     Probe,
+}
+
+/// What is known of a group, and how it ends.
+pub(super) struct Cell {
+    pub(super) watch: Watch,
+    pub(super) probe: Probe,
 }
 
 struct Scheduled {
@@ -97,7 +158,12 @@ pub(super) struct World {
     pub(super) events: u64,
     sequence: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
-    pub(super) nodes: Vec<Node>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) replicas: Vec<Replica>,
+    /// One for each group.
+    pub(super) cells: Vec<Cell>,
+    /// Whether broken rules of durable order are reported themselves, or only what follows from them.
+    pub(super) rules: bool,
     /// From, to.
     pub(super) blocked: Vec<Vec<bool>>,
     /// Who is alone with every new leader, and until when.
@@ -105,10 +171,8 @@ pub(super) struct World {
     pub(super) healed: bool,
     pub(super) done: bool,
     pub(super) clients: Vec<Client>,
-    pub(super) probe: Probe,
     pub(super) history: History,
     pub(super) requests: u64,
-    pub(super) watch: Watch,
     pub(super) seen: Seen,
     pub(super) trace: Trace,
     /// Messages that passed, if a test wants them.
@@ -120,12 +184,19 @@ impl World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng);
         adjust(&mut plan);
-        let replicas = plan.replicas() as usize;
-        let membership = plan.membership();
-        let founded = |id| {
-            if membership.nodes.contains_key(&ReplicaId::new(id)) { membership.clone() } else { Membership::default() }
-        };
-        let nodes = (1..=plan.replicas()).map(|id| Node::new(id, plan.config(id), founded(id), &mut rng)).collect();
+        let count = plan.replicas() as usize;
+        let mut hosts: Vec<Host> = (0..count).map(|_| Host::new(&mut rng)).collect();
+        let mut replicas = Vec::new();
+        for group in 0..plan.groups as usize {
+            for id in 1..=plan.numbers() {
+                replicas.push(Replica::new(group, id, &plan));
+                if id <= plan.replicas() {
+                    hosts[plan.host_of(id)].disk.write(replicas.len() - 1, Op::Make(plan.founding(id)));
+                }
+            }
+        }
+        hosts.iter_mut().for_each(|host| host.disk.sync());
+        let cells = (0..plan.groups).map(|_| Cell { watch: Watch::new(), probe: Probe::default() }).collect();
         let clients = (0..plan.clients).map(|_| Client::default()).collect();
         World {
             rng,
@@ -133,16 +204,17 @@ impl World {
             events: 0,
             sequence: 0,
             queue: BinaryHeap::new(),
-            nodes,
-            blocked: vec![vec![false; replicas]; replicas],
+            hosts,
+            replicas,
+            cells,
+            rules: true,
+            blocked: vec![vec![false; count]; count],
             border: None,
             healed: false,
             done: false,
             clients,
-            probe: Probe::default(),
             history: History::default(),
             requests: 0,
-            watch: Watch::new(),
             seen: Seen::default(),
             trace: Trace { on: traced, lines: VecDeque::new(), digest: Digest::new() },
             captured: None,
@@ -152,8 +224,8 @@ impl World {
 
     /// Runs until everything healed and went on.
     pub(super) fn run(&mut self) -> Checked {
-        for node in 0..self.nodes.len() {
-            self.start(node)?;
+        for host in 0..self.hosts.len() {
+            self.start_host(host)?;
         }
         for client in 0..self.clients.len() {
             let after = self.rng.below(10 * TICK);
@@ -194,24 +266,27 @@ impl World {
 
     fn handle(&mut self, event: Event) -> Checked {
         match event {
-            Event::Tick { node, life } if self.is_up(node, life) => self.tick(node),
-            Event::Deliver { node, message } => self.deliver(node, *message),
-            Event::Word { from, node, word } => {
-                self.word(from, node, word);
+            Event::Tick { host, life } if self.is_up(host, life) => self.tick(host),
+            Event::Deliver { host, group, message } => self.deliver(host, group, *message),
+            Event::Word { from, host, word } => {
+                self.word(from, host, word);
                 Ok(())
             }
-            Event::Written { node, life } if self.lives(node, life) => self.written(node),
-            Event::Applied { node, life } if self.lives(node, life) => self.applied(node),
-            Event::LogRead { node, life, read } if self.lives(node, life) => self.log_read(node, &read),
-            Event::Capture { node, life, id } if self.lives(node, life) => self.capture(node, id),
+            Event::Written { host, life } if self.is_up(host, life) => self.written(host),
+            Event::Applied { place, life } if self.lives(place, life) => self.applied(place),
+            Event::LogRead { place, life, read } if self.lives(place, life) => self.log_read(place, &read),
+            Event::Capture { place, life, id } if self.lives(place, life) => self.capture(place, id),
             Event::Part(transfer) => self.part(transfer),
-            Event::SnapshotSent { node, life, to, arrived } if self.lives(node, life) => {
-                self.snapshot_sent(node, to, arrived)
+            Event::SnapshotSent { place, life, to, arrived } if self.lives(place, life) => {
+                self.snapshot_sent(place, to, arrived)
             }
-            Event::Request { node, operation } => self.request(node, operation),
+            Event::Request { place, operation } => self.request(place, operation),
             Event::Client { client } => self.client(client),
             Event::Fault if !self.healed => self.fault(),
-            Event::Restart { node, life } if self.nodes[node].life == life => self.start(node),
+            Event::Restart { host, life } if self.hosts[host].life == life => self.start_host(host),
+            Event::Reopen { place, life } if self.is_stopped(place, life) => self.start(place),
+            Event::Removed { place, by } => self.removed(place, by),
+            Event::Make { place } => self.make_again(place),
             Event::Unblock { from, to } => {
                 self.blocked[from][to] = false;
                 Ok(())
@@ -221,27 +296,81 @@ impl World {
         }
     }
 
-    fn lives(&self, node: usize, life: u32) -> bool {
-        self.nodes[node].life == life && self.nodes[node].group.is_some()
+    pub(super) fn is_up(&self, host: usize, life: u32) -> bool {
+        self.hosts[host].life == life && self.hosts[host].is_up
+    }
+
+    pub(super) fn lives(&self, place: usize, life: u32) -> bool {
+        self.replicas[place].life == life && self.replicas[place].group.is_some()
+    }
+
+    /// Whether a replica is down on a node that is up.
+    fn is_stopped(&self, place: usize, life: u32) -> bool {
+        let it = &self.replicas[place];
+        it.life == life && it.group.is_none() && !it.is_closing && self.hosts[it.host].is_up
     }
 
     /// Whose event it is, if he is asleep.
     fn paused_until(&self, event: &Event) -> Option<u64> {
-        let node = match event {
-            Event::Tick { node, .. }
-            | Event::Deliver { node, .. }
-            | Event::Word { node, .. }
-            | Event::Written { node, .. }
-            | Event::Applied { node, .. }
-            | Event::LogRead { node, .. }
-            | Event::Capture { node, .. }
-            | Event::SnapshotSent { node, .. }
-            | Event::Request { node, .. } => *node,
-            Event::Part(transfer) => transfer.to,
+        let host = match event {
+            Event::Tick { host, .. }
+            | Event::Deliver { host, .. }
+            | Event::Word { host, .. }
+            | Event::Written { host, .. } => *host,
+            Event::Applied { place, .. }
+            | Event::LogRead { place, .. }
+            | Event::Capture { place, .. }
+            | Event::SnapshotSent { place, .. }
+            | Event::Removed { place, .. }
+            | Event::Make { place }
+            | Event::Request { place, .. } => self.replicas[*place].host,
+            Event::Part(transfer) => self.replicas[transfer.to].host,
             _ => return None,
         };
-        let until = self.nodes[node].paused_until;
+        let until = self.hosts[host].paused_until;
         (until > self.now).then_some(until)
+    }
+
+    /// Where the replica of a group with this number stands.
+    pub(super) fn place(&self, group: usize, replica: ReplicaId) -> usize {
+        group * self.plan.numbers() as usize + replica.get() as usize - 1
+    }
+
+    /// The places of a group.
+    pub(super) fn places_of(&self, group: usize) -> std::ops::Range<usize> {
+        let numbers = self.plan.numbers() as usize;
+        group * numbers..(group + 1) * numbers
+    }
+
+    /// The replica of a group that a node has, or would have at first.
+    pub(super) fn place_on(&self, host: usize, group: usize) -> usize {
+        let made = self.made_on(host, group);
+        made.unwrap_or_else(|| self.place(group, ReplicaId::new(host as u64 + 1)))
+    }
+
+    /// The replica of a group that a node has.
+    pub(super) fn made_on(&self, host: usize, group: usize) -> Option<usize> {
+        let disk = &self.hosts[host].disk.current;
+        self.places_of(group).find(|place| disk.get(*place).is_some())
+    }
+
+    /// What the disk shows of a replica.
+    pub(super) fn store(&self, place: usize) -> &Store {
+        self.hosts[self.replicas[place].host].disk.current.of(place)
+    }
+
+    pub(super) fn write(&mut self, place: usize, op: Op) {
+        self.hosts[self.replicas[place].host].disk.write(place, op);
+    }
+
+    /// Some group.
+    pub(super) fn draw_group(&mut self) -> usize {
+        if self.cells.len() == 1 { 0 } else { self.rng.below(self.cells.len() as u64) as usize }
+    }
+
+    /// Somebody who leads a group.
+    pub(super) fn leader_of(&self, group: usize) -> Option<usize> {
+        self.places_of(group).find(|place| self.replicas[*place].leads())
     }
 
     /// A line of the trace. What is formatted is only made if somebody reads it.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use mainstay::config::WalConfig;
 use mainstay::lsn::Lsn;
 
@@ -132,11 +132,43 @@ command says what to do. If it is interrupted, run it again.
 
 A log that merely ends in a torn tail needs no repair: a starting node cuts it.";
 
+/// By what groups are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GroupsBy {
+    /// Their numbers
+    Group,
+    /// How many entries their logs hold
+    Entries,
+    /// How many bytes: reads all logs, and adds a column
+    Bytes,
+    /// How many entries are committed and not applied
+    Unapplied,
+    /// How many entries are not known to be committed
+    Uncommitted,
+    /// Their last entry: how much was ever written
+    Last,
+    /// Their terms: how often a leader was elected
+    Term,
+}
+
 /// What of the Raft groups to look at.
 #[derive(Debug, Subcommand)]
 pub enum RaftCommand {
     /// The groups: one line each
-    Groups,
+    Groups {
+        /// By what to order them. All but the group's number put the largest first
+        #[arg(long, value_enum, value_name = "KEY", default_value_t = GroupsBy::Group)]
+        sort: GroupsBy,
+        /// Show at most this many
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+    /// Everything that is stored of a group: records, log, snapshot, sessions, tombstone
+    Group {
+        /// The group's number
+        #[arg(value_name = "GROUP")]
+        group: u64,
+    },
     /// All records of a group, or of all of them
     State {
         /// The group's number

@@ -60,7 +60,12 @@ fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Exit> {
         }
         Command::Events { limit } => finish(args, out, &report::events(&directory, to_usize(*limit))?),
         Command::Tokens => finish(args, out, &report::tokens(&directory)?),
-        Command::Raft { command: RaftCommand::Groups } => finish(args, out, &report::raft_groups(&directory)?),
+        Command::Raft { command: RaftCommand::Groups { sort, limit } } => {
+            finish(args, out, &report::raft_groups(&directory, *sort, *limit)?)
+        }
+        Command::Raft { command: RaftCommand::Group { group } } => {
+            finish(args, out, &report::raft_group(&directory, GroupId::new(*group))?)
+        }
         Command::Raft { command: RaftCommand::State { group } } => {
             finish(args, out, &report::raft_state(&directory, group.map(GroupId::new))?)
         }

@@ -28,7 +28,8 @@ pub use explain::explain;
 pub use list::list;
 pub use meta::{KvWanted, events, kv, members, settings, tokens};
 pub use raft::{
-    LogWanted, raft_groups, raft_log, raft_snapshots, raft_state, raft_tombstones, raft_unsafe_recover, raft_verify,
+    LogWanted, raft_group, raft_groups, raft_log, raft_snapshots, raft_state, raft_tombstones, raft_unsafe_recover,
+    raft_verify,
 };
 pub use repair::repair;
 pub use retention::retention;

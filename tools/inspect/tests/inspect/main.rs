@@ -4,6 +4,7 @@
 
 mod damaged;
 mod goes_on;
+mod groups;
 mod meta;
 mod raft;
 mod recover;

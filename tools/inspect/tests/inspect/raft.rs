@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 
 use super::support::*;
 
-const COMMANDS: [&[&str]; 7] = [
+const COMMANDS: [&[&str]; 9] = [
     &["raft", "groups"],
+    &["raft", "groups", "--sort", "bytes"],
+    &["raft", "group", "7"],
     &["raft", "snapshots"],
     &["raft", "tombstones"],
     &["raft", "state"],
@@ -23,17 +25,17 @@ const COMMANDS: [&[&str]; 7] = [
     &["summary"],
 ];
 
-fn membership() -> Membership {
+pub fn membership() -> Membership {
     let voters = [1, 2, 3].map(|id| (ReplicaId::new(id), NodeId::new(id + 10)));
     Membership::of_voters(voters).with_learner(ReplicaId::new(4), NodeId::new(14))
 }
 
-fn entry(index: u64, term: u64) -> Entry {
+pub fn entry(index: u64, term: u64) -> Entry {
     Entry::command(Position::new(index, term), format!("secret {index}").into_bytes(), b"ctx".to_vec())
 }
 
 /// A directory with an empty group 0, and a group 7 with entries 4 to 9.
-fn place() -> Place {
+pub fn place() -> Place {
     let place = Place::clean();
     let store = RocksStore::open(Arc::new(storage(&place))).unwrap();
     let create = |group, replica| LogWrite {
@@ -52,12 +54,12 @@ fn place() -> Place {
     place
 }
 
-fn storage(place: &Place) -> Storage {
+pub fn storage(place: &Place) -> Storage {
     Storage::open(place.path(), MIB).unwrap()
 }
 
 /// Writes what no store would.
-fn tamper(place: &Place, fill: impl FnOnce(&mut Batch<'_>)) {
+pub fn tamper(place: &Place, fill: impl FnOnce(&mut Batch<'_>)) {
     let storage = storage(place);
     let mut batch = storage.batch().unwrap();
     fill(&mut batch);
@@ -68,7 +70,7 @@ fn log_key(group: u64, index: u64) -> Vec<u8> {
     [group.to_be_bytes(), index.to_be_bytes()].concat()
 }
 
-fn state_key(group: u64, tag: u8) -> Vec<u8> {
+pub fn state_key(group: u64, tag: u8) -> Vec<u8> {
     [&group.to_be_bytes()[..], &[tag]].concat()
 }
 
@@ -78,16 +80,16 @@ fn groups_are_listed() {
     let (code, report) = place.inspect_json(&["raft", "groups"]);
     assert_eq!(code, 0, "{report:#}");
     let expected = json!([
-        {"group": 0, "replica": 1, "term": 0, "vote": null, "commit": 0, "applied": 0, "first": null, "last": 0,
-         "entries": 0, "voters": 3, "learners": 1},
-        {"group": 7, "replica": 3, "term": 3, "vote": 2, "commit": 8, "applied": 6, "first": 4, "last": 9,
-         "entries": 6, "voters": 3, "learners": 1},
+        {"group": 0, "replica": 1, "term": 0, "vote": null, "commit": 0, "applied": 0, "unapplied": 0,
+         "first": null, "last": 0, "entries": 0, "voters": 3, "learners": 1},
+        {"group": 7, "replica": 3, "term": 3, "vote": 2, "commit": 8, "applied": 6, "unapplied": 2,
+         "first": 4, "last": 9, "entries": 6, "voters": 3, "learners": 1},
     ]);
     assert_eq!((&report["groups"], &report["damage"]), (&expected, &json!([])));
     let text = place.inspect(&["raft", "groups"]);
     let lines: Vec<_> = text.text.lines().collect();
     let words = |line: &str| line.split_whitespace().map(String::from).collect::<Vec<_>>();
-    assert_eq!(words(lines[2]), ["7", "3", "3", "2", "8", "6", "4", "9", "6", "3", "1"]);
+    assert_eq!(words(lines[2]), ["7", "3", "3", "2", "8", "6", "2", "4", "9", "6", "3", "1"]);
     assert_eq!(lines[0].len(), lines[2].len(), "columns are aligned: {}", text.text);
     assert_eq!(lines[3], "2 groups");
 
@@ -97,7 +99,7 @@ fn groups_are_listed() {
     let place = Place::clean();
     assert_eq!(
         place.inspect_json(&["raft", "groups"]),
-        (0, json!({"groups": [], "damage": [], "rocksdb_error": null}))
+        (0, json!({"groups": [], "total": 0, "damage": [], "rocksdb_error": null}))
     );
     assert!(place.inspect(&["raft", "state"]).text.contains("there are no groups"));
     assert!(place.inspect(&["raft", "verify"]).text.ends_with("\nno damage\n"));
@@ -227,6 +229,7 @@ fn what_is_not_there_cannot_be_shown() {
     for (command, what) in [
         (&["raft", "log", "8"][..], "there is no group 8"),
         (&["raft", "state", "8"], "there is no group 8"),
+        (&["raft", "group", "8"], "there is no group 8, and none was destroyed here"),
         (&["raft", "log", "7", "--from", "10"], "no entry at or behind 10: the log of group 7 ends at 9"),
     ] {
         let (code, report) = place.inspect_json(command);

@@ -20,7 +20,7 @@ pub struct States {
 }
 
 #[derive(Debug, Serialize)]
-struct State {
+pub struct State {
     group: u64,
     replica: u64,
     generation: u32,
@@ -87,7 +87,7 @@ pub fn raft_state(directory: &DataDirectory, group: Option<GroupId>) -> anyhow::
 }
 
 impl State {
-    fn of(group: GroupId, stored: StoredGroup, generation: u32) -> State {
+    pub fn of(group: GroupId, stored: StoredGroup, generation: u32) -> State {
         let StoredGroup { replica, hard_state, membership, applied, truncated, last } = stored;
         State {
             group: group.get(),
@@ -148,7 +148,7 @@ impl Report for States {
 }
 
 impl State {
-    fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let State { group, replica, generation, hard_state, applied, truncated, last, stored, .. } = self;
         let HardState { term, vote, commit } = hard_state;
         let vote = vote.map_or("none".into(), |vote| format!("replica {vote}"));

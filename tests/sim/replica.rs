@@ -1,21 +1,19 @@
-//! One node: a driver around the pure group, on the simulated disk.
+//! One replica: a driver around the pure group, on its node's disk.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::disk::{Disk, Op};
-use super::rng::{Digest, Rng};
+use super::disk::Op;
+use super::host::Task;
+use super::rng::Digest;
+use super::scenario::Plan;
 use super::seen::Happening;
 use super::snapshots::Captured;
 use super::watch::Mark;
-use super::world::{Checked, Event, TICK, Violation, World, violated};
+use super::world::{Checked, Event, Violation, World, violated};
 use crate::ident::LogIndex;
-use crate::raftstore::beat::Word;
-use crate::raftstore::entry::Membership;
+use crate::raftstore::entry::{EntryKind, Membership};
 use crate::raftstore::fault::{self, Fault};
-use crate::raftstore::group::{
-    Answer, Committed, Group, GroupConfig, LogRead, Persist, PersistId, Positions, Role, TermRuns,
-};
-use crate::raftstore::sleepers::Sleepers;
+use crate::raftstore::group::{Answer, Committed, Group, GroupConfig, LogRead, PersistId, Positions, Role, TermRuns};
 
 /// What the machine is to do.
 pub(super) enum Work {
@@ -38,23 +36,23 @@ impl Machine {
     }
 }
 
-pub(super) struct Node {
+pub(super) struct Replica {
+    /// Of which group, from 0, and on which node.
+    pub(super) cell: usize,
+    pub(super) host: usize,
     pub(super) id: u64,
     config: GroupConfig,
-    /// `None` while it is down.
+    /// `None` while it is down, or not made.
     pub(super) group: Option<Group>,
-    /// Counts starts and crashes.
+    /// Counts starts and ends.
     pub(super) life: u32,
-    pub(super) disk: Disk,
+    /// It is being destroyed.
+    pub(super) is_closing: bool,
+    pub(super) was_destroyed: bool,
     pub(super) machine: Machine,
     /// What survives of a machine that keeps its own position.
-    flushed: Machine,
-    pub(super) paused_until: u64,
-    pub(super) stalled_until: u64,
-    pub(super) next_write_fails: bool,
+    pub(super) flushed: Machine,
     pub(super) next_apply_fails: bool,
-    to_write: VecDeque<Persist>,
-    writing: Vec<Persist>,
     to_apply: VecDeque<Work>,
     applying: Vec<Work>,
     pub(super) captured: Option<Captured>,
@@ -79,15 +77,8 @@ pub(super) struct Node {
     /// The highest term that it told anybody of.
     pub(super) told_term: u64,
     replays: u64,
-    /// What others said since the last tick.
-    pub(super) words: BTreeMap<usize, Word>,
-    pub(super) sleepers: Sleepers,
-    /// The replica has ended, and the process goes on.
-    pub(super) lives_without: bool,
     /// Ticks that it slept without a leader.
     pub(super) unnoticed: u64,
-    /// The length of its ticks: clocks do not agree.
-    tick: u64,
 }
 
 impl Work {
@@ -99,22 +90,20 @@ impl Work {
     }
 }
 
-impl Node {
-    pub(super) fn new(id: u64, config: GroupConfig, membership: Membership, rng: &mut Rng) -> Node {
-        Node {
+impl Replica {
+    pub(super) fn new(cell: usize, id: u64, plan: &Plan) -> Replica {
+        Replica {
+            cell,
+            host: plan.host_of(id),
             id,
-            config,
+            config: plan.config(id),
             group: None,
             life: 0,
-            disk: Disk::founded(membership),
+            is_closing: false,
+            was_destroyed: false,
             machine: Machine::default(),
             flushed: Machine::default(),
-            paused_until: 0,
-            stalled_until: 0,
-            next_write_fails: false,
             next_apply_fails: false,
-            to_write: VecDeque::new(),
-            writing: Vec::new(),
             to_apply: VecDeque::new(),
             applying: Vec::new(),
             captured: None,
@@ -130,11 +119,7 @@ impl Node {
             offered_leadership: false,
             told_term: 0,
             replays: 0,
-            words: BTreeMap::new(),
-            sleepers: Sleepers::new(0),
-            lives_without: false,
             unnoticed: 0,
-            tick: rng.range(TICK - 10, TICK + 10),
         }
     }
 
@@ -144,24 +129,26 @@ impl Node {
 }
 
 impl World {
-    /// The process starts.
-    pub(super) fn start(&mut self, node: usize) -> Checked {
-        let (seed, word) = (self.rng.next(), self.rng.next());
+    /// A replica is opened.
+    pub(super) fn start(&mut self, place: usize) -> Checked {
+        let seed = self.rng.next();
         let own = self.plan.own_machine;
-        if self.nodes[node].disk.forget_filling() {
+        let Replica { host, was_destroyed, .. } = self.replicas[place];
+        if was_destroyed && self.rules {
+            return violated("destroyed stays destroyed", format!("{} is opened", place + 1));
+        }
+        if self.hosts[host].disk.forget_filling(place) {
             self.seen.note(Happening::CrashedFilling);
         }
-        let it = &mut self.nodes[node];
+        let it = &mut self.replicas[place];
         it.life += 1;
         (it.captured, it.taking, it.is_taking_over) = (None, None, false);
         it.mirrored = PersistId::default();
-        (it.sleepers, it.lives_without) = (Sleepers::new(word), false);
-        it.words.clear();
+        let store = self.hosts[host].disk.current.of(place);
         it.machine = match own {
             true => it.flushed.clone(),
-            false => Machine { applied: it.disk.current.applied, registers: it.disk.current.registers.clone() },
+            false => Machine { applied: store.applied, registers: store.registers.clone() },
         };
-        let store = &it.disk.current;
         let stored = store.stored(it.id, store.applied);
         let own = own.then_some(LogIndex::new(it.machine.applied));
         if own.unwrap_or(stored.applied) < stored.truncated.index
@@ -185,84 +172,55 @@ impl World {
         if stored.membership.is_joint() {
             self.seen.note(Happening::StartedJoint);
         }
-        let it = &mut self.nodes[node];
+        let it = &mut self.replicas[place];
         it.group = Some(group.map_err(|error| Violation { check: "it opens", what: error.to_string() })?);
-        let (life, tick, id) = (it.life, it.tick, it.id);
+        let (life, cell) = (it.life, it.cell);
         if stored.applied < stored.last.index && life > 1 {
             self.seen.note(Happening::Replayed);
         }
-        self.note(|world| format!("{id}: starts, {:?}", world.nodes[node].group.as_ref().map(Group::positions)));
-        let marks = self.nodes[node].mirror.clone();
+        self.note(|world| {
+            let positions = world.replicas[place].group.as_ref().map(Group::positions);
+            format!("{}: starts, {positions:?}", place + 1)
+        });
+        let marks = self.replicas[place].mirror.clone();
         let mut before = 0;
         for (index, mark) in (1..).zip(marks) {
-            self.watch.entry(index, mark, before)?;
+            self.cells[cell].watch.entry(index, mark, before)?;
             before = mark.term;
         }
-        let after = self.rng.below(tick) + 1;
-        self.after(after, Event::Tick { node, life });
-        self.drive(node)
+        self.drive(place)
     }
 
-    /// The power goes.
-    pub(super) fn crash(&mut self, node: usize, restart: bool) -> Checked {
-        if self.nodes[node].group.is_none() {
-            return Ok(());
+    /// A replica ends, with its process or without. What it knew is gone, but for what its node's disk shows.
+    pub(super) fn end(&mut self, place: usize) {
+        let it = &mut self.replicas[place];
+        if it.group.take().is_none() {
+            return;
         }
-        self.note(|_| format!("{}: crashes", node + 1));
-        let it = &mut self.nodes[node];
-        it.group = None;
         it.life += 1;
-        it.paused_until = 0;
-        it.next_write_fails = false;
         it.next_apply_fails = false;
-        let in_flight = it.writing.drain(..).map(Op::Log).collect();
-        it.to_write.clear();
         it.to_apply.clear();
         it.applying.clear();
-        it.disk.crash(in_flight, &mut self.rng);
         let term = it.positions.term.get();
-        if it.disk.durable.hard_state.term.get() < term && it.told_term < term {
-            self.watch.forget_leader(it.id, term);
+        let store = self.hosts[it.host].disk.current.get(place);
+        if store.map_or(0, |store| store.hard_state.term.get()) < term && it.told_term < term {
+            self.cells[it.cell].watch.forget_leader(it.id, term);
         }
         for (operation, _) in std::mem::take(&mut it.requests).into_values() {
             self.unknown(operation);
         }
-        let life = self.nodes[node].life;
-        if restart {
-            let most = self.rng.pick(&[1, 5 * TICK, self.plan.outage_ticks * TICK]);
-            let delay = self.rng.below(most) + 1;
-            self.after(delay, Event::Restart { node, life });
-        }
-        Ok(())
-    }
-
-    pub(super) fn tick(&mut self, node: usize) -> Checked {
-        let (life, tick) = (self.nodes[node].life, self.nodes[node].tick);
-        self.after(tick, Event::Tick { node, life });
-        self.tick_lives(node)?;
-        let clock = self.clock(node);
-        if let Some(group) = &mut self.nodes[node].group {
-            group.clock(clock);
-            group.tick();
-        }
-        self.drive(node)
-    }
-
-    /// What time it is there: as fast as its ticks.
-    pub(super) fn clock(&self, node: usize) -> u64 {
-        self.now * 1000 / self.nodes[node].tick
     }
 
     /// Carries out what the group wants done, and looks at it.
-    pub(super) fn drive(&mut self, node: usize) -> Checked {
-        let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
+    pub(super) fn drive(&mut self, place: usize) -> Checked {
+        let Some(group) = &mut self.replicas[place].group else { return Ok(()) };
         let effects = match group.effects() {
             Ok(effects) => effects,
             Err(error) => return violated("it goes on", error.to_string()),
         };
-        self.mirror(node, &effects)?;
-        self.watch_changes(node, &effects)?;
-        self.watch_node(node)?;
+        self.mirror(place, &effects)?;
+        self.watch_changes(place, &effects)?;
+        self.watch_replica(place)?;
         let crash = !self.healed && !effects.is_empty() && self.rng.chance(self.plan.crash_in_effects);
         let mut left = if crash { self.rng.below(effects.send.len() as u64 + 4) } else { u64::MAX };
         for message in effects.send {
@@ -270,7 +228,7 @@ impl World {
                 break;
             }
             left -= 1;
-            self.send(node, message)?;
+            self.send(place, message)?;
         }
         let mut may = || {
             let may = left > 0;
@@ -278,93 +236,41 @@ impl World {
             may
         };
         if may() {
-            self.nodes[node].to_write.extend(effects.persist);
-            self.begin_write(node);
+            let Replica { host, life, .. } = self.replicas[place];
+            let tasks = effects.persist.into_iter().map(Box::new);
+            let tasks = tasks.map(|persist| Task::Write { place, life, persist });
+            self.hosts[host].to_write.extend(tasks);
+            self.begin_write(host);
         }
         if may() {
-            let it = &mut self.nodes[node];
+            let it = &mut self.replicas[place];
             it.to_apply.extend(effects.restored.map(|index| Work::Restore(index.get())));
             it.to_apply.extend(effects.apply.into_iter().map(|committed| Work::Apply(Box::new(committed))));
-            self.begin_apply(node);
+            self.begin_apply(place);
         }
         if effects.release {
-            self.nodes[node].captured = None;
+            self.replicas[place].captured = None;
         }
         if let Some(id) = effects.capture {
-            let life = self.nodes[node].life;
-            let delay = self.delay(node, self.plan.read_delay);
-            self.after(delay, Event::Capture { node, life, id });
+            let life = self.replicas[place].life;
+            let delay = self.delay(self.replicas[place].host, self.plan.read_delay);
+            self.after(delay, Event::Capture { place, life, id });
         }
         if may() {
-            self.read_log(node, effects.read_log);
+            self.read_log(place, effects.read_log);
             for answer in effects.answers {
-                self.answer(node, &answer)?;
+                self.answer(place, &answer)?;
             }
         }
         if crash {
             self.seen.note(Happening::CrashedInEffects);
-            return self.crash(node, true);
+            return self.crash(self.replicas[place].host, true);
         }
-        self.lull(node)
+        self.lull(place)
     }
 
-    fn delay(&mut self, node: usize, most: u64) -> u64 {
-        let most = if self.healed { 10 } else { most };
-        let stalled = self.nodes[node].stalled_until.saturating_sub(self.now);
-        1 + stalled + self.rng.below(most)
-    }
-
-    fn begin_write(&mut self, node: usize) {
-        let it = &mut self.nodes[node];
-        if !it.writing.is_empty() || it.to_write.is_empty() {
-            return;
-        }
-        let count = if self.rng.chance(self.plan.whole_batches) { it.to_write.len() } else { 1 };
-        it.writing = it.to_write.drain(..count).collect();
-        let life = it.life;
-        let delay = self.delay(node, self.plan.write_delay);
-        self.after(delay, Event::Written { node, life });
-    }
-
-    /// A batch of log writes is done.
-    pub(super) fn written(&mut self, node: usize) -> Checked {
-        let ignored = fault::active(Fault::PersistErrorIgnored);
-        let failed = std::mem::take(&mut self.nodes[node].next_write_fails);
-        if failed {
-            self.note(|_| format!("{}: a write fails", node + 1));
-            self.seen.note(Happening::WriteFailed);
-            if !ignored {
-                // Rule of durable order 5: what was written is not known, and nothing is written ever after.
-                return self.crash(node, true);
-            }
-        }
-        let batch = std::mem::take(&mut self.nodes[node].writing);
-        let ids: Vec<_> = batch.iter().map(|persist| persist.id).collect();
-        let must_sync = batch.iter().any(|persist| persist.must_sync);
-        for persist in batch {
-            if !failed {
-                self.nodes[node].disk.write(Op::Log(persist));
-            }
-        }
-        if must_sync {
-            self.nodes[node].disk.sync();
-        }
-        self.note(|_| format!("{}: {ids:?} written{}", node + 1, if must_sync { " and synced" } else { "" }));
-        let last = ids.last().copied();
-        let one_by_one = self.rng.chance(300);
-        for id in ids {
-            if one_by_one || Some(id) == last {
-                let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
-                group.persisted(id);
-                self.drive(node)?;
-            }
-        }
-        self.begin_write(node);
-        Ok(())
-    }
-
-    fn begin_apply(&mut self, node: usize) {
-        let it = &mut self.nodes[node];
+    fn begin_apply(&mut self, place: usize) {
+        let it = &mut self.replicas[place];
         if !it.applying.is_empty() || it.to_apply.is_empty() {
             return;
         }
@@ -373,83 +279,83 @@ impl World {
         let commands = it.to_apply.iter().take(most).take_while(|work| matches!(work, Work::Apply(_))).count();
         it.applying = it.to_apply.drain(..commands.max(1)).collect();
         let life = it.life;
-        let delay = self.delay(node, self.plan.apply_delay);
-        self.after(delay, Event::Applied { node, life });
+        let delay = self.delay(self.replicas[place].host, self.plan.apply_delay);
+        self.after(delay, Event::Applied { place, life });
     }
 
     /// A batch of commands is applied.
-    pub(super) fn applied(&mut self, node: usize) -> Checked {
-        let batch = std::mem::take(&mut self.nodes[node].applying);
+    pub(super) fn applied(&mut self, place: usize) -> Checked {
+        let batch = std::mem::take(&mut self.replicas[place].applying);
         if let [Work::Restore(index)] = batch.as_slice() {
-            return self.restored(node, *index);
+            return self.restored(place, *index);
         }
         let batch: Vec<Committed> = batch.into_iter().filter_map(Work::command).collect();
-        if self.nodes[node].next_apply_fails && batch.iter().any(|committed| !committed.entry.data().is_empty()) {
-            self.note(|_| format!("{}: a command cannot be applied", node + 1));
+        if self.replicas[place].next_apply_fails && batch.iter().any(|committed| !committed.entry.data().is_empty()) {
+            self.note(|_| format!("{}: a command cannot be applied", place + 1));
             self.seen.note(Happening::ApplyFailed);
             if !fault::active(Fault::ApplyErrorSkipped) {
-                return self.crash(node, true);
+                return self.crash(self.replicas[place].host, true);
             }
         }
         let mut writes = Vec::new();
         let mut responses = Vec::new();
         for committed in &batch {
-            self.apply(node, committed, &mut writes)?;
+            self.apply(place, committed, &mut writes)?;
             responses.extend(committed.request.map(|request| (request.0, committed.entry.data().to_vec())));
         }
-        let index = self.nodes[node].machine.applied;
+        let index = self.replicas[place].machine.applied;
         let mut durable = index;
         let kept = batch.iter().rev().find_map(|committed| committed.membership.clone());
         let membership = kept.filter(|_| !fault::active(Fault::MembershipNotKept));
         let through = batch.last().map_or(0, |committed| committed.entry.index().get());
         if self.plan.own_machine {
-            let disk = &mut self.nodes[node].disk;
-            disk.write(Op::Apply { index: disk.current.applied.max(through), writes: Vec::new(), membership });
+            let index = self.store(place).applied.max(through);
+            self.write(place, Op::Apply { index, writes: Vec::new(), membership });
             if self.rng.chance(200) {
-                self.nodes[node].flushed = self.nodes[node].machine.clone();
+                self.replicas[place].flushed = self.replicas[place].machine.clone();
             }
-            durable = self.nodes[node].flushed.applied;
+            durable = self.replicas[place].flushed.applied;
         } else {
-            self.nodes[node].disk.write(Op::Apply { index, writes, membership });
+            self.write(place, Op::Apply { index, writes, membership });
         }
-        self.note(|_| format!("{}: applied up to {index}", node + 1));
+        self.note(|_| format!("{}: applied up to {index}", place + 1));
         for (request, data) in responses {
-            if self.change_answered(node, request, None) {
+            if self.change_answered(place, request, None) {
                 continue;
             }
-            self.acknowledged(node, request, &data)?;
+            self.acknowledged(place, request, &data)?;
         }
-        let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
+        let Some(group) = &mut self.replicas[place].group else { return Ok(()) };
         group.applied(LogIndex::new(through), LogIndex::new(durable));
-        self.check_memory(node)?;
-        self.drive(node)?;
-        self.begin_apply(node);
+        self.check_memory(place)?;
+        self.drive(place)?;
+        self.begin_apply(place);
         Ok(())
     }
 
     /// The machine reads again what the tables hold.
-    fn restored(&mut self, node: usize, index: u64) -> Checked {
-        let it = &mut self.nodes[node];
-        let store = &it.disk.current;
+    fn restored(&mut self, place: usize, index: u64) -> Checked {
+        let it = &mut self.replicas[place];
+        let store = self.hosts[it.host].disk.current.of(place);
         it.machine = Machine { applied: store.applied, registers: store.registers.clone() };
         it.is_taking_over = false;
         self.seen.note(Happening::Restored);
-        let it = &self.nodes[node];
+        let it = &self.replicas[place];
         if it.machine.applied != index {
             return violated("a snapshot moves forward", format!("{}: {index}, {}", it.id, it.machine.applied));
         }
         let (id, mark, digest) = (it.id, it.mirror[index as usize - 1], it.machine.digest());
         self.note(|_| format!("{id}: goes on from a snapshot at {index}"));
-        self.watch.state(id, index, mark, digest)?;
-        let Some(group) = &mut self.nodes[node].group else { return Ok(()) };
+        self.cells[self.replicas[place].cell].watch.state(id, index, mark, digest)?;
+        let Some(group) = &mut self.replicas[place].group else { return Ok(()) };
         group.applied(LogIndex::new(index), LogIndex::new(index));
-        self.drive(node)?;
-        self.begin_apply(node);
+        self.drive(place)?;
+        self.begin_apply(place);
         Ok(())
     }
 
-    fn apply(&mut self, node: usize, committed: &Committed, writes: &mut Vec<(u8, u64)>) -> Checked {
-        let it = &mut self.nodes[node];
+    fn apply(&mut self, place: usize, committed: &Committed, writes: &mut Vec<(u8, u64)>) -> Checked {
+        let it = &mut self.replicas[place];
         let (index, data) = (committed.entry.index().get(), committed.entry.data());
         // A machine that keeps its own position knows what was noted later.
         if self.plan.own_machine && index <= it.machine.applied {
@@ -460,7 +366,8 @@ impl World {
             return violated("state-machine safety", what);
         }
         it.machine.applied = index;
-        if let Some((key, value)) = super::clients::decode(data) {
+        let is_command = committed.entry.kind() == EntryKind::Command;
+        if let Some((key, value)) = super::clients::decode(data).filter(|_| is_command) {
             // Only reached with a failure when that is ignored.
             if !std::mem::take(&mut it.next_apply_fails) {
                 it.machine.registers.insert(key, value);
@@ -468,13 +375,13 @@ impl World {
             }
             self.history.applied(value).or_else(|what| violated("refused has no effect", what))?;
         }
-        let it = &self.nodes[node];
-        self.watch.state(it.id, index, Mark::of(&committed.entry), it.machine.digest())
+        let it = &self.replicas[place];
+        self.cells[it.cell].watch.state(it.id, index, Mark::of(&committed.entry), it.machine.digest())
     }
 
     /// Memory is bounded: what is applied leaves the cache when that is over its bound.
-    fn check_memory(&self, node: usize) -> Checked {
-        let it = &self.nodes[node];
+    fn check_memory(&self, place: usize) -> Checked {
+        let it = &self.replicas[place];
         let Some(group) = &it.group else { return Ok(()) };
         let now = group.positions();
         let unapplied: usize = it.mirror.iter().skip(now.applied.get() as usize).map(|mark| mark.bytes).sum();
@@ -484,17 +391,18 @@ impl World {
         }
     }
 
-    fn read_log(&mut self, node: usize, reads: Vec<LogRead>) {
+    fn read_log(&mut self, place: usize, reads: Vec<LogRead>) {
         for read in reads {
-            let life = self.nodes[node].life;
-            let delay = self.delay(node, self.plan.read_delay);
-            self.after(delay, Event::LogRead { node, life, read });
+            let life = self.replicas[place].life;
+            let delay = self.delay(self.replicas[place].host, self.plan.read_delay);
+            self.after(delay, Event::LogRead { place, life, read });
         }
     }
 
-    pub(super) fn log_read(&mut self, node: usize, read: &LogRead) -> Checked {
-        let it = &mut self.nodes[node];
-        let entries = it.disk.current.entries(read.range.start.get(), read.range.end.get(), read.limit_bytes);
+    pub(super) fn log_read(&mut self, place: usize, read: &LogRead) -> Checked {
+        let it = &mut self.replicas[place];
+        let store = self.hosts[it.host].disk.current.of(place);
+        let entries = store.entries(read.range.start.get(), read.range.end.get(), read.limit_bytes);
         let Some(group) = &mut it.group else { return Ok(()) };
         if group.is_starting() {
             it.replays += 1;
@@ -505,20 +413,20 @@ impl World {
             self.seen.note(Happening::LogRead);
         }
         group.log_read(read, entries);
-        self.note(|_| format!("{}: read {read:?}", node + 1));
-        self.drive(node)
+        self.note(|_| format!("{}: read {read:?}", place + 1));
+        self.drive(place)
     }
 
-    fn answer(&mut self, node: usize, answer: &Answer) -> Checked {
-        self.note(|_| format!("{}: {answer:?}", node + 1));
+    fn answer(&mut self, place: usize, answer: &Answer) -> Checked {
+        self.note(|_| format!("{}: {answer:?}", place + 1));
         match answer {
-            Answer::Refused(request, refusal) if self.change_answered(node, request.0, Some(refusal)) => Ok(()),
-            Answer::Unknown(request) if self.change_answered(node, request.0, None) => Ok(()),
-            Answer::Readable(request, index) => self.readable(node, request.0, index.get()),
-            Answer::Refused(request, refusal) => self.refused(node, request.0, *refusal),
+            Answer::Refused(request, refusal) if self.change_answered(place, request.0, Some(refusal)) => Ok(()),
+            Answer::Unknown(request) if self.change_answered(place, request.0, None) => Ok(()),
+            Answer::Readable(request, index) => self.readable(place, request.0, index.get()),
+            Answer::Refused(request, refusal) => self.refused(place, request.0, *refusal),
             Answer::Unknown(request) => {
                 self.seen.note(Happening::Unknown);
-                let (operation, _) = self.take_request(node, request.0)?;
+                let (operation, _) = self.take_request(place, request.0)?;
                 self.unknown(operation);
                 Ok(())
             }
