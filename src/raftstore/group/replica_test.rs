@@ -46,6 +46,7 @@ impl Bench {
             applied: LogIndex::default(),
             truncated: Position::default(),
             last,
+            unhealthy: None,
         };
         let terms = TermRuns::find(stored.truncated, last, |index| {
             let place = index.get() as usize;

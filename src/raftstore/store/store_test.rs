@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 use super::*;
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 use crate::raftstore::context::Attempt;
-use crate::raftstore::entry::{Entry, Membership};
+use crate::raftstore::entry::{Entry, Membership, Unhealthy};
 use crate::raftstore::group::{GroupConfig, Role};
 use crate::raftstore::log_store::{
     AppliedTo, GroupStore, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
@@ -102,6 +102,9 @@ impl LogStore for Fickle {
     }
     fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
         self.inner.tombstones()
+    }
+    fn mark_unhealthy(&self, group: GroupId, unhealthy: Unhealthy, sync: bool) -> Result<(), StoreError> {
+        self.inner.mark_unhealthy(group, unhealthy, sync)
     }
     fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {
         self.inner.entries(group, range, limit_bytes)
