@@ -9,6 +9,8 @@
 //! | `membership` | changes of who takes part, by joint consensus |
 //! | `snapshots` | when the state is captured for a follower, and how one of another is taken over |
 //! | `hibernation` | when it sleeps, and what wakes it |
+//! | `consistency` | the check whether all replicas hold the same |
+//! | `health` | a replica that must not lead, and how its state is repaired |
 //! | `status` | how it stands |
 //! | `persisting` | what is being written, and which messages wait for it (rules of durable order 1 and 2) |
 //! | `lease` | reads without asking the others |
@@ -28,7 +30,9 @@
 
 mod compaction;
 mod config;
+mod consistency;
 mod effects;
+mod health;
 mod hibernation;
 mod inflight;
 mod lease;
@@ -50,6 +54,7 @@ pub use effects::{
     Answer, Committed, Effects, Follower, GroupStatus, LogRead, Persist, PersistId, Positions, Refusal, RequestId,
     Role, Sending,
 };
+pub use health::NoRepair;
 pub use hibernation::Sleep;
 pub use membership::{ChangeRefusal, MembershipChange};
 pub use replica::{Group, GroupError};

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::checks::Overheard;
 use super::driver::{Driver, Outside, Slot};
 use super::error::GroupFailure;
 use super::mailbox::{Input, Mailbox};
@@ -160,11 +161,13 @@ impl Driver {
     }
 
     pub(super) fn captured(&mut self, group: GroupId, captured: Arc<dyn Captured>) {
+        let mailbox = self.outside.mailbox.clone();
         let Some(slot) = self.slot(group) else { return };
         let Some(raft) = &mut slot.group else { return };
         metrics::snapshot("captured");
-        raft.captured(captured.meta().clone());
-        slot.captured = Some(captured);
+        if raft.captured(captured.meta().clone()) {
+            slot.captured = Some(Arc::new(Overheard { captured, group, mailbox }));
+        }
     }
 
     pub(super) fn snapshot_sent(&mut self, group: GroupId, to: ReplicaId, arrived: bool) {
