@@ -223,14 +223,11 @@ impl Group {
                 self.node.raft.pending_request_snapshot = 0;
                 (self.health.asks_until, self.health.asks_from) = (None, self.now + span);
             }
-            Some(_) => {}
-            None if self.now >= self.health.asks_from => {
-                // Raft-rs refuses while it knows no leader, or has no entry of the leader's term.
-                if self.node.raft.request_snapshot().is_ok() {
-                    self.health.asks_until = Some(self.now + span);
-                }
+            // Raft-rs refuses while it knows no leader, or has no entry of the leader's term.
+            None if self.now >= self.health.asks_from && self.node.raft.request_snapshot().is_ok() => {
+                self.health.asks_until = Some(self.now + span);
             }
-            None => {}
+            _ => {}
         }
     }
 

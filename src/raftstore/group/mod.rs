@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `replica` | [`Group`]: raft-rs behind inputs |
 //! | `rounds` | what comes out of it: a round of effects |
+//! | `admission` | which messages are taken in the state it is in |
 //! | `compaction` | up to where the log goes |
 //! | `membership` | changes of who takes part, by joint consensus |
 //! | `snapshots` | when the state is captured for a follower, and how one of another is taken over |
@@ -28,11 +29,14 @@
 //! in one life of a replica, but `persisted` and `last` fall when a new leader replaces entries that were not committed.
 //! While a snapshot is taken over, `truncated` is already its entry and `applied` not yet.
 
+mod admission;
 mod compaction;
 mod config;
 mod consistency;
 mod effects;
 mod health;
+#[cfg(test)]
+mod health_test;
 mod hibernation;
 mod inflight;
 mod lease;

@@ -101,7 +101,7 @@ fn add_violations(view: &RocksView, group: GroupId, violations: Vec<Violation>, 
 
 impl Known {
     fn of(stored: &StoredGroup) -> Known {
-        let StoredGroup { replica, hard_state, membership, applied, truncated, last } = stored;
+        let StoredGroup { replica, hard_state, membership, applied, truncated, last, unhealthy: _ } = stored;
         let entries = last.index.get().saturating_sub(truncated.index.get());
         Known {
             replica: replica.get(),
