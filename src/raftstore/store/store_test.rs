@@ -13,13 +13,17 @@ use crate::raftstore::log_store::{
     AppliedTo, GroupStore, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
 };
 use crate::raftstore::memory::MemoryStore;
+use crate::raftstore::message::Envelope;
 use crate::raftstore::snapshot::{Captured, Pair, Place, SnapshotId, SnapshotMeta, SnapshotStore};
 use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
-use crate::raftstore::transport::MemoryNetwork;
+use crate::raftstore::transport::memory::MemoryTransport;
+use crate::raftstore::transport::{MemoryNetwork, Outgoing, Transport, Unsent};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::{future::poll_fn, task::Poll};
 
+#[path = "health_test.rs"]
+mod health;
 #[path = "hibernation_test.rs"]
 mod hibernation;
 
@@ -147,12 +151,38 @@ impl TableStore for Fickle {
     }
 }
 
+/// A way to the others that holds up whoever sends while it is closed.
+struct Gate {
+    inner: MemoryTransport,
+    closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn set(&self, closed: bool) {
+        *self.closed.lock() = closed;
+        self.opened.notify_all();
+    }
+}
+
+impl Transport for Gate {
+    fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), Unsent> {
+        self.opened.wait_while(&mut self.closed.lock(), |closed| *closed);
+        self.inner.send(to, envelope)
+    }
+    fn send_snapshot(&self, to: NodeId, outgoing: Outgoing) -> Result<(), Unsent> {
+        self.inner.send_snapshot(to, outgoing)
+    }
+}
+
 /// Three nodes in this process.
 struct Nodes {
     network: MemoryNetwork,
     stores: Vec<Arc<Fickle>>,
     running: Vec<Option<(RaftStore, GroupHandle)>>,
+    gates: Vec<Arc<Gate>>,
     tune: fn(&mut GroupConfig),
+    tune_store: fn(&mut StoreConfig),
 }
 
 impl Nodes {
@@ -161,9 +191,19 @@ impl Nodes {
     }
 
     fn tuned(count: u64, tune: fn(&mut GroupConfig)) -> Nodes {
+        Nodes::tuned_in(count, tune, |_| {})
+    }
+
+    fn tuned_in(count: u64, tune: fn(&mut GroupConfig), tune_store: fn(&mut StoreConfig)) -> Nodes {
+        let network = MemoryNetwork::new();
         let stores = (0..count).map(|_| Arc::default()).collect();
         let running = (0..count).map(|_| None).collect();
-        let mut nodes = Nodes { network: MemoryNetwork::new(), stores, running, tune };
+        let gate = |number| {
+            let (inner, closed, opened) = (network.transport(NodeId::new(number)), Mutex::default(), Condvar::new());
+            Arc::new(Gate { inner, closed, opened })
+        };
+        let gates = (1..=count).map(gate).collect();
+        let mut nodes = Nodes { network, stores, running, gates, tune, tune_store };
         for place in 0..count as usize {
             nodes.open(place);
         }
@@ -173,8 +213,10 @@ impl Nodes {
     fn open(&mut self, place: usize) {
         let (node, replica) = (NodeId::new(place as u64 + 1), ReplicaId::new(place as u64 + 11));
         let store = Arc::clone(&self.stores[place]);
-        let config = StoreConfig { tick: Duration::from_millis(10), ..StoreConfig::default() };
-        let raft = RaftStore::start(config, store, Arc::new(self.network.transport(node))).unwrap();
+        let mut config = StoreConfig { tick: Duration::from_millis(10), ..StoreConfig::default() };
+        (self.tune_store)(&mut config);
+        let gate = Arc::clone(&self.gates[place]);
+        let raft = RaftStore::start(config, store, gate).unwrap();
         if raft.groups().unwrap().is_empty() {
             let members = (0..self.stores.len() as u64).map(|n| (ReplicaId::new(n + 11), NodeId::new(n + 1)));
             raft.create_group(GROUP, replica, Membership::of_voters(members)).unwrap();
@@ -465,11 +507,20 @@ async fn what_makes_no_sense_is_refused_and_named() {
     assert!(matches!(raft.open_group(GroupId::new(8), config(), Sum), Err(OpenError::NoSuchGroup(_))));
     let stranger = raft.create_group(GroupId::new(8), ReplicaId::new(1), Membership::default());
     assert!(matches!(stranger, Err(StoreError::Refused(_))));
-    let nonsense = StoreConfig { tick: Duration::ZERO, max_persist_queue_bytes: 0, ..StoreConfig::default() };
+    let nonsense = StoreConfig {
+        tick: Duration::ZERO,
+        max_persist_queue_bytes: 0,
+        check_period: Duration::from_millis(1),
+        check_bytes_per_second: 1,
+        stall_limit: Duration::ZERO,
+        ..StoreConfig::default()
+    };
     let network = MemoryNetwork::new();
     let started = RaftStore::start(nonsense, Arc::new(MemoryStore::new()), Arc::new(network.transport(NodeId::new(1))));
     let problems = started.err().unwrap().to_string();
-    assert!(problems.contains("tick") && problems.contains("max_persist_queue_bytes"), "{problems}");
+    for field in ["tick", "max_persist_queue_bytes", "check_period", "check_bytes_per_second", "stall_limit"] {
+        assert!(problems.contains(field), "{field}: {problems}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
