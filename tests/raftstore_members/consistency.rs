@@ -1,5 +1,7 @@
 //! Replicas whose state is wrong: found by a check or in reading, named, kept from leading, repaired by a snapshot.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mainstay::ident::{NodeId, ReplicaId};
@@ -101,6 +103,40 @@ async fn a_follower_that_differs_is_named_and_repaired_in_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_differs_is_named_and_repaired_in_rocksdb() {
     a_follower_that_differs(Kind::Rocks).await;
+}
+
+/// Replicas apply the same entries in other batches, and at other times: the states that are compared are as of one entry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_while_writes_go_on_find_nothing() {
+    let nodes = Nodes::found(Kind::Rocks, 3, short);
+    nodes.put(&[1, 2, 3], 0..10, "value").await;
+    at_rest(&nodes, &[1, 2, 3]).await;
+    let leader = nodes.leader_of(&[1, 2, 3]).await;
+    let group = nodes.group(leader).clone();
+    let is_done = Arc::new(AtomicBool::new(false));
+    let writes = {
+        let (group, is_done) = (group.clone(), Arc::clone(&is_done));
+        tokio::spawn(async move {
+            let mut count = 0_u64;
+            while !is_done.load(Ordering::SeqCst) {
+                let commands = (0..64).map(|key| (format!("{key:06}={count}").into_bytes(), None));
+                count += group.propose_many(commands).await.iter().filter(|answer| answer.is_ok()).count() as u64;
+            }
+            count
+        })
+    };
+    let mut verdicts = Vec::new();
+    for _ in 0..8 {
+        verdicts.push(tokio::time::timeout(PATIENCE, group.check_consistency(PATIENCE)).await);
+    }
+    is_done.store(true, Ordering::SeqCst);
+    let count = writes.await.unwrap();
+    let verdicts: Vec<Verdict> = verdicts.into_iter().map(|verdict| verdict.unwrap().unwrap()).collect();
+    assert!(verdicts.iter().all(Verdict::is_good), "{verdicts:?}");
+    // Where much is built and tested at once, somebody may be silent for a moment.
+    let whole = verdicts.iter().filter(|verdict| verdict.missing.is_empty()).count();
+    assert!(whole >= 4 && count > 500, "{verdicts:?}, {count} writes");
+    assert!(verdicts.is_sorted_by(|one, next| one.index < next.index), "{verdicts:?}");
 }
 
 /// The leader is no better than others: the majority is right.

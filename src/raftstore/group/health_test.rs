@@ -365,3 +365,23 @@ fn who_differs_is_unhealthy_unless_a_snapshot_came_since() {
     bench.work();
     assert_eq!((bench.group.unhealthy(), bench.group.undecided()), (None, Some(LogIndex::new(6))));
 }
+
+/// What is wrong is not handed on.
+#[test]
+fn an_unhealthy_leader_gives_no_snapshots() {
+    for is_unhealthy in [false, true] {
+        let mut bench = Bench::new(membership(3, None), |_| {}).lead();
+        let last = bench.group.positions().last.get();
+        if is_unhealthy {
+            bench.group.set_unhealthy(DIFFERS);
+        }
+        let mut asks = eraftpb::Message { from: 2, to: 1, term: 1, index: last, reject: true, ..Default::default() };
+        (asks.reject_hint, asks.log_term, asks.request_snapshot) = (last, 1, last);
+        asks.set_msg_type(MessageType::MsgAppendResponse);
+        bench.group.step(Message(asks.clone())).unwrap();
+        assert_eq!(bench.group.effects().unwrap().capture.is_some(), !is_unhealthy);
+        // Nor is one waited for that cannot be.
+        asks.request_snapshot = last + 1;
+        assert!(matches!(bench.group.step(Message(asks)), Err(Rejected::BeyondLog { .. })));
+    }
+}

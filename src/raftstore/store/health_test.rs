@@ -165,3 +165,95 @@ async fn a_group_that_has_stopped_is_no_good_health() {
     nodes.raft(0).destroy_group(GROUP).unwrap();
     nodes.is_good(0).await;
 }
+
+/// A log that is compacted soon, whoever lacks it, and hardly kept in memory.
+fn short(config: &mut GroupConfig) {
+    (config.compact_entries, config.keep_entries, config.max_lag_entries) = (20, 5, 50);
+}
+
+fn shown(nodes: &Nodes, place: usize) -> Vec<KeyValue> {
+    let inner = &nodes.stores[place].inner;
+    inner.scan(GROUP, Table::Kv, (Bound::Unbounded, Bound::Unbounded), 99).unwrap()
+}
+
+/// What one group's machine reads cannot be read: the node goes on, and the replica gets the state from the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_that_is_met_in_applying_is_repaired() {
+    let nodes = Nodes::tuned(3, short);
+    nodes.add(1).await;
+    let bad = (nodes.leader().await + 1) % 3;
+    nodes.stores[bad].rots.store(true, Ordering::SeqCst);
+    nodes.add(2).await;
+    let trouble = || nodes.raft(bad).health().groups.get(&GROUP).cloned();
+    until("the damage", || matches!(trouble(), Some(GroupTrouble::Unhealthy(_)))).await;
+    assert!(nodes.raft(bad).health().failure.is_none() && nodes.group(bad).view().failure.is_none());
+    let stored = || nodes.stores[bad].load(GROUP).unwrap().unwrap().unhealthy;
+    until("the damage to be durable", || stored().is_some()).await;
+    nodes.stores[bad].rots.store(false, Ordering::SeqCst);
+    nodes.is_good(bad).await;
+    assert_eq!(stored(), None);
+    let sum = nodes.add(3).await;
+    nodes.group(bad).read_barrier().await.unwrap();
+    assert_eq!(sum_in(&nodes.stores[bad].inner), sum);
+}
+
+/// A leader meets the damage: it does not go on, and another leads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_state_is_damaged_hands_leadership_over() {
+    let nodes = Nodes::tuned(3, short);
+    nodes.add(1).await;
+    let bad = nodes.leader().await;
+    nodes.stores[bad].rots.store(true, Ordering::SeqCst);
+    let answer = nodes.group(bad).propose([2]).await;
+    assert!(matches!(answer, Err(ProposeError::Unknown { .. })), "{answer:?}");
+    until("another leader", || (0..3).any(|place| place != bad && nodes.role(place) == Role::Leader)).await;
+    nodes.stores[bad].rots.store(false, Ordering::SeqCst);
+    nodes.is_good(bad).await;
+    let sum = nodes.add(3).await;
+    nodes.group(bad).read_barrier().await.unwrap();
+    assert_eq!((sum, shown(&nodes, bad)), (6, shown(&nodes, (bad + 1) % 3)));
+}
+
+/// A log that cannot be read is not repaired: what was acknowledged may have been in it. The group stops, the node does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_log_stops_its_group_alone() {
+    let nodes = Nodes::tuned(3, |config| config.cache_bytes = 0);
+    nodes.add(1).await;
+    let bad = nodes.leader().await;
+    let late = NodeId::new((bad as u64 + 1) % 3 + 1);
+    nodes.network.isolate(late, true);
+    for _ in 0..50 {
+        nodes.add(1).await;
+    }
+    nodes.stores[bad].log_rots.store(true, Ordering::SeqCst);
+    nodes.network.isolate(late, false);
+    let mut view = nodes.group(bad).watch();
+    let stopped = tokio::time::timeout(PATIENCE, view.wait_for(|view| view.failure.is_some())).await.unwrap();
+    let failure = stopped.unwrap().failure.clone().unwrap();
+    assert!(matches!(*failure, GroupFailure::Damaged { .. }), "{failure}");
+    assert!(nodes.raft(bad).health().failure.is_none());
+    assert_eq!(nodes.add(1).await, 52);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_waits_for_room_on_the_disk() {
+    let nodes = Nodes::tuned_in(3, short, |config| config.snapshot_reserve_bytes = 1000);
+    nodes.add(1).await;
+    let late = (nodes.leader().await + 1) % 3;
+    let node = NodeId::new(late as u64 + 1);
+    nodes.network.isolate(node, true);
+    for _ in 0..150 {
+        nodes.add(1).await;
+    }
+    *nodes.stores[late].free_bytes.lock() = Some(999);
+    nodes.network.isolate(node, false);
+    let taken = || nodes.group(late).view().status.positions.first.get() > 50;
+    let early = tokio::time::timeout(Duration::from_millis(300), until("a snapshot", taken)).await;
+    assert!(early.is_err(), "a full disk was filled");
+    assert!(nodes.raft(late).health().failure.is_none());
+    *nodes.stores[late].free_bytes.lock() = Some(1000);
+    until("a snapshot", taken).await;
+    let sum = nodes.add(1).await;
+    nodes.group(late).read_barrier().await.unwrap();
+    assert_eq!(sum_in(&nodes.stores[late].inner), sum);
+}

@@ -19,7 +19,7 @@
 //! | `mainstay_raft_groups{state}` | gauge | groups that are `awake`, or `asleep` because nobody uses them |
 //! | `mainstay_raft_leader_changes_total{group}` | counter | how often another leader was seen |
 //! | `mainstay_raft_log_entries{group}` | gauge | entries in the log |
-//! | `mainstay_raft_snapshots_total{outcome}` | counter | states `captured`, `sent`, `not_sent`, `taken_over`, or arrived and `not_needed` any more |
+//! | `mainstay_raft_snapshots_total{outcome}` | counter | states `captured`, `sent`, `not_sent`, `taken_over`, arrived and `not_needed` any more, or put off for want of room: `no_room` |
 //! | `mainstay_raft_consistency_checks_total{outcome}` | counter | checks heard of: the replicas `agrees`, one `differs`, `undecided` without a majority, `given_up` |
 //! | `mainstay_raft_hash_seconds` | histogram | one state, read and hashed for a check |
 //! | `mainstay_raft_unhealthy{group}` | gauge | 1 while the state of the replica here is wrong, or no majority agrees |

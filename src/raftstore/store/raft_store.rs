@@ -45,6 +45,8 @@ pub struct StoreConfig {
     /// Threads that apply commands, 2 by default, 1 to 64. Each applies those of its groups, so that a slow state machine
     /// does not hold up those of other threads.
     pub apply_threads: usize,
+    /// Room on the disk that no snapshot takes, 256 MiB by default: it is put off until there is more.
+    pub snapshot_reserve_bytes: u64,
     /// How often what the replicas of a group hold is compared: once in 24 hours by default, from 1 s; zero: never by itself.
     /// Checks of one node's groups follow each other. Needs nodes that all know of checks: one that does not stops the
     /// replicas of a group that is checked.
@@ -63,6 +65,7 @@ impl Default for StoreConfig {
             mailbox: MailboxConfig::default(),
             max_persist_queue_bytes: 64 << 20,
             apply_threads: 2,
+            snapshot_reserve_bytes: 256 << 20,
             check_period: Duration::from_secs(24 * 60 * 60),
             check_bytes_per_second: 16 << 20,
             stall_limit: Duration::from_secs(5),
@@ -113,6 +116,7 @@ pub struct RaftStore {
     troubles: Troubles,
     /// Dropped, what waits between looks and pages ends.
     running: Mutex<Vec<Sender<()>>>,
+    snapshot_reserve_bytes: u64,
 }
 
 impl RaftStore {
@@ -204,12 +208,25 @@ impl RaftStore {
         threads.push(spawn("raft-driver", "driver", &mailbox, &failed, move || driver.run())?);
         let threads = Mutex::new(threads);
         let open = Mutex::default();
-        Ok(RaftStore { store, mailbox, threads, failure, written, open, progress, troubles, running })
+        let snapshot_reserve_bytes = config.snapshot_reserve_bytes;
+        Ok(RaftStore {
+            store,
+            mailbox,
+            threads,
+            failure,
+            written,
+            open,
+            progress,
+            troubles,
+            running,
+            snapshot_reserve_bytes,
+        })
     }
 
     /// Where the transport hands over what arrives.
     pub fn inbox(&self) -> Arc<dyn Inbox> {
-        Arc::new(StoreInbox { mailbox: self.mailbox.clone(), store: Arc::clone(&self.store) })
+        let (mailbox, store) = (self.mailbox.clone(), Arc::clone(&self.store));
+        Arc::new(StoreInbox { mailbox, store, reserve_bytes: self.snapshot_reserve_bytes })
     }
 
     /// The groups that were made here.
