@@ -15,7 +15,7 @@ use super::super::watch::KvUpdate;
 use super::*;
 use crate::ident::{ClusterId, GroupId, LogIndex, NodeId, ReplicaId, SystemId, Term};
 use crate::raftstore::context::Attempt;
-use crate::raftstore::entry::{Entry, Membership};
+use crate::raftstore::entry::{Entry, Membership, Unhealthy};
 use crate::raftstore::group::{GroupConfig, Role};
 use crate::raftstore::log_store::{
     AppliedTo, GroupStore, KeyValue, LogStore, LogWrite, StoredGroup, TableStore, TableWrite,
@@ -182,6 +182,9 @@ impl LogStore for Shared {
     }
     fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
         self.0.tombstones()
+    }
+    fn mark_unhealthy(&self, group: GroupId, unhealthy: Unhealthy, sync: bool) -> Result<(), StoreError> {
+        self.0.mark_unhealthy(group, unhealthy, sync)
     }
     fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {
         self.0.entries(group, range, limit_bytes)

@@ -8,6 +8,7 @@
 //! | commit ≤ last | a commit is written with the entries it covers, or after them |
 //! | applied ≤ commit | what is applied was committed: a commit noted before that counts as that much |
 //! | truncated ≤ applied | only what is applied is compacted away |
+//! | unhealthy as of ≤ applied | what is judged is what was applied |
 //! | last term ≤ term | a replica takes entries of a term only once it is in that term, or with the same write |
 //! | no gap, terms never fall | entries replace everything behind them (rule of durable order 4) |
 //! | no tables but those to be seen, and those that the marker names | a marker is written before what it names, and goes with it |
@@ -53,7 +54,7 @@ impl fmt::Display for Violation {
 
 /// Checks what can be seen without reading the log.
 pub fn check_bounds(stored: &StoredGroup) -> Vec<Violation> {
-    let StoredGroup { replica, hard_state, membership, applied, truncated, last } = stored;
+    let StoredGroup { replica, hard_state, membership, applied, truncated, last, unhealthy } = stored;
     let mut violations = Vec::new();
     let mut require = |holds: bool, expected: &str, found: String| {
         if !holds {
@@ -69,6 +70,10 @@ pub fn check_bounds(stored: &StoredGroup) -> Vec<Violation> {
         "truncated ≤ applied",
         format!("truncated {}, applied {applied}", truncated.index),
     );
+    if let Some(unhealthy) = unhealthy {
+        let found = format!("unhealthy as of {}, applied {applied}", unhealthy.index);
+        require(unhealthy.index <= *applied, "unhealthy as of ≤ applied", found);
+    }
     require(
         truncated.index <= last.index,
         "truncated ≤ last",
@@ -262,6 +267,7 @@ mod tests {
             applied: LogIndex::new(7),
             truncated: Position::new(5, 1),
             last: Position::new(10, 3),
+            unhealthy: None,
         }
     }
 

@@ -11,17 +11,29 @@
 //!       9      8  sequence: of one client, they rise
 //!  kind 3: of an entry that changes the membership: the nodes of new replicas
 //!       1     16  replica 8, node 8; as many as there are
+//!  kind 4: hash the state as of this entry; the entry has no command
+//!       1      1  version of the digest
+//!  kind 5: compare digests of the state; the entry has no command
+//!       1      8  index of the entry as of which they are
+//!       9      8  its term
+//!      17     20  replica 8, digest 12; as many as there are
 //! ```
 //!
 //! All numbers are little-endian. A kind that is not known comes from a newer version: the replica stops instead of
 //! skipping it.
 
+use super::consistency::{DIGEST_BYTES, Digest};
+use super::entry::Position;
 use crate::ident::{LogIndex, NodeId, ReplicaId};
 
 const COMPACT: u8 = 1;
 const ONCE: u8 = 2;
 const MEMBERS: u8 = 3;
+const HASH: u8 = 4;
+const VERIFY: u8 = 5;
 const MEMBER_BYTES: usize = 16;
+const VERIFY_HEADER_BYTES: usize = 17;
+const DIGESTED_BYTES: usize = 8 + DIGEST_BYTES;
 
 /// What was noted beside a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +46,15 @@ pub enum Context {
     Once(Attempt),
     /// New replicas and their nodes.
     Members(Vec<(ReplicaId, NodeId)>),
+    /// Hash the state as of this entry, in this version.
+    Hash(u8),
+    /// Compare the states as of an entry.
+    Verify {
+        /// Which.
+        at: Position,
+        /// What is known of them.
+        digests: Vec<(ReplicaId, Digest)>,
+    },
 }
 
 /// Names a command of a client, however often it is proposed.
@@ -61,6 +82,16 @@ impl Context {
                 }
                 bytes
             }
+            Context::Hash(version) => vec![HASH, *version],
+            Context::Verify { at, digests } => {
+                let mut bytes = vec![VERIFY];
+                bytes.extend([at.index.get().to_le_bytes(), at.term.get().to_le_bytes()].concat());
+                for (replica, Digest(digest)) in digests {
+                    bytes.extend(replica.get().to_le_bytes());
+                    bytes.extend(digest);
+                }
+                bytes
+            }
         }
     }
 
@@ -75,6 +106,18 @@ impl Context {
                 let member = |at| Some((ReplicaId::new(number(at)?), NodeId::new(number(at + 8)?)));
                 (1..length).step_by(MEMBER_BYTES).map(member).collect::<Option<Vec<_>>>().map(Context::Members)
             }
+            (Some(&HASH), 2) => bytes.get(1).map(|version| Context::Hash(*version)),
+            (Some(&VERIFY), length)
+                if length >= VERIFY_HEADER_BYTES && (length - VERIFY_HEADER_BYTES).is_multiple_of(DIGESTED_BYTES) =>
+            {
+                let at = Position::new(number(1)?, number(9)?);
+                let digested = |from: usize| {
+                    let digest = bytes.get(from + 8..from + DIGESTED_BYTES)?;
+                    Some((ReplicaId::new(number(from)?), Digest(digest.try_into().ok()?)))
+                };
+                let digests = (VERIFY_HEADER_BYTES..length).step_by(DIGESTED_BYTES).map(digested);
+                digests.collect::<Option<Vec<_>>>().map(|digests| Context::Verify { at, digests })
+            }
             _ => None,
         }
     }
@@ -86,7 +129,7 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let cases: [(Context, &[u8]); 4] = [
+        let cases: [(Context, &[u8]); 6] = [
             (Context::Plain, &[]),
             (Context::Compact(LogIndex::new(0x0102)), &[1, 2, 1, 0, 0, 0, 0, 0, 0]),
             (
@@ -97,6 +140,14 @@ mod tests {
                 Context::Members(vec![(ReplicaId::new(6), NodeId::new(7))]),
                 &[3, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0],
             ),
+            (Context::Hash(1), &[4, 1]),
+            (
+                Context::Verify { at: Position::new(8, 9), digests: vec![(ReplicaId::new(10), Digest([11; 12]))] },
+                &[
+                    5, 8, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 11, 11, 11, 11, 11, 11,
+                    11, 11, 11, 11, 11, 11,
+                ],
+            ),
         ];
         for (context, bytes) in cases {
             assert_eq!(context.encode(), bytes, "{context:?}");
@@ -106,9 +157,19 @@ mod tests {
 
     #[test]
     fn what_no_version_writes_is_not_understood() {
-        for bytes in
-            [&[4][..], &[3, 0], &[1], &[1, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[2, 0], &[0]]
-        {
+        for bytes in [
+            &[6][..],
+            &[4],
+            &[4, 1, 1],
+            &[5; 16],
+            &[5; 18],
+            &[3, 0],
+            &[1],
+            &[1, 0, 0, 0, 0, 0, 0, 0],
+            &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[2, 0],
+            &[0],
+        ] {
             assert_eq!(Context::decode(bytes), None, "{bytes:?}");
         }
     }

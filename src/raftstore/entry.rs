@@ -143,6 +143,33 @@ impl From<&HardState> for eraftpb::HardState {
     }
 }
 
+/// The state of a replica is not what it should be: kept durably until a snapshot has replaced it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unhealthy {
+    /// How that is known.
+    pub cause: Cause,
+    /// As of which entry; it was applied here.
+    pub index: LogIndex,
+}
+
+/// How it is known that a replica's state is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It differs from that of a majority.
+    Differs,
+    /// Something in it cannot be read.
+    Damaged,
+}
+
+impl fmt::Display for Unhealthy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            Cause::Differs => write!(f, "its state as of entry {} differs from that of a majority", self.index),
+            Cause::Damaged => write!(f, "its state as of entry {} is damaged", self.index),
+        }
+    }
+}
+
 /// Who takes part in a group, and on which node each lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {

@@ -8,11 +8,13 @@
 //!  the others   group 8 ‖ generation 4 ‖ a machine's  → a machine's
 //!
 //!  tag 1 replica   2 hard state   3 membership   4 applied   5 truncated   6 snapshot marker   7 tombstone
+//!      8 unhealthy
 //! ```
 //!
 //! Of a group that was destroyed the tombstone stays alone, also beside the records of a later replica. A machine's keys
 //! carry a generation because a snapshot fills a later one bit by bit, and becomes visible by flipping the number in the
-//! replica's record. While it is filled, the snapshot marker says which: what a start finds of it is removed.
+//! replica's record. While it is filled, the snapshot marker says which: what a start finds of it is removed. Taking it over
+//! removes the word that the replica is unhealthy, too; versions before that word refuse a directory in which there is one.
 //!
 //! Values, all numbers little-endian. Each begins with a version, which is 1 unless it says otherwise:
 //!
@@ -25,6 +27,7 @@
 //!  truncated    version 1 │ index 8 │ term 8
 //!  marker       version 1 │ generation 4, being filled │ snapshot id 8 │ index 8 │ term 8, of its last entry
 //!  tombstone    version 1 │ replica 8, the highest that was destroyed
+//!  unhealthy    see `unhealthy`
 //!
 //!  kind 0 command   1 conf change
 //! ```
@@ -33,6 +36,7 @@
 //! of its log, and checks it whenever it reads.
 
 mod membership;
+mod unhealthy;
 
 use std::fmt;
 use std::ops::{Bound, Range};
@@ -41,6 +45,7 @@ use super::entry::{Entry, EntryKind, HardState, Position};
 use super::snapshot::SnapshotId;
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 pub(super) use membership::{decode_membership, encode_membership};
+pub(super) use unhealthy::{decode_unhealthy, encode_unhealthy};
 
 /// The version of all values that this build makes and knows.
 const VERSION: u8 = 1;
@@ -63,11 +68,20 @@ pub(super) enum Tag {
     Truncated = 5,
     Marker = 6,
     Tombstone = 7,
+    Unhealthy = 8,
 }
 
 impl Tag {
-    const ALL: [Tag; 7] =
-        [Tag::Replica, Tag::HardState, Tag::Membership, Tag::Applied, Tag::Truncated, Tag::Marker, Tag::Tombstone];
+    const ALL: [Tag; 8] = [
+        Tag::Replica,
+        Tag::HardState,
+        Tag::Membership,
+        Tag::Applied,
+        Tag::Truncated,
+        Tag::Marker,
+        Tag::Tombstone,
+        Tag::Unhealthy,
+    ];
     /// What every group has that is there.
     pub const OF_A_GROUP: [Tag; 5] = [Tag::Replica, Tag::HardState, Tag::Membership, Tag::Applied, Tag::Truncated];
 }
@@ -82,6 +96,7 @@ impl fmt::Display for Tag {
             Tag::Truncated => "truncated position",
             Tag::Marker => "snapshot marker",
             Tag::Tombstone => "tombstone",
+            Tag::Unhealthy => "word that it is unhealthy",
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ops::{Bound, Range};
 
-use super::entry::{Entry, HardState, Membership, Position};
+use super::entry::{Entry, HardState, Membership, Position, Unhealthy};
 use super::snapshot::{Restore, SnapshotStore};
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 
@@ -22,6 +22,8 @@ pub struct StoredGroup {
     pub truncated: Position,
     /// The last entry; `truncated` if there is none.
     pub last: Position,
+    /// Its applied state is not to be trusted.
+    pub unhealthy: Option<Unhealthy>,
 }
 
 impl StoredGroup {
@@ -41,8 +43,9 @@ pub struct LogWrite {
     /// Makes the group. Refused if there is one, or if this replica or a later one was destroyed here.
     pub create: Option<(ReplicaId, Membership)>,
     /// Takes over a snapshot that was filled: its tables become the ones to be seen, its position is applied and
-    /// truncated, and the whole log before goes. Refused unless that very snapshot was filled completely, is ahead of what
-    /// is applied, and not behind what is committed. Nothing is applied to the group meanwhile.
+    /// truncated, and the whole log before goes. What was wrong with the state is wrong no more. Refused unless that very
+    /// snapshot was filled completely, is ahead of what is applied (of an unhealthy replica: not behind it), and not behind
+    /// what is committed. Nothing is applied to the group meanwhile.
     pub restore: Option<Restore>,
     /// Replaces term, vote and commit.
     pub hard_state: Option<HardState>,
@@ -114,6 +117,14 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// See [`StoreError`].
     fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError>;
+
+    /// Notes that a replica's state is wrong, until a snapshot is taken over. May be called on any thread. With `sync` it is
+    /// durable on return; without, whatever is written later is not there without it.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`Refused`](StoreError::Refused) if there is no such group, or it is of an entry that was not
+    /// applied.
+    fn mark_unhealthy(&self, group: GroupId, unhealthy: Unhealthy, sync: bool) -> Result<(), StoreError>;
 
     /// The entries of a range, from its start up to `limit_bytes` but at least one, fewer than asked for if the log
     /// ends before. An empty answer means that the first one is not there.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::entry::{Entry, HardState, Membership, Position};
+use super::entry::{Entry, HardState, Membership, Position, Unhealthy};
 use super::log_store::{
     AppliedTo, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
 };
@@ -35,6 +35,7 @@ struct Group {
     /// Everything behind `truncated`, without a gap.
     log: VecDeque<Entry>,
     tables: Tables,
+    unhealthy: Option<Unhealthy>,
     /// A snapshot that is being filled.
     filling: Option<Filling>,
 }
@@ -64,6 +65,7 @@ impl Group {
             truncated: Position::default(),
             log: VecDeque::new(),
             tables: BTreeMap::new(),
+            unhealthy: None,
             filling: None,
         }
     }
@@ -76,13 +78,15 @@ impl Group {
             applied: self.applied,
             truncated: self.truncated,
             last: self.outline().last,
+            unhealthy: self.unhealthy,
         };
         stored.with_applied_committed()
     }
 
     fn outline(&self) -> Outline {
-        let Group { hard_state, applied, truncated, .. } = *self;
-        Outline { hard_state, applied, truncated, last: self.log.back().map_or(truncated, Entry::position) }
+        let Group { hard_state, applied, truncated, unhealthy, .. } = *self;
+        let last = self.log.back().map_or(truncated, Entry::position);
+        Outline { hard_state, applied, truncated, last, is_unhealthy: unhealthy.is_some() }
     }
 
     /// Where in `log` an entry lies, or would.
@@ -153,6 +157,15 @@ impl LogStore for MemoryStore {
 
     fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
         Ok(self.tombstones.lock().iter().map(|(group, replica)| (*group, *replica)).collect())
+    }
+
+    fn mark_unhealthy(&self, group: GroupId, unhealthy: Unhealthy, _sync: bool) -> Result<(), StoreError> {
+        let mut groups = self.groups.lock();
+        rules::check_unhealthy(group, groups.get(&group).map(Group::outline), unhealthy)?;
+        if let Some(group) = groups.get_mut(&group) {
+            group.unhealthy = Some(unhealthy);
+        }
+        Ok(())
     }
 
     fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {

@@ -143,7 +143,8 @@ pub struct Envelope {
     pub from: ReplicaId,
     /// The replica it is for: what is for a replica that lived here before is dropped.
     pub to: ReplicaId,
-    /// [`Message::encode`]. Empty: the replica that it is for was removed from the group. Of a group that there is not,
+    /// [`Message::encode`]. Empty: the replica that it is for was removed from the group. With a zero first: it is about a
+    /// [check](super::consistency). Of a group that there is not,
     /// it is something [between the nodes](super::beat).
     pub message: Bytes,
 }

@@ -9,6 +9,7 @@
 //! | [`conformance`] | what any store has to pass |
 //! | [`check`] | what is always true of what is stored, in words for damage |
 //! | [`beat`] | that a node lives, said for all groups together |
+//! | [`consistency`] | whether all replicas hold the same: hashes, and what follows from them |
 //! | [`snapshot`] | a group's state for a replica that is too far behind |
 //! | [`state_machine`] | what an embedder implements |
 //! | [`recover`] | the last resort for a group that lost its majority |
@@ -21,6 +22,7 @@ pub mod beat;
 mod bridge;
 pub mod check;
 pub mod conformance;
+pub mod consistency;
 pub mod context;
 pub mod entry;
 mod fault;

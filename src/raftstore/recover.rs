@@ -81,6 +81,7 @@ mod tests {
             applied: LogIndex::new(6),
             truncated: Position::new(3, 2),
             last: Position::new(9, 4),
+            unhealthy: None,
         }
     }
 

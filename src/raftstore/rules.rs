@@ -9,7 +9,7 @@ pub(super) mod fill;
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 
-use super::entry::{Entry, HardState, Membership, Position};
+use super::entry::{Entry, HardState, Membership, Position, Unhealthy};
 use super::log_store::{AppliedTo, LogWrite, StoreError, StoredGroup};
 use super::snapshot::SnapshotId;
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
@@ -21,20 +21,23 @@ pub(super) struct Outline {
     pub applied: LogIndex,
     pub truncated: Position,
     pub last: Position,
+    pub is_unhealthy: bool,
 }
 
 impl From<&StoredGroup> for Outline {
     fn from(stored: &StoredGroup) -> Outline {
-        let StoredGroup { hard_state, applied, truncated, last, .. } = *stored;
-        Outline { hard_state, applied, truncated, last }
+        let StoredGroup { hard_state, applied, truncated, last, unhealthy, .. } = *stored;
+        Outline { hard_state, applied, truncated, last, is_unhealthy: unhealthy.is_some() }
     }
 }
 
 impl Outline {
     /// Takes over what a log write changes.
     pub fn set_log(&mut self, planned: &Outline) {
-        // Effects may have been applied since the write was planned; a snapshot that it takes over is ahead of them.
-        *self = Outline { applied: self.applied.max(planned.applied), ..*planned };
+        // Effects may have been applied since the write was planned; a snapshot that it takes over is not behind them. And
+        // the state may have been found to be wrong: only a snapshot changes that.
+        let (applied, is_unhealthy) = (self.applied.max(planned.applied), self.is_unhealthy);
+        *self = Outline { applied, is_unhealthy, ..*planned };
     }
 }
 
@@ -83,7 +86,8 @@ pub(super) fn plan(
             let Outline { truncated, last, .. } = outline;
             step.replaced = (last.index > truncated.index).then(|| truncated.index.next()..last.index.next());
             let Position { index: applied, .. } = restore.position;
-            outline = Outline { applied, truncated: restore.position, last: restore.position, ..outline };
+            let (truncated, last) = (restore.position, restore.position);
+            outline = Outline { applied, truncated, last, is_unhealthy: false, ..outline };
         }
         let committed = outline.hard_state.commit;
         if let Some(state) = &write.hard_state {
@@ -164,6 +168,15 @@ pub(super) fn check_applied(group: GroupId, known: Option<Outline>, to: &Applied
     if to.index < applied || to.index > last.index {
         let what = format!("cannot be applied up to {}: applied {applied}, last {}", to.index, last.index);
         return Err(refused(group, what));
+    }
+    Ok(())
+}
+
+/// Judges the word that a replica's state is wrong.
+pub(super) fn check_unhealthy(group: GroupId, known: Option<Outline>, unhealthy: Unhealthy) -> Result<(), StoreError> {
+    let Some(Outline { applied, .. }) = known else { return Err(never_made(group)) };
+    if unhealthy.index > applied {
+        return Err(refused(group, format!("unhealthy as of {}, which is not applied: {applied}", unhealthy.index)));
     }
     Ok(())
 }

@@ -22,15 +22,24 @@ const CHUNK_BYTES: usize = 1 << 20;
 const LEAVE_FREE_BYTES: u64 = 1 << 30;
 
 impl Storage {
+    /// How much room RocksDB has.
+    ///
+    /// # Errors
+    /// The operating system does not say.
+    pub fn free_bytes(&self) -> Result<u64, StorageError> {
+        let path = self.tables().path();
+        let status = rustix::fs::statvfs(path)
+            .map_err(|error| StorageError::io("look at the free space of", path)(error.into()))?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
     /// Makes log files ahead, so that synced writes are fast from the first on. Writes 64 MiB.
     ///
     /// # Errors
     /// RocksDB failed.
     pub fn warm_log(&self) -> Result<(), StorageError> {
         let tables = self.tables();
-        let status = rustix::fs::statvfs(tables.path())
-            .map_err(|error| StorageError::io("look at the free space of", tables.path())(error.into()))?;
-        if status.f_bavail.saturating_mul(status.f_frsize) < LEAVE_FREE_BYTES {
+        if self.free_bytes()? < LEAVE_FREE_BYTES {
             // It would only be faster. What room there is is for what has to be written.
             tracing::warn!(path = %tables.path().display(), "too little space to make log files ahead");
             return Ok(());

@@ -8,6 +8,7 @@
     reason = "a test may stop anywhere"
 )]
 
+mod consistency;
 mod nodes;
 
 use std::time::Duration;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use mainstay::ident::{GroupId, NodeId, ReplicaId};
 use mainstay::raftstore::entry::Membership;
 use mainstay::raftstore::group::{GroupConfig, Role};
-use mainstay::raftstore::log_store::{GroupStore, KeyValue, Table};
+use mainstay::raftstore::log_store::{AppliedTo, GroupStore, KeyValue, Table, TableWrite};
 use mainstay::raftstore::memory::MemoryStore;
 use mainstay::raftstore::rocks::RocksStore;
 use mainstay::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
@@ -23,7 +23,7 @@ pub const GROUP: GroupId = GroupId::new(7);
 /// How long anything may take that has to happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Sets keys: `key=value`. What it has in memory is how many commands it ever saw, which the table knows too.
+/// Sets keys: `key=value`, but for one that a trap names. What it has in memory is how many commands it ever saw, which the table knows too.
 #[derive(Default)]
 struct Map {
     store: Option<Arc<dyn GroupStore>>,
@@ -31,6 +31,8 @@ struct Map {
 }
 
 const COUNT: &[u8] = b"#count";
+/// Nobody but a tamperer sets it.
+pub const TRAP: &[u8] = b"trap";
 
 impl Map {
     fn read_count(&mut self) -> Result<(), ApplyError> {
@@ -46,6 +48,9 @@ impl StateMachine for Map {
         for command in commands {
             let at = command.data.iter().position(|byte| *byte == b'=').unwrap_or(command.data.len());
             let (key, value) = command.data.split_at(at);
+            if batch.get(Table::Catalog, TRAP)?.as_deref() == Some(key) {
+                return Err(ApplyError::Machine("trapped".into()));
+            }
             batch.put(Table::Kv, key, value);
             self.count += 1;
         }
@@ -77,14 +82,21 @@ pub struct Node {
 pub struct Nodes {
     pub network: MemoryNetwork,
     kind: Kind,
-    tune: fn(&mut GroupConfig),
+    pub tune: fn(&mut GroupConfig),
+    pub tune_store: fn(&mut StoreConfig),
     nodes: BTreeMap<u64, Node>,
 }
 
 impl Nodes {
     /// As many founders, each replica with the number of its node.
     pub fn found(kind: Kind, count: u64, tune: fn(&mut GroupConfig)) -> Nodes {
-        let mut nodes = Nodes { network: MemoryNetwork::new(), kind, tune, nodes: BTreeMap::new() };
+        Nodes::found_in(kind, count, tune, |_| ())
+    }
+
+    /// The same, with stores of other settings.
+    pub fn found_in(kind: Kind, count: u64, tune: fn(&mut GroupConfig), tune_store: fn(&mut StoreConfig)) -> Nodes {
+        let (network, nodes) = (MemoryNetwork::new(), BTreeMap::new());
+        let mut nodes = Nodes { network, kind, tune, tune_store, nodes };
         let members = (1..=count).map(|number| (ReplicaId::new(number), NodeId::new(number)));
         let membership = Membership::of_voters(members);
         for number in 1..=count {
@@ -123,7 +135,8 @@ impl Nodes {
             }
             _ => unreachable!("a node has a store or a directory"),
         };
-        let config = StoreConfig { tick: Duration::from_millis(10), ..StoreConfig::default() };
+        let mut config = StoreConfig { tick: Duration::from_millis(10), ..StoreConfig::default() };
+        (self.tune_store)(&mut config);
         let raft = RaftStore::start(config, Arc::clone(&store), Arc::new(self.network.transport(id))).unwrap();
         before(&raft);
         let mut config = GroupConfig::new(node.replica);
@@ -166,6 +179,13 @@ impl Nodes {
     pub fn shown(&self, number: u64) -> Vec<KeyValue> {
         let store = self.nodes[&number].store.as_ref().unwrap();
         store.scan(GROUP, Table::Kv, (Bound::Unbounded, Bound::Unbounded), usize::MAX).unwrap()
+    }
+
+    /// Changes what a node's store holds, behind the back of its replica. Nothing else must be applied meanwhile.
+    pub fn tamper(&self, number: u64, write: TableWrite) {
+        let store = self.nodes[&number].store.as_ref().unwrap();
+        let index = store.load(GROUP).unwrap().unwrap().applied;
+        store.apply(GROUP, &[write], &AppliedTo { index, membership: None }).unwrap();
     }
 
     /// The node that leads, of these.

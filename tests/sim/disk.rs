@@ -148,6 +148,7 @@ impl Store {
             applied: LogIndex::new(applied),
             truncated: self.position(self.truncated),
             last: self.last(),
+            unhealthy: None,
         }
     }
 }

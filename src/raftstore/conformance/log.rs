@@ -44,6 +44,7 @@ fn a_group_is_made_once<S: GroupStore>(bench: &mut Bench<'_, S>) -> Result<(), P
         applied: index(0),
         truncated: Position::default(),
         last: Position::default(),
+        unhealthy: None,
     };
     equal("a new group", store.load(ONE)?, Some(new.clone()))?;
     equal("the term before its first entry", store.term(ONE, index(0))?, Some(Term::new(0)))?;

@@ -14,12 +14,14 @@
 //! | `log` | cases of logs |
 //! | `tables` | cases of tables, and of logs and tables at once |
 //! | `snapshot` | cases of snapshots |
+//! | `unhealthy` | cases of replicas whose state is wrong |
 //! | `machine` | cases of state machines |
 
 mod log;
 mod machine;
 mod snapshot;
 mod tables;
+mod unhealthy;
 
 use std::fmt::{self, Debug};
 use std::ops::Range;
@@ -65,7 +67,8 @@ impl From<StoreError> for Problem {
 /// The first case that failed.
 pub fn check_store<S: GroupStore>(mut make: impl FnMut() -> S, mut reopen: impl FnMut(S) -> S) -> Result<(), Failure> {
     let mut bench = Bench { make: &mut make, reopen: &mut reopen };
-    for (case, run) in log::cases().into_iter().chain(tables::cases()).chain(snapshot::cases()) {
+    let cases = log::cases().into_iter().chain(tables::cases()).chain(snapshot::cases()).chain(unhealthy::cases());
+    for (case, run) in cases {
         run(&mut bench).map_err(|Problem(what)| Failure { case, what })?;
     }
     Ok(())

@@ -8,8 +8,8 @@ use super::*;
 use crate::raftstore::log_store::{AppliedTo, KeyValue, Table, TableWrite};
 use crate::raftstore::snapshot::{Captured, Pair, Place, Restore, SnapshotId, SnapshotMeta};
 
-const FIRST: SnapshotId = SnapshotId(11);
-const SECOND: SnapshotId = SnapshotId(22);
+pub(super) const FIRST: SnapshotId = SnapshotId(11);
+pub(super) const SECOND: SnapshotId = SnapshotId(22);
 /// How often something is tried while something else goes on.
 const ROUNDS: u64 = 40;
 /// How many snapshots are taken over while others read.
@@ -33,15 +33,15 @@ pub(super) fn cases<S: GroupStore>() -> [(&'static str, Case<S>); 13] {
     ]
 }
 
-fn put(table: Table, key: &[u8], value: impl Into<Vec<u8>>) -> TableWrite {
+pub(super) fn put(table: Table, key: &[u8], value: impl Into<Vec<u8>>) -> TableWrite {
     TableWrite::Put(table, key.to_vec(), value.into())
 }
 
-fn apply<S: GroupStore>(store: &S, group: GroupId, writes: &[TableWrite], to: u64) -> Result<(), Problem> {
+pub(super) fn apply<S: GroupStore>(store: &S, group: GroupId, writes: &[TableWrite], to: u64) -> Result<(), Problem> {
     Ok(store.apply(group, writes, &AppliedTo { index: index(to), membership: None })?)
 }
 
-fn pair(table: Table, key: &[u8], value: &[u8]) -> Pair {
+pub(super) fn pair(table: Table, key: &[u8], value: &[u8]) -> Pair {
     Pair { place: Place { table, key: key.to_vec() }, value: value.to_vec() }
 }
 
@@ -54,7 +54,7 @@ fn writes() -> Vec<TableWrite> {
     Table::ALL.into_iter().flat_map(of).collect()
 }
 
-fn pairs() -> Vec<Pair> {
+pub(super) fn pairs() -> Vec<Pair> {
     let pairs = writes().into_iter().filter_map(|write| match write {
         TableWrite::Put(table, key, value) => Some(Pair { place: Place { table, key }, value }),
         TableWrite::Delete(..) => None,
@@ -64,7 +64,7 @@ fn pairs() -> Vec<Pair> {
 
 /// A store with two groups in term 9. Group 1 has 20 committed entries, of which ten are applied, with pairs in each
 /// table; group 2 has entries of an old term, of which two are applied, and a pair of its own.
-fn with_groups<S: GroupStore>(bench: &mut Bench<'_, S>) -> Result<S, Problem> {
+pub(super) fn with_groups<S: GroupStore>(bench: &mut Bench<'_, S>) -> Result<S, Problem> {
     let store = (bench.make)();
     let log = [entries(1..6, 3), entries(6..21, 9)].concat();
     let one = LogWrite { hard_state: Some(hard_state(9, 1, 20)), entries: log, ..create(ONE) };
@@ -87,7 +87,7 @@ fn all_pairs(captured: &dyn Captured, limit_bytes: usize) -> Result<Vec<Pair>, P
 }
 
 /// Everything in the tables of a group, as pairs of a snapshot.
-fn contents<S: GroupStore>(store: &S, group: GroupId) -> Result<Vec<Pair>, Problem> {
+pub(super) fn contents<S: GroupStore>(store: &S, group: GroupId) -> Result<Vec<Pair>, Problem> {
     let mut all = Vec::new();
     for table in Table::ALL {
         let pairs = store.scan(group, table, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
@@ -96,7 +96,7 @@ fn contents<S: GroupStore>(store: &S, group: GroupId) -> Result<Vec<Pair>, Probl
     Ok(all)
 }
 
-fn meta(id: SnapshotId, at: u64, term: u64) -> SnapshotMeta {
+pub(super) fn meta(id: SnapshotId, at: u64, term: u64) -> SnapshotMeta {
     SnapshotMeta { id, position: Position::new(at, term), membership: membership(&[1, 2, 4]) }
 }
 
@@ -104,12 +104,17 @@ fn restore(meta: &SnapshotMeta) -> Restore {
     Restore { id: meta.id, position: meta.position, membership: meta.membership.clone() }
 }
 
-fn take_over(group: GroupId, meta: &SnapshotMeta) -> LogWrite {
+pub(super) fn take_over(group: GroupId, meta: &SnapshotMeta) -> LogWrite {
     LogWrite { restore: Some(restore(meta)), ..LogWrite::new(group) }
 }
 
 /// Fills all of a snapshot, pair by pair.
-fn fill_all<S: GroupStore>(store: &S, group: GroupId, meta: &SnapshotMeta, pairs: &[Pair]) -> Result<(), Problem> {
+pub(super) fn fill_all<S: GroupStore>(
+    store: &S,
+    group: GroupId,
+    meta: &SnapshotMeta,
+    pairs: &[Pair],
+) -> Result<(), Problem> {
     equal("the place of a new fill", store.begin_fill(group, meta)?, None)?;
     for pair in pairs {
         store.fill(group, meta.id, std::slice::from_ref(pair), false)?;
@@ -315,6 +320,7 @@ fn a_snapshot_is_taken_over_in_one_write<S: GroupStore>(bench: &mut Bench<'_, S>
         applied: index(10),
         truncated: Position::new(10, 9),
         last: Position::new(13, 12),
+        unhealthy: None,
     };
     let check = |store: &S, when: &str| -> Result<(), Problem> {
         equal(format_args!("the group {when}"), store.load(TWO)?, Some(expected.clone()))?;

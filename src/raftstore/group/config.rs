@@ -65,6 +65,9 @@ pub struct GroupConfig {
     pub max_lag_entries: u64,
     /// The same in bytes, 256 MiB by default.
     pub max_lag_bytes: u64,
+    /// A consistency check that is not finished after this many ticks goes on with the replicas that have said what they
+    /// hold, or is given up if they are no majority; 18 000 by default.
+    pub check_ticks: u64,
 }
 
 impl GroupConfig {
@@ -95,6 +98,7 @@ impl GroupConfig {
             snapshots: true,
             max_lag_entries: 100_000,
             max_lag_bytes: 256 * MIB as u64,
+            check_ticks: 18_000,
         }
     }
 
@@ -124,6 +128,7 @@ impl GroupConfig {
         require(self.max_apply_batch_bytes >= 1, "max_apply_batch_bytes must be 1 or more");
         require(self.max_waiting_requests >= 1, "max_waiting_requests must be 1 or more");
         require(self.request_ticks >= 1, "request_ticks must be 1 or more");
+        require(self.check_ticks >= 1, "check_ticks must be 1 or more");
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 }

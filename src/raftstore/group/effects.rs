@@ -6,7 +6,8 @@ use raft::StateRole;
 
 use super::membership::ChangeRefusal;
 use crate::ident::{LogIndex, ReplicaId, Term};
-use crate::raftstore::entry::{Entry, HardState, Membership, Position};
+use crate::raftstore::consistency::{CheckMessage, GivenUp, Verdict};
+use crate::raftstore::entry::{Entry, HardState, Membership, Position, Unhealthy};
 use crate::raftstore::message::Message;
 use crate::raftstore::snapshot::{Restore, SnapshotId};
 
@@ -37,6 +38,10 @@ pub struct Effects {
     pub capture: Option<SnapshotId>,
     /// Nobody needs what was captured any more, once those who are sent it have it.
     pub release: bool,
+    /// Send these to the replicas, as it is done with messages.
+    pub checks: Vec<(ReplicaId, CheckMessage)>,
+    /// What became of a consistency check: tell it to who waits for one.
+    pub checked: Option<Result<Verdict, GivenUp>>,
     /// Tell these to who asked.
     pub answers: Vec<Answer>,
 }
@@ -51,6 +56,8 @@ impl Effects {
             && self.read_log.is_empty()
             && self.capture.is_none()
             && !self.release
+            && self.checks.is_empty()
+            && self.checked.is_none()
             && self.answers.is_empty()
     }
 }
@@ -85,6 +92,10 @@ pub struct Committed {
     pub compact_to: Option<LogIndex>,
     /// The membership from this entry on, if it changes it: to be written with the applied index.
     pub membership: Option<Membership>,
+    /// Capture the state when this entry and nothing behind it is applied, hash it, and call [`super::Group::hashed`].
+    pub hash: bool,
+    /// The state is wrong: to be noted before the effects of this entry are written.
+    pub unhealthy: Option<Unhealthy>,
 }
 
 /// A part of the log that is not in memory.
@@ -123,6 +134,9 @@ pub enum Refusal {
     /// *Retry here*: leadership is being handed over.
     #[error("leadership is being handed over")]
     Transferring,
+    /// *Retry elsewhere*: what this replica holds is wrong, or the one that leadership is to go to.
+    #[error("the state of the replica is wrong")]
+    Unhealthy,
     /// *Retry here*: nobody could answer in time.
     #[error("the read could not be answered in time")]
     Expired,
@@ -208,6 +222,10 @@ pub struct GroupStatus {
     pub followers: Vec<Follower>,
     /// Nobody uses the group, and it hibernates.
     pub is_asleep: bool,
+    /// The state of this replica is wrong: it does not lead, and waits for a snapshot.
+    pub unhealthy: Option<Unhealthy>,
+    /// What the last consistency check showed since the replica was opened.
+    pub last_check: Option<Verdict>,
 }
 
 /// How a follower is sent to (raft-rs calls it the state of its progress).

@@ -191,6 +191,9 @@ impl Group {
             && !self.capturing.is_asked()
             && !self.node.store().has_captured()
             && !self.membership.is_joint()
+            && self.checks.is_idle()
+            && self.health.unhealthy().is_none()
+            && !self.health.is_stalled()
             && raft.pending_request_snapshot == 0
     }
 

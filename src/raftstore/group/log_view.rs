@@ -47,6 +47,8 @@ pub(super) struct LogView {
     sends: RefCell<WaitingSends>,
     /// Whether the state can be captured at all.
     snapshots: bool,
+    /// The state is not to be given to anybody.
+    withheld: bool,
     /// What is captured, for followers that are behind the log.
     captured: Option<SnapshotMeta>,
     /// One of an earlier entry is of no use.
@@ -66,11 +68,12 @@ struct WaitingSends {
 }
 
 impl LogView {
-    pub(super) fn new(initial: RaftState, terms: TermRuns, applied: LogIndex, config: &GroupConfig) -> LogView {
+    /// Nothing up to `cached_from` is cached.
+    pub(super) fn new(initial: RaftState, terms: TermRuns, cached_from: LogIndex, config: &GroupConfig) -> LogView {
         let message_bytes = config.max_message_bytes;
         LogView {
             initial,
-            cache_first: applied.get() + 1,
+            cache_first: cached_from.get() + 1,
             terms,
             message_bytes,
             cache: VecDeque::new(),
@@ -81,6 +84,7 @@ impl LogView {
             send_budget_bytes: Cell::new(SEND_BUDGET_MESSAGES * message_bytes),
             sends: RefCell::default(),
             snapshots: config.snapshots,
+            withheld: false,
             captured: None,
             least_snapshot: LogIndex::default(),
             snapshot_wanted: Cell::new(false),
@@ -181,6 +185,10 @@ impl LogView {
 
     pub(super) fn set_captured(&mut self, captured: Option<SnapshotMeta>) {
         self.captured = captured;
+    }
+
+    pub(super) fn set_withheld(&mut self, withheld: bool) {
+        self.withheld = withheld;
     }
 
     /// Snapshots have to reach this entry.
@@ -357,7 +365,7 @@ impl Storage for LogView {
                 Ok(header::encode(meta))
             }
             _ => {
-                self.snapshot_wanted.set(self.snapshots);
+                self.snapshot_wanted.set(self.snapshots && !self.withheld);
                 Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
             }
         }

@@ -5,10 +5,13 @@
 //! |---|---|
 //! | `replica` | [`Group`]: raft-rs behind inputs |
 //! | `rounds` | what comes out of it: a round of effects |
+//! | `admission` | which messages are taken in the state it is in |
 //! | `compaction` | up to where the log goes |
 //! | `membership` | changes of who takes part, by joint consensus |
 //! | `snapshots` | when the state is captured for a follower, and how one of another is taken over |
 //! | `hibernation` | when it sleeps, and what wakes it |
+//! | `consistency` | the check whether all replicas hold the same |
+//! | `health` | a replica that must not lead, and how its state is repaired |
 //! | `status` | how it stands |
 //! | `persisting` | what is being written, and which messages wait for it (rules of durable order 1 and 2) |
 //! | `lease` | reads without asking the others |
@@ -26,9 +29,14 @@
 //! in one life of a replica, but `persisted` and `last` fall when a new leader replaces entries that were not committed.
 //! While a snapshot is taken over, `truncated` is already its entry and `applied` not yet.
 
+mod admission;
 mod compaction;
 mod config;
+mod consistency;
 mod effects;
+mod health;
+#[cfg(test)]
+mod health_test;
 mod hibernation;
 mod inflight;
 mod lease;
@@ -50,6 +58,7 @@ pub use effects::{
     Answer, Committed, Effects, Follower, GroupStatus, LogRead, Persist, PersistId, Positions, Refusal, RequestId,
     Role, Sending,
 };
+pub use health::NoRepair;
 pub use hibernation::Sleep;
 pub use membership::{ChangeRefusal, MembershipChange};
 pub use replica::{Group, GroupError};

@@ -9,7 +9,9 @@ use raft::{RawNode, StateRole};
 
 use super::compaction::LogBytes;
 use super::config::GroupConfig;
+use super::consistency::Checks;
 use super::effects::{Answer, LogRead, PersistId, Refusal, RequestId};
+use super::health::Health;
 use super::hibernation::Hibernation;
 use super::inflight::{Change, Inflight};
 use super::lease::Lease;
@@ -23,15 +25,13 @@ use super::validate::{self, Known, Rejected};
 use crate::ident::{LogIndex, NodeId, ReplicaId, Term};
 use crate::raftstore::bridge;
 use crate::raftstore::context::{Attempt, Context};
-use crate::raftstore::entry::{Entry, Membership, Position};
+use crate::raftstore::entry::{Cause, Entry, Membership, Position};
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::log_store::StoredGroup;
 use crate::raftstore::message::Message;
 
 /// What a replica asks for that knows nothing yet: a snapshot of this entry or a later one.
 pub(super) const ANY_SNAPSHOT: u64 = 1;
-/// Questions of followers that a leader keeps before it drops more.
-const MAX_FORWARDED_READS: usize = 4096;
 
 /// One replica of one group. See the [module](super).
 pub struct Group {
@@ -67,6 +67,10 @@ pub struct Group {
     pub(super) heard: Heard,
     pub(super) lease: Lease,
     pub(super) hibernation: Hibernation,
+    pub(super) checks: Checks,
+    pub(super) health: Health,
+    /// The state machine keeps its state outside of the store.
+    pub(super) keeps_own_position: bool,
     /// The snapshot's entry that the machine is to be told of.
     pub(super) restored: Option<LogIndex>,
     pub(super) compaction_proposed: bool,
@@ -132,7 +136,10 @@ impl Group {
         let mut hard_state = eraftpb::HardState::from(&stored.hard_state);
         hard_state.commit = hard_state.commit.max(applied.get());
         let initial = RaftState { hard_state, conf_state: stored.membership.to_conf_state() };
-        let view = LogView::new(initial, terms, applied, &config);
+        // What cannot be applied is not needed in memory.
+        let is_broken = stored.unhealthy.is_some_and(|unhealthy| unhealthy.cause == Cause::Damaged);
+        let cached_from = if is_broken { stored.last.index } else { applied };
+        let view = LogView::new(initial, terms, cached_from, &config);
         let node = RawNode::new(&raft_config(&config, applied), view, &bridge::logger(config.replica))
             .map_err(|error| GroupError::Stored(error.to_string()))?;
         let mut group = Group {
@@ -158,9 +165,12 @@ impl Group {
             heard: Heard::default(),
             lease: Lease::default(),
             hibernation: Hibernation::default(),
+            checks: Checks::default(),
+            health: Health::default(),
+            keeps_own_position: own.is_some(),
             restored: None,
             compaction_proposed: false,
-            replaying: applied < stored.last.index,
+            replaying: applied < stored.last.index && !is_broken,
             replay_asked: false,
             led: (0, 0, StateRole::Follower),
             transfer_not_before: 0,
@@ -168,6 +178,7 @@ impl Group {
             config,
             node,
         };
+        group.open_unhealthy(stored.unhealthy);
         group.settle();
         Ok(group)
     }
@@ -229,50 +240,6 @@ impl Group {
         self.pace(from, change);
     }
 
-    /// Bounds, and what would make raft-rs panic in the state it is in.
-    fn admit(&self, message: &eraftpb::Message) -> Result<(), Rejected> {
-        let raft = &self.node.raft;
-        match message.get_msg_type() {
-            MessageType::MsgAppend
-                if !message.entries.is_empty() && self.unapplied_bytes() >= self.config.max_unapplied_bytes =>
-            {
-                Err(Rejected::Busy)
-            }
-            // A replica that knows nothing asks for a snapshot; once it has one it does not.
-            MessageType::MsgAppendResponse if message.request_snapshot != 0 && self.matched(message.from) == 0 => {
-                Ok(())
-            }
-            // Late. Raft-rs would go back to where the follower was then, and the log may begin behind that by now.
-            MessageType::MsgAppendResponse if message.reject && self.matched(message.from) >= message.index => {
-                Err(Rejected::Late)
-            }
-            // It was asked for when all entries were durable, and none came since; raft-rs panics if there are any.
-            MessageType::MsgRequestVoteResponse if raft.raft_log.persisted != raft.raft_log.last_index() => {
-                Err(Rejected::Inconsistent("a vote that was not asked for"))
-            }
-            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote if self.may_have_promised() => {
-                Err(Rejected::Starting)
-            }
-            MessageType::MsgTimeoutNow if message.from != raft.leader_id => {
-                Err(Rejected::Inconsistent("leadership handed over by somebody who does not lead"))
-            }
-            // Only a learner could offer it; and a sole voter elects itself at once, durable or not.
-            MessageType::MsgTimeoutNow if self.is_sole_voter() => {
-                Err(Rejected::Inconsistent("leadership handed over to the only voter"))
-            }
-            // Raft-rs panics, see `snapshots`.
-            MessageType::MsgTimeoutNow if self.is_taking_over() => Err(Rejected::Starting),
-            // Whoever asked will ask again, and somebody who leads. Forwarded on, it might go in circles.
-            MessageType::MsgReadIndex if raft.state != StateRole::Leader => {
-                Err(Rejected::Inconsistent("a read of somebody who does not lead"))
-            }
-            MessageType::MsgReadIndex if raft.read_only.pending_read_count() >= MAX_FORWARDED_READS => {
-                Err(Rejected::Busy)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Time passes, unless it sleeps.
     pub fn tick(&mut self) {
         if self.sleep().is_some() {
@@ -286,9 +253,12 @@ impl Group {
         let must_wait = self.is_sole_voter() && !leads && self.is_writing();
         self.age_captured();
         self.watch_followers();
+        self.tick_health();
+        self.advance_check();
         if self.replaying || must_wait || self.takeover.is_some() {
-            return;
+            return self.settle();
         }
+        self.hold_back();
         if self.node.tick() && !leads {
             self.elections += 1;
         }
@@ -299,7 +269,8 @@ impl Group {
     /// Stands for election now, without waiting for the time-out: for a group that was just made.
     pub fn campaign(&mut self) {
         self.rouse();
-        if self.replaying || self.is_writing() || self.takeover.is_some() || !self.node.raft.promotable() {
+        let can = !self.replaying && !self.is_writing() && self.takeover.is_none() && self.node.raft.promotable();
+        if !can || !self.may_lead() {
             return;
         }
         self.elections += 1;
@@ -330,6 +301,9 @@ impl Group {
         if raft.lead_transferee.is_some() {
             return Err(Refusal::Transferring);
         }
+        if self.health.unhealthy().is_some() {
+            return Err(Refusal::Unhealthy);
+        }
         if data.len() > self.config.max_entry_bytes {
             return Err(Refusal::TooLarge);
         }
@@ -350,6 +324,10 @@ impl Group {
     /// Raft thesis 6.4). All that ask before the next effects are answered by one round to the quorum.
     pub fn read(&mut self, request: RequestId) {
         self.rouse();
+        if self.health.unhealthy().is_some() {
+            self.answers.push(Answer::Refused(request, Refusal::Unhealthy));
+            return;
+        }
         if self.reads.len() >= self.config.max_waiting_requests {
             self.answers.push(Answer::Refused(request, Refusal::Busy));
             return;
@@ -377,6 +355,9 @@ impl Group {
         if raft.lead_transferee.is_some() || self.now < self.transfer_not_before {
             return Err(Refusal::Transferring);
         }
+        if self.checks.suspects(to.get()) {
+            return Err(Refusal::Unhealthy);
+        }
         let lag = raft.raft_log.last_index().saturating_sub(self.matched(to.get()));
         if lag > self.config.max_transfer_lag {
             return Err(Refusal::TooFarBehind { lag });
@@ -400,7 +381,8 @@ impl Group {
     /// Everything up to `through` is applied and visible; what is applied up to `durable` survives a crash, or is
     /// written before whatever is written from now on.
     pub fn applied(&mut self, through: LogIndex, durable: LogIndex) {
-        if through <= self.applied {
+        // A snapshot may be of the entry that was applied last, in place of what was wrong.
+        if through < self.applied || (through == self.applied && self.takeover.is_none()) {
             return;
         }
         self.applied = through;
@@ -480,6 +462,7 @@ impl Group {
             self.heard.clear();
             self.end_lease();
             self.hibernation.stir();
+            self.checks.leader_changed(self.now);
             if led_before || led.2 == StateRole::Leader {
                 self.node.mut_store().forget_sends();
                 for follower in self.inflight.clear() {
@@ -493,6 +476,9 @@ impl Group {
     /// can be repeated.
     fn election_timeout(&self) -> usize {
         let ticks = self.config.election_ticks;
+        if !self.may_lead() {
+            return 2 * ticks - 1;
+        }
         let mixed = mix(self.seed ^ mix(self.node.raft.term ^ (self.elections << 32)) ^ self.config.replica.get());
         ticks + (mixed % ticks as u64) as usize
     }

@@ -6,22 +6,25 @@ use raft::prelude::MessageType;
 use super::persisting::MAX_HELD_MESSAGES;
 use super::*;
 use crate::ident::{LogIndex, NodeId, ReplicaId, Term};
+use crate::raftstore::consistency::{CheckMessage, GivenUp, Verdict};
 use crate::raftstore::entry::{Entry, HardState, Membership, Position};
 use crate::raftstore::log_store::StoredGroup;
 use crate::raftstore::message::Message;
 
 /// Replica 1 of a group, and what it asked for and was not given yet.
-struct Bench {
-    group: Group,
-    sent: Vec<Message>,
-    persist: Vec<Persist>,
-    apply: Vec<Committed>,
+pub(super) struct Bench {
+    pub(super) group: Group,
+    pub(super) sent: Vec<Message>,
+    pub(super) persist: Vec<Persist>,
+    pub(super) apply: Vec<Committed>,
+    pub(super) checks: Vec<(ReplicaId, CheckMessage)>,
+    pub(super) checked: Vec<Result<Verdict, GivenUp>>,
     answers: Vec<Answer>,
     /// Its log as written.
     log: Vec<Entry>,
 }
 
-fn membership(voters: u64, learner: Option<u64>) -> Membership {
+pub(super) fn membership(voters: u64, learner: Option<u64>) -> Membership {
     let group = Membership::of_voters((1..=voters).map(|number| (ReplicaId::new(number), NodeId::new(number))));
     match learner {
         Some(learner) => group.with_learner(ReplicaId::new(learner), NodeId::new(learner)),
@@ -30,12 +33,12 @@ fn membership(voters: u64, learner: Option<u64>) -> Membership {
 }
 
 impl Bench {
-    fn new(membership: Membership, adjust: impl FnOnce(&mut GroupConfig)) -> Bench {
+    pub(super) fn new(membership: Membership, adjust: impl FnOnce(&mut GroupConfig)) -> Bench {
         Bench::open(membership, Vec::new(), adjust)
     }
 
     /// All of the log is committed, and nothing of it is applied.
-    fn open(membership: Membership, log: Vec<Entry>, adjust: impl FnOnce(&mut GroupConfig)) -> Bench {
+    pub(super) fn open(membership: Membership, log: Vec<Entry>, adjust: impl FnOnce(&mut GroupConfig)) -> Bench {
         let mut config = GroupConfig::new(ReplicaId::new(1));
         adjust(&mut config);
         let last = log.last().map_or(Position::default(), Entry::position);
@@ -46,26 +49,33 @@ impl Bench {
             applied: LogIndex::default(),
             truncated: Position::default(),
             last,
+            unhealthy: None,
         };
         let terms = TermRuns::find(stored.truncated, last, |index| {
             let place = index.get() as usize;
             Ok::<_, ()>(if place == 0 { Term::default() } else { log[place - 1].term() })
         });
         let group = Group::open(config, &stored, None, terms.unwrap(), 7).unwrap();
-        Bench { group, sent: Vec::new(), persist: Vec::new(), apply: Vec::new(), answers: Vec::new(), log }
+        let (sent, persist, apply, checks, checked, answers) = Default::default();
+        Bench { group, sent, persist, apply, checks, checked, answers, log }
     }
 
     /// Takes the effects and carries none out.
-    fn round(&mut self) {
+    pub(super) fn round(&mut self) {
         let effects = self.group.effects().unwrap();
         self.sent.extend(effects.send);
         self.persist.extend(effects.persist);
         self.apply.extend(effects.apply);
         self.answers.extend(effects.answers);
+        self.checks.extend(effects.checks);
+        self.checked.extend(effects.checked);
+        if let Some(index) = effects.restored {
+            self.group.applied(index, index);
+        }
     }
 
     /// Writes everything that it wants written.
-    fn write(&mut self) {
+    pub(super) fn write(&mut self) {
         self.round();
         while !self.persist.is_empty() {
             for persist in std::mem::take(&mut self.persist) {
@@ -76,7 +86,7 @@ impl Bench {
     }
 
     /// Writes and applies everything; says whose requests were applied.
-    fn work(&mut self) -> Vec<RequestId> {
+    pub(super) fn work(&mut self) -> Vec<RequestId> {
         let mut requests = Vec::new();
         self.write();
         while !self.apply.is_empty() {
@@ -90,7 +100,7 @@ impl Bench {
         requests
     }
 
-    fn step(&mut self, kind: MessageType, from: u64, fill: impl FnOnce(&mut eraftpb::Message)) {
+    pub(super) fn step(&mut self, kind: MessageType, from: u64, fill: impl FnOnce(&mut eraftpb::Message)) {
         let term = self.group.positions().term.get();
         let mut message = eraftpb::Message { from, to: 1, term, ..Default::default() };
         message.set_msg_type(kind);
@@ -100,7 +110,7 @@ impl Bench {
     }
 
     /// An append of a leader of `term` with entries of these terms behind `after`.
-    fn append(&mut self, from: u64, term: u64, after: Position, terms: &[u64], commit: u64) {
+    pub(super) fn append(&mut self, from: u64, term: u64, after: Position, terms: &[u64], commit: u64) {
         let entry =
             |(index, term): (u64, &u64)| Entry::command(Position::new(index, *term), vec![1; 100], Vec::new()).0;
         self.step(MessageType::MsgAppend, from, |message| {
@@ -112,12 +122,12 @@ impl Bench {
     }
 
     /// A follower has everything up to here.
-    fn acknowledge(&mut self, from: u64, index: u64) {
+    pub(super) fn acknowledge(&mut self, from: u64, index: u64) {
         self.step(MessageType::MsgAppendResponse, from, |message| message.index = index);
     }
 
     /// Makes it the leader of three, with its first entry committed and applied.
-    fn lead(mut self) -> Bench {
+    pub(super) fn lead(mut self) -> Bench {
         self.group.campaign();
         self.work();
         self.step(MessageType::MsgRequestPreVoteResponse, 2, |message| message.term += 1);
@@ -133,7 +143,7 @@ impl Bench {
         self
     }
 
-    fn propose(&mut self, number: u64, bytes: usize) {
+    pub(super) fn propose(&mut self, number: u64, bytes: usize) {
         self.group.propose(RequestId(number), vec![1; bytes], None);
         self.round();
     }
@@ -152,7 +162,7 @@ impl Bench {
     }
 
     /// Time passes, while the others are alive.
-    fn pass(&mut self, ticks: u64) {
+    pub(super) fn pass(&mut self, ticks: u64) {
         for _ in 0..ticks {
             self.group.tick();
             self.work();

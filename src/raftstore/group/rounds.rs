@@ -29,7 +29,10 @@ impl Group {
         self.ask_reads();
         self.poke_leader();
         loop {
-            let budget = self.config.max_unapplied_bytes.saturating_sub(self.applying_bytes);
+            let budget = match self.can_apply() {
+                true => self.config.max_unapplied_bytes.saturating_sub(self.applying_bytes),
+                false => 0,
+            };
             let view = self.node.store();
             view.apply_budget_bytes.set(budget);
             if !self.node.has_ready() {
@@ -51,6 +54,7 @@ impl Group {
         }
         self.advance_takeover(&mut effects);
         self.capture(&mut effects);
+        self.hand_checks(&mut effects);
         effects.send = self.persisting.sendable();
         effects.read_log = self.reads_of_log();
         effects.answers = std::mem::take(&mut self.answers);
@@ -159,14 +163,17 @@ impl Group {
                 EntryKind::ConfChange => self.take_change(&entry, &context)?,
                 EntryKind::Command => None,
             };
-            let compact_to = match context {
+            let (mut compact_to, mut hash, mut unhealthy) = (None, false, None);
+            match context {
                 Context::Compact(to) => {
                     self.compactions.push_back((entry.index(), to));
-                    Some(to)
+                    compact_to = Some(to);
                 }
-                _ => None,
-            };
-            effects.apply.push(Committed { entry, request, compact_to, membership });
+                Context::Hash(version) => hash = self.begin_check(entry.position(), version),
+                Context::Verify { at, digests } => unhealthy = self.judge(at, &digests),
+                Context::Plain | Context::Once(_) | Context::Members(_) => {}
+            }
+            effects.apply.push(Committed { entry, request, compact_to, membership, hash, unhealthy });
         }
         self.applying.push_back((last, bytes));
         self.applying_bytes += bytes;

@@ -65,22 +65,32 @@ impl Capturing {
     pub(super) fn is_asked(&self) -> bool {
         self.asked.is_some()
     }
+
+    /// What was captured is not to be given to anybody, nor what is being captured.
+    pub(super) fn withhold(&mut self) {
+        self.asked = None;
+        self.release = true;
+    }
 }
 
 impl Group {
-    /// The state was captured as asked for.
-    pub fn captured(&mut self, meta: SnapshotMeta) {
+    /// The state was captured as asked for. Says whether it is still wanted.
+    pub fn captured(&mut self, meta: SnapshotMeta) -> bool {
         if self.capturing.asked != Some(meta.id) {
-            return;
+            return false;
         }
         self.capturing.asked = None;
         self.capturing.used_at = self.now;
         self.node.mut_store().set_captured(Some(meta));
+        true
     }
 
     /// A snapshot that was sent to a replica has arrived, or will not.
     pub fn snapshot_sent(&mut self, to: ReplicaId, arrived: bool) {
         self.rouse();
+        if arrived {
+            self.checks.trust(to.get());
+        }
         let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(to.get(), status);
         let change = self.inflight.lost(to.get());
@@ -104,9 +114,11 @@ impl Group {
             return Ok(Offered::Busy);
         }
         if !self.is_new(&message.0, &meta) {
-            // Raft-rs takes over none of these, and answers.
-            let _ = self.node.step(message.0.clone());
-            self.settle();
+            // Raft-rs takes over none of these, and answers; but any whatever, if it asked for one.
+            if self.node.raft.pending_request_snapshot == 0 {
+                let _ = self.node.step(message.0.clone());
+                self.settle();
+            }
             return Ok(Offered::NotNeeded);
         }
         Ok(Offered::Take(meta))
@@ -115,8 +127,17 @@ impl Group {
     /// All pairs of an offered snapshot are there. Says whether it will be taken over; if not, they are worth nothing.
     pub fn take_over(&mut self, message: Message) -> bool {
         let checked = validate::check_snapshot(&message.0, &self.known());
-        if checked.is_err() || self.replaying || self.is_taking_over() {
+        let Ok(meta) = checked else { return false };
+        if self.replaying || self.is_taking_over() {
             return false;
+        }
+        // It was new when it was offered. Raft-rs would take over any, if it asked for one.
+        let is_new = self.is_new(&message.0, &meta);
+        if !is_new && self.node.raft.pending_request_snapshot != 0 {
+            return false;
+        }
+        if is_new && self.is_repaired_by(meta.position.index) {
+            self.expect_repair();
         }
         self.rouse_for(&message.0);
         // What raft-rs refuses here it refuses because nothing is to be done.
@@ -129,10 +150,10 @@ impl Group {
     fn is_new(&self, message: &eraftpb::Message, meta: &SnapshotMeta) -> bool {
         let raft = &self.node.raft;
         let (index, term) = (meta.position.index.get(), meta.position.term.get());
-        index > raft.raft_log.committed
+        let brings_forward = index > raft.raft_log.committed && !raft.raft_log.match_term(index, term);
+        (brings_forward || self.is_repaired_by(meta.position.index))
             && meta.membership.nodes.contains_key(&self.config.replica)
             && message.term >= raft.term
-            && !raft.raft_log.match_term(index, term)
             && raft.state != StateRole::Leader
     }
 
@@ -149,6 +170,7 @@ impl Group {
         self.log_bytes.restart();
         self.membership = membership.clone();
         self.membership_at = position.index;
+        self.heal(position.index);
         self.proposals.lose_track(position.index, &mut self.answers);
         Some(Restore { id, position, membership })
     }

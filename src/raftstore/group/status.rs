@@ -47,6 +47,8 @@ impl Group {
             membership: self.membership.clone(),
             followers,
             is_asleep: self.sleep().is_some(),
+            unhealthy: self.unhealthy(),
+            last_check: self.checks.last().cloned(),
         }
     }
 

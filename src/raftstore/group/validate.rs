@@ -68,6 +68,9 @@ pub enum Rejected {
     /// Too much waits to be applied.
     #[error("too much waits to be applied")]
     Busy,
+    /// Leadership is offered to a replica that must not lead.
+    #[error("the replica must not lead: its state is wrong, or its disk makes no progress")]
+    Unfit,
 }
 
 /// Checks a message that arrived.
@@ -196,10 +199,12 @@ fn check_append_response(message: &Message, known: &Known<'_>) -> Result<(), Rej
     if known.leads && message.term == known.term && message.index > known.last {
         return Err(Rejected::BeyondLog { index: message.index, last: known.last });
     }
+    // Whoever asks for a snapshot says in passing where his log ends.
     let asks = message.request_snapshot != 0;
-    if (asks && (!message.reject || message.request_snapshot != super::replica::ANY_SNAPSHOT))
-        || (message.reject && message.reject_hint > message.index)
-    {
+    if asks && known.leads && message.term == known.term && message.request_snapshot > known.last {
+        return Err(Rejected::BeyondLog { index: message.request_snapshot, last: known.last });
+    }
+    if (asks && !message.reject) || (message.reject && !asks && message.reject_hint > message.index) {
         return Err(Rejected::Inconsistent("rejection"));
     }
     no_entries(message)

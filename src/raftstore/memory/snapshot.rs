@@ -51,6 +51,7 @@ impl Group {
         self.applied = restore.position.index;
         self.truncated = restore.position;
         self.membership = restore.membership.clone();
+        self.unhealthy = None;
         // Rule of durable order 4: nothing of the log before stands behind the snapshot.
         self.log.clear();
     }

@@ -1,7 +1,7 @@
 //! Taking over a snapshot that was filled, and reading while that happens.
 //!
 //! One batch changes generation, applied index, membership and truncated position, and removes the log, the older
-//! generation and the marker. If we die before it is durable, the old state is there and the marker; if behind, the new one
+//! generation, the marker, and the word that the replica is unhealthy. If we die before it is durable, the old state is there and the marker; if behind, the new one
 //! and no marker.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +70,7 @@ impl<'a> Flip<'a> {
         }
         delete_through(batch, group, before.generation);
         batch.delete(Family::RaftState, &format::state_key(group, Tag::Marker));
+        batch.delete(Family::RaftState, &format::state_key(group, Tag::Unhealthy));
         self.taken.push((group, generation));
         Ok(())
     }
@@ -90,6 +91,7 @@ impl<'a> Flip<'a> {
             }
             if let Some(known) = known.get_mut(group) {
                 known.generation = *generation;
+                known.outline.is_unhealthy = false;
             }
         }
         drop(known);

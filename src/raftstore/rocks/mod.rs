@@ -37,7 +37,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::{Mutex, RwLock};
 
 use super::check;
-use super::entry::{Entry, HardState, Membership, Position};
+use super::entry::{Entry, HardState, Membership, Position, Unhealthy};
 use super::format::{self, Generation, Replica, Tag};
 use super::log_store::{
     AppliedTo, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
@@ -62,7 +62,7 @@ pub struct RocksStore {
     tombstones: RwLock<BTreeMap<GroupId, ReplicaId>>,
     /// Held during a log write, with a buffer for the values of its entries.
     writer: Mutex<Vec<u8>>,
-    /// Held during an apply. Taken behind `writer`.
+    /// Held during an apply, and while it is noted that a state is wrong. Taken behind `writer`.
     applier: Mutex<()>,
     /// What is being filled. Taken behind `applier`.
     fills: Fills,
@@ -185,7 +185,7 @@ impl LogStore for RocksStore {
         let (_writer, _applier, mut filling) = (self.writer.lock(), self.applier.lock(), self.fills.of(group));
         let Loaded { stored, generation, .. } = rules::check_made(group, self.reader().load(group)?)?;
         let mut batch = self.storage.batch()?;
-        for tag in Tag::OF_A_GROUP.into_iter().chain([Tag::Marker]) {
+        for tag in Tag::OF_A_GROUP.into_iter().chain([Tag::Marker, Tag::Unhealthy]) {
             batch.delete(Family::RaftState, &format::state_key(group, tag));
         }
         delete_entries(&mut batch, group, read::EVERYTHING);
@@ -203,6 +203,19 @@ impl LogStore for RocksStore {
 
     fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
         Ok(self.tombstones.read().iter().map(|(group, replica)| (*group, *replica)).collect())
+    }
+
+    fn mark_unhealthy(&self, group: GroupId, unhealthy: Unhealthy, sync: bool) -> Result<(), StoreError> {
+        // Until it is known in memory, too: a snapshot that is taken over comes before or behind both.
+        let _applier = self.applier.lock();
+        rules::check_unhealthy(group, self.outline(group), unhealthy)?;
+        let mut batch = self.storage.batch()?;
+        put(&mut batch, group, Tag::Unhealthy, &format::encode_unhealthy(unhealthy));
+        self.storage.write(batch, if sync { Durability::Synced } else { Durability::Buffered })?;
+        if let Some(known) = self.known.write().get_mut(&group) {
+            known.outline.is_unhealthy = true;
+        }
+        Ok(())
     }
 
     fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow, Range};
 
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
-use crate::raftstore::entry::{Entry, HardState, Membership, Position};
+use crate::raftstore::entry::{Entry, HardState, Membership, Position, Unhealthy};
 use crate::raftstore::format::{self, Generation, Marker, Mismatch, Replica, Tag};
 use crate::raftstore::log_store::{KeyValue, StoreError, StoredGroup, Table};
 use crate::raftstore::rules;
@@ -164,6 +164,7 @@ impl Reader<'_> {
             applied: Some(applied),
             truncated: Some(truncated),
             marker,
+            unhealthy,
         } = records
         else {
             let missing = records.missing().map_or_else(String::new, |tag| tag.to_string());
@@ -176,7 +177,7 @@ impl Reader<'_> {
             return Err(self.damaged(place, Mismatch::new(format!("a generation behind {}", generation.0), found)));
         }
         let last = last.unwrap_or(truncated);
-        let stored = StoredGroup { replica, hard_state, membership, applied, truncated, last };
+        let stored = StoredGroup { replica, hard_state, membership, applied, truncated, last, unhealthy };
         Ok(Some(Loaded { stored, generation, marker }))
     }
 
@@ -364,6 +365,7 @@ struct Records {
     applied: Option<LogIndex>,
     truncated: Option<Position>,
     marker: Option<Marker>,
+    unhealthy: Option<Unhealthy>,
 }
 
 impl Records {
@@ -375,6 +377,7 @@ impl Records {
             Tag::Applied => self.applied = Some(format::decode_applied(value)?),
             Tag::Truncated => self.truncated = Some(format::decode_truncated(value)?),
             Tag::Marker => self.marker = Some(Marker::decode(value)?),
+            Tag::Unhealthy => self.unhealthy = Some(format::decode_unhealthy(value)?),
             // Of an earlier replica.
             Tag::Tombstone => drop(format::decode_tombstone(value)?),
         }

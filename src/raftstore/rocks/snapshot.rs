@@ -164,6 +164,10 @@ impl SnapshotStore for RocksStore {
         Ok(Box::new(RocksCaptured { meta, group, generation, tables }))
     }
 
+    fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        Ok(Some(self.storage.free_bytes()?))
+    }
+
     fn begin_fill(&self, group: GroupId, meta: &SnapshotMeta) -> Result<Option<Place>, StoreError> {
         let mut filling = self.fills.of(group);
         let before = filling.get(&group).map(|filling| &filling.fill);

@@ -111,16 +111,18 @@ pub(super) fn check_restore(
     check_forward(group, outline, *position, membership)
 }
 
-/// A snapshot is ahead of what is applied, and no committed entry is lost by it.
+/// A snapshot is ahead of what is applied, or in place of what is wrong, and no committed entry is lost by it.
 fn check_forward(
     group: GroupId,
     outline: &Outline,
     position: Position,
     membership: &Membership,
 ) -> Result<(), StoreError> {
-    let Outline { hard_state, applied, truncated, .. } = outline;
+    let Outline { hard_state, applied, truncated, is_unhealthy, .. } = outline;
     let commit = hard_state.commit;
-    if position.index <= *applied || position.index < commit {
+    // An unhealthy replica may need the right state as of the very entry that its own is of.
+    let brings_nothing = position.index < *applied || (position.index == *applied && !is_unhealthy);
+    if brings_nothing || position.index < commit {
         let what = format!("a snapshot at {position} does not bring it forward: applied {applied}, commit {commit}");
         return Err(refused(group, what));
     }

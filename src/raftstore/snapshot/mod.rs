@@ -88,6 +88,14 @@ pub trait SnapshotStore: Send + Sync + 'static {
     /// See [`StoreError`]; [`Refused`](StoreError::Refused) if there is no such group.
     fn capture(&self, group: GroupId, id: SnapshotId) -> Result<Box<dyn Captured>, StoreError>;
 
+    /// How much room there is for what is filled; `None`: nobody knows.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+
     /// Begins to fill the generation behind the one to be seen, or goes on: answers the last place that is there, if
     /// this very snapshot was being filled since the store was opened. One of another id that was begun before is
     /// removed. Not synced: a fill is worth nothing after a crash.

@@ -3,20 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::checks::HashTask;
 use super::error::{GroupFailure, ProposeError};
 use super::handle::ProposalWaiter;
+use super::health::Watched;
 use super::mailbox::{Closing, Input, Mailbox};
 use super::metrics;
 use crate::ident::{GroupId, LogIndex};
 use crate::raftstore::context::Context;
-use crate::raftstore::entry::{Entry, EntryKind, Membership};
-use crate::raftstore::log_store::{AppliedTo, GroupStore};
+use crate::raftstore::entry::{Entry, EntryKind, Membership, Unhealthy};
+use crate::raftstore::log_store::{AppliedTo, GroupStore, StoreError};
 use crate::raftstore::sessions::{Admitted, Sessions};
+use crate::raftstore::snapshot::SnapshotId;
 use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
 
 /// Commands gathered into one write at most.
@@ -31,6 +34,7 @@ pub(super) enum ApplyTask {
         sessions: Option<Sessions>,
         own: Option<LogIndex>,
         noted: LogIndex,
+        is_broken: bool,
     },
     /// A group is destroyed.
     Close(Closing),
@@ -45,6 +49,8 @@ pub(super) struct ApplyItem {
     pub(super) entry: Entry,
     pub(super) compacts: bool,
     pub(super) membership: Option<Membership>,
+    pub(super) hash: bool,
+    pub(super) unhealthy: Option<Unhealthy>,
     pub(super) waiter: Option<ProposalWaiter>,
 }
 
@@ -54,6 +60,8 @@ pub(super) struct ApplyThread {
     pub(super) store: Arc<dyn GroupStore>,
     pub(super) mailbox: Mailbox,
     pub(super) machines: BTreeMap<GroupId, Machine>,
+    pub(super) hash: SyncSender<HashTask>,
+    pub(super) watched: Watched,
 }
 
 pub(super) struct Machine {
@@ -64,16 +72,19 @@ pub(super) struct Machine {
     knows: LogIndex,
     /// The applied index as it was written last.
     noted: LogIndex,
+    /// It could not go on: nothing is applied until a snapshot has replaced its state.
+    is_broken: bool,
 }
 
 impl ApplyThread {
     pub(super) fn run(mut self) {
         let mut next = None;
         while let Some(task) = next.take().or_else(|| self.tasks.recv().ok()) {
+            self.watched.begin();
             match task {
-                ApplyTask::Open { group, machine, sessions, own, noted } => {
+                ApplyTask::Open { group, machine, sessions, own, noted, is_broken } => {
                     let knows = own.unwrap_or_default();
-                    self.machines.insert(group, Machine { machine, sessions, knows, noted });
+                    self.machines.insert(group, Machine { machine, sessions, knows, noted, is_broken });
                 }
                 ApplyTask::Close(closing) => {
                     self.machines.remove(&closing.group);
@@ -98,15 +109,35 @@ impl ApplyThread {
                     }
                 }
             }
+            self.watched.end();
         }
     }
 
     /// Says whether the store still works.
-    fn apply(&mut self, group: GroupId, items: Vec<ApplyItem>) -> bool {
+    fn apply(&mut self, group: GroupId, mut items: Vec<ApplyItem>) -> bool {
+        // A state that is to be hashed is as of its entry and nothing behind it.
+        while let Some(at) = items.iter().position(|item| item.hash) {
+            let later = items.split_off(at + 1);
+            if !self.apply_at_once(group, items) {
+                return false;
+            }
+            items = later;
+        }
+        items.is_empty() || self.apply_at_once(group, items)
+    }
+
+    fn apply_at_once(&mut self, group: GroupId, items: Vec<ApplyItem>) -> bool {
         let begun = Instant::now();
         // A group that has failed applies nothing any more; whoever waits hears "unknown".
         let Some(machine) = self.machines.get_mut(&group) else { return true };
+        if machine.is_broken {
+            let why = "the state of the replica is damaged";
+            let waiters = items.into_iter().filter_map(|item| item.waiter);
+            waiters.for_each(|waiter| waiter.resolve(Err(ProposeError::Unknown { why })));
+            return true;
+        }
         let (commands, entries) = (items.len(), items.last().map(|item| item.entry.index()));
+        let hash = items.last().is_some_and(|item| item.hash);
         match machine.apply(&*self.store, group, items) {
             Ok((answers, durable)) => {
                 metrics::applied(begun.elapsed(), commands);
@@ -115,10 +146,30 @@ impl ApplyThread {
                     waiter.resolve(answer);
                 }
                 let through = entries.unwrap_or_default();
+                if hash {
+                    // Before it is said to be applied: nothing takes the place of the state until then.
+                    self.capture(group, through);
+                }
                 self.mailbox.tell(Input::Applied { group, through, durable });
                 true
             }
             Err(error) => self.failed(group, error),
+        }
+    }
+
+    /// Hands the state over to be hashed.
+    fn capture(&self, group: GroupId, at: LogIndex) {
+        let captured = match self.store.capture(group, SnapshotId::default()) {
+            Ok(captured) => captured,
+            Err(error) => {
+                tracing::error!(%group, %at, %error, "the state of a group could not be captured to be hashed");
+                return self.mailbox.tell(Input::Hashed { group, at, digest: None });
+            }
+        };
+        // What is as of another entry can be compared with nothing, and there may be too much to do.
+        let is_taken = captured.meta().position.index == at && self.hash.try_send(HashTask { group, captured }).is_ok();
+        if !is_taken {
+            self.mailbox.tell(Input::Hashed { group, at, digest: None });
         }
     }
 
@@ -130,25 +181,57 @@ impl ApplyThread {
                 self.mailbox.tell(Input::Applied { group, through: index, durable: index });
                 true
             }
-            Err(error) => self.failed(group, error),
+            Err(error) => self.failed(group, Unapplied::of_write(error)),
         }
     }
 
     /// Says whether the store still works.
-    fn failed(&mut self, group: GroupId, error: ApplyError) -> bool {
+    fn failed(&mut self, group: GroupId, error: Unapplied) -> bool {
         match error {
-            ApplyError::Store(error) => {
+            Unapplied::Write(error) => {
                 tracing::error!(%error, "effects could not be written; the raftstore stops");
                 self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::Store(error))));
                 false
             }
-            source => {
-                tracing::error!(%group, error = %source, "a committed command could not be applied; the group stops here");
-                self.machines.remove(&group);
-                let failure = Arc::new(GroupFailure::Apply { group, source });
+            Unapplied::Read(source) => {
+                tracing::error!(%group, error = %source, "a committed command could not be applied");
+                if let Some(machine) = self.machines.get_mut(&group) {
+                    machine.is_broken = true;
+                }
+                let failure = Arc::new(match source {
+                    ApplyError::Store(source) => GroupFailure::Damaged { group, source },
+                    source => GroupFailure::Apply { group, source },
+                });
                 self.mailbox.tell(Input::ApplyFailed { group, failure });
                 true
             }
+        }
+    }
+}
+
+/// Why commands were not applied.
+#[derive(Debug)]
+enum Unapplied {
+    /// The machine cannot go on, or what it reads is damaged: that concerns its group.
+    Read(ApplyError),
+    /// The store failed.
+    Write(StoreError),
+}
+
+impl Unapplied {
+    /// In reading, damage is that of a group.
+    fn of_read(error: ApplyError) -> Unapplied {
+        match error {
+            error @ (ApplyError::Machine(_) | ApplyError::Store(StoreError::Damaged { .. })) => Unapplied::Read(error),
+            ApplyError::Store(error) => Unapplied::Write(error),
+        }
+    }
+
+    /// Where something was written it is not known what is there.
+    fn of_write(error: ApplyError) -> Unapplied {
+        match error {
+            ApplyError::Store(error) => Unapplied::Write(error),
+            error => Unapplied::Read(error),
         }
     }
 }
@@ -173,7 +256,9 @@ impl Machine {
     fn restore(&mut self, store: &dyn GroupStore, group: GroupId, index: LogIndex) -> Result<(), ApplyError> {
         self.sessions = Some(Sessions::load(store, group)?);
         self.noted = index;
-        self.machine.restored(index)
+        self.machine.restored(index)?;
+        self.is_broken = false;
+        Ok(())
     }
 
     /// Applies entries in one write; says the responses and up to where effects are durable, or as good as.
@@ -182,14 +267,17 @@ impl Machine {
         store: &dyn GroupStore,
         group: GroupId,
         items: Vec<ApplyItem>,
-    ) -> Result<(Vec<Answered>, LogIndex), ApplyError> {
+    ) -> Result<(Vec<Answered>, LogIndex), Unapplied> {
         let Some(through) = items.last().map(|item| item.entry.index()) else { return Ok(Default::default()) };
         let (commands, sources) = self.plan(&items);
         let mut batch = ApplyBatch::new(store, group);
-        let responses = if commands.is_empty() { Vec::new() } else { self.machine.apply(&commands, &mut batch)? };
+        let responses = match commands.is_empty() {
+            true => Vec::new(),
+            false => self.machine.apply(&commands, &mut batch).map_err(Unapplied::of_read)?,
+        };
         if responses.len() != commands.len() {
             let what = format!("it answered {} of {} commands", responses.len(), commands.len());
-            return Err(ApplyError::Machine(what));
+            return Err(Unapplied::Read(ApplyError::Machine(what)));
         }
         if let Some(sessions) = &mut self.sessions {
             for (item, source) in items.iter().zip(&sources) {
@@ -205,13 +293,18 @@ impl Machine {
         // A machine that keeps its own position may be behind what was noted, and catches up.
         self.noted = self.noted.max(through);
         let membership = items.iter().rev().find_map(|item| item.membership.clone());
-        store.apply(group, batch.writes(), &AppliedTo { index: self.noted, membership })?;
+        if let Some(unhealthy) = items.iter().find_map(|item| item.unhealthy) {
+            // Before its entry counts as applied: if we die in between, the entry says it once more.
+            store.mark_unhealthy(group, unhealthy, false).map_err(Unapplied::Write)?;
+        }
+        let applied = AppliedTo { index: self.noted, membership };
+        store.apply(group, batch.writes(), &applied).map_err(Unapplied::Write)?;
         self.machine.written();
         // What is in the batch comes before every later write of this store; what a machine keeps itself does not.
         let compacts = items.iter().any(|item| item.compacts);
         let durable = match (&self.sessions, compacts) {
             (Some(_), _) => through,
-            (None, true) => self.machine.flush()?,
+            (None, true) => self.machine.flush().map_err(Unapplied::of_write)?,
             (None, false) => LogIndex::default(),
         };
         let mut answers = Vec::new();

@@ -45,12 +45,20 @@ fn applied(entries: &[Entry], sizes: &[usize]) -> Vec<KeyValue> {
         sessions: sessions(),
         knows: LogIndex::default(),
         noted: LogIndex::default(),
+        is_broken: false,
     };
     let (mut rest, mut sizes) = (entries, sizes.iter().cycle());
     while !rest.is_empty() {
         let (batch, later) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
         rest = later;
-        let item = |entry: &Entry| ApplyItem { entry: entry.clone(), compacts: false, membership: None, waiter: None };
+        let item = |entry: &Entry| ApplyItem {
+            entry: entry.clone(),
+            compacts: false,
+            membership: None,
+            hash: false,
+            unhealthy: None,
+            waiter: None,
+        };
         machine.apply(&store, GROUP, batch.iter().map(item).collect()).unwrap();
         // A restart in between changes nothing either.
         machine.sessions = sessions();
@@ -98,10 +106,22 @@ fn a_machine_behind_what_was_noted_catches_up_in_small_steps() {
     let store = store_with(&entries);
     store.apply(GROUP, &[], &AppliedTo { index: LogIndex::new(8), membership: None }).unwrap();
     let noted = LogIndex::new(8);
-    let mut machine =
-        Machine { machine: Box::new(Own(LogIndex::new(2))), sessions: None, knows: LogIndex::new(2), noted };
+    let mut machine = Machine {
+        machine: Box::new(Own(LogIndex::new(2))),
+        sessions: None,
+        knows: LogIndex::new(2),
+        noted,
+        is_broken: false,
+    };
     for entry in &entries[2..] {
-        let item = ApplyItem { entry: entry.clone(), compacts: false, membership: None, waiter: None };
+        let item = ApplyItem {
+            entry: entry.clone(),
+            compacts: false,
+            membership: None,
+            hash: false,
+            unhealthy: None,
+            waiter: None,
+        };
         machine.apply(&store, GROUP, vec![item]).unwrap();
     }
     assert_eq!(store.load(GROUP).unwrap().unwrap().applied, LogIndex::new(9));

@@ -10,9 +10,11 @@ use raft::prelude::MessageType;
 use tokio::sync::watch;
 
 use super::apply::{ApplyItem, ApplyTask};
+use super::checks::{CheckWaiter, Schedule};
 use super::clock::TickClock;
 use super::error::{GroupFailure, ProposeError, ReadError, StoreStopped};
 use super::handle::{GroupView, ProposalWaiter, ReadWaiter};
+use super::health::{GroupTrouble, Troubles, Watched, show};
 use super::hibernation::Lives;
 use super::mailbox::{Closing, Input, Mailbox, Share, Waiting};
 use super::membership::Met;
@@ -39,6 +41,7 @@ pub(super) struct OpenedGroup {
     pub(super) sessions: Option<Sessions>,
     pub(super) own: Option<LogIndex>,
     pub(super) noted: LogIndex,
+    pub(super) is_broken: bool,
     pub(super) view: watch::Sender<GroupView>,
     pub(super) max_command_bytes: usize,
     pub(super) share: Share,
@@ -60,6 +63,10 @@ pub(super) struct Driver {
     pub(super) lives: Lives,
     pub(super) next_request: u64,
     pub(super) clock: TickClock,
+    pub(super) schedule: Schedule,
+    /// The disk makes no progress.
+    pub(super) is_stalled: bool,
+    pub(super) watched: Watched,
 }
 
 /// What the driver reaches.
@@ -70,6 +77,7 @@ pub(super) struct Outside {
     pub(super) queued_bytes: Arc<AtomicUsize>,
     /// Its own, for what comes back.
     pub(super) mailbox: Mailbox,
+    pub(super) troubles: Troubles,
 }
 
 /// A group and who waits for what of it.
@@ -84,6 +92,10 @@ pub(super) struct Slot {
     share: Share,
     /// Its state as captured last, for followers that are far behind.
     pub(super) captured: Option<Arc<dyn Captured>>,
+    /// Who waits for a consistency check.
+    pub(super) checks: Vec<CheckWaiter>,
+    /// What is wrong here, as shown last.
+    pub(super) trouble: Option<GroupTrouble>,
     pub(super) met: Met,
     /// A snapshot that is being filled for it.
     pub(super) filling: Option<Filling>,
@@ -101,6 +113,7 @@ impl Driver {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            self.watched.begin();
             let mut taken = 0;
             while let Some(next) = input {
                 self.taken(&next);
@@ -121,6 +134,7 @@ impl Driver {
             if let Err(failure) = self.turn(ticks) {
                 return self.stop(failure);
             }
+            self.watched.end();
         }
     }
 
@@ -137,6 +151,7 @@ impl Driver {
         let now = if ticks { self.clock.thousandths() } else { 0 };
         if ticks {
             self.tick_lives();
+            self.schedule_checks();
         }
         let mut turned = std::mem::take(&mut self.dirty);
         if ticks {
@@ -153,20 +168,24 @@ impl Driver {
                 group.speak_as(self.lives.own());
                 group.tick();
             }
-            let effects = match group.effects() {
+            let mut effects = match group.effects() {
                 Ok(effects) => effects,
                 Err(source) => {
                     self.fail(id, Arc::new(GroupFailure::Group { group: id, source }));
                     continue;
                 }
             };
+            let is_checked = slot.carry_out_checks(id, &mut effects, &self.outside);
             slot.carry_out(id, effects, &self.outside)?;
             if ticks {
                 slot.age_filling(id, &self.outside);
             }
-            slot.publish(ticks);
+            slot.publish(id, ticks, &self.outside);
             if slot.is_dirty {
                 self.dirty.push(id);
+            }
+            if is_checked {
+                self.note_checked(id);
             }
             self.lull(id);
         }
@@ -222,13 +241,22 @@ impl Driver {
             }
             Input::Applied { group, through, durable } => self.with(group, |raft| raft.applied(through, durable)),
             Input::ApplyFailed { group, failure } => {
-                self.fail(group, failure);
+                self.cannot_apply(group, failure);
             }
             Input::LogRead { group, read, entries } => self.with(group, |raft| raft.log_read(&read, entries)),
             Input::Offer(offer) => self.offered(*offer),
             Input::Filled { group, message } => self.filled(group, *message),
             Input::Captured { group, captured } => self.captured(group, captured),
             Input::SnapshotSent { group, to, arrived } => self.snapshot_sent(group, to, arrived),
+            Input::Check { group, waiter } => self.check(group, waiter),
+            Input::CheckSaid { from, envelope } => self.check_said(from, &envelope),
+            Input::Hashed { group, at, digest } => self.with(group, |raft| raft.hashed(at, digest)),
+            Input::Damaged { group, at, error } => self.damaged(group, at, error),
+            Input::LogDamaged { group, error } => {
+                tracing::error!(%group, %error, "the log of a group is damaged; the group stops here");
+                self.fail(group, Arc::new(GroupFailure::Damaged { group, source: error }));
+            }
+            Input::Stalled(is_stalled) => self.stalled(is_stalled),
             Input::Open(opened) => self.open(*opened),
             Input::Destroy(closing) => self.close(closing),
             // A worker that is gone says so by its own.
@@ -319,9 +347,13 @@ impl Driver {
     }
 
     fn open(&mut self, opened: OpenedGroup) {
-        let OpenedGroup { id, group, machine, sessions, own, noted, view, max_command_bytes, share } = opened;
+        let OpenedGroup { id, mut group, machine, sessions, own, noted, is_broken, view, max_command_bytes, share } =
+            opened;
         // The apply thread goes only after us.
-        let _ = self.outside.workers.apply(id).send(ApplyTask::Open { group: id, machine, sessions, own, noted });
+        let task = ApplyTask::Open { group: id, machine, sessions, own, noted, is_broken };
+        let _ = self.outside.workers.apply(id).send(task);
+        group.stall(self.is_stalled);
+        self.schedule.opened(id);
         let slot = Slot {
             name: id.to_string(),
             group: Some(group),
@@ -331,6 +363,8 @@ impl Driver {
             max_command_bytes,
             share,
             captured: None,
+            checks: Vec::new(),
+            trouble: None,
             filling: None,
             met: Met::default(),
             is_dirty: true,
@@ -344,6 +378,8 @@ impl Driver {
     fn close(&mut self, closing: Closing) {
         self.fail(closing.group, Arc::new(GroupFailure::Destroyed(closing.group)));
         self.groups.remove(&closing.group);
+        self.schedule.closed(closing.group);
+        show(&self.outside.troubles, closing.group, None);
         drop(self.outside.workers.apply(closing.group).send(ApplyTask::Close(closing)));
     }
 
@@ -423,8 +459,8 @@ impl Slot {
         if let Some(waiter) = &waiter {
             metrics::committed(waiter.since.elapsed());
         }
-        let Committed { entry, compact_to, membership, .. } = committed;
-        ApplyItem { entry, compacts: compact_to.is_some(), membership, waiter }
+        let Committed { entry, compact_to, membership, hash, unhealthy, .. } = committed;
+        ApplyItem { entry, compacts: compact_to.is_some(), membership, hash, unhealthy, waiter }
     }
 
     fn answer(&mut self, answer: Answer) {
@@ -445,8 +481,11 @@ impl Slot {
                 if let Some(waiter) = self.proposals.remove(&request) {
                     waiter.resolve(Err(self.refused(refusal)));
                 } else if let Some(waiter) = self.reads.remove(&request) {
-                    let error = if refusal == Refusal::Busy { ReadError::Busy } else { ReadError::Expired };
-                    waiter.resolve(Err(error));
+                    waiter.resolve(Err(match refusal {
+                        Refusal::Busy => ReadError::Busy,
+                        Refusal::Unhealthy => ReadError::Unhealthy,
+                        _ => ReadError::Expired,
+                    }));
                 }
             }
         }
@@ -457,6 +496,7 @@ impl Slot {
             Refusal::NotLeader { leader } => {
                 ProposeError::NotLeader { leader: leader.and_then(|leader| self.node_of(leader)) }
             }
+            Refusal::Unhealthy => ProposeError::NotLeader { leader: None },
             Refusal::Change(refusal) => ProposeError::Change(refusal),
             Refusal::TooLarge => ProposeError::TooLarge { limit_bytes: self.max_command_bytes },
             _ => ProposeError::Busy,
@@ -468,15 +508,17 @@ impl Slot {
         known.or_else(|| self.met.node_of(replica))
     }
 
-    /// Shows how the group stands: at once if another leads or it wakes or falls asleep, else with each tick.
-    pub(super) fn publish(&mut self, ticks: bool) {
+    /// Shows how the group stands: at once if another leads, it wakes or falls asleep, or is well or not, else with each tick.
+    pub(super) fn publish(&mut self, id: GroupId, ticks: bool, outside: &Outside) {
+        self.note_trouble(id, outside);
         let Some(raft) = &self.group else { return };
-        let (now, is_asleep) = (raft.positions(), raft.sleep().is_some());
-        let (shown, slept) = {
+        let (now, is_asleep, unhealthy) = (raft.positions(), raft.sleep().is_some(), raft.unhealthy());
+        let (shown, was) = {
             let view = self.view.borrow();
-            (view.status.positions, view.status.is_asleep)
+            (view.status.positions, (view.status.is_asleep, view.status.unhealthy))
         };
-        let changed = (now.term, now.leader, now.role, is_asleep) != (shown.term, shown.leader, shown.role, slept);
+        let changed =
+            (now.term, now.leader, now.role) != (shown.term, shown.leader, shown.role) || (is_asleep, unhealthy) != was;
         if !changed && !ticks {
             return;
         }
@@ -510,6 +552,8 @@ impl Slot {
         for (_, waiter) in self.reads.drain() {
             waiter.resolve(Err(stopped.clone().into()));
         }
+        // Whoever waits for a check sees that the group has stopped.
+        self.checks.clear();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::ident::{GroupId, NodeId, ReplicaId};
+use crate::raftstore::consistency::{CheckRefusal, GivenUp};
 use crate::raftstore::group::{ChangeRefusal, GroupError};
 use crate::raftstore::log_store::StoreError;
 use crate::raftstore::state_machine::ApplyError;
@@ -135,6 +136,9 @@ pub enum ReadError {
     /// *Retry here*: nobody answered in time; there may be no leader, or no majority.
     #[error("no leader with a majority answered in time")]
     Expired,
+    /// *Retry elsewhere*: what the replica here holds is wrong.
+    #[error("the state of the replica here is wrong")]
+    Unhealthy,
     /// *Retry here*, later: a bound is reached.
     #[error("too much is in flight")]
     Busy,
@@ -166,6 +170,15 @@ pub enum GroupFailure {
         /// The cause.
         source: ApplyError,
     },
+    /// What is stored of it cannot be read, and cannot be got from elsewhere: its log, its records, or the state of a group
+    /// without another replica. Destroyed and added under a new number, it begins with the state of the others.
+    #[error("group {group} stopped: {source}")]
+    Damaged {
+        /// The group.
+        group: GroupId,
+        /// The damage.
+        source: StoreError,
+    },
     /// The replica cannot go on.
     #[error("group {group} stopped: {source}")]
     Group {
@@ -183,6 +196,33 @@ pub enum GroupFailure {
     /// A bug: a thread of the raftstore panicked.
     #[error("the raftstore stopped: its {0} thread panicked")]
     Panicked(&'static str),
+}
+
+/// Why a consistency check has shown nothing.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// *Retry elsewhere*: it was not begun.
+    #[error("this node does not lead the group{}", hint(*.leader))]
+    NotLeader {
+        /// The node that leads, as far as is known.
+        leader: Option<NodeId>,
+    },
+    /// *Retry here*, later: a bound is reached, or leadership is being handed over. It was not begun.
+    #[error("too much is in flight, or leadership is being handed over")]
+    Busy,
+    /// It was not begun, and why.
+    #[error("the replicas cannot be compared: {0}")]
+    Refused(CheckRefusal),
+    /// *Retry here*, later: too few said what they hold.
+    #[error(transparent)]
+    GivenUp(GivenUp),
+    /// It goes on; nobody waits for it any more.
+    #[error("the check was not finished in time, and goes on")]
+    Expired,
+    /// *This node must stop*.
+    #[error(transparent)]
+    Stopped(#[from] StoreStopped),
 }
 
 fn hint(leader: Option<NodeId>) -> String {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::driver::Driver;
 use super::error::GroupFailure;
+use super::health::{GroupTrouble, show};
 use super::metrics;
 use crate::ident::{GroupId, NodeId};
 use crate::raftstore::beat::Word;
@@ -99,7 +100,7 @@ impl Driver {
             return;
         }
         let restless = sleepers.fell_asleep(id, sleep, raft.other_nodes(), raft.patience_ticks());
-        slot.publish(true);
+        slot.publish(id, true, &self.outside);
         for group in restless {
             let _ = self.slot(group);
         }
@@ -109,7 +110,10 @@ impl Driver {
     pub(super) fn fail(&mut self, id: GroupId, failure: Arc<GroupFailure>) {
         let Some(slot) = self.slot(id) else { return };
         let gave_word = slot.group.as_ref().is_some_and(Group::gave_word);
-        slot.fail(failure);
+        slot.fail(Arc::clone(&failure));
+        let has_ended =
+            matches!(*failure, GroupFailure::Destroyed(_) | GroupFailure::Removed(_) | GroupFailure::ShutDown);
+        show(&self.outside.troubles, id, (!has_ended).then_some(GroupTrouble::Stopped(failure)));
         self.awake.remove(&id);
         self.lives.sleepers.woke(id);
         if gave_word {

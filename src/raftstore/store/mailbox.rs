@@ -7,14 +7,17 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tokio::sync::oneshot;
 
+use super::checks::CheckWaiter;
 use super::handle::{ProposalWaiter, ReadWaiter};
 use super::hibernation::Words;
 use super::metrics;
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
 use crate::raftstore::beat::{NODE_GROUP, Word};
+use crate::raftstore::consistency::{CheckMessage, Digest};
 use crate::raftstore::context::Attempt;
 use crate::raftstore::entry::Entry;
 use crate::raftstore::group::{LogRead, MembershipChange, PersistId, Refusal};
+use crate::raftstore::log_store::StoreError;
 use crate::raftstore::message::{Envelope, Message};
 use crate::raftstore::snapshot::Captured;
 use crate::raftstore::transport::InboxFull;
@@ -112,6 +115,35 @@ pub(super) enum Input {
         to: ReplicaId,
         arrived: bool,
     },
+    /// Compare what the replicas of a group hold.
+    Check {
+        group: GroupId,
+        waiter: CheckWaiter,
+    },
+    /// A replica says something about a check.
+    CheckSaid {
+        from: NodeId,
+        envelope: Envelope,
+    },
+    /// A state that was captured for a check has this digest, or none.
+    Hashed {
+        group: GroupId,
+        at: LogIndex,
+        digest: Option<Digest>,
+    },
+    /// Something in a group's state, as of an entry, cannot be read.
+    Damaged {
+        group: GroupId,
+        at: LogIndex,
+        error: StoreError,
+    },
+    /// A group's log or records cannot be read.
+    LogDamaged {
+        group: GroupId,
+        error: StoreError,
+    },
+    /// The disk makes no progress, or does again.
+    Stalled(bool),
     Open(Box<OpenedGroup>),
     /// Removes a group for good: its replica first, then what the threads still hold of it, one after the other, then
     /// what is stored. Nothing of this life reaches a later one, and nothing is written behind the tombstone.
@@ -174,7 +206,7 @@ impl Waiting {
             Input::Propose { .. } | Input::Read { .. } | Input::Change { .. } => {
                 self.requests.fetch_sub(1, Ordering::Relaxed);
             }
-            Input::Removed { .. } => {
+            Input::Removed { .. } | Input::CheckSaid { .. } => {
                 self.messages.fetch_sub(1, Ordering::Relaxed);
             }
             Input::Message { message, .. } => {
@@ -255,6 +287,8 @@ impl Mailbox {
         // Decoded here, on the thread that received it: the driver has enough to do.
         let (input, bytes) = if envelope.message.is_empty() {
             (Input::Removed { from, envelope: envelope.clone() }, 0)
+        } else if CheckMessage::is_one(&envelope.message) {
+            (Input::CheckSaid { from, envelope: envelope.clone() }, 0)
         } else if let Some(message) = envelope.open() {
             let bytes = message.entries_size_bytes();
             (Input::Message { from, group: envelope.group, message: Box::new(message) }, bytes)

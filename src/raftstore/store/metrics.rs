@@ -19,7 +19,12 @@
 //! | `mainstay_raft_groups{state}` | gauge | groups that are `awake`, or `asleep` because nobody uses them |
 //! | `mainstay_raft_leader_changes_total{group}` | counter | how often another leader was seen |
 //! | `mainstay_raft_log_entries{group}` | gauge | entries in the log |
-//! | `mainstay_raft_snapshots_total{outcome}` | counter | states `captured`, `sent`, `not_sent`, `taken_over`, or arrived and `not_needed` any more |
+//! | `mainstay_raft_snapshots_total{outcome}` | counter | states `captured`, `sent`, `not_sent`, `taken_over`, arrived and `not_needed` any more, or put off for want of room: `no_room` |
+//! | `mainstay_raft_consistency_checks_total{outcome}` | counter | checks heard of: the replicas `agrees`, one `differs`, `undecided` without a majority, `given_up` |
+//! | `mainstay_raft_hash_seconds` | histogram | one state, read and hashed for a check |
+//! | `mainstay_raft_unhealthy{group}` | gauge | 1 while the state of the replica here is wrong, or no majority agrees |
+//! | `mainstay_raft_stalled{what}` | gauge | 1 while the `driver`, `persist` or an `apply` thread does not get on |
+//! | `mainstay_raft_stalls_total{what}` | counter | how often that was so |
 //! | `mainstay_raft_lag_entries{group,replica}` | gauge | of a leader: how far a follower is behind |
 
 use std::time::Duration;
@@ -27,6 +32,7 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 
 use super::mailbox::Waiting;
+use crate::ident::GroupId;
 use crate::raftstore::group::GroupStatus;
 
 pub(super) fn shed(what: &'static str) {
@@ -65,6 +71,25 @@ pub(super) fn read_done(since: Duration) {
 
 pub(super) fn snapshot(outcome: &'static str) {
     counter!("mainstay_raft_snapshots_total", "outcome" => outcome).increment(1);
+}
+
+pub(super) fn checked(outcome: &'static str) {
+    counter!("mainstay_raft_consistency_checks_total", "outcome" => outcome).increment(1);
+}
+
+pub(super) fn hashed(took: Duration) {
+    histogram!("mainstay_raft_hash_seconds").record(took.as_secs_f64());
+}
+
+pub(super) fn unhealthy(group: GroupId, is_unhealthy: bool) {
+    gauge!("mainstay_raft_unhealthy", "group" => group.to_string()).set(f64::from(u8::from(is_unhealthy)));
+}
+
+pub(super) fn stalled(what: &'static str, is_stalled: bool) {
+    gauge!("mainstay_raft_stalled", "what" => what).set(f64::from(u8::from(is_stalled)));
+    if is_stalled {
+        counter!("mainstay_raft_stalls_total", "what" => what).increment(1);
+    }
 }
 
 pub(super) fn leader_changed(group: &str) {

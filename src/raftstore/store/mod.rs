@@ -16,19 +16,24 @@
 //! | `hibernation` | groups that sleep, and other nodes' lives |
 //! | `persist` | gathers log writes into one batch and one sync |
 //! | `apply` | state machines: effects and applied index in one write |
+//! | `checks` | consistency checks: states captured, hashed and compared |
+//! | `health` | how the raftstore is; the watchdog |
 //! | `membership` | who takes part: changes, and word for those that were removed |
 //! | `snapshots` | states on their way to and from other nodes |
 //! | `metrics` | names and units |
 //!
 //! **A failed write stops the store**: nothing that was promised rests on it, everyone who waits hears "unknown", and
 //! [`RaftStore::failed`] resolves. A command that cannot be applied stops its group on this replica; it is never
-//! skipped.
+//! skipped. **Damage** that is met in reading concerns its group alone: a state is replaced by a snapshot, a log stops the
+//! group, because a replica that lost what it acknowledged must not vote or acknowledge as if it had it.
 
 mod apply;
+mod checks;
 mod clock;
 mod driver;
 mod error;
 mod handle;
+mod health;
 mod hibernation;
 mod mailbox;
 mod membership;
@@ -37,8 +42,11 @@ mod persist;
 mod raft_store;
 mod snapshots;
 
-pub use error::{ChangeError, GroupFailure, OpenError, ProposeError, ReadError, StoreStopped, TransferError};
+pub use error::{
+    ChangeError, CheckError, GroupFailure, OpenError, ProposeError, ReadError, StoreStopped, TransferError,
+};
 pub use handle::{GroupHandle, GroupView};
+pub use health::{GroupTrouble, Health, Stall, Worker};
 pub use mailbox::MailboxConfig;
 pub use persist::Written;
 pub use raft_store::{RaftStore, StoreConfig};

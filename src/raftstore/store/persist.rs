@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 
 use super::apply::ApplyTask;
 use super::error::GroupFailure;
+use super::health::Watched;
 use super::mailbox::{Closing, Input, Mailbox};
 use super::metrics;
 use crate::ident::GroupId;
+use crate::raftstore::entry::Unhealthy;
 use crate::raftstore::group::{LogRead, Persist, PersistId};
 use crate::raftstore::log_store::{GroupStore, LogWrite, StoreError};
 use crate::raftstore::snapshot::SnapshotId;
@@ -26,6 +28,8 @@ const SETTLE_AFTER: Duration = Duration::from_millis(100);
 pub(super) enum PersistTask {
     /// What a group wants written.
     Write(GroupWrites),
+    /// A group's state is wrong.
+    Unhealthy(GroupId, Unhealthy),
     /// A group is destroyed. Nothing more of it comes.
     Destroy(Closing),
 }
@@ -56,6 +60,7 @@ pub(super) struct PersistThread {
     /// Bytes handed to this thread and not written.
     pub(super) queued_bytes: Arc<AtomicUsize>,
     pub(super) written: Arc<Mutex<Written>>,
+    pub(super) watched: Watched,
 }
 
 impl PersistThread {
@@ -74,15 +79,18 @@ impl PersistThread {
                 }
             };
             unsettled = first.is_some();
+            self.watched.begin();
             let written = match first {
                 Some(PersistTask::Write(first)) => {
                     let batch;
                     (batch, next) = self.gather(first);
                     self.write(batch)
                 }
+                Some(PersistTask::Unhealthy(group, unhealthy)) => self.mark_unhealthy(group, unhealthy),
                 Some(PersistTask::Destroy(closing)) => self.destroy(closing),
                 None => self.store.settle(),
             };
+            self.watched.end();
             if let Err(error) = written {
                 // Rule of durable order 5: nothing is written after a write that failed.
                 tracing::error!(%error, "a write of the Raft log failed; the raftstore stops");
@@ -103,6 +111,17 @@ impl PersistThread {
             }
         }
         (batch, None)
+    }
+
+    fn mark_unhealthy(&self, group: GroupId, unhealthy: Unhealthy) -> Result<(), StoreError> {
+        match self.store.mark_unhealthy(group, unhealthy, true) {
+            // A snapshot took its place meanwhile, or the group is gone.
+            Err(StoreError::Refused(why)) => {
+                tracing::warn!(%group, why, "that its state is wrong is not noted");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn destroy(&self, closing: Closing) -> Result<(), StoreError> {
@@ -205,18 +224,27 @@ impl LogReader {
 
     fn carry_out(&self, task: ReadTask) -> Result<(), StoreError> {
         let input = match task {
-            ReadTask::Read(group, read) => {
-                let entries = self.store.entries(group, read.range.clone(), read.limit_bytes)?;
-                Input::LogRead { group, read, entries }
-            }
-            ReadTask::Capture(group, id) => {
-                Input::Captured { group, captured: Arc::from(self.store.capture(group, id)?) }
-            }
+            ReadTask::Read(group, read) => match self.store.entries(group, read.range.clone(), read.limit_bytes) {
+                Ok(entries) => Input::LogRead { group, read, entries },
+                Err(error) => of_group(group, error)?,
+            },
+            ReadTask::Capture(group, id) => match self.store.capture(group, id) {
+                Ok(captured) => Input::Captured { group, captured: Arc::from(captured) },
+                Err(error) => of_group(group, error)?,
+            },
             ReadTask::Abandon(group, id) => return self.store.abandon_fill(group, id),
             ReadTask::Close(closing) => Input::NothingToRead(closing),
         };
         self.mailbox.tell(input);
         Ok(())
+    }
+}
+
+/// Damage concerns its group alone; any other failure is that of the store.
+fn of_group(group: GroupId, error: StoreError) -> Result<Input, StoreError> {
+    match error {
+        StoreError::Damaged { .. } => Ok(Input::LogDamaged { group, error }),
+        other => Err(other),
     }
 }
 

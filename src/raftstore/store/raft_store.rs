@@ -5,7 +5,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -13,17 +13,19 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::apply::ApplyThread;
+use super::checks::{HashThread, Schedule, hash_queue};
 use super::clock::TickClock;
 use super::driver::{Driver, OpenedGroup, Outside};
 use super::error::{GroupFailure, OpenError, StoreStopped};
 use super::handle::{GroupHandle, GroupView};
+use super::health::{Health, Progress, Troubles, Watchdog, Worker};
 use super::hibernation::Lives;
 use super::mailbox::{Closing, Input, Mailbox, MailboxConfig, Share};
 use super::persist::{LogReader, PersistThread, Workers, Written};
 use super::snapshots::StoreInbox;
 use crate::ident::{GroupId, ReplicaId};
 use crate::raftstore::beat::NODE_GROUP;
-use crate::raftstore::entry::Membership;
+use crate::raftstore::entry::{Cause, Membership, Unhealthy};
 use crate::raftstore::group::{Group, GroupConfig, TermRuns};
 use crate::raftstore::log_store::{GroupStore, LogWrite, StoreError, StoredGroup};
 use crate::raftstore::sessions::Sessions;
@@ -43,6 +45,17 @@ pub struct StoreConfig {
     /// Threads that apply commands, 2 by default, 1 to 64. Each applies those of its groups, so that a slow state machine
     /// does not hold up those of other threads.
     pub apply_threads: usize,
+    /// Room on the disk that no snapshot takes, 256 MiB by default: it is put off until there is more.
+    pub snapshot_reserve_bytes: u64,
+    /// How often what the replicas of a group hold is compared: once in 24 hours by default, from 1 s; zero: never by itself.
+    /// Checks of one node's groups follow each other. Needs nodes that all know of checks: one that does not stops the
+    /// replicas of a group that is checked.
+    pub check_period: Duration,
+    /// How much of a state is read in a second to be hashed for a check, 16 MiB by default, from 64 KiB.
+    pub check_bytes_per_second: u64,
+    /// How long a write of the log, a turn of the driver or a batch of commands may take, 5 s by default, 10 ms to 10 min.
+    /// What takes longer counts as [stalled](super::Health); a node whose log is stalled gives leadership away.
+    pub stall_limit: Duration,
 }
 
 impl Default for StoreConfig {
@@ -52,6 +65,10 @@ impl Default for StoreConfig {
             mailbox: MailboxConfig::default(),
             max_persist_queue_bytes: 64 << 20,
             apply_threads: 2,
+            snapshot_reserve_bytes: 256 << 20,
+            check_period: Duration::from_secs(24 * 60 * 60),
+            check_bytes_per_second: 16 << 20,
+            stall_limit: Duration::from_secs(5),
         }
     }
 }
@@ -64,6 +81,15 @@ impl StoreConfig {
         }
         if !(1..=64).contains(&self.apply_threads) {
             problems.push(format!("apply_threads is {}; must be 1 to 64", self.apply_threads));
+        }
+        if !self.check_period.is_zero() && self.check_period < Duration::from_secs(1) {
+            problems.push(format!("check_period is {:?}; must be zero, or 1 s or more", self.check_period));
+        }
+        if self.check_bytes_per_second < 64 << 10 {
+            problems.push(format!("check_bytes_per_second is {}; must be 65536 or more", self.check_bytes_per_second));
+        }
+        if !(Duration::from_millis(10)..=Duration::from_secs(600)).contains(&self.stall_limit) {
+            problems.push(format!("stall_limit is {:?}; must be 10 ms to 10 min", self.stall_limit));
         }
         let bounds = [
             ("mailbox.max_requests", self.mailbox.max_requests),
@@ -86,6 +112,11 @@ pub struct RaftStore {
     failure: watch::Receiver<Option<Arc<GroupFailure>>>,
     written: Arc<Mutex<Written>>,
     open: Mutex<BTreeSet<GroupId>>,
+    progress: Arc<Progress>,
+    troubles: Troubles,
+    /// Dropped, what waits between looks and pages ends.
+    running: Mutex<Vec<Sender<()>>>,
+    snapshot_reserve_bytes: u64,
 }
 
 impl RaftStore {
@@ -108,26 +139,49 @@ impl RaftStore {
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let written = Arc::new(Mutex::new(Written::default()));
         let (failed, failure) = watch::channel(None);
+        let progress = Progress::new(config.stall_limit, config.apply_threads);
+        let troubles = Troubles::default();
+        let (hash, hash_tasks) = hash_queue();
+        let (running_hash, stop_hash) = channel();
+        let (running_watchdog, stop_watchdog) = channel();
+        let running = Mutex::new(vec![running_hash, running_watchdog]);
         let persist_thread = PersistThread {
             tasks: persist_tasks,
             store: Arc::clone(&store),
             mailbox: mailbox.clone(),
             queued_bytes: Arc::clone(&queued_bytes),
             written: Arc::clone(&written),
+            watched: progress.watched(Worker::Persist, 0),
         };
-        let apply_threads = apply_tasks.into_iter().map(|tasks| ApplyThread {
+        let apply_threads = apply_tasks.into_iter().enumerate().map(|(number, tasks)| ApplyThread {
             tasks,
+            hash: hash.clone(),
+            watched: progress.watched(Worker::Apply, number),
             store: Arc::clone(&store),
             mailbox: mailbox.clone(),
             machines: BTreeMap::new(),
         });
         let apply_threads: Vec<ApplyThread> = apply_threads.collect();
         let log_reader_thread = LogReader { tasks: log_reads, store: Arc::clone(&store), mailbox: mailbox.clone() };
+        drop(hash);
+        let hash_thread = HashThread {
+            tasks: hash_tasks,
+            mailbox: mailbox.clone(),
+            bytes_per_second: config.check_bytes_per_second,
+            stop: stop_hash,
+        };
+        let watchdog = Watchdog { progress: Arc::clone(&progress), mailbox: mailbox.clone(), stop: stop_watchdog };
         let workers = Workers { persist, apply, log_reader };
         let driver = Driver {
             receiver,
             waiting,
-            outside: Outside { workers, transport, queued_bytes, mailbox: mailbox.clone() },
+            outside: Outside {
+                workers,
+                transport,
+                queued_bytes,
+                mailbox: mailbox.clone(),
+                troubles: Arc::clone(&troubles),
+            },
             tick: config.tick,
             max_queued_bytes: config.max_persist_queue_bytes,
             failure: failed.clone(),
@@ -137,10 +191,15 @@ impl RaftStore {
             lives: Lives::new(random()?, mailbox.words.clone()),
             next_request: 0,
             clock: TickClock::new(config.tick),
+            schedule: Schedule::new(config.check_period),
+            is_stalled: false,
+            watched: progress.watched(Worker::Driver, 0),
         };
         let mut threads = vec![
             spawn("raft-persist", "persist", &mailbox, &failed, move || persist_thread.run())?,
             spawn("raft-log-reader", "log reader", &mailbox, &failed, move || log_reader_thread.run())?,
+            spawn("raft-hash", "hash", &mailbox, &failed, move || hash_thread.run())?,
+            spawn("raft-watchdog", "watchdog", &mailbox, &failed, move || watchdog.run())?,
         ];
         for (number, thread) in apply_threads.into_iter().enumerate() {
             let name = format!("raft-apply-{number}");
@@ -148,12 +207,26 @@ impl RaftStore {
         }
         threads.push(spawn("raft-driver", "driver", &mailbox, &failed, move || driver.run())?);
         let threads = Mutex::new(threads);
-        Ok(RaftStore { store, mailbox, threads, failure, written, open: Mutex::default() })
+        let open = Mutex::default();
+        let snapshot_reserve_bytes = config.snapshot_reserve_bytes;
+        Ok(RaftStore {
+            store,
+            mailbox,
+            threads,
+            failure,
+            written,
+            open,
+            progress,
+            troubles,
+            running,
+            snapshot_reserve_bytes,
+        })
     }
 
     /// Where the transport hands over what arrives.
     pub fn inbox(&self) -> Arc<dyn Inbox> {
-        Arc::new(StoreInbox { mailbox: self.mailbox.clone(), store: Arc::clone(&self.store) })
+        let (mailbox, store) = (self.mailbox.clone(), Arc::clone(&self.store));
+        Arc::new(StoreInbox { mailbox, store, reserve_bytes: self.snapshot_reserve_bytes })
     }
 
     /// The groups that were made here.
@@ -207,12 +280,13 @@ impl RaftStore {
         if open.contains(&group) {
             return Err(OpenError::AlreadyOpen(group));
         }
-        let stored = self.store.load(group)?.ok_or(OpenError::NoSuchGroup(group))?;
+        let mut stored = self.store.load(group)?.ok_or(OpenError::NoSuchGroup(group))?;
         let own = machine.own_applied()?;
         let sessions = match own {
             Some(_) => None,
-            None => Some(Sessions::load(&*self.store, group)?),
+            None => Some(self.sessions(group, &mut stored, &config)?),
         };
+        let is_broken = stored.unhealthy.is_some_and(|unhealthy| unhealthy.cause == Cause::Damaged);
         let noted = stored.applied;
         let terms = self.terms(group, &stored)?;
         let seed = random()?;
@@ -230,6 +304,7 @@ impl RaftStore {
             sessions,
             own,
             noted,
+            is_broken,
             view: sender,
             max_command_bytes,
             share: share.clone(),
@@ -278,6 +353,22 @@ impl RaftStore {
         self.store.tombstones()
     }
 
+    /// What is kept of clients in memory. A state that is damaged is waited for.
+    fn sessions(&self, group: GroupId, stored: &mut StoredGroup, config: &GroupConfig) -> Result<Sessions, StoreError> {
+        let error = match Sessions::load(&*self.store, group) {
+            Err(error @ StoreError::Damaged { .. }) => error,
+            loaded => return loaded,
+        };
+        if !config.snapshots || stored.membership.nodes.len() < 2 || stored.membership.voters == [stored.replica] {
+            return Err(error);
+        }
+        tracing::error!(%group, %error, "the state of a group is damaged here; its replica waits for a snapshot");
+        let unhealthy = Unhealthy { cause: Cause::Damaged, index: stored.applied };
+        self.store.mark_unhealthy(group, unhealthy, true)?;
+        stored.unhealthy = Some(unhealthy);
+        Ok(Sessions::default())
+    }
+
     fn terms(&self, group: GroupId, stored: &StoredGroup) -> Result<TermRuns, StoreError> {
         TermRuns::find(stored.truncated, stored.last, |index| {
             self.store.term(group, index)?.ok_or_else(|| StoreError::Damaged {
@@ -290,6 +381,12 @@ impl RaftStore {
     /// What was written to the log since the start.
     pub fn written(&self) -> Written {
         *self.written.lock()
+    }
+
+    /// How it is: what does not get on, and the groups that are not well. Cheap.
+    pub fn health(&self) -> Health {
+        let failure = self.failure.borrow().clone();
+        Health { stalled: self.progress.stalls(), groups: self.troubles.lock().clone(), failure }
     }
 
     /// Resolves when the raftstore has failed. Never resolves otherwise.
@@ -314,6 +411,7 @@ impl RaftStore {
     /// Waits for the threads: one that outlived this would go on writing beside whoever opens the store next.
     fn stop(&self) {
         self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::ShutDown)));
+        self.running.lock().clear();
         for thread in std::mem::take(&mut *self.threads.lock()).into_iter().rev() {
             // One that panicked has said so already.
             let _ = thread.join();

@@ -3,12 +3,14 @@
 //! Out: the log reader captures the state when a group wants one, the driver keeps it and hands it to the transport with
 //! each message that offers it. In: the transport asks through the inbox, the driver says whether the group wants the
 //! snapshot, its pairs go from the transport's thread into the store, and the message goes to the group behind the last.
+//! With too little room on the disk none is taken, and one that is being filled goes on later.
 //! Of each group one is filled at a time; one that nobody goes on with is removed after a while.
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::checks::Overheard;
 use super::driver::{Driver, Outside, Slot};
 use super::error::GroupFailure;
 use super::mailbox::{Input, Mailbox};
@@ -30,6 +32,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct StoreInbox {
     pub(super) mailbox: Mailbox,
     pub(super) store: Arc<dyn GroupStore>,
+    /// With less room than this no snapshot is taken.
+    pub(super) reserve_bytes: u64,
 }
 
 /// A snapshot that a peer wants to send.
@@ -62,6 +66,11 @@ impl Inbox for StoreInbox {
     fn offer(&self, from: NodeId, offer: Envelope) -> Result<Box<dyn Incoming>, SnapshotRefused> {
         let garbage = || SnapshotRefused::Unwanted("the offer is no message of its sender".into());
         let message = offer.open().ok_or_else(garbage)?;
+        check_room(&*self.store, self.reserve_bytes).inspect_err(|_| {
+            let group = offer.group;
+            tracing::warn!(%group, reserve_bytes = self.reserve_bytes, "too little room for a snapshot: it is put off");
+            metrics::snapshot("no_room");
+        })?;
         let (answer, answered) = channel();
         let alive = Arc::new(());
         let (group, lives) = (offer.group, Arc::downgrade(&alive));
@@ -70,7 +79,20 @@ impl Inbox for StoreInbox {
         let resume_after = self.store.begin_fill(group, &meta).map_err(|error| refused(&self.mailbox, error))?;
         let (store, mailbox) = (Arc::clone(&self.store), self.mailbox.clone());
         let message = Some(message);
-        Ok(Box::new(Fill { store, mailbox, group, id: meta.id, message, resume_after, _alive: alive }))
+        let (id, reserve_bytes) = (meta.id, self.reserve_bytes);
+        Ok(Box::new(Fill { store, mailbox, group, id, message, resume_after, reserve_bytes, _alive: alive }))
+    }
+}
+
+/// A disk that fills up stops the whole node: what is left is for logs. A snapshot comes again.
+fn check_room(store: &dyn GroupStore, reserve_bytes: u64) -> Result<(), SnapshotRefused> {
+    match store.free_bytes() {
+        Ok(Some(free_bytes)) if free_bytes < reserve_bytes => Err(SnapshotRefused::Busy),
+        Ok(_) => Ok(()),
+        Err(error) => {
+            tracing::warn!(%error, "it is not known whether there is room for a snapshot");
+            Err(SnapshotRefused::Busy)
+        }
     }
 }
 
@@ -93,6 +115,7 @@ struct Fill {
     /// Goes to the group behind the last pair.
     message: Option<Message>,
     resume_after: Option<Place>,
+    reserve_bytes: u64,
     _alive: Arc<()>,
 }
 
@@ -102,6 +125,7 @@ impl Incoming for Fill {
     }
 
     fn take(&mut self, pairs: Vec<Pair>, is_last: bool) -> Result<(), SnapshotRefused> {
+        check_room(&*self.store, self.reserve_bytes)?;
         let filled = self.store.fill(self.group, self.id, &pairs, is_last);
         filled.map_err(|error| refused(&self.mailbox, error))?;
         if let Some(message) = self.message.take_if(|_| is_last) {
@@ -160,11 +184,13 @@ impl Driver {
     }
 
     pub(super) fn captured(&mut self, group: GroupId, captured: Arc<dyn Captured>) {
+        let mailbox = self.outside.mailbox.clone();
         let Some(slot) = self.slot(group) else { return };
         let Some(raft) = &mut slot.group else { return };
         metrics::snapshot("captured");
-        raft.captured(captured.meta().clone());
-        slot.captured = Some(captured);
+        if raft.captured(captured.meta().clone()) {
+            slot.captured = Some(Arc::new(Overheard { captured, group, mailbox }));
+        }
     }
 
     pub(super) fn snapshot_sent(&mut self, group: GroupId, to: ReplicaId, arrived: bool) {

@@ -7,224 +7,33 @@ use parking_lot::{Condvar, Mutex};
 use super::*;
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 use crate::raftstore::context::Attempt;
-use crate::raftstore::entry::{Entry, Membership};
+use crate::raftstore::entry::{Entry, Membership, Unhealthy};
 use crate::raftstore::group::{GroupConfig, Role};
 use crate::raftstore::log_store::{
     AppliedTo, GroupStore, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
 };
 use crate::raftstore::memory::MemoryStore;
+use crate::raftstore::message::Envelope;
 use crate::raftstore::snapshot::{Captured, Pair, Place, SnapshotId, SnapshotMeta, SnapshotStore};
 use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
-use crate::raftstore::transport::MemoryNetwork;
+use crate::raftstore::transport::memory::MemoryTransport;
+use crate::raftstore::transport::{MemoryNetwork, Outgoing, Transport, Unsent};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::{future::poll_fn, task::Poll};
 
+#[path = "fakes_test.rs"]
+mod fakes;
+#[path = "health_test.rs"]
+mod health;
 #[path = "hibernation_test.rs"]
 mod hibernation;
+
+use fakes::*;
 
 const GROUP: GroupId = GroupId::new(7);
 /// How long anything may take that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Sums what it is given: the response is the sum so far. `poison` cannot be applied.
-struct Sum;
-
-const SUM: &[u8] = b"sum";
-
-fn sum_in(store: &dyn GroupStore) -> u64 {
-    let value = store.get(GROUP, Table::Kv, SUM).unwrap();
-    value.map_or(0, |value| u64::from_le_bytes(value.try_into().unwrap()))
-}
-
-impl StateMachine for Sum {
-    fn apply(&mut self, commands: &[Command<'_>], batch: &mut ApplyBatch<'_>) -> Result<Vec<Bytes>, ApplyError> {
-        let mut responses = Vec::new();
-        for command in commands {
-            if command.data == b"poison" {
-                return Err(ApplyError::Machine("poisoned".into()));
-            }
-            let before = batch.get(Table::Kv, SUM)?.map_or(0, |value| u64::from_le_bytes(value.try_into().unwrap()));
-            let sum = (before + u64::from(command.data[0])).to_le_bytes();
-            batch.put(Table::Kv, SUM, sum);
-            responses.push(Bytes::copy_from_slice(&sum));
-        }
-        Ok(responses)
-    }
-}
-
-fn number(response: &Bytes) -> u64 {
-    u64::from_le_bytes(response[..].try_into().unwrap())
-}
-
-/// A store whose log writes can be made to wait or to fail.
-#[derive(Default)]
-struct Fickle {
-    inner: MemoryStore,
-    /// Writes wait while it is closed.
-    closed: Mutex<bool>,
-    opened: Condvar,
-    fails: AtomicBool,
-    synced: AtomicU64,
-    batches: AtomicU64,
-}
-
-impl Fickle {
-    fn close(&self) {
-        *self.closed.lock() = true;
-    }
-
-    fn open(&self) {
-        *self.closed.lock() = false;
-        self.opened.notify_all();
-    }
-}
-
-impl LogStore for Fickle {
-    fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
-        self.inner.groups()
-    }
-    fn load(&self, group: GroupId) -> Result<Option<StoredGroup>, StoreError> {
-        self.inner.load(group)
-    }
-    fn write(&self, writes: &[LogWrite], sync: bool) -> Result<(), StoreError> {
-        self.opened.wait_while(&mut self.closed.lock(), |closed| *closed);
-        if self.fails.load(Ordering::SeqCst) {
-            return Err(StoreError::Failed("no space".into()));
-        }
-        self.synced.fetch_add(u64::from(sync), Ordering::SeqCst);
-        self.batches.fetch_add(1, Ordering::SeqCst);
-        self.inner.write(writes, sync)
-    }
-    fn destroy(&self, group: GroupId) -> Result<(), StoreError> {
-        self.opened.wait_while(&mut self.closed.lock(), |closed| *closed);
-        self.inner.destroy(group)
-    }
-    fn tombstones(&self) -> Result<Vec<(GroupId, ReplicaId)>, StoreError> {
-        self.inner.tombstones()
-    }
-    fn entries(&self, group: GroupId, range: Range<LogIndex>, limit_bytes: usize) -> Result<Vec<Entry>, StoreError> {
-        self.inner.entries(group, range, limit_bytes)
-    }
-    fn term(&self, group: GroupId, index: LogIndex) -> Result<Option<Term>, StoreError> {
-        self.inner.term(group, index)
-    }
-}
-
-impl SnapshotStore for Fickle {
-    fn capture(&self, group: GroupId, id: SnapshotId) -> Result<Box<dyn Captured>, StoreError> {
-        self.inner.capture(group, id)
-    }
-    fn begin_fill(&self, group: GroupId, meta: &SnapshotMeta) -> Result<Option<Place>, StoreError> {
-        self.inner.begin_fill(group, meta)
-    }
-    fn fill(&self, group: GroupId, id: SnapshotId, pairs: &[Pair], is_last: bool) -> Result<(), StoreError> {
-        self.inner.fill(group, id, pairs, is_last)
-    }
-    fn abandon_fill(&self, group: GroupId, id: SnapshotId) -> Result<(), StoreError> {
-        self.inner.abandon_fill(group, id)
-    }
-}
-
-impl TableStore for Fickle {
-    fn get(&self, group: GroupId, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.get(group, table, key)
-    }
-    fn scan(
-        &self,
-        group: GroupId,
-        table: Table,
-        range: (Bound<&[u8]>, Bound<&[u8]>),
-        limit: usize,
-    ) -> Result<Vec<KeyValue>, StoreError> {
-        self.inner.scan(group, table, range, limit)
-    }
-    fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError> {
-        self.inner.apply(group, writes, applied)
-    }
-}
-
-/// Three nodes in this process.
-struct Nodes {
-    network: MemoryNetwork,
-    stores: Vec<Arc<Fickle>>,
-    running: Vec<Option<(RaftStore, GroupHandle)>>,
-    tune: fn(&mut GroupConfig),
-}
-
-impl Nodes {
-    fn start(count: u64) -> Nodes {
-        Nodes::tuned(count, |_| {})
-    }
-
-    fn tuned(count: u64, tune: fn(&mut GroupConfig)) -> Nodes {
-        let stores = (0..count).map(|_| Arc::default()).collect();
-        let running = (0..count).map(|_| None).collect();
-        let mut nodes = Nodes { network: MemoryNetwork::new(), stores, running, tune };
-        for place in 0..count as usize {
-            nodes.open(place);
-        }
-        nodes
-    }
-
-    fn open(&mut self, place: usize) {
-        let (node, replica) = (NodeId::new(place as u64 + 1), ReplicaId::new(place as u64 + 11));
-        let store = Arc::clone(&self.stores[place]);
-        let config = StoreConfig { tick: Duration::from_millis(10), ..StoreConfig::default() };
-        let raft = RaftStore::start(config, store, Arc::new(self.network.transport(node))).unwrap();
-        if raft.groups().unwrap().is_empty() {
-            let members = (0..self.stores.len() as u64).map(|n| (ReplicaId::new(n + 11), NodeId::new(n + 1)));
-            raft.create_group(GROUP, replica, Membership::of_voters(members)).unwrap();
-        }
-        let mut config = GroupConfig::new(replica);
-        (self.tune)(&mut config);
-        let group = raft.open_group(GROUP, config, Sum).unwrap();
-        self.network.join(node, raft.inbox());
-        self.running[place] = Some((raft, group));
-    }
-
-    fn stop(&mut self, place: usize) {
-        let (raft, _) = self.running[place].take().unwrap();
-        self.network.leave(NodeId::new(place as u64 + 1));
-        raft.shutdown();
-    }
-
-    fn group(&self, place: usize) -> &GroupHandle {
-        &self.running[place].as_ref().unwrap().1
-    }
-
-    /// The place of a node that leads.
-    async fn leader(&self) -> usize {
-        let looked = async {
-            loop {
-                for (place, running) in self.running.iter().enumerate() {
-                    let leads = |group: &GroupHandle| {
-                        let view = group.view();
-                        view.status.positions.role == Role::Leader && view.failure.is_none()
-                    };
-                    if running.as_ref().is_some_and(|(_, group)| leads(group)) {
-                        return place;
-                    }
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, looked).await.unwrap()
-    }
-
-    /// Proposes until somebody takes it.
-    async fn add(&self, value: u8) -> u64 {
-        let tried = async {
-            loop {
-                if let Ok(response) = self.group(self.leader().await).propose([value]).await {
-                    return number(&response);
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, tried).await.unwrap()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_node_shows_what_was_acknowledged_to_a_linearizable_read() {
@@ -462,11 +271,20 @@ async fn what_makes_no_sense_is_refused_and_named() {
     assert!(matches!(raft.open_group(GroupId::new(8), config(), Sum), Err(OpenError::NoSuchGroup(_))));
     let stranger = raft.create_group(GroupId::new(8), ReplicaId::new(1), Membership::default());
     assert!(matches!(stranger, Err(StoreError::Refused(_))));
-    let nonsense = StoreConfig { tick: Duration::ZERO, max_persist_queue_bytes: 0, ..StoreConfig::default() };
+    let nonsense = StoreConfig {
+        tick: Duration::ZERO,
+        max_persist_queue_bytes: 0,
+        check_period: Duration::from_millis(1),
+        check_bytes_per_second: 1,
+        stall_limit: Duration::ZERO,
+        ..StoreConfig::default()
+    };
     let network = MemoryNetwork::new();
     let started = RaftStore::start(nonsense, Arc::new(MemoryStore::new()), Arc::new(network.transport(NodeId::new(1))));
     let problems = started.err().unwrap().to_string();
-    assert!(problems.contains("tick") && problems.contains("max_persist_queue_bytes"), "{problems}");
+    for field in ["tick", "max_persist_queue_bytes", "check_period", "check_bytes_per_second", "stall_limit"] {
+        assert!(problems.contains(field), "{field}: {problems}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

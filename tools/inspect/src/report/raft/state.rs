@@ -28,6 +28,8 @@ pub struct State {
     applied: u64,
     truncated: Place,
     last: Place,
+    /// Why the applied state is not to be trusted, if it is not.
+    unhealthy: Option<String>,
     membership: Members,
     #[serde(skip)]
     stored: Membership,
@@ -88,7 +90,7 @@ pub fn raft_state(directory: &DataDirectory, group: Option<GroupId>) -> anyhow::
 
 impl State {
     pub fn of(group: GroupId, stored: StoredGroup, generation: u32) -> State {
-        let StoredGroup { replica, hard_state, membership, applied, truncated, last } = stored;
+        let StoredGroup { replica, hard_state, membership, applied, truncated, last, unhealthy } = stored;
         State {
             group: group.get(),
             replica: replica.get(),
@@ -101,6 +103,7 @@ impl State {
             applied: applied.get(),
             truncated: Place::of(truncated),
             last: Place::of(last),
+            unhealthy: unhealthy.map(|unhealthy| unhealthy.to_string()),
             membership: Members::of(&membership),
             stored: membership,
         }
@@ -149,7 +152,7 @@ impl Report for States {
 
 impl State {
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let State { group, replica, generation, hard_state, applied, truncated, last, stored, .. } = self;
+        let State { group, replica, generation, hard_state, applied, truncated, last, unhealthy, stored, .. } = self;
         let HardState { term, vote, commit } = hard_state;
         let vote = vote.map_or("none".into(), |vote| format!("replica {vote}"));
         writeln!(out, "group {group}")?;
@@ -161,6 +164,9 @@ impl State {
         writeln!(out, "  applied          {applied}")?;
         writeln!(out, "  truncated        {} of term {}", truncated.index, truncated.term)?;
         writeln!(out, "  last             {} of term {}", last.index, last.term)?;
+        if let Some(why) = unhealthy {
+            writeln!(out, "  unhealthy        {why}")?;
+        }
         writeln!(out, "  voters           {}", with_nodes(stored, &stored.voters))?;
         writeln!(out, "  learners         {}", with_nodes(stored, &stored.learners))?;
         if !stored.voters_outgoing.is_empty() {
