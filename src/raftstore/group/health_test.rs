@@ -22,7 +22,7 @@ fn role(bench: &Bench) -> Role {
     bench.group.positions().role
 }
 
-fn sent<'a>(bench: &'a Bench, kind: MessageType) -> impl Iterator<Item = &'a Message> {
+fn sent(bench: &Bench, kind: MessageType) -> impl Iterator<Item = &Message> {
     bench.sent.iter().filter(move |message| message.kind() == kind)
 }
 
