@@ -1,0 +1,3 @@
+//! What makes nodes a cluster, and how other processes speak to one.
+
+pub mod rpc;
