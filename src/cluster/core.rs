@@ -4,6 +4,7 @@
 //! |---|---|
 //! | address book | follows the table of members: whom to send to, and whether this node is still one of them |
 //! | announcement | says that this node has started, where nobody could be told before |
+//! | doubt | when nobody leads for a while: asks the others whether this node is still a member |
 //! | keeper | while this node leads: makes the group's replicas those of the members ([`plan`](super::plan)) |
 
 use std::collections::BTreeMap;
@@ -40,6 +41,10 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is waited before the next one.
 const ANNOUNCE_PAUSE: Duration = Duration::from_millis(200);
+/// A node that has heard of no leader for this long asks whether it was removed, and how often.
+const DOUBT_AFTER: Duration = Duration::from_secs(2);
+/// How long each of the others may take to say so.
+const DOUBT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A node that was removed gets this long to pass on the answer of whoever removed it.
 const FAREWELL: Duration = Duration::from_secs(2);
 const FAREWELL_POLL: Duration = Duration::from_millis(10);
@@ -201,6 +206,40 @@ impl Core {
             None | Some(GroupFailure::ShutDown) => {}
             Some(GroupFailure::Removed(_)) => self.was_removed().await,
             Some(_) => failure.into_iter().for_each(|failure| self.fail(ClusterError::Group(failure))),
+        }
+    }
+
+    /// Asks the others whether this node is still a member, when it hears of no leader: nobody speaks any more to one that was
+    /// removed while it was away.
+    pub(super) async fn doubt(self: Arc<Core>) {
+        let mut leaderless = 0;
+        let mut looks = interval(DOUBT_AFTER / 2);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let view = self.metadata.group().view();
+            if view.failure.is_some() {
+                return;
+            }
+            leaderless = if view.leader_node().is_none() { leaderless + 1 } else { 0 };
+            if leaderless < 2 {
+                continue;
+            }
+            leaderless = 0;
+            for node in self.peers.nodes() {
+                // It changes nothing: this start was announced, or will be.
+                match self
+                    .peers
+                    .announce(node, StartMember { incarnation: 0, ..self.start_message() }, DOUBT_TIMEOUT)
+                    .await
+                {
+                    Ok(Err(refused)) if refused.why() == Refusal::StaleIncarnation => break,
+                    Ok(Err(refused)) if matches!(refused.why(), Refusal::NoSuchMember | Refusal::WrongSecret) => {
+                        return self.fail(refusal(self.node(), refused));
+                    }
+                    answer => tracing::debug!(%node, ?answer, "whether this node is still a member is not known there"),
+                }
+            }
         }
     }
 

@@ -24,6 +24,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use super::config::{ClusterConfig, TokenSource};
+use super::dial;
 use super::error::ClusterError;
 use super::node::{ClusterNode, Port};
 use super::proto;
@@ -43,7 +44,7 @@ use crate::net::backoff::Backoff;
 use crate::net::connection::Holder;
 use crate::net::listener::{Listener, bind_socket};
 use crate::net::tls::Tls;
-use crate::net::{Address, NetConfig, channel};
+use crate::net::{Address, NetConfig};
 use crate::storage::{Storage, Unsettled};
 
 /// How long a member may take to let this node in.
@@ -346,7 +347,7 @@ impl Waiting {
         let Port { net, tls, .. } = &self.port;
         let holder = Holder::new();
         let (channel, _) =
-            channel::connect(address, net, tls.as_deref(), &holder).await.map_err(|error| error.to_string())?;
+            dial::connect(address, net, tls.as_deref(), &holder).await.map_err(|error| error.to_string())?;
         let member = MemberSpec {
             name: self.config.name.clone().unwrap_or_default(),
             addresses: vec![self.port.address.clone()],
@@ -380,7 +381,7 @@ fn said(status: &Status) -> String {
 async fn describe(address: &Address, port: &Port) -> Result<Description, String> {
     let holder = Holder::new();
     let asking = async {
-        let connected = channel::connect(address, &port.net, port.tls.as_deref(), &holder).await;
+        let connected = dial::connect(address, &port.net, port.tls.as_deref(), &holder).await;
         let (channel, _) = connected.map_err(|error| error.to_string())?;
         FormationClient::new(channel).describe(DescribeRequest {}).await.map_err(|status| said(&status))
     };

@@ -17,6 +17,8 @@
 //! | `service` | what a member answers |
 //! | `remove` | takes a member out |
 //! | `peers` | what members ask each other beside Raft |
+//! | `dial` | connections to nodes that are called by address |
+//! | [`rpc`] | the metadata for other processes |
 //! | [`operator`] | what an operator asks of a node |
 //!
 //! It may touch `meta`, `raftstore`, `net` and `storage`, and knows neither the WAL nor the engine.
@@ -34,6 +36,7 @@
 
 mod config;
 mod core;
+mod dial;
 mod entrance;
 mod error;
 mod node;
@@ -42,6 +45,7 @@ mod peers;
 mod plan;
 mod record;
 mod remove;
+pub mod rpc;
 mod service;
 
 pub use config::{ClusterConfig, TokenSource};

@@ -178,6 +178,7 @@ impl ClusterNode {
         self.tasks.spawn(core().follow_members(Arc::clone(&self.transport)));
         self.tasks.spawn(core().watch_group());
         self.tasks.spawn(core().keep_replicas());
+        self.tasks.spawn(core().doubt());
         if !was_announced {
             self.tasks.spawn(core().announce());
         }

@@ -1,25 +1,23 @@
 //! What an operator asks of a node: to form a cluster, to make a join token, to take a member out.
 //!
 //! Any member will do but for forming, which is asked of one node by name: asked of another because the first was slow to
-//! answer, two clusters would come about. Those that cannot be reached, or cannot answer now, are asked in turn until the
-//! time is over.
+//! answer, two clusters would come about.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::sleep;
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Request};
 
 use super::proto::formation_client::FormationClient;
 use super::proto::{CreateTokenRequest, DescribeRequest, Description, InitRequest, Phase, RemoveRequest};
+use super::rpc::channel::{CallError, Line, Nodes, Purpose, Repeat};
 use crate::ident::{ClusterId, NodeId};
 use crate::meta::proto::Member;
-use crate::net::connection::Holder;
-use crate::net::tls::Tls;
-use crate::net::{Address, NetConfig, NetError, channel};
+use crate::net::{Address, NetConfig, NetError};
 
-/// What is waited before the addresses are tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// What is waited before it is looked again whether the first member leads.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Why nothing came of what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -35,11 +33,25 @@ pub enum OperatorError {
     #[error("{0}")]
     NotFound(String),
     /// *Retry*: nobody could be asked in time. It had no effect.
-    #[error("no node could be asked in time: {0}")]
+    #[error("no node could do it in time: {0}")]
     Unavailable(String),
     /// It may or may not have been done, or may yet be.
     #[error("it is not known whether it was done: {0}")]
     Unknown(String),
+}
+
+impl From<CallError> for OperatorError {
+    fn from(error: CallError) -> OperatorError {
+        match error {
+            CallError::Net(error) => OperatorError::Settings(error.to_string()),
+            CallError::Refused(status) if status.code() == Code::NotFound => {
+                OperatorError::NotFound(status.message().to_owned())
+            }
+            CallError::Refused(status) => OperatorError::Refused(status.message().to_owned()),
+            CallError::Unavailable { why } => OperatorError::Unavailable(why),
+            CallError::Unknown { why } => OperatorError::Unknown(why),
+        }
+    }
 }
 
 /// A join token as it was made.
@@ -54,35 +66,17 @@ pub struct NewToken {
 
 /// Asks nodes.
 pub struct Operator {
-    addresses: Vec<Address>,
-    net: NetConfig,
-    tls: Option<Tls>,
+    nodes: Nodes,
     timeout: Duration,
-}
-
-/// What became of one attempt.
-enum Heard<T> {
-    Answer(T),
-    /// The next one may know better.
-    Again {
-        why: String,
-        may_be_done: bool,
-    },
-    Over(OperatorError),
 }
 
 impl Operator {
     /// One that asks at these addresses, with the certificates and the permissions of these settings, for so long.
     ///
     /// # Errors
-    /// [`OperatorError::Settings`].
-    pub fn new(addresses: Vec<Address>, net: NetConfig, timeout: Duration) -> Result<Operator, OperatorError> {
-        let settings = |error: NetError| OperatorError::Settings(error.to_string());
-        if addresses.is_empty() {
-            return Err(OperatorError::Settings("no address is given".to_owned()));
-        }
-        let tls = net.tls.clone().map(Tls::load).transpose().map_err(settings)?;
-        Ok(Operator { addresses, net, tls, timeout })
+    /// Your mistake: addresses or TLS files that cannot be used.
+    pub fn new(addresses: Vec<Address>, net: &NetConfig, timeout: Duration) -> Result<Operator, NetError> {
+        Ok(Operator { nodes: Nodes::new(addresses, net)?, timeout })
     }
 
     /// Has the node at the one address form a cluster, and waits until it leads it.
@@ -90,11 +84,12 @@ impl Operator {
     /// # Errors
     /// See [`OperatorError`]; refused if the node is a member already.
     pub async fn init(&self) -> Result<ClusterId, OperatorError> {
-        let [address] = self.addresses.as_slice() else {
+        let deadline = Instant::now() + self.timeout;
+        let mut addresses = self.nodes.addresses();
+        let (Some(address), None) = (addresses.next(), addresses.next()) else {
             return Err(OperatorError::Settings("a cluster is formed with one node: give one address".to_owned()));
         };
-        let until = Instant::now() + self.timeout;
-        let found = self.until(until, describe).await?;
+        let found = self.description(deadline).await?;
         if found.phase() == Phase::Member {
             return Err(OperatorError::Refused(format!(
                 "{address} is node {} of cluster {:016x} already",
@@ -102,23 +97,22 @@ impl Operator {
             )));
         }
         // A repeated request is answered as the first one was.
-        let formed = self.until(until, |mut client| async move { client.init(InitRequest {}).await }).await?;
-        let cluster = ClusterId::new(formed.cluster);
-        // The port changes hands meanwhile.
-        while !self.leads(until, cluster).await? {
-            sleep(RETRY_PAUSE).await;
+        let formed = self.nodes.call(Purpose::Call, Repeat::Safe, deadline, |line, until| async move {
+            formation(&line).init(timed(InitRequest {}, until)).await
+        });
+        let cluster = formed.await?.into_inner().cluster;
+        let unsure = |why: String| OperatorError::Unknown(format!("the node does not lead its cluster yet: {why}"));
+        loop {
+            // The port changes hands meanwhile.
+            let now = self.description(deadline).await.map_err(|error| unsure(error.to_string()))?;
+            if now.cluster == cluster && now.leader == now.node && now.member.is_some() {
+                return Ok(ClusterId::new(cluster));
+            }
+            if Instant::now() + LOOK_AGAIN >= deadline {
+                return Err(unsure("it took too long".to_owned()));
+            }
+            sleep(LOOK_AGAIN).await;
         }
-        Ok(cluster)
-    }
-
-    async fn leads(&self, until: Instant, cluster: ClusterId) -> Result<bool, OperatorError> {
-        let now = self.until(until, describe).await;
-        let now =
-            now.map_err(|error| OperatorError::Unknown(format!("the node does not lead its cluster yet: {error}")))?;
-        if Instant::now() >= until {
-            return Err(OperatorError::Unknown("the node does not lead its cluster yet".to_owned()));
-        }
-        Ok(now.cluster == cluster.get() && now.leader == now.node && now.member.is_some())
     }
 
     /// What the first node says of itself that answers.
@@ -126,7 +120,14 @@ impl Operator {
     /// # Errors
     /// See [`OperatorError`].
     pub async fn describe(&self) -> Result<Description, OperatorError> {
-        self.until(Instant::now() + self.timeout, describe).await
+        self.description(Instant::now() + self.timeout).await
+    }
+
+    async fn description(&self, deadline: Instant) -> Result<Description, OperatorError> {
+        let asked = self.nodes.call(Purpose::Call, Repeat::Safe, deadline, |line, until| async move {
+            formation(&line).describe(timed(DescribeRequest {}, until)).await
+        });
+        Ok(asked.await?.into_inner())
     }
 
     /// Makes a join token, good for this long; `None`: as long as the cluster's setting says.
@@ -136,13 +137,13 @@ impl Operator {
     pub async fn create_token(&self, ttl: Option<Duration>, actor: &str) -> Result<NewToken, OperatorError> {
         let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
         let request = CreateTokenRequest { ttl_ms, actor: actor.to_owned() };
-        let until = Instant::now() + self.timeout;
-        let made = self
-            .until(until, |mut client| {
-                let request = request.clone();
-                async move { client.create_token(request).await }
-            })
-            .await?;
+        // A second one would be one that nobody knows.
+        let deadline = Instant::now() + self.timeout;
+        let made = self.nodes.call(Purpose::Call, Repeat::Never, deadline, |line, until| {
+            let request = timed(request.clone(), until);
+            async move { formation(&line).create_token(request).await }
+        });
+        let made = made.await?.into_inner();
         Ok(NewToken { token: made.token, id: made.id, ttl: Duration::from_millis(made.ttl_ms) })
     }
 
@@ -152,72 +153,23 @@ impl Operator {
     /// See [`OperatorError`]; refused if the cluster would not have a majority without it.
     pub async fn remove(&self, node: NodeId, actor: &str) -> Result<Member, OperatorError> {
         let request = RemoveRequest { node: node.get(), actor: actor.to_owned(), hops: 0 };
-        let until = Instant::now() + self.timeout;
-        let removed = self
-            .until(until, |mut client| {
-                let request = request.clone();
-                async move { client.remove(request).await }
-            })
-            .await?;
-        removed.removed.ok_or_else(|| OperatorError::Unknown("the answer says nothing".to_owned()))
-    }
-
-    /// Asks one after the other until one answers, or the time is over.
-    async fn until<T, F>(&self, until: Instant, ask: impl Fn(FormationClient<Channel>) -> F) -> Result<T, OperatorError>
-    where
-        F: Future<Output = Result<Response<T>, Status>>,
-    {
-        let (mut last, mut is_unsure) = ("nothing was heard".to_owned(), false);
-        loop {
-            for address in &self.addresses {
-                let attempt = timeout_at(until, self.attempt(address, &ask)).await;
-                // Whatever was asked when the time ended may have been heard.
-                let heard = attempt.unwrap_or_else(|_| Heard::Again { why: "no answer".to_owned(), may_be_done: true });
-                match heard {
-                    Heard::Answer(answer) => return Ok(answer),
-                    Heard::Over(error) => return Err(error),
-                    Heard::Again { why, may_be_done } => {
-                        is_unsure |= may_be_done;
-                        last = format!("{address}: {why}");
-                    }
-                }
-            }
-            if Instant::now() + RETRY_PAUSE >= until {
-                return Err(if is_unsure { OperatorError::Unknown(last) } else { OperatorError::Unavailable(last) });
-            }
-            sleep(RETRY_PAUSE).await;
-        }
-    }
-
-    async fn attempt<T, F>(&self, address: &Address, ask: impl Fn(FormationClient<Channel>) -> F) -> Heard<T>
-    where
-        F: Future<Output = Result<Response<T>, Status>>,
-    {
-        let holder = Holder::new();
-        let channel = match channel::connect(address, &self.net, self.tls.as_ref(), &holder).await {
-            Ok((channel, _)) => channel,
-            Err(error @ NetError::Plaintext(_)) => return Heard::Over(OperatorError::Settings(error.to_string())),
-            Err(error) => return Heard::Again { why: error.to_string(), may_be_done: false },
-        };
-        let status = match ask(FormationClient::new(channel)).await {
-            Ok(answer) => return Heard::Answer(answer.into_inner()),
-            Err(status) => status,
-        };
-        let why = match status.message() {
-            "" => status.code().to_string(),
-            message => message.to_owned(),
-        };
-        match status.code() {
-            Code::NotFound => Heard::Over(OperatorError::NotFound(why)),
-            Code::Unavailable => Heard::Again { why, may_be_done: false },
-            Code::DeadlineExceeded => Heard::Over(OperatorError::Unknown(why)),
-            // The connection went in the middle of it.
-            Code::Unknown | Code::Cancelled | Code::Internal => Heard::Again { why, may_be_done: true },
-            _ => Heard::Over(OperatorError::Refused(why)),
-        }
+        let deadline = Instant::now() + self.timeout;
+        let removed = self.nodes.call(Purpose::Call, Repeat::Never, deadline, |line, until| {
+            let request = timed(request.clone(), until);
+            async move { formation(&line).remove(request).await }
+        });
+        let removed = removed.await?.into_inner().removed;
+        removed.ok_or_else(|| OperatorError::Unknown("the answer says nothing".to_owned()))
     }
 }
 
-async fn describe(mut client: FormationClient<Channel>) -> Result<Response<Description>, Status> {
-    client.describe(DescribeRequest {}).await
+fn formation(line: &Line) -> FormationClient<Channel> {
+    FormationClient::new(line.channel())
+}
+
+/// A request that says how long it is waited for.
+fn timed<T>(message: T, until: Instant) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(until.saturating_duration_since(Instant::now()));
+    request
 }

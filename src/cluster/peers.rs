@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::dial;
 use super::proto;
 use super::proto::formation_client::FormationClient;
 use super::proto::peers_client::PeersClient;
@@ -28,7 +29,7 @@ use crate::meta::raft::Forward;
 use crate::net::connection::Holder;
 use crate::net::identity::{Claim, Identity, Refusal};
 use crate::net::tls::Tls;
-use crate::net::{Address, NetConfig, NetError, channel};
+use crate::net::{Address, NetConfig, NetError};
 use crate::raftstore::context::Attempt;
 use crate::raftstore::store::ProposeError;
 
@@ -187,7 +188,7 @@ impl Peers {
 
     async fn connect(&self, node: NodeId, address: &Address) -> Result<Line, CallError> {
         let holder = Holder::new();
-        let (channel, certified) = channel::connect(address, &self.net, self.tls.as_deref(), &holder).await?;
+        let (channel, certified) = dial::connect(address, &self.net, self.tls.as_deref(), &holder).await?;
         let identity = self.identity();
         let mut client = PeersClient::new(channel.clone());
         let greeting = client.greet(proto::Claim::of(&identity.claim(node)));

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Status};
 
 use super::core::Core;
@@ -27,6 +27,10 @@ pub(super) const REMOVE_TIMEOUT: Duration = Duration::from_secs(30);
 const STEP_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long handing over leadership may.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Who was heard of within so many ticks is there: a leader's heartbeats are answered every tick.
+const ALIVE_TICKS: u64 = 3;
+/// How long it is waited for that.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often a request is passed on before it is given up: leadership wanders.
 const MAX_HOPS: u32 = 4;
@@ -47,6 +51,7 @@ pub(super) async fn remove(core: &Core, request: RemoveRequest) -> Result<Option
     let meta = core.meta.acting(&request.actor, "removed").within(STEP_TIMEOUT);
     let found = meta.members().get(node).await.map_err(|error| status(&error))?;
     let member = found.ok_or_else(|| Status::not_found(format!("there is no member {node}")))?;
+    majority_without(core, node).await?;
     if member.state() == MemberState::Active {
         set_state(&meta, node, MemberState::Active, MemberState::Draining).await?;
     }
@@ -83,6 +88,37 @@ pub(super) async fn remove(core: &Core, request: RemoveRequest) -> Result<Option
 
 async fn set_state(meta: &Meta, node: NodeId, from: MemberState, to: MemberState) -> Result<(), Status> {
     meta.members().set_state(node, from, to).await.map(drop).map_err(|error| status(&error))
+}
+
+/// Refuses unless a majority of those that stay is there now: a change that is begun without them is not ended without
+/// them, and nothing else is decided meanwhile. They were woken by the read before, and have a moment to say so.
+async fn majority_without(core: &Core, node: NodeId) -> Result<(), Status> {
+    let mut view = core.metadata.group().watch();
+    let replica = replica_of(node);
+    let is_there = |status: &GroupStatus| {
+        let (alive, voters) = alive_without(status, replica);
+        status.positions.role != Role::Leader || !status.membership.voters.contains(&replica) || alive * 2 > voters
+    };
+    let waited = timeout(ALIVE_TIMEOUT, view.wait_for(|view| view.failure.is_some() || is_there(&view.status)));
+    if waited.await.is_ok() {
+        return Ok(());
+    }
+    let (alive, voters) = alive_without(&core.metadata.group().view().status, replica);
+    Err(Status::failed_precondition(format!(
+        "node {node} cannot be removed now: without it {voters} voters are left, and only {alive} of them can be reached, \
+         which is no majority"
+    )))
+}
+
+/// Of the voters without this one, how many were heard of just now, and how many there are.
+fn alive_without(status: &GroupStatus, replica: ReplicaId) -> (usize, usize) {
+    let voters = status.membership.voters.iter().filter(|voter| **voter != replica);
+    let heard = |voter: &ReplicaId| {
+        let follower = status.followers.iter().find(|follower| follower.replica == *voter);
+        follower.and_then(|follower| follower.silent_ticks).is_some_and(|ticks| ticks <= ALIVE_TICKS)
+    };
+    let is_alive = |voter: &&ReplicaId| **voter == status.replica || heard(voter);
+    (voters.clone().filter(is_alive).count(), voters.count())
 }
 
 /// Waits until somebody leads.
@@ -174,21 +210,37 @@ mod tests {
     use crate::raftstore::entry::Membership;
     use crate::raftstore::group::{Follower, Positions, Sending};
 
-    #[test]
-    fn leadership_goes_to_the_voter_that_is_furthest_and_alive() {
-        let follower = |id, matched, recently_active| Follower {
+    fn status(followers: Vec<Follower>) -> GroupStatus {
+        let membership = Membership::of_voters((1..=4).map(|id| (ReplicaId::new(id), NodeId::new(id))))
+            .with_learner(ReplicaId::new(5), NodeId::new(5));
+        let replica = ReplicaId::new(1);
+        GroupStatus { replica, positions: Positions::default(), membership, followers, is_asleep: false }
+    }
+
+    fn follower(id: u64, matched: u64, silent_ticks: Option<u64>) -> Follower {
+        Follower {
             replica: ReplicaId::new(id),
             matched: LogIndex::new(matched),
             next: LogIndex::new(matched + 1),
             sending: Sending::Replicate,
-            recently_active,
-            silent_ticks: None,
-        };
-        let membership = Membership::of_voters((1..=4).map(|id| (ReplicaId::new(id), NodeId::new(id))))
-            .with_learner(ReplicaId::new(5), NodeId::new(5));
-        let followers = vec![follower(2, 7, true), follower(3, 8, true), follower(4, 9, false), follower(5, 9, true)];
-        let replica = ReplicaId::new(1);
-        let status = GroupStatus { replica, positions: Positions::default(), membership, followers, is_asleep: false };
+            recently_active: silent_ticks.is_some(),
+            silent_ticks,
+        }
+    }
+
+    #[test]
+    fn only_who_was_heard_of_just_now_counts_for_the_majority() {
+        let status = status(vec![follower(2, 1, Some(0)), follower(3, 1, Some(4)), follower(4, 1, None)]);
+        assert_eq!(alive_without(&status, ReplicaId::new(4)), (2, 3));
+        assert_eq!(alive_without(&status, ReplicaId::new(2)), (1, 3));
+        assert_eq!(alive_without(&status, ReplicaId::new(1)), (1, 3));
+    }
+
+    #[test]
+    fn leadership_goes_to_the_voter_that_is_furthest_and_alive() {
+        let followers =
+            vec![follower(2, 7, Some(0)), follower(3, 8, Some(0)), follower(4, 9, None), follower(5, 9, Some(0))];
+        let status = status(followers);
         assert_eq!(successor(&status), Some(ReplicaId::new(3)));
         assert_eq!(successor(&GroupStatus { followers: Vec::new(), ..status }), None);
     }

@@ -1,6 +1,6 @@
 //! A connection to a peer: plain TCP or TLS, and cut when its owner says so.
 
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tonic::codegen::{Service, http::Uri};
 use tonic::transport::server::Connected;
+use tonic::transport::{Channel, Endpoint};
 
 use super::address::Address;
 use super::config::NetConfig;
@@ -131,6 +134,19 @@ impl Connection {
         Ok(Connection { io, info, gone: Some(Box::pin(gone)), preface_left: PREFACE.len(), _permit: Some(permit) })
     }
 
+    /// Speaks HTTP/2 over it, to call gRPC services. When the connection breaks, so does the channel.
+    ///
+    /// # Errors
+    /// The other side does not speak HTTP/2, or is gone.
+    pub async fn into_channel(self, config: &NetConfig) -> Result<Channel, tonic::transport::Error> {
+        Endpoint::from_static("http://mainstay")
+            .http2_keep_alive_interval(config.keepalive_interval)
+            .keep_alive_timeout(config.keepalive_timeout)
+            .keep_alive_while_idle(true)
+            .connect_with_connector(Once(Some(self)))
+            .await
+    }
+
     /// What is known of the other side.
     pub fn info(&self) -> &PeerInfo {
         &self.info
@@ -145,6 +161,23 @@ impl Connection {
             self.gone = None;
         }
         if self.gone.is_some() { Ok(()) } else { Err(io::ErrorKind::ConnectionAborted.into()) }
+    }
+}
+
+/// Hands a connection that stands already to tonic, which is used to connecting by itself.
+struct Once(Option<Connection>);
+
+impl Service<Uri> for Once {
+    type Response = TokioIo<Connection>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<TokioIo<Connection>>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        ready(self.0.take().map(TokioIo::new).ok_or_else(|| io::ErrorKind::NotConnected.into()))
     }
 }
 

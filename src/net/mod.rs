@@ -9,7 +9,6 @@
 //! | [`endpoint_tls`] | TLS towards clients that are no nodes |
 //! | `files` | small files that are read again when they change |
 //! | [`connection`] | a connection, plain or TLS, that is cut when its owner goes |
-//! | [`channel`] | gRPC over a connection of one's own |
 //! | [`listener`] | accepting connections, within limits |
 //! | [`backoff`], [`breaker`] | pure: when a peer that fails is tried again, and whether it is sent to meanwhile |
 //! | [`throttle`] | pure: so many bytes per second |
@@ -24,7 +23,6 @@
 pub mod address;
 pub mod backoff;
 pub mod breaker;
-pub mod channel;
 pub mod config;
 pub mod connection;
 pub mod endpoint_tls;

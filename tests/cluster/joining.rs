@@ -120,7 +120,9 @@ async fn the_second_process_on_a_copy_of_a_directory_is_refused() {
     let place = Place::new();
     let a = place.form("a").await;
     let b = place.join("b", &a).await;
-    settled(&a, &[1, 2]).await;
+    // The third is there so that a majority is while the second is not.
+    let c = place.join("c", &a).await;
+    settled(&a, &[1, 2, 3]).await;
     b.shutdown().await;
     copy(&place.path("b"), &place.path("copy"));
     let b = place.again("b").await;
@@ -133,7 +135,7 @@ async fn the_second_process_on_a_copy_of_a_directory_is_refused() {
     let second = within(place.waiting("copy", listening()).await.member()).await.unwrap();
     let error = within(b.failed()).await;
     assert!(matches!(*error, ClusterError::Superseded(node) if node.get() == 2), "{error}");
-    for node in [a, b, second] {
+    for node in [a, b, c, second] {
         node.shutdown().await;
     }
 }

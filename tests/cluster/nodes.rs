@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mainstay::cluster::operator::{Operator, OperatorError};
+use mainstay::cluster::operator::Operator;
 use mainstay::cluster::{ClusterConfig, ClusterError, ClusterNode, Entrance, TokenSource, Waiting};
-use mainstay::ident::{ClusterId, NodeId};
+use mainstay::ident::NodeId;
 use mainstay::meta::proto::{Member, MemberState};
 use mainstay::net::{Address, NetConfig};
 use tokio::task::JoinHandle;
@@ -71,7 +71,7 @@ pub fn joining(addresses: &[String], token: &str) -> ClusterConfig {
 
 pub fn operator(addresses: &[String]) -> Operator {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    Operator::new(addresses, NetConfig::default(), LIMIT).unwrap()
+    Operator::new(addresses, &NetConfig::default(), LIMIT).unwrap()
 }
 
 pub fn spawn(waiting: Waiting) -> JoinHandle<Result<ClusterNode, ClusterError>> {
@@ -108,10 +108,6 @@ pub async fn active(node: &ClusterNode) -> Vec<u64> {
 
 pub async fn member(node: &ClusterNode, id: u64) -> Option<Member> {
     node.meta().members().get(NodeId::new(id)).await.unwrap()
-}
-
-pub async fn cluster_at(address: &str) -> Result<ClusterId, OperatorError> {
-    Ok(ClusterId::new(operator(&[address.to_owned()]).describe().await?.cluster))
 }
 
 /// The one of these that leads.
