@@ -210,7 +210,7 @@ impl Core {
     }
 
     /// Asks the others whether this node is still a member, when it hears of no leader: nobody speaks any more to one that was
-    /// removed while it was away.
+    /// removed, or as whom another process runs.
     pub(super) async fn doubt(self: Arc<Core>) {
         let mut leaderless = 0;
         let mut looks = interval(DOUBT_AFTER / 2);
@@ -233,7 +233,12 @@ impl Core {
                     .announce(node, StartMember { incarnation: 0, ..self.start_message() }, DOUBT_TIMEOUT)
                     .await
                 {
-                    Ok(Err(refused)) if refused.why() == Refusal::StaleIncarnation => break,
+                    Ok(Err(refused)) if refused.why() == Refusal::StaleIncarnation => {
+                        if refused.number > self.incarnation.load(Ordering::Relaxed) {
+                            return self.fail(ClusterError::Superseded(self.node()));
+                        }
+                        break;
+                    }
                     Ok(Err(refused)) if matches!(refused.why(), Refusal::NoSuchMember | Refusal::WrongSecret) => {
                         return self.fail(refusal(self.node(), refused));
                     }

@@ -29,6 +29,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(8);
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Who was heard of within so many ticks is there: a leader's heartbeats are answered every tick.
 const ALIVE_TICKS: u64 = 3;
+/// So much longer than those ticks that all of them begin after the question.
+const ALIVE_SINCE: Duration = Duration::from_millis(500);
 /// How long it is waited for that.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -91,8 +93,10 @@ async fn set_state(meta: &Meta, node: NodeId, from: MemberState, to: MemberState
 }
 
 /// Refuses unless a majority of those that stay is there now: a change that is begun without them is not ended without
-/// them, and nothing else is decided meanwhile. They were woken by the read before, and have a moment to say so.
+/// them, and nothing else is decided meanwhile. They were woken by the read before, and have a moment to say so; what was
+/// heard of them before that does not count.
 async fn majority_without(core: &Core, node: NodeId) -> Result<(), Status> {
+    sleep(ALIVE_SINCE).await;
     let mut view = core.metadata.group().watch();
     let replica = replica_of(node);
     let is_there = |status: &GroupStatus| {

@@ -78,6 +78,7 @@ async fn a_node_alone_becomes_the_first_member_with_its_data() {
     let place = Place::new();
     let node = Node::open(config(&place, "a"), |_| Ok(Nothing::default())).await.unwrap();
     let primary = node.engine().0.lock().1.take().unwrap();
+    primary.room(6).await.unwrap();
     let end = primary.append(b"before").unwrap();
     primary.commit(end).await.unwrap();
     drop(primary);
