@@ -22,7 +22,7 @@ use tokio::time::timeout_at;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::net::connection::{Connection, Holder};
+use crate::net::connection::{Connection, Fault, Holder, tls_fault};
 use crate::net::tls::Tls;
 use crate::net::{Address, NetConfig, NetError};
 
@@ -84,6 +84,7 @@ pub struct Line(Arc<Held>);
 struct Held {
     channel: Channel,
     address: Address,
+    fault: Fault,
     _holder: Holder,
 }
 
@@ -184,13 +185,13 @@ impl Nodes {
                             return Ok(answer);
                         }
                         Err(status) => {
-                            let verdict = Verdict::of(&status);
+                            let verdict = Verdict::of(&status, &line);
                             match verdict {
                                 Verdict::Final => return Err(CallError::Refused(Box::new(status))),
                                 Verdict::Elsewhere => {}
                                 Verdict::Unsure | Verdict::Stranger => node.retire(&line).await,
                             }
-                            tries.not_answered(place, &node.address, verdict, &status);
+                            tries.not_answered(place, &line, verdict, &status);
                         }
                     }
                 }
@@ -206,6 +207,16 @@ impl Nodes {
             }
         }
         Err(tries.gave_up())
+    }
+
+    /// A stream of this node ended before its time: others are asked first.
+    pub async fn avoid(&self, line: &Line) {
+        let count = self.0.nodes.len();
+        let Some(place) = self.0.nodes.iter().position(|node| node.address == *line.address()) else { return };
+        let _ = self.0.preferred.compare_exchange(place, (place + 1) % count, Ordering::Relaxed, Ordering::Relaxed);
+        if let Some(node) = self.0.nodes.get(place) {
+            node.retire(line).await;
+        }
     }
 
     /// Waits before a new round. Says whether there is time for it.
@@ -259,11 +270,12 @@ impl Inner {
             NetError::Connect { source, .. } if tls_fault(source).is_some() => Unreached::Mistake(error),
             _ => Unreached::Net(error),
         })?;
-        let channel = connection.into_channel(&self.config).await.map_err(|source| match tls_fault(&source) {
+        let fault = connection.fault();
+        let channel = connection.into_channel(&self.config).await.map_err(|source| match fault.get() {
             Some(fault) => Unreached::Mistake(stranger(address, fault)),
             None => Unreached::Http(source),
         })?;
-        Ok(Line(Arc::new(Held { channel, address: address.clone(), _holder: holder })))
+        Ok(Line(Arc::new(Held { channel, address: address.clone(), fault, _holder: holder })))
     }
 }
 
@@ -312,24 +324,9 @@ enum Unreached {
     Silent,
 }
 
-/// What TLS found wrong, if that is what an error comes from.
-fn tls_fault(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(fault) = error.downcast_ref::<rustls::Error>() {
-            return Some(fault.to_string());
-        }
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    None
-}
-
 /// The two sides do not take each other's certificates.
-fn stranger(address: &Address, fault: String) -> NetError {
-    NetError::Connect { address: address.clone(), source: io::Error::other(fault) }
+fn stranger(address: &Address, fault: &str) -> NetError {
+    NetError::Connect { address: address.clone(), source: io::Error::other(fault.to_owned()) }
 }
 
 fn last_cause(error: &dyn Error) -> String {
@@ -355,10 +352,10 @@ enum Verdict {
 }
 
 impl Verdict {
-    fn of(status: &Status) -> Verdict {
+    fn of(status: &Status, line: &Line) -> Verdict {
         match (status.source(), status.code()) {
             // It did not come from the node, but from the connection.
-            (Some(source), _) if tls_fault(source).is_some() => Verdict::Stranger,
+            (Some(_), _) if line.0.fault.get().is_some() => Verdict::Stranger,
             (Some(_), _) => Verdict::Unsure,
             (None, Code::Unavailable) => Verdict::Elsewhere,
             (None, Code::DeadlineExceeded | Code::Cancelled | Code::Internal) => Verdict::Unsure,
@@ -386,12 +383,14 @@ impl Tries {
         }
     }
 
-    fn not_answered(&mut self, place: usize, address: &Address, verdict: Verdict, status: &Status) {
+    fn not_answered(&mut self, place: usize, line: &Line, verdict: Verdict, status: &Status) {
         self.is_unsure |= verdict == Verdict::Unsure;
-        let cause = status.source().map(|source| last_cause(source));
-        self.why = format!("{address}: {}", cause.as_deref().unwrap_or(status.message()));
+        let fault = line.0.fault.get().filter(|_| verdict == Verdict::Stranger);
+        let cause = fault.cloned().or_else(|| status.source().map(|source| last_cause(source)));
+        let cause = cause.as_deref().unwrap_or(status.message());
+        self.why = format!("{}: {cause}", line.address());
         if verdict == Verdict::Stranger {
-            self.mistake(place, stranger(address, cause.unwrap_or_default()));
+            self.mistake(place, stranger(line.address(), cause));
         }
     }
 
