@@ -60,6 +60,8 @@ pub(super) struct Core {
     /// Acts in the cluster's own name.
     pub(super) meta: Meta,
     pub(super) peers: Arc<Peers>,
+    /// When this start began.
+    pub(super) begun: Instant,
     /// The last that was raised.
     incarnation: AtomicU64,
     /// Removals that are answered here.
@@ -99,6 +101,7 @@ impl Core {
             metadata,
             meta,
             peers,
+            begun: Instant::now(),
             incarnation: AtomicU64::new(incarnation.get()),
             removals: AtomicUsize::new(0),
             failure: watch::channel(None).0,

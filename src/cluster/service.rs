@@ -1,4 +1,5 @@
-//! What a member answers: to operators and to nodes that want in ([`Formation`]), and to other members ([`Peers`]).
+//! What a member answers: to operators and to nodes that want in ([`Formation`]), to other members ([`Peers`]), and to
+//! other processes about the metadata ([`MetadataService`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,13 @@ use super::proto::{
 };
 use super::record::addresses;
 use super::remove::remove;
+use super::rpc::proto::StatusResponse;
+use super::rpc::service::{MetadataService, Observed, raft_group};
 use crate::ident::{Incarnation, NodeId};
+use crate::meta::METADATA_GROUP;
 use crate::meta::limits::MAX_TEXT_BYTES;
 use crate::meta::proto::{Refusal, Refused, StartMember};
-use crate::meta::service::MetaError;
+use crate::meta::service::{MetaError, Metadata};
 use crate::meta::token::JoinToken;
 use crate::net::connection::PeerInfo;
 use crate::raftstore::context::Attempt;
@@ -39,7 +43,11 @@ impl Services {
         let peers = PeersServer::new(peers)
             .max_decoding_message_size(MESSAGE_LIMIT_BYTES)
             .max_encoding_message_size(MESSAGE_LIMIT_BYTES);
-        Routes::new(FormationServer::new(formation)).add_service(peers)
+        let metadata = MetadataService::new(
+            Arc::clone(&core.metadata) as Arc<dyn Metadata>,
+            Arc::clone(core) as Arc<dyn Observed>,
+        );
+        Routes::new(FormationServer::new(formation)).add_service(peers).add_service(metadata.into_server())
     }
 
     fn description(&self) -> Result<Description, Status> {
@@ -96,6 +104,20 @@ pub(super) fn status(error: &MetaError) -> Status {
         MetaError::Unavailable { .. } | MetaError::Stopped(_) => Status::unavailable(message),
         MetaError::Unknown { .. } | MetaError::AnswerLost => Status::deadline_exceeded(message),
         _ => Status::internal(message),
+    }
+}
+
+impl Observed for Core {
+    fn status(&self) -> StatusResponse {
+        let identity = self.peers.identity();
+        StatusResponse {
+            node: identity.node.get(),
+            cluster_id: identity.cluster.get(),
+            incarnation: identity.incarnation.get(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            groups: vec![raft_group(METADATA_GROUP, &self.metadata.group().view())],
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! Mainstay's WAL, and the operator's command line.
 
 mod cli;
+mod cluster;
 mod demo;
 mod logging;
 mod probe;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Action::Start(args) => start(&args),
         Action::Demo(args) => finish(demo::run(&args)),
+        Action::Cluster(action) => finish(cluster::run(&action)),
         Action::User(args) => finish(user::line(&args).and_then(|line| print(&line))),
         Action::Config(ConfigAction::Check { file }) => check(&file),
         Action::Config(ConfigAction::Print) => finish(print(&settings::print_defaults())),

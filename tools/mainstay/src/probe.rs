@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use mainstay::cluster;
 use mainstay::server::http::{Probe, Readiness};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
+use crate::cluster::Referring;
 use crate::sqlite::SqliteEngine;
 
 /// The node as its HTTP server sees it. It answers before there is a node, and after.
@@ -15,11 +18,30 @@ pub struct NodeProbe(Mutex<Phase>);
 enum Phase {
     #[default]
     Starting,
+    /// On its way into a cluster.
+    Entering(watch::Receiver<cluster::Phase>),
+    /// A member that holds no rows.
+    Referring(Arc<Referring>),
     Serving(Arc<SqliteEngine>),
     Draining,
 }
 
 impl NodeProbe {
+    /// The node is no member of a cluster yet.
+    pub fn enter(&self, phase: watch::Receiver<cluster::Phase>) {
+        *self.0.lock() = Phase::Entering(phase);
+    }
+
+    /// It is a member that sends clients elsewhere.
+    pub fn refer(&self, referring: Arc<Referring>) {
+        *self.0.lock() = Phase::Referring(referring);
+    }
+
+    /// It is a member, and goes on starting.
+    pub fn start(&self) {
+        *self.0.lock() = Phase::Starting;
+    }
+
     /// The node takes clients from now on.
     pub fn serve(&self, engine: Arc<SqliteEngine>) {
         *self.0.lock() = Phase::Serving(engine);
@@ -31,11 +53,13 @@ impl NodeProbe {
     }
 
     /// The engine, while it is used; else why it is not.
-    fn engine(&self) -> Result<Arc<SqliteEngine>, &'static str> {
+    fn engine(&self) -> Result<Arc<SqliteEngine>, String> {
         match &*self.0.lock() {
-            Phase::Starting => Err("starting: the node recovers and replays its log"),
+            Phase::Starting => Err("starting: the node recovers and replays its log".to_owned()),
+            Phase::Entering(phase) => Err(phase.borrow().to_string()),
+            Phase::Referring(referring) => Err(referring.why()),
             Phase::Serving(engine) => Ok(Arc::clone(engine)),
-            Phase::Draining => Err("draining: the node stops"),
+            Phase::Draining => Err("draining: the node stops".to_owned()),
         }
     }
 }
@@ -45,7 +69,7 @@ impl Probe for NodeProbe {
         match self.engine().map(|engine| engine.why_not_ready()) {
             Ok(None) => Readiness::Ready,
             Ok(Some(why)) => Readiness::NotReady(why),
-            Err(phase) => Readiness::NotReady(phase.to_owned()),
+            Err(phase) => Readiness::NotReady(phase),
         }
     }
 
