@@ -93,10 +93,14 @@ pub struct Asked {
     /// Speak without TLS also to addresses beyond loopback.
     #[arg(long)]
     pub allow_plaintext: bool,
+    /// How long to try, in milliseconds, or with ms, s, min, h, d. [default: 10s; to remove a member, 40s]
+    #[arg(long, value_name = "TIME", value_parser = settings::milliseconds)]
+    pub timeout: Option<Duration>,
 }
 
 impl Asked {
-    fn operator(&self, timeout: Duration) -> anyhow::Result<Operator> {
+    fn operator(&self, default_timeout: Duration) -> anyhow::Result<Operator> {
+        let timeout = self.timeout.unwrap_or(default_timeout);
         let tls = settings::tls(&self.tls_certificate, &self.tls_key, &self.tls_authorities);
         let tls = tls.map_err(|problem| anyhow::anyhow!("--{}", problem.replacen('_', "-", 1)))?;
         let net = NetConfig { tls, allow_plaintext: self.allow_plaintext, ..NetConfig::default() };

@@ -19,7 +19,7 @@ fn a_node_with_data_becomes_the_first_member_and_restarts_without_flags() {
     assert!(why.contains("waiting") && why.contains(&format!("cluster init --addr {address}")), "{why}");
     assert_eq!(node.get("/livez").0, 200);
     // While it waits it can do nothing else for others.
-    let early = run(mainstay().args(["cluster", "remove", "2", "--addr", &address]));
+    let early = run(mainstay().args(["cluster", "remove", "2", "--addr", &address, "--timeout", "1s"]));
     assert_eq!(early.code, Some(1), "{early:?}");
     assert!(early.stderr.contains("no member of a cluster itself"), "{early:?}");
     let formed = run(mainstay().args(["cluster", "init", "--addr", &address]));
