@@ -3,6 +3,7 @@
 
 mod cli;
 #[cfg_attr(not(test), expect(dead_code, reason = "the wiring of a node as a member of a cluster uses it"))]
+mod cluster_sql;
 mod demo;
 mod logging;
 mod operate;
