@@ -153,7 +153,7 @@ async fn pass_on(core: &Core, to: NodeId, request: RemoveRequest, until: Instant
 /// The voter that is furthest and was heard of lately.
 fn successor(status: &GroupStatus) -> Option<ReplicaId> {
     let voters = status.followers.iter().filter(|follower| status.membership.voters.contains(&follower.replica));
-    let alive = voters.filter(|follower| follower.recently_active);
+    let alive = voters.filter(|follower| follower.silent_ticks.is_some_and(|ticks| ticks <= ALIVE_TICKS));
     alive.max_by_key(|follower| follower.matched).map(|follower| follower.replica)
 }
 
@@ -167,15 +167,18 @@ async fn hand_over(core: &Core, until: Instant) -> Result<NodeId, Status> {
             return Ok(leader);
         }
         if view.status.positions.role == Role::Leader {
-            let to = successor(&view.status).ok_or_else(|| {
-                Status::failed_precondition("this node leads, and no other voter is there to lead in its place")
-            })?;
-            if let Err(error) = group.transfer_leader(to).await {
-                tracing::debug!(%error, "leadership is not handed over yet");
+            match successor(&view.status) {
+                Some(to) => {
+                    if let Err(error) = group.transfer_leader(to).await {
+                        tracing::debug!(%error, "leadership is not handed over yet");
+                    }
+                }
+                None => tracing::debug!("no other voter was heard of just now"),
             }
         }
         if Instant::now() + RETRY_PAUSE >= until {
-            return Err(Status::unavailable("leadership could not be handed over in time"));
+            let what = "this node leads, and no other voter took over in time";
+            return Err(Status::failed_precondition(what));
         }
         sleep(RETRY_PAUSE).await;
     }

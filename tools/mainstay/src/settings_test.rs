@@ -183,9 +183,12 @@ fn a_printed_value_is_read_back_for_every_setting() {
     }
     let mut again = Settings::default();
     for setting in TABLE {
-        let plain = setting.plain_value(&settings).unwrap();
-        setting.set(&mut again, Raw::Text(plain)).unwrap();
+        match setting.plain_value(&settings) {
+            Some(plain) => setting.set(&mut again, Raw::Text(plain)).unwrap(),
+            None => assert!(matches!(setting.kind, Kind::Token(_)), "{}: only secrets are not shown", setting.key()),
+        }
     }
+    settings.cluster.token = None;
     assert_eq!(again, settings);
 }
 
@@ -393,5 +396,5 @@ fn settings_of_the_cluster_that_do_not_go_together_are_refused() {
     // A token with a slip in it is still a secret.
     let found = problems(gathered(&[("join_token", &token[..70])], &[], None));
     assert!(found[0].contains("a join token is") && !found[0].contains("abab"), "{found:?}");
-    assert!(!print_defaults().contains("join_token = "));
+    assert!(!print_defaults().contains("\njoin_token = "));
 }
