@@ -63,7 +63,7 @@ const TOKEN_FILE_LIMIT_BYTES: u64 = 4096;
 /// What a data directory turned out to be.
 pub enum Entrance {
     /// A node's that belongs to no cluster, and was not told to.
-    Alone(Storage),
+    Alone(Box<Storage>),
     /// A member's, or one's that is to become one.
     Waiting(Box<Waiting>),
 }
@@ -153,7 +153,7 @@ impl Entrance {
             if config != ClusterConfig::default() {
                 return Err(mistake("cluster.listen", "must be given: the other settings of the cluster need it"));
             }
-            return Ok(Entrance::Alone(blocking(move || directory.settle(None)).await??));
+            return Ok(Entrance::Alone(Box::new(blocking(move || directory.settle(None)).await??)));
         };
         if !is_member && !config.join.is_empty() && config.token == TokenSource::None {
             return Err(mistake("join", "needs a join token: `mainstay cluster token create` makes one"));

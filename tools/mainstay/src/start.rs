@@ -127,7 +127,7 @@ async fn open(
     let segment_size_bytes = config.wal.segment_size_bytes;
     let waiting = match Entrance::open(config.data_dir.clone(), segment_size_bytes, cluster).await? {
         Entrance::Alone(storage) => {
-            return Ok(Opened::Node(Box::new(Node::open_alone(config, storage, SqliteEngine::open).await?)));
+            return Ok(Opened::Node(Box::new(Node::open_alone(config, *storage, SqliteEngine::open).await?)));
         }
         Entrance::Waiting(waiting) => waiting,
     };

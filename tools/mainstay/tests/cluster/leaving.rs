@@ -99,7 +99,8 @@ fn a_lost_majority_is_forced_and_who_was_lost_is_refused() {
     assert_eq!(execute(&a.sql, "SELECT a FROM t"), [["1"]]);
     // Those who were lost are another cluster's, and a majority of that: they find each other, and not this one.
     let (mut b, mut c) = (place.start("b", &[]), place.start("c", &[]));
-    (b.ready(), c.ready());
+    b.ready();
+    c.ready();
     put(&[second, third], "theirs", "x");
     assert_eq!(value(&[first], "theirs"), None);
     settled(&[first], &[1]);

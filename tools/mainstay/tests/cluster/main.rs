@@ -1,5 +1,7 @@
 //! Clusters of real processes: the binary, its command line, and kills.
 
+#![cfg(test)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
