@@ -11,6 +11,17 @@ fn main() -> std::io::Result<()> {
         .bytes(".mainstay.raft.v1.SnapshotChunk")
         .compile_protos(&["proto/raft.proto"], &["proto"])?;
     tonic_prost_build::configure().compile_protos(&["proto/meta.proto"], &["proto"])?;
+    tonic_prost_build::configure()
+        .extern_path(".mainstay.meta.v1", "crate::meta::proto")
+        .compile_protos(&["proto/cluster.proto"], &["proto"])?;
+    tonic_prost_build::configure()
+        .extern_path(".mainstay.meta.v1", "crate::meta::proto")
+        .compile_protos(&["proto/meta_query.proto"], &["proto"])?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .extern_path(".mainstay.meta.v1", "crate::meta::proto")
+        .extern_path(".mainstay.meta.query.v1", "crate::meta::query::proto")
+        .compile_protos(&["proto/meta_rpc.proto"], &["proto"])?;
     // What the example says to its clients; only the example, its tests and its benchmark include it.
     println!("cargo:rerun-if-changed=examples/raft_kv/kv.proto");
     tonic_prost_build::configure().compile_protos(&["examples/raft_kv/kv.proto"], &["examples/raft_kv"])

@@ -18,6 +18,8 @@
 //! | [`machine`] | the driver of `apply` on a group's tables |
 //! | [`watch`] | what changes, in order, without a gap |
 //! | [`clock`], [`timekeeper`] | what is due, and the task that lets it expire |
+//! | [`query`] | questions of the tables, and what is found |
+//! | [`names`] | what makes a command that is proposed twice take effect once |
 //! | [`service`] | a metadata group as a trait: [`raft`] is the real one, [`memory`] one in memory |
 //! | [`conformance`] | what any of them has to pass |
 //! | [`client`] | the typed client on top of them |
@@ -40,6 +42,8 @@ pub mod limits;
 pub mod machine;
 pub mod memory;
 pub mod metrics;
+pub mod names;
+pub mod query;
 pub mod raft;
 pub mod read;
 pub mod service;

@@ -1,14 +1,12 @@
 //! The metadata group as a Raft group on this node.
 //!
 //! **One policy for all retries.** What had no effect is tried again, at the leader if it is known, until the deadline;
-//! what may have had one is tried again under the same name, and takes effect once. Names are a client and a sequence
-//! ([`Attempt`]): this node draws its clients at random, and lends each to one command at a time.
+//! what may have had one is tried again under the same [name](super::names), and takes effect once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout_at;
 
@@ -16,6 +14,7 @@ use super::METADATA_GROUP;
 use super::apply::Reached;
 use super::command::{self, MAX_COMMAND_BYTES};
 use super::machine::{MachineView, MetaMachine};
+use super::names::Names;
 use super::proto::{Command, Done};
 use super::service::{MetaError, Metadata, outcome};
 use super::view::{StoreView, View};
@@ -50,7 +49,7 @@ pub struct RaftMetadata {
     machine: MachineView,
     forward: Option<Arc<dyn Forward>>,
     under_way: Semaphore,
-    idle: Mutex<Vec<Attempt>>,
+    names: Names,
 }
 
 impl RaftMetadata {
@@ -68,8 +67,8 @@ impl RaftMetadata {
         let view = StoreView { store, group: METADATA_GROUP };
         let (machine, seen) = MetaMachine::open(view.clone())?;
         let group = raft.open_group(METADATA_GROUP, config, machine)?;
-        let (under_way, idle) = (Semaphore::new(MAX_UNDER_WAY), Mutex::default());
-        Ok(RaftMetadata { group, view: Arc::new(view), machine: seen, forward, under_way, idle })
+        let (under_way, names) = (Semaphore::new(MAX_UNDER_WAY), Names::default());
+        Ok(RaftMetadata { group, view: Arc::new(view), machine: seen, forward, under_way, names })
     }
 
     /// The group.
@@ -82,42 +81,12 @@ impl RaftMetadata {
         &self.machine
     }
 
-    /// A name for the next command.
-    fn name(&self) -> Result<Lent<'_>, MetaError> {
-        let idle = self.idle.lock().pop();
-        let attempt = match idle {
-            Some(Attempt { client, sequence }) => Attempt { client, sequence: sequence + 1 },
-            None => Attempt { client: random()?, sequence: 1 },
-        };
-        Ok(Lent { attempt, idle: &self.idle })
-    }
-
     async fn propose(&self, leader: Option<NodeId>, attempt: Attempt, command: &[u8]) -> Result<Bytes, ProposeError> {
         match (leader, &self.forward) {
             (Some(leader), Some(forward)) => forward.propose(leader, attempt, command.to_vec()).await,
             _ => self.group.propose_once(attempt, command).await,
         }
     }
-}
-
-/// A name that goes back when its command is through, or given up: what comes under it next has a higher sequence, so
-/// that one given up that comes late has no effect.
-struct Lent<'a> {
-    attempt: Attempt,
-    idle: &'a Mutex<Vec<Attempt>>,
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        self.idle.lock().push(self.attempt);
-    }
-}
-
-fn random() -> Result<u64, MetaError> {
-    getrandom::u64().map_err(|error| MetaError::Unavailable {
-        leader: None,
-        why: format!("the operating system has no random numbers: {error}"),
-    })
 }
 
 /// Without random numbers everybody waits as long as may be.
@@ -160,7 +129,7 @@ impl Attempts {
                 return Some(Err(MetaError::Unknown { why: self.why.clone() }));
             }
             ProposeError::Stopped(stopped) => return Some(Err(stopped.into())),
-            // Nobody else has this name.
+            // A later command has the name already: whoever named this one has given it up.
             _ => return Some(Err(MetaError::Unknown { why: self.why.clone() })),
         }
         None
@@ -170,6 +139,11 @@ impl Attempts {
 #[tonic::async_trait]
 impl Metadata for RaftMetadata {
     async fn execute(&self, command: Command, deadline: Instant) -> Result<Done, MetaError> {
+        let lent = self.names.lend()?;
+        self.execute_named(lent.attempt(), command, deadline).await
+    }
+
+    async fn execute_named(&self, attempt: Attempt, command: Command, deadline: Instant) -> Result<Done, MetaError> {
         let command = command::encode(&command);
         if command.len() > MAX_COMMAND_BYTES {
             return Err(MetaError::TooLarge { limit_bytes: MAX_COMMAND_BYTES });
@@ -180,11 +154,10 @@ impl Metadata for RaftMetadata {
         let Ok(Ok(_permit)) = timeout_at(until, self.under_way.acquire()).await else {
             return Err(attempts.gave_up());
         };
-        let lent = self.name()?;
         loop {
             // The hint is about the group; whether that is here, the group here knows best.
             let leads_elsewhere = attempts.leader.filter(|_| attempts.failures % 2 == 1);
-            let Ok(answer) = timeout_at(until, self.propose(leads_elsewhere, lent.attempt, &command)).await else {
+            let Ok(answer) = timeout_at(until, self.propose(leads_elsewhere, attempt, &command)).await else {
                 (attempts.is_unsure, attempts.why) = (true, "the deadline passed".to_owned());
                 return Err(attempts.gave_up());
             };

@@ -70,6 +70,18 @@ pub enum WatchError {
     /// *Retry elsewhere*: the group has stopped on this node.
     #[error("the metadata group has stopped on this node")]
     Stopped,
+    /// *Ask again*: no other node could be watched for a while. The watch goes on where it is when it is asked again.
+    #[error("no node can be watched: {why}")]
+    Unreachable {
+        /// What was heard last.
+        why: String,
+    },
+    /// *Your mistake*: a node does not take this watch.
+    #[error("{why}")]
+    Refused {
+        /// Its word.
+        why: String,
+    },
 }
 
 /// Watches keys.

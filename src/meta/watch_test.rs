@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::client::{Keys, Meta};
 use super::super::memory::MemoryMetadata;
 use super::super::proto::{MemberSpec, action::Kind};
+use super::super::service::KvUpdates;
 use super::super::service::Metadata;
 use super::*;
 use crate::ident::{ClusterId, SystemId};
@@ -27,7 +28,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 /// What can be read of a watch now.
-async fn drain(watch: &mut KvWatch) -> Result<Vec<(u64, Vec<KvChange>)>, WatchError> {
+async fn drain(watch: &mut Box<dyn KvUpdates>) -> Result<Vec<(u64, Vec<KvChange>)>, WatchError> {
     let mut found = Vec::new();
     loop {
         match watch.next().await? {

@@ -1,26 +1,30 @@
 //! A connection to a peer: plain TCP or TLS, and cut when its owner says so.
 
-use std::future::Future;
+use std::error::Error;
+use std::future::{Future, Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tonic::codegen::{Service, http::Uri};
 use tonic::transport::server::Connected;
+use tonic::transport::{Channel, Endpoint};
 
 use super::address::Address;
 use super::config::NetConfig;
 use super::error::NetError;
 use super::identity::Certified;
-use super::tls::Tls;
+use super::tls::{self, Tls};
 
 /// What every HTTP/2 client says first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -53,6 +57,27 @@ pub struct PeerInfo {
     pub address: SocketAddr,
     /// For whom its certificate speaks.
     pub certified: Certified,
+    /// The name in its certificate.
+    pub subject: Option<Arc<str>>,
+}
+
+/// What TLS found wrong with a connection after its handshake. In TLS 1.3 that is when a client hears that its certificate
+/// is not taken.
+pub type Fault = Arc<OnceLock<String>>;
+
+/// What TLS found wrong, if that is what an error comes from.
+pub fn tls_fault(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(fault) = error.downcast_ref::<rustls::Error>() {
+            return Some(fault.to_string());
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// A connection, ready to be used.
@@ -63,6 +88,7 @@ pub struct Connection {
     gone: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     /// How much of the preface, which was read already, is still to be read.
     preface_left: usize,
+    fault: Fault,
     /// Its place among the connections that may be.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -85,7 +111,7 @@ impl Connection {
     ) -> Result<Connection, NetError> {
         let tcp = dial(address, config).await?;
         let failed = |source| NetError::Connect { address: address.clone(), source };
-        let mut info = PeerInfo { address: tcp.peer_addr().map_err(failed)?, certified: Certified::Any };
+        let mut info = PeerInfo { address: tcp.peer_addr().map_err(failed)?, certified: Certified::Any, subject: None };
         let io = match tls {
             None => Io::Plain(tcp),
             Some(tls) => {
@@ -95,10 +121,18 @@ impl Connection {
                 let stream = connector.connect(name, tcp).await.map_err(failed)?;
                 let certificates = stream.get_ref().1.peer_certificates();
                 info.certified = tls.certified(certificates).ok_or_else(unnamed).map_err(failed)?;
+                info.subject = tls::subject(certificates);
                 Io::Tls(Box::new(stream.into()))
             }
         };
-        Ok(Connection { io, info, gone: Some(Box::pin(holder.gone())), preface_left: 0, _permit: None })
+        Ok(Connection {
+            io,
+            info,
+            gone: Some(Box::pin(holder.gone())),
+            preface_left: 0,
+            fault: Fault::default(),
+            _permit: None,
+        })
     }
 
     /// Does the first steps with a client: TLS, and the preface of HTTP/2.
@@ -111,13 +145,15 @@ impl Connection {
     ) -> io::Result<Connection> {
         let accepting = async {
             tcp.set_nodelay(true)?;
-            let info = PeerInfo { address: tcp.peer_addr()?, certified: Certified::Any };
+            let info = PeerInfo { address: tcp.peer_addr()?, certified: Certified::Any, subject: None };
             let (mut io, info) = match tls {
                 None => (Io::Plain(tcp), info),
                 Some(tls) => {
                     let stream = TlsAcceptor::from(Arc::clone(&tls.current().server)).accept(tcp).await?;
-                    let certified = tls.certified(stream.get_ref().1.peer_certificates()).ok_or_else(unnamed)?;
-                    (Io::Tls(Box::new(stream.into())), PeerInfo { certified, ..info })
+                    let certificates = stream.get_ref().1.peer_certificates();
+                    let certified = tls.certified(certificates).ok_or_else(unnamed)?;
+                    let subject = tls::subject(certificates);
+                    (Io::Tls(Box::new(stream.into())), PeerInfo { certified, subject, ..info })
                 }
             };
             let mut preface = [0; PREFACE.len()];
@@ -128,7 +164,32 @@ impl Connection {
             Ok((io, info))
         };
         let (io, info) = timeout(limit, accepting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(Connection { io, info, gone: Some(Box::pin(gone)), preface_left: PREFACE.len(), _permit: Some(permit) })
+        Ok(Connection {
+            io,
+            info,
+            gone: Some(Box::pin(gone)),
+            preface_left: PREFACE.len(),
+            fault: Fault::default(),
+            _permit: Some(permit),
+        })
+    }
+
+    /// Speaks HTTP/2 over it, to call gRPC services. When the connection breaks, so does the channel.
+    ///
+    /// # Errors
+    /// The other side does not speak HTTP/2, or is gone.
+    pub async fn into_channel(self, config: &NetConfig) -> Result<Channel, tonic::transport::Error> {
+        Endpoint::from_static("http://mainstay")
+            .http2_keep_alive_interval(config.keepalive_interval)
+            .keep_alive_timeout(config.keepalive_timeout)
+            .keep_alive_while_idle(true)
+            .connect_with_connector(Once(Some(self)))
+            .await
+    }
+
+    /// What TLS finds wrong with it from now on.
+    pub fn fault(&self) -> Fault {
+        Arc::clone(&self.fault)
     }
 
     /// What is known of the other side.
@@ -145,6 +206,24 @@ impl Connection {
             self.gone = None;
         }
         if self.gone.is_some() { Ok(()) } else { Err(io::ErrorKind::ConnectionAborted.into()) }
+    }
+}
+
+/// Hands a connection that stands already to tonic, which is used to connecting by itself.
+struct Once(Option<Connection>);
+
+impl Service<Uri> for Once {
+    type Response = TokioIo<Connection>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<TokioIo<Connection>>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        let closed = || io::Error::new(io::ErrorKind::NotConnected, "the other side closed the connection");
+        ready(self.0.take().map(TokioIo::new).ok_or_else(closed))
     }
 }
 
@@ -183,7 +262,13 @@ impl AsyncRead for Connection {
             this.preface_left -= taken;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.io).poll_read(cx, buf)
+        let read = Pin::new(&mut this.io).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &read
+            && let Some(fault) = tls_fault(error)
+        {
+            let _ = this.fault.set(fault);
+        }
+        read
     }
 }
 

@@ -92,6 +92,12 @@ impl Tls {
     }
 }
 
+/// The first DNS name of a certificate that a peer showed, for people to know it by.
+pub(super) fn subject(certificates: Option<&[CertificateDer<'_>]>) -> Option<Arc<str>> {
+    let certificate = webpki::EndEntityCert::try_from(certificates?.first()?).ok()?;
+    certificate.valid_dns_names().next().map(Arc::from)
+}
+
 impl Credentials {
     fn load(config: &TlsConfig) -> Result<Credentials, NetError> {
         let chain = certificates(&config.certificate)?;

@@ -2,22 +2,18 @@
 
 use std::time::Duration;
 
-use super::{Meta, Outcome, the};
-use crate::meta::apply;
-use crate::meta::limits::{MAX_ANSWER_BYTES, MAX_ANSWER_PAIRS};
+use super::{Meta, Outcome, found, the};
 use crate::meta::proto::action::Kind;
 use crate::meta::proto::{
-    Compact, Delete, GrantLease, KeepAlive, KeyRange, KeyValue, Lease, Put, Refusal, Refused, RevokeLease, Txn, TxnDone,
+    Compact, Delete, GrantLease, KeepAlive, KeyRange, KeyValue, KvHeader, Lease, Put, RevokeLease, Txn, TxnDone,
 };
-use crate::meta::read;
-use crate::meta::service::MetaError;
-use crate::meta::stored;
-use crate::meta::watch::{KvWatch, WatchError};
+use crate::meta::query::proto::query::Kind as Query;
+use crate::meta::query::proto::{Everything, Get, Numbered};
+use crate::meta::query::range_query;
+use crate::meta::service::{KvUpdates, MetaError};
 
 /// A watch says how far it is after this long without a change.
 const NOTICE_EVERY: Duration = Duration::from_secs(10);
-/// How often a range is read again when what it read was compacted meanwhile.
-const MAX_READS: usize = 4;
 
 /// The small KV.
 pub struct Kv<'a>(pub(super) &'a Meta);
@@ -82,8 +78,7 @@ impl Kv<'_> {
     /// # Errors
     /// See [`MetaError`].
     pub async fn get(&self, key: impl Into<Vec<u8>>) -> Result<Option<KeyValue>, MetaError> {
-        let view = self.0.view().await?;
-        Ok(read::latest(&*view, &key.into())?)
+        Ok(found!(Get, self.0.ask(Query::Get(Get { key: key.into() })).await?)?.pair)
     }
 
     /// The pairs of a range, `limit` at most; 0: as many as fit, 10 000 pairs and 2 MiB.
@@ -97,31 +92,12 @@ impl Kv<'_> {
     /// The same as of a revision; 0: the last one.
     ///
     /// # Errors
-    /// See [`MetaError`]. A revision that was compacted is a [`WatchError::Compacted`].
+    /// See [`MetaError`]. A revision that was compacted is a
+    /// [`WatchError::Compacted`](crate::meta::watch::WatchError::Compacted).
     pub async fn range_at(&self, keys: impl Into<Keys>, limit: usize, revision: u64) -> Result<Pairs, MetaError> {
-        let view = self.0.view().await?;
-        let range = KeyRange::from(keys.into());
-        let limit = if limit == 0 { MAX_ANSWER_PAIRS } else { limit.min(MAX_ANSWER_PAIRS) };
-        let mut oldest = 0;
-        for _ in 0..MAX_READS {
-            let last = apply::reached(&*view)?.revision;
-            if revision > last {
-                let message = format!("revision {revision} is not there yet: {last} is");
-                let why = Refusal::FutureRevision.into();
-                return Err(MetaError::Refused(Refused { why, message, number: last, ..Refused::default() }));
-            }
-            let at = if revision == 0 { last } else { revision };
-            let (pairs, more) = read::range(&*view, &range, at, limit, MAX_ANSWER_BYTES)?;
-            // What was compacted while it was read may be missing.
-            oldest = apply::reached(&*view)?.compacted;
-            if oldest <= at {
-                return Ok(Pairs { pairs, more, revision: at });
-            }
-            if revision != 0 {
-                break;
-            }
-        }
-        Err(WatchError::Compacted { oldest }.into())
+        let asked = range_query(keys.into().into(), limit, revision);
+        let found = found!(Range, self.0.ask(asked).await?)?;
+        Ok(Pairs { pairs: found.pairs, more: found.more, revision: found.revision })
     }
 
     /// Sets a key; says in which revision.
@@ -172,14 +148,13 @@ impl Kv<'_> {
     }
 
     /// Watches keys from a revision on, or from 0, from what is known here now.
-    pub fn watch(&self, keys: impl Into<Keys>, from: u64) -> KvWatch {
+    pub fn watch(&self, keys: impl Into<Keys>, from: u64) -> Box<dyn KvUpdates> {
         self.watch_noticed(keys, from, NOTICE_EVERY)
     }
 
     /// The same, with word of how far it is after this long without a change.
-    pub fn watch_noticed(&self, keys: impl Into<Keys>, from: u64, notice_every: Duration) -> KvWatch {
-        let service = &self.0.service;
-        KvWatch::new(service.view(), service.progress(), keys.into().into(), from, notice_every)
+    pub fn watch_noticed(&self, keys: impl Into<Keys>, from: u64, notice_every: Duration) -> Box<dyn KvUpdates> {
+        self.0.backend.watch(keys.into().into(), from, notice_every)
     }
 
     /// Grants a lease: keys put with it go when nobody keeps it alive for this long.
@@ -207,12 +182,20 @@ impl Kv<'_> {
         Ok(the!(Delete, self.0.one(Kind::RevokeLease(RevokeLease { id: lease })).await?)?.deleted)
     }
 
+    /// How many keys there are, how large they are, how far the history goes.
+    ///
+    /// # Errors
+    /// See [`MetaError`].
+    pub async fn size(&self) -> Result<KvHeader, MetaError> {
+        found!(Kv, self.0.ask(Query::Kv(Everything {})).await?)
+    }
+
     /// A lease, if there is one.
     ///
     /// # Errors
     /// See [`MetaError`].
     pub async fn lease(&self, lease: u64) -> Result<Option<Lease>, MetaError> {
-        Ok(stored::lease(&*self.0.view().await?, lease)?)
+        Ok(found!(Lease, self.0.ask(Query::Lease(Numbered { number: lease })).await?)?.lease)
     }
 }
 

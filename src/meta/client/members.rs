@@ -1,14 +1,15 @@
 //! Members, join tokens, the version of the cluster.
 
-use super::{Meta, Outcome, the};
+use super::{Meta, Outcome, found, the};
 use crate::ident::{ClusterId, Incarnation, NodeId, SystemId};
 use crate::meta::proto::action::Kind;
 use crate::meta::proto::{
-    AddMember, ClusterHeader, CreateToken, Init, Member, MemberSpec, MemberState, RaiseVersion, RemoveMember,
+    AddMember, ClusterHeader, CreateToken, ForceNew, Init, Member, MemberSpec, MemberState, RaiseVersion, RemoveMember,
     RevokeToken, SetMemberState, StartMember, Token, UpdateMember,
 };
+use crate::meta::query::proto::query::Kind as Query;
+use crate::meta::query::proto::{Everything, Numbered};
 use crate::meta::service::MetaError;
-use crate::meta::stored;
 use crate::meta::token::JoinToken;
 
 /// The members of the cluster.
@@ -83,12 +84,22 @@ impl Members<'_> {
         the!(Nothing, self.0.one(Kind::RaiseVersion(RaiseVersion { to: to.into() })).await?).map(drop)
     }
 
+    /// Makes another cluster of the one member that is left, when the majority was lost and an operator has
+    /// forced it: all other members are gone.
+    ///
+    /// # Errors
+    /// See [`MetaError`].
+    pub async fn force_new(&self, cluster: ClusterId, survivor: NodeId) -> Result<Member, MetaError> {
+        let force = ForceNew { cluster_id: cluster.get(), survivor: survivor.get() };
+        the!(Member, self.0.one(Kind::ForceNew(force)).await?)
+    }
+
     /// A member.
     ///
     /// # Errors
     /// See [`MetaError`].
     pub async fn get(&self, node: NodeId) -> Result<Option<Member>, MetaError> {
-        Ok(stored::member(&*self.0.view().await?, node)?)
+        Ok(found!(Member, self.0.ask(Query::Member(Numbered { number: node.get() })).await?)?.member)
     }
 
     /// All members, by number.
@@ -96,7 +107,7 @@ impl Members<'_> {
     /// # Errors
     /// See [`MetaError`].
     pub async fn list(&self) -> Result<Vec<Member>, MetaError> {
-        Ok(stored::members(&*self.0.view().await?)?)
+        Ok(found!(Members, self.0.ask(Query::Members(Everything {})).await?)?.members)
     }
 
     /// The cluster: its ids, its version, how many members it has. A version of 0: none is formed.
@@ -104,7 +115,7 @@ impl Members<'_> {
     /// # Errors
     /// See [`MetaError`].
     pub async fn cluster(&self) -> Result<ClusterHeader, MetaError> {
-        Ok(stored::cluster(&*self.0.view().await?)?)
+        found!(Cluster, self.0.ask(Query::Cluster(Everything {})).await?)
     }
 }
 
@@ -139,6 +150,6 @@ impl Tokens<'_> {
     /// # Errors
     /// See [`MetaError`].
     pub async fn list(&self) -> Result<Vec<Token>, MetaError> {
-        Ok(stored::tokens(&*self.0.view().await?)?)
+        Ok(found!(Tokens, self.0.ask(Query::Tokens(Everything {})).await?)?.tokens)
     }
 }

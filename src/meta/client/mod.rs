@@ -35,13 +35,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::command::{Unknown, action};
-use super::limits::MAX_ANSWER_PAIRS;
 use super::proto::action::Kind;
 use super::proto::result::Kind as Outcome;
 use super::proto::{Command, Done, Event};
-use super::service::{MetaError, Metadata};
-use super::view::View;
-use super::watch::{self, EventWatch};
+use super::query::proto as query;
+use super::service::{Backend, EventUpdates, Here, MetaError, Metadata};
 
 pub use kv::{Keys, Kv, Pairs, compare, ops};
 pub use members::{Members, Tokens};
@@ -61,10 +59,21 @@ macro_rules! the {
 }
 use the;
 
+/// What was found, which is of the kind that was asked for.
+macro_rules! found {
+    ($kind:ident, $found:expr) => {
+        match $found {
+            crate::meta::query::proto::found::Kind::$kind(found) => Ok(found),
+            _ => Err(MetaError::Newer(crate::meta::command::Unknown::Unknown)),
+        }
+    };
+}
+use found;
+
 /// A client. Cheap to clone.
 #[derive(Clone)]
 pub struct Meta {
-    service: Arc<dyn Metadata>,
+    backend: Arc<dyn Backend>,
     actor: Arc<str>,
     reason: Arc<str>,
     timeout: Duration,
@@ -74,7 +83,12 @@ pub struct Meta {
 impl Meta {
     /// A client that acts in this name: it stands in the event log beside what it changes.
     pub fn new(service: Arc<dyn Metadata>, actor: &str) -> Meta {
-        Meta { service, actor: actor.into(), reason: "".into(), timeout: DEFAULT_TIMEOUT, is_local: false }
+        Meta::over(Arc::new(Here(service)), actor)
+    }
+
+    /// The same, on whatever answers as a metadata group does.
+    pub fn over(backend: Arc<dyn Backend>, actor: &str) -> Meta {
+        Meta { backend, actor: actor.into(), reason: "".into(), timeout: DEFAULT_TIMEOUT, is_local: false }
     }
 
     /// The same in another name, for this reason.
@@ -89,7 +103,7 @@ impl Meta {
         Meta { timeout, ..self.clone() }
     }
 
-    /// The same, reading what is known here, however old.
+    /// The same, reading what the node that is asked knows, however old.
     #[must_use]
     pub fn local(&self) -> Meta {
         Meta { is_local: true, ..self.clone() }
@@ -131,7 +145,7 @@ impl Meta {
             unix_ms: unix_ms(),
             actions: actions.into_iter().map(action).collect(),
         };
-        self.service.execute(command, self.deadline()).await
+        self.backend.execute(command, self.deadline()).await
     }
 
     async fn one(&self, kind: Kind) -> Result<Outcome, MetaError> {
@@ -140,12 +154,11 @@ impl Meta {
         outcome.ok_or(MetaError::Newer(Unknown::Unknown))
     }
 
-    /// The tables, as old as this client allows.
-    async fn view(&self) -> Result<Arc<dyn View>, MetaError> {
-        if !self.is_local {
-            self.service.barrier(self.deadline()).await?;
-        }
-        Ok(self.service.view())
+    /// What the tables say, as old as this client allows.
+    async fn ask(&self, kind: query::query::Kind) -> Result<query::found::Kind, MetaError> {
+        let query = query::Query { kind: Some(kind) };
+        let found = self.backend.ask(query, self.is_local, self.deadline()).await?;
+        found.kind.ok_or(MetaError::Newer(Unknown::Unknown))
     }
 
     fn deadline(&self) -> Instant {
@@ -157,19 +170,19 @@ impl Meta {
 pub struct Events<'a>(&'a Meta);
 
 impl Events<'_> {
-    /// Events from a number on, `limit` at most; from 0, those that are there.
+    /// Events from a number on, `limit` at most, or 0: 10 000; from 0, those that are there.
     ///
     /// # Errors
     /// See [`MetaError`].
     pub async fn list(&self, from: u64, limit: usize) -> Result<Vec<Event>, MetaError> {
-        let view = self.0.view().await?;
-        let from = if from == 0 { super::apply::reached(&*view)?.first_event } else { from };
-        Ok(watch::events(&*view, from, limit.min(MAX_ANSWER_PAIRS))?)
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let asked = query::query::Kind::Events(query::Events { from, limit });
+        Ok(found!(Events, self.0.ask(asked).await?)?.events)
     }
 
     /// Follows the log from a number on, or from 0, from now on.
-    pub fn follow(&self, from: u64) -> EventWatch {
-        EventWatch::new(self.0.service.view(), self.0.service.progress(), from)
+    pub fn follow(&self, from: u64) -> Box<dyn EventUpdates> {
+        self.0.backend.follow(from)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Settings and their history.
 
-use super::{Meta, Outcome, the};
+use super::{Meta, Outcome, found, the};
 use crate::meta::proto::action::Kind;
-use crate::meta::proto::{Refusal, Refused, ResetSetting, SetSetting, Setting, SettingChange};
+use crate::meta::proto::{ResetSetting, SetSetting, Setting, SettingChange};
+use crate::meta::query::proto::query::Kind as Query;
+use crate::meta::query::proto::{Definition, Everything, Named, SettingFound};
 use crate::meta::service::MetaError;
-use crate::meta::settings::Definition;
-use crate::meta::stored;
 
 /// The settings of the cluster.
 pub struct Settings<'a>(pub(super) &'a Meta);
@@ -33,16 +33,26 @@ impl Settings<'_> {
     /// # Errors
     /// See [`MetaError`]; refused if there is no such setting.
     pub async fn get(&self, name: &str) -> Result<Setting, MetaError> {
-        let setting = stored::setting(&*self.0.view().await?, name)?;
-        setting.ok_or_else(|| no_such(name))
+        self.describe(name).await.map(|(setting, _)| setting)
+    }
+
+    /// A setting as it is in force, and what it means.
+    ///
+    /// # Errors
+    /// See [`MetaError`]; refused if there is no such setting.
+    pub async fn describe(&self, name: &str) -> Result<(Setting, Definition), MetaError> {
+        let found = found!(Setting, self.0.ask(Query::Setting(Named { name: name.to_owned() })).await?)?;
+        Ok((found.setting.unwrap_or_default(), found.definition.unwrap_or_default()))
     }
 
     /// All settings that this cluster has, by name: what they are, and what they mean.
     ///
     /// # Errors
     /// See [`MetaError`].
-    pub async fn list(&self) -> Result<Vec<(Setting, &'static Definition)>, MetaError> {
-        Ok(stored::settings(&*self.0.view().await?)?)
+    pub async fn list(&self) -> Result<Vec<(Setting, Definition)>, MetaError> {
+        let found = found!(Settings, self.0.ask(Query::Settings(Everything {})).await?)?.settings;
+        let pair = |found: SettingFound| (found.setting.unwrap_or_default(), found.definition.unwrap_or_default());
+        Ok(found.into_iter().map(pair).collect())
     }
 
     /// Who changed a setting, when and to what: the last 64 times, the oldest first.
@@ -50,11 +60,7 @@ impl Settings<'_> {
     /// # Errors
     /// See [`MetaError`].
     pub async fn history(&self, name: &str) -> Result<Vec<SettingChange>, MetaError> {
-        Ok(stored::setting_history(&*self.0.view().await?, name)?)
+        let asked = Query::SettingHistory(Named { name: name.to_owned() });
+        Ok(found!(SettingHistory, self.0.ask(asked).await?)?.changes)
     }
-}
-
-fn no_such(name: &str) -> MetaError {
-    let message = format!("there is no setting {name:.63?}");
-    MetaError::Refused(Refused { why: Refusal::NoSuchSetting.into(), message, ..Refused::default() })
 }

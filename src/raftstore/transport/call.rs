@@ -1,12 +1,6 @@
 //! Calling a peer: the connection, and what the one who answers has to prove. Both kinds of calls begin with it.
 
-use std::future::{Ready, ready};
-use std::io;
-use std::task::{Context, Poll};
-
-use hyper_util::rt::TokioIo;
-use tonic::codegen::{Service, http::Uri};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::grpc::Shared;
 use super::metrics;
@@ -55,12 +49,7 @@ impl Line {
         let holder = Holder::new();
         let connection = Connection::open(address, config, shared.tls.as_deref(), &holder).await?;
         let certified = connection.info().certified.clone();
-        let channel = Endpoint::from_static("http://mainstay")
-            .http2_keep_alive_interval(config.keepalive_interval)
-            .keep_alive_timeout(config.keepalive_timeout)
-            .keep_alive_while_idle(true)
-            .connect_with_connector(Once(Some(connection)))
-            .await?;
+        let channel = connection.into_channel(config).await?;
         let client = RaftClient::new(channel).max_encoding_message_size(FRAME_LIMIT_BYTES);
         Ok(Line { _holder: holder, certified, client })
     }
@@ -80,21 +69,4 @@ impl Line {
 /// For jitter. Without randomness, no jitter.
 pub(super) fn random() -> u64 {
     getrandom::u64().unwrap_or(u64::MAX)
-}
-
-/// Hands a connection that stands already to tonic, which is used to connecting by itself.
-struct Once(Option<Connection>);
-
-impl Service<Uri> for Once {
-    type Response = TokioIo<Connection>;
-    type Error = io::Error;
-    type Future = Ready<io::Result<TokioIo<Connection>>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _uri: Uri) -> Self::Future {
-        ready(self.0.take().map(TokioIo::new).ok_or_else(|| io::ErrorKind::NotConnected.into()))
-    }
 }

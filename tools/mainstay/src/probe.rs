@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use mainstay::cluster;
 use mainstay::server::http::{Probe, Readiness};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::sqlite::SqliteEngine;
 
@@ -15,11 +17,30 @@ pub struct NodeProbe(Mutex<Phase>);
 enum Phase {
     #[default]
     Starting,
+    /// On its way into a cluster.
+    Entering(watch::Receiver<cluster::Phase>),
+    /// A member that holds no rows, and answers what is asked of the cluster.
+    Member,
     Serving(Arc<SqliteEngine>),
     Draining,
 }
 
 impl NodeProbe {
+    /// The node is no member of a cluster yet.
+    pub fn enter(&self, phase: watch::Receiver<cluster::Phase>) {
+        *self.0.lock() = Phase::Entering(phase);
+    }
+
+    /// It is a member that holds no rows, and takes clients from now on.
+    pub fn serve_member(&self) {
+        *self.0.lock() = Phase::Member;
+    }
+
+    /// It is a member, and goes on starting.
+    pub fn start(&self) {
+        *self.0.lock() = Phase::Starting;
+    }
+
     /// The node takes clients from now on.
     pub fn serve(&self, engine: Arc<SqliteEngine>) {
         *self.0.lock() = Phase::Serving(engine);
@@ -30,27 +51,29 @@ impl NodeProbe {
         *self.0.lock() = Phase::Draining;
     }
 
-    /// The engine, while it is used; else why it is not.
-    fn engine(&self) -> Result<Arc<SqliteEngine>, &'static str> {
+    /// The engine, if there is one, while clients are served; else why they are not.
+    fn engine(&self) -> Result<Option<Arc<SqliteEngine>>, String> {
         match &*self.0.lock() {
-            Phase::Starting => Err("starting: the node recovers and replays its log"),
-            Phase::Serving(engine) => Ok(Arc::clone(engine)),
-            Phase::Draining => Err("draining: the node stops"),
+            Phase::Starting => Err("starting: the node recovers and replays its log".to_owned()),
+            Phase::Entering(phase) => Err(phase.borrow().to_string()),
+            Phase::Member => Ok(None),
+            Phase::Serving(engine) => Ok(Some(Arc::clone(engine))),
+            Phase::Draining => Err("draining: the node stops".to_owned()),
         }
     }
 }
 
 impl Probe for NodeProbe {
     fn readiness(&self) -> Readiness {
-        match self.engine().map(|engine| engine.why_not_ready()) {
+        match self.engine().map(|engine| engine.and_then(|engine| engine.why_not_ready())) {
             Ok(None) => Readiness::Ready,
             Ok(Some(why)) => Readiness::NotReady(why),
-            Err(phase) => Readiness::NotReady(phase.to_owned()),
+            Err(phase) => Readiness::NotReady(phase),
         }
     }
 
     fn observe(&self) {
-        if let Ok(engine) = self.engine() {
+        if let Ok(Some(engine)) = self.engine() {
             engine.observe();
         }
     }

@@ -1,0 +1,13 @@
+//! Clusters of real processes: the binary, its command line, and kills.
+
+#![cfg(test)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod nodes;
+
+mod forming;
+mod joining;
+mod leaving;
+mod tls;
