@@ -28,6 +28,11 @@ use clap::{Args, Subcommand};
 use connect::ConnectArgs;
 use outcome::{EXIT_STATUS, Outcome};
 
+pub use events::events_json;
+pub use outcome::Failed;
+pub use show::printable;
+pub use status::cluster_json;
+
 #[derive(Subcommand)]
 pub enum Operation {
     /// Show the members of a cluster: who leads, how far each is, since when it runs.
