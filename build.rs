@@ -13,6 +13,9 @@ fn main() -> std::io::Result<()> {
     tonic_prost_build::configure().compile_protos(&["proto/meta.proto"], &["proto"])?;
     tonic_prost_build::configure()
         .extern_path(".mainstay.meta.v1", "crate::meta::proto")
+        .compile_protos(&["proto/cluster.proto"], &["proto"])?;
+    tonic_prost_build::configure()
+        .extern_path(".mainstay.meta.v1", "crate::meta::proto")
         .compile_protos(&["proto/meta_query.proto"], &["proto"])?;
     tonic_prost_build::configure()
         .build_transport(false)

@@ -70,7 +70,7 @@
 //! | 1 | [`disk`]: files and memory maps; [`storage`]: the data directory and RocksDB; [`net`]: connections to peers |
 //! | 2 | [`wal`]: the write-ahead log; [`raftstore`]: Raft groups |
 //! | 3 | [`meta`]: facts about the cluster, in Raft group 0 |
-//! | wiring | [`cluster`]: what makes nodes a cluster, and how other processes speak to it |
+//! | 4 | [`cluster`]: a node as a member: forming, joining, leaving |
 //! | wiring | [`engine`]: what a database implements; [`node`]: opens the floors in order |
 //! | 6 | [`server`]: the PostgreSQL protocol and its catalogs (feature `pg`), health and metrics over HTTP (feature `http`), both on by default |
 

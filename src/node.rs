@@ -2,6 +2,9 @@
 //!
 //! lock → identity → find the log's end → open the engine → make the end final → replay → promote
 //!
+//! A member of a cluster is opened by [`crate::cluster`] first, which holds lock and identity then; the rest follows on its
+//! directory ([`Node::open_member`]), and goes before it.
+//!
 //! The log's end is made final only after the engine was asked: an engine that has applied more than the log holds is
 //! evidence that the log lost something, and then nothing may be changed.
 
@@ -13,14 +16,16 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::checkpoint::{self, Checkpointer};
+use crate::cluster::{self, ClusterError, ClusterNode, FIRST_MEMBER};
 use crate::config::{ConfigError, NodeConfig};
 use crate::disk::RealDisk;
 use crate::engine::{Engine, EngineError};
 use crate::ident::SystemId;
 use crate::lsn::{Epoch, Lsn};
+use crate::meta::client::Meta;
 use crate::primary::Fence;
 pub use crate::primary::Primary;
-use crate::storage::{ENGINE_DIR, Storage, StorageError, WAL_DIR};
+use crate::storage::{ENGINE_DIR, Storage, StorageError, Unsettled, WAL_DIR};
 use crate::wal::retention::{Decision, HolderKind};
 use crate::wal::{self, Evidence, Health, Hold, Layout, Scan, SegmentDirectory, Wal, WalError};
 
@@ -32,9 +37,11 @@ const REPLAY_BATCH_RECORDS: usize = 1024;
 /// An open node. [`shutdown`](Node::shutdown) stops it cleanly; merely dropping it stops it as a crash would, and the
 /// next opening recovers.
 pub struct Node<E: Engine> {
-    // Dropped in this order: checkpoints end, then the log, and only then the directory's lock is released.
+    // Dropped in this order: checkpoints end, then the log, then what makes it a member, and only then the directory's lock
+    // is released.
     checkpointer: Checkpointer,
     log: RunningLog,
+    cluster: Option<ClusterNode>,
     storage: Arc<Storage>,
     engine: Arc<E>,
     failure: watch::Receiver<Option<Arc<NodeError>>>,
@@ -67,6 +74,9 @@ pub enum NodeError {
     /// The log cannot be used.
     #[error("{0}")]
     Wal(#[from] WalError),
+    /// It is, or is to be, a member of a cluster, and cannot be one.
+    #[error("{0}")]
+    Cluster(Arc<ClusterError>),
     /// *This node must stop*: the engine failed.
     #[error("the engine failed to {doing}: {source}")]
     Engine {
@@ -117,6 +127,12 @@ pub enum NodeError {
     Panicked(&'static str),
 }
 
+impl From<ClusterError> for NodeError {
+    fn from(error: ClusterError) -> NodeError {
+        NodeError::Cluster(Arc::new(error))
+    }
+}
+
 impl NodeError {
     pub(crate) fn engine(doing: &'static str) -> impl FnOnce(EngineError) -> NodeError {
         move |source| NodeError::Engine { doing, source }
@@ -124,26 +140,69 @@ impl NodeError {
 }
 
 impl<E: Engine> Node<E> {
-    /// Opens the node on its data directory. `open_engine` is called with the engine's own directory, which exists and
-    /// is empty at the first start.
+    /// Opens the node on its data directory, alone: not as a member of a cluster. `open_engine` is called with the engine's
+    /// own directory, which exists and is empty at the first start.
     ///
     /// Needs a tokio runtime; the work is done on threads that may block.
     ///
     /// # Errors
-    /// The node cannot run; the message is one line that says why. Opening again after the cause is gone works.
+    /// The node cannot run; the message is one line that says why. Opening again after the cause is gone works. The
+    /// directory of a member is refused: [`Node::open_member`] opens it.
     pub async fn open<F>(config: NodeConfig, open_engine: F) -> Result<Node<E>, NodeError>
     where
         F: Fn(&Path) -> Result<E, EngineError> + Send + Sync + 'static,
     {
-        blocking("opening the node", move || Node::open_blocking(&config, &open_engine)).await?
+        let opened = move || {
+            config.validate()?;
+            let directory = Unsettled::open(&config.data_dir, config.wal.segment_size_bytes)?;
+            if let Some(member) = cluster::membership(directory.member_note()?.as_deref())? {
+                let what = "it has to be started as that";
+                return Err(ClusterError::AlreadyMember { node: member.node, cluster: member.cluster, what }.into());
+            }
+            Node::open_blocking(&config, Arc::new(directory.settle(None)?), &open_engine)
+        };
+        blocking("opening the node", opened).await?
+    }
+
+    /// Opens the node on a directory that [`Entrance`](crate::cluster::Entrance) found to be no member's.
+    ///
+    /// # Errors
+    /// As [`Node::open`].
+    pub async fn open_alone<F>(config: NodeConfig, storage: Storage, open_engine: F) -> Result<Node<E>, NodeError>
+    where
+        F: Fn(&Path) -> Result<E, EngineError> + Send + Sync + 'static,
+    {
+        let opened = move || Node::open_blocking(&config, Arc::new(storage), &open_engine);
+        blocking("opening the node", opened).await?
+    }
+
+    /// Opens the node that holds the rows of a cluster: its first member. The member is this node's from now on, and
+    /// stopped with it.
+    ///
+    /// # Errors
+    /// As [`Node::open`]; the member is dropped then.
+    pub async fn open_member<F>(config: NodeConfig, member: ClusterNode, open_engine: F) -> Result<Node<E>, NodeError>
+    where
+        F: Fn(&Path) -> Result<E, EngineError> + Send + Sync + 'static,
+    {
+        let cluster::Membership { node, cluster, .. } = member.membership();
+        if node != FIRST_MEMBER {
+            let what = "only the first member holds rows";
+            return Err(ClusterError::AlreadyMember { node, cluster, what }.into());
+        }
+        let storage = member.storage();
+        let opened = move || Node::open_blocking(&config, storage, &open_engine);
+        let mut node = blocking("opening the node", opened).await??;
+        node.cluster = Some(member);
+        Ok(node)
     }
 
     fn open_blocking(
         config: &NodeConfig,
+        storage: Arc<Storage>,
         open_engine: &dyn Fn(&Path) -> Result<E, EngineError>,
     ) -> Result<Node<E>, NodeError> {
         config.validate()?;
-        let storage = Arc::new(Storage::open(&config.data_dir, config.wal.segment_size_bytes)?);
         let scan = find_end(config, &storage)?;
         let engine = Arc::new(open_engine_dir(&config.data_dir, open_engine)?);
         check_engine_system(engine.as_ref(), storage.identity().system)?;
@@ -167,12 +226,22 @@ impl<E: Engine> Node<E> {
             failed,
         )?;
         tracing::info!(data_dir = %config.data_dir.display(), end = %log.wal.end(), "the node is primary");
-        Ok(Node { checkpointer, log, storage, engine, failure })
+        Ok(Node { checkpointer, log, cluster: None, storage, engine, failure })
     }
 
     /// The engine.
     pub fn engine(&self) -> &Arc<E> {
         &self.engine
+    }
+
+    /// The facts of the cluster that this node is a member of; `None` if it is alone.
+    pub fn meta(&self) -> Option<Meta> {
+        self.cluster.as_ref().map(ClusterNode::meta)
+    }
+
+    /// This node as a member of its cluster; `None` if it is alone.
+    pub fn cluster(&self) -> Option<&ClusterNode> {
+        self.cluster.as_ref()
     }
 
     /// Everything before this survives a crash of this node.
@@ -220,19 +289,31 @@ impl<E: Engine> Node<E> {
                 Err(_) => std::future::pending().await,
             }
         };
+        let member = async {
+            match &self.cluster {
+                Some(cluster) => cluster.failed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            cause = member => Arc::new(NodeError::Cluster(cause)),
             cause = self.log.wal.failed() => Arc::new(NodeError::Wal(WalError::Poisoned(cause))),
             Some(cause) = checkpoints => cause,
         }
     }
 
     /// Stops the node: no more writes, a last checkpoint, the log ended and noted as such, everything closed. Opening
-    /// again works in the same process once the engine's own handles are dropped too.
+    /// again works in the same process once the engine's own handles, and those of [`meta`](Node::meta), are dropped too.
     ///
     /// # Errors
     /// Something could not be made durable or closed. Nothing acknowledged is lost; the next opening recovers.
-    pub async fn shutdown(self) -> Result<(), NodeError> {
-        blocking("stopping the node", move || self.shutdown_blocking()).await?
+    pub async fn shutdown(mut self) -> Result<(), NodeError> {
+        let cluster = self.cluster.take();
+        let stopped = blocking("stopping the node", move || self.shutdown_blocking()).await;
+        if let Some(cluster) = cluster {
+            cluster.shutdown().await;
+        }
+        stopped?
     }
 
     fn shutdown_blocking(mut self) -> Result<(), NodeError> {

@@ -37,19 +37,41 @@ pub struct Listener {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
+/// Takes the address that the settings say.
+///
+/// # Errors
+/// [`NetError::Plaintext`], [`NetError::AddressInUse`] or [`NetError::Listen`].
+pub async fn bind_socket(config: &NetConfig) -> Result<std::net::TcpListener, NetError> {
+    let address = config.listen;
+    config.check_address(address)?;
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => NetError::AddressInUse(address),
+        _ => NetError::Listen { address, source },
+    };
+    TcpListener::bind(address).await.and_then(TcpListener::into_std).map_err(failed)
+}
+
 impl Listener {
     /// Listens where the settings say. Each connection lasts at the longest until `holder` is dropped.
     ///
     /// # Errors
-    /// [`NetError::Plaintext`], [`NetError::AddressInUse`] or [`NetError::Listen`].
+    /// See [`bind_socket`].
     pub async fn bind(config: &NetConfig, tls: Option<Arc<Tls>>, holder: &Arc<Holder>) -> Result<Listener, NetError> {
-        let address = config.listen;
-        config.check_address(address)?;
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => NetError::AddressInUse(address),
-            _ => NetError::Listen { address, source },
-        };
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        Listener::on(bind_socket(config).await?, config, tls, holder)
+    }
+
+    /// Listens on a socket of [`bind_socket`]. One after the other may use a socket: what connects in between waits.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`].
+    pub fn on(
+        socket: std::net::TcpListener,
+        config: &NetConfig,
+        tls: Option<Arc<Tls>>,
+        holder: &Arc<Holder>,
+    ) -> Result<Listener, NetError> {
+        let failed = |source: io::Error| NetError::Listen { address: config.listen, source };
+        let socket = TcpListener::from_std(socket).map_err(failed)?;
         Ok(Listener {
             address: socket.local_addr().map_err(failed)?,
             socket,

@@ -8,7 +8,8 @@
 //!
 //! Durable facts and their order: RocksDB's copy of the identity, synced, then the file `identity`, its name synced
 //! last. If we die in between, the next start finishes with the copy. A directory that has neither is new; one that
-//! has the file but no RocksDB has lost it, and is refused.
+//! has the file but no RocksDB has lost it, and is refused. A node that has yet to be told who it is, opens its directory
+//! [unsettled](Unsettled) and settles it then.
 
 mod error;
 mod evidence;
@@ -20,6 +21,7 @@ mod notes;
 mod sorted_file;
 mod store;
 mod tables;
+mod unsettled;
 mod warm;
 
 pub use error::StorageError;
@@ -30,3 +32,4 @@ pub use lock::DirectoryLock;
 pub use sorted_file::{Ingesting, SortedFile};
 pub use store::{Storage, StorageView};
 pub use tables::{Batch, Durability, Family, Tables, TablesAt};
+pub use unsettled::Unsettled;

@@ -7,6 +7,7 @@
 //! | `clean_end` | LSN, 8 bytes little-endian: the last stop was clean and the WAL ended here; absent while a node runs |
 //! | `filler` | nothing of worth: see [`warm`](super::warm); absent but while it works |
 //! | `incarnation` | 8 bytes little-endian: how often the node was started as a member of a cluster |
+//! | `member` | what the node is as a member of a cluster; the bytes are those of `cluster/record` |
 
 use crate::ident::Incarnation;
 use crate::lsn::Lsn;
@@ -15,6 +16,7 @@ pub(super) const IDENTITY: &[u8] = b"identity";
 pub(super) const CHECKPOINT: &[u8] = b"checkpoint";
 pub(super) const CLEAN_END: &[u8] = b"clean_end";
 pub(super) const INCARNATION: &[u8] = b"incarnation";
+pub(super) const MEMBER: &[u8] = b"member";
 pub(super) const FILLER: &[u8] = b"filler";
 
 pub(super) fn encode_lsn(lsn: Lsn) -> [u8; 8] {

@@ -17,8 +17,8 @@ use super::identity::{self, Identity};
 use super::layout::{IDENTITY_FILE, MADE_BEFORE_IDENTITY, META_DIR};
 use super::lock::DirectoryLock;
 use super::notes;
-use super::sorted_file;
 use super::tables::{Batch, Durability, Family, Tables};
+use super::unsettled::Unsettled;
 use super::warm;
 use crate::ident::Incarnation;
 use crate::lsn::Lsn;
@@ -66,21 +66,11 @@ impl Storage {
     /// # Errors
     /// The directory is another process's, something else's, damaged, or cannot be written.
     pub fn open(directory: &Path, segment_size_bytes: u64) -> Result<Storage, StorageError> {
-        make_directory(directory)?;
-        // Looked at before the lock file is made, so that a wrong path stays as it was.
-        if Identity::read(directory)?.is_none() {
-            refuse_foreign(directory)?;
-        }
-        let lock = DirectoryLock::take(directory)?;
-        let identity = Identity::read(directory)?;
-        match identity {
-            Some(identity) => check_segment_size(directory, identity, segment_size_bytes)?,
-            // An earlier start may have died before it made the directory's own name durable.
-            None => sync_parent(directory)?,
-        }
-        let tables = open_checked(&directory.join(META_DIR), identity.is_some())?;
-        sorted_file::remove_leftovers(&tables.meta)?;
-        let identity = settle_identity(directory, &tables, identity, segment_size_bytes)?;
+        Unsettled::open(directory, segment_size_bytes)?.settle(None)
+    }
+
+    /// An opened directory that has its identity.
+    pub(super) fn of(identity: Identity, tables: Tables, lock: DirectoryLock) -> Result<Storage, StorageError> {
         let evidence = Mutex::new(SequenceEvidence::open(&tables.meta, tables.db.latest_sequence_number())?);
         Ok(Storage { identity, tables, evidence, poisoned: OnceLock::new(), _lock: lock })
     }
@@ -151,6 +141,22 @@ impl Storage {
         // Were RocksDB to lose this write, a life that peers know would begin again.
         self.note(Durability::Evident, |batch, local| batch.put_cf(local, notes::INCARNATION, note))?;
         Ok(incarnation)
+    }
+
+    /// What was noted of this node as a member of a cluster: bytes whose meaning their writer knows.
+    ///
+    /// # Errors
+    /// RocksDB failed.
+    pub fn member_note(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        self.tables.note(notes::MEMBER, <[u8]>::to_vec)
+    }
+
+    /// Notes what this node is as a member of a cluster, durably, in place of what was noted before.
+    ///
+    /// # Errors
+    /// RocksDB failed: it is not known which of the two holds.
+    pub fn note_member(&self, note: &[u8]) -> Result<(), StorageError> {
+        self.note(Durability::Evident, |batch, local| batch.put_cf(local, notes::MEMBER, note))
     }
 
     /// Makes everything written so far durable, and a later loss of it sure to be noticed.
@@ -278,13 +284,21 @@ impl StorageView {
         })
     }
 
+    /// See [`Storage::member_note`].
+    ///
+    /// # Errors
+    /// RocksDB failed.
+    pub fn member_note(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        self.tables.note(notes::MEMBER, <[u8]>::to_vec)
+    }
+
     /// What RocksDB holds for the floors above.
     pub fn tables(&self) -> &Tables {
         &self.tables
     }
 }
 
-fn make_directory(directory: &Path) -> Result<(), StorageError> {
+pub(super) fn make_directory(directory: &Path) -> Result<(), StorageError> {
     // What people stored is for nobody else's eyes.
     match fs::DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => {}
@@ -295,13 +309,13 @@ fn make_directory(directory: &Path) -> Result<(), StorageError> {
     sync_parent(directory)
 }
 
-fn sync_parent(directory: &Path) -> Result<(), StorageError> {
+pub(super) fn sync_parent(directory: &Path) -> Result<(), StorageError> {
     let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
     identity::sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
 /// Refuses a directory without identity that holds what no first start of ours could have left.
-fn refuse_foreign(directory: &Path) -> Result<(), StorageError> {
+pub(super) fn refuse_foreign(directory: &Path) -> Result<(), StorageError> {
     for entry in fs::read_dir(directory).map_err(StorageError::io("list", directory))? {
         let name = entry.map_err(StorageError::io("list", directory))?.file_name();
         let name = name.to_string_lossy();
@@ -313,7 +327,7 @@ fn refuse_foreign(directory: &Path) -> Result<(), StorageError> {
 }
 
 /// Opens RocksDB after looking at it read-only: what recovers to less than it is known to have held is damaged.
-fn open_checked(meta: &Path, must_exist: bool) -> Result<Tables, StorageError> {
+pub(super) fn open_checked(meta: &Path, must_exist: bool) -> Result<Tables, StorageError> {
     if has_rocksdb(meta) {
         check_evidence(&open_read_only(meta)?)?;
     } else if must_exist {
@@ -353,37 +367,7 @@ fn check_evidence(Tables { meta, db }: &Tables) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// The directory's identity: the one it has, checked; or the one a first start left unfinished; or a new one.
-fn settle_identity(
-    directory: &Path,
-    tables: &Tables,
-    found: Option<Identity>,
-    segment_size_bytes: u64,
-) -> Result<Identity, StorageError> {
-    let copy = read_copy(tables)?;
-    let identity = match (found, copy) {
-        (Some(found), _) => {
-            check_copy(directory, tables, found)?;
-            found
-        }
-        (None, Some(copy)) => copy,
-        (None, None) => {
-            let identity = Identity::draw(segment_size_bytes)?;
-            let mut batch = WriteBatch::default();
-            batch.put_cf(tables.family(LOCAL)?, notes::IDENTITY, identity.encode());
-            tables.write(batch)?;
-            tables.sync()?;
-            identity
-        }
-    };
-    if found.is_none() {
-        check_segment_size(directory, identity, segment_size_bytes)?;
-        identity.write(directory)?;
-    }
-    Ok(identity)
-}
-
-fn check_segment_size(directory: &Path, identity: Identity, configured: u64) -> Result<(), StorageError> {
+pub(super) fn check_segment_size(directory: &Path, identity: Identity, configured: u64) -> Result<(), StorageError> {
     let made_with = identity.segment_size_bytes;
     match made_with == configured {
         true => Ok(()),
@@ -391,7 +375,7 @@ fn check_segment_size(directory: &Path, identity: Identity, configured: u64) -> 
     }
 }
 
-fn check_copy(directory: &Path, tables: &Tables, identity: Identity) -> Result<(), StorageError> {
+pub(super) fn check_copy(directory: &Path, tables: &Tables, identity: Identity) -> Result<(), StorageError> {
     match read_copy(tables)? {
         Some(copy) if copy == identity => Ok(()),
         Some(copy) => Err(StorageError::Mismatch { path: directory.to_owned(), identity, copy }),
@@ -402,7 +386,7 @@ fn check_copy(directory: &Path, tables: &Tables, identity: Identity) -> Result<(
     }
 }
 
-fn read_copy(tables: &Tables) -> Result<Option<Identity>, StorageError> {
+pub(super) fn read_copy(tables: &Tables) -> Result<Option<Identity>, StorageError> {
     if tables.db.cf_handle(LOCAL).is_none() {
         return Ok(None);
     }

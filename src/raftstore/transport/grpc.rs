@@ -62,7 +62,7 @@ use crate::ident::NodeId;
 use crate::net::breaker::BreakerState;
 use crate::net::connection::Holder;
 use crate::net::identity::Identity;
-use crate::net::listener::Listener;
+use crate::net::listener::{Listener, bind_socket};
 use crate::net::tls::Tls;
 use crate::net::{Address, NetConfig, NetError};
 
@@ -155,10 +155,25 @@ impl GrpcTransport {
         services: Option<Routes>,
     ) -> Result<GrpcTransport, NetError> {
         config.validate()?;
+        Handle::try_current().map_err(|_| NetError::NoRuntime)?;
+        GrpcTransport::start_on(bind_socket(&config).await?, config, identity, services)
+    }
+
+    /// The same on a socket that listens already.
+    ///
+    /// # Errors
+    /// Settings or TLS files cannot be used, or there is no runtime.
+    pub fn start_on(
+        socket: std::net::TcpListener,
+        config: NetConfig,
+        identity: Identity,
+        services: Option<Routes>,
+    ) -> Result<GrpcTransport, NetError> {
+        config.validate()?;
         let runtime = Handle::try_current().map_err(|_| NetError::NoRuntime)?;
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let holder = Arc::new(Holder::new());
-        let listener = Listener::bind(&config, tls.clone(), &holder).await?;
+        let listener = Listener::on(socket, &config, tls.clone(), &holder)?;
         let address = listener.local_addr();
         let limits = Limits {
             envelopes: usize::try_from(config.queue_envelopes).unwrap_or(usize::MAX),

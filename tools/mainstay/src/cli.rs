@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
 
+use crate::cluster::ClusterAction;
 use crate::operate::Operation;
 use crate::settings::{self, Problem, Setting, Settings, Sources, TABLE};
 
@@ -26,11 +27,16 @@ pub enum Action {
     /// Run a node until SIGTERM or SIGINT.
     ///
     /// When it takes connections it prints one line to standard output: mainstay ready sql=ADDRESS [http=ADDRESS]
-    /// data-dir=DIR. Logs go to standard error. A flag beats a variable, a variable beats the file, the file beats the default. Exit status: 0
-    /// stopped cleanly, 1 could not run, 2 wrong usage.
+    /// [cluster=ADDRESS] data-dir=DIR. A node that is to be a member of a cluster and is none yet prints one before, and
+    /// waits: mainstay waiting [http=ADDRESS] cluster=ADDRESS data-dir=DIR. Logs go to standard error. A flag beats a
+    /// variable, a variable beats the file, the file beats the default. Exit status: 0 stopped cleanly, 1 could not run, 2
+    /// wrong usage.
     Start(StartArgs),
     /// Start a node, kill it under load, restart it, and count what was lost.
     Demo(DemoArgs),
+    /// Form a cluster, let nodes in, and take them out.
+    #[command(subcommand)]
+    Cluster(ClusterAction),
     /// Make a line for the users file, from a password on standard input.
     ///
     /// The line goes to standard output; append it to the file that sql.users_file names. A running node sees it within a

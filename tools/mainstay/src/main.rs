@@ -2,7 +2,7 @@
 //! Mainstay's WAL, and the operator's command line.
 
 mod cli;
-#[cfg_attr(not(test), expect(dead_code, reason = "the wiring of a node as a member of a cluster uses it"))]
+mod cluster;
 mod cluster_sql;
 mod demo;
 mod logging;
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Action::Start(args) => start(&args),
         Action::Demo(args) => finish(demo::run(&args)),
+        Action::Cluster(action) => cluster::run(&action),
         Action::User(args) => finish(user::line(&args).and_then(|line| print(&line))),
         Action::Config(ConfigAction::Check { file }) => check(&file),
         Action::Config(ConfigAction::Print) => finish(print(&settings::print_defaults())),

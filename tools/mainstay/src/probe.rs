@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use mainstay::cluster;
 use mainstay::meta::client::Meta;
 use mainstay::net::NetConfig;
 use mainstay::server::http::{Probe, Readiness, Told};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::operate::{self, Failed, printable};
 use crate::sqlite::SqliteEngine;
@@ -38,24 +40,43 @@ struct ClusterView {
 enum Phase {
     #[default]
     Starting,
+    /// On its way into a cluster.
+    Entering(watch::Receiver<cluster::Phase>),
+    /// A member that holds no rows, and answers what is asked of the cluster.
+    Member,
     Serving(Arc<SqliteEngine>),
     Draining,
 }
 
 impl NodeProbe {
+    /// The node is no member of a cluster yet.
+    pub fn enter(&self, phase: watch::Receiver<cluster::Phase>) {
+        *self.phase.lock() = Phase::Entering(phase);
+    }
+
+    /// It is a member that holds no rows, and takes clients from now on.
+    pub fn serve_member(&self) {
+        *self.phase.lock() = Phase::Member;
+    }
+
+    /// It is a member, and goes on starting.
+    pub fn start(&self) {
+        *self.phase.lock() = Phase::Starting;
+    }
+
     /// The node takes clients from now on.
     pub fn serve(&self, engine: Arc<SqliteEngine>) {
         *self.phase.lock() = Phase::Serving(engine);
     }
 
-    /// It takes no more.
+    /// It takes no more, and lets go of the cluster.
     pub fn drain(&self) {
+        *self.cluster.lock() = None;
         *self.phase.lock() = Phase::Draining;
     }
 
     /// The node is a member of a cluster, whose other members are asked over this network how they stand. Must be called on
     /// the runtime that the cluster lives on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the wiring of a node as a member of a cluster uses it"))]
     pub fn belongs_to(&self, meta: Meta, net: NetConfig) {
         let meta = meta.within(CLUSTER_TIMEOUT);
         *self.cluster.lock() = Some(ClusterView { meta, net, runtime: Handle::current() });
@@ -73,12 +94,14 @@ impl NodeProbe {
         }
     }
 
-    /// The engine, while it is used; else why it is not.
-    fn engine(&self) -> Result<Arc<SqliteEngine>, &'static str> {
+    /// The engine, if there is one, while clients are served; else why they are not.
+    fn engine(&self) -> Result<Option<Arc<SqliteEngine>>, String> {
         match &*self.phase.lock() {
-            Phase::Starting => Err("starting: the node recovers and replays its log"),
-            Phase::Serving(engine) => Ok(Arc::clone(engine)),
-            Phase::Draining => Err("draining: the node stops"),
+            Phase::Starting => Err("starting: the node recovers and replays its log".to_owned()),
+            Phase::Entering(phase) => Err(phase.borrow().to_string()),
+            Phase::Member => Ok(None),
+            Phase::Serving(engine) => Ok(Some(Arc::clone(engine))),
+            Phase::Draining => Err("draining: the node stops".to_owned()),
         }
     }
 }
@@ -88,15 +111,15 @@ impl Probe for NodeProbe {
         if self.is_asked_to_drain.load(Ordering::SeqCst) {
             return Readiness::NotReady("draining: asked to take no new clients until it is restarted".to_owned());
         }
-        match self.engine().map(|engine| engine.why_not_ready()) {
+        match self.engine().map(|engine| engine.and_then(|engine| engine.why_not_ready())) {
             Ok(None) => Readiness::Ready,
             Ok(Some(why)) => Readiness::NotReady(why),
-            Err(phase) => Readiness::NotReady(phase.to_owned()),
+            Err(phase) => Readiness::NotReady(phase),
         }
     }
 
     fn observe(&self) {
-        if let Ok(engine) = self.engine() {
+        if let Ok(Some(engine)) = self.engine() {
             engine.observe();
         }
     }

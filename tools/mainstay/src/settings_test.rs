@@ -183,15 +183,29 @@ fn a_printed_value_is_read_back_for_every_setting() {
     }
     let mut again = Settings::default();
     for setting in TABLE {
-        let plain = setting.plain_value(&settings).unwrap();
-        setting.set(&mut again, Raw::Text(plain)).unwrap();
+        match setting.plain_value(&settings) {
+            Some(plain) => setting.set(&mut again, Raw::Text(plain)).unwrap(),
+            None => assert!(matches!(setting.kind, Kind::Token(_)), "{}: only secrets are not shown", setting.key()),
+        }
     }
+    settings.cluster.token = None;
     assert_eq!(again, settings);
 }
 
 /// For each row of the table a value that is not the default.
 const OTHER_VALUES: &[&str] = &[
     "/x",
+    "h:1,i:2",
+    "mainstay-join-1-abababababababababababababababababababababababababababababababab",
+    "/t",
+    "127.0.0.1:7",
+    "db1.example.com:7",
+    "one",
+    "/cc",
+    "/ck",
+    "/ca",
+    "true",
+    "true",
     "[::1]:9",
     "7",
     "5",
@@ -267,6 +281,28 @@ fn every_field_has_its_row() {
         idle_in_transaction_timeout,
         idle_session_timeout,
     } = changed.sql;
+    let ClusterSettings {
+        listen: cluster_listen,
+        advertise,
+        name,
+        join,
+        token,
+        token_file,
+        tls_certificate: cluster_certificate,
+        tls_key: cluster_key,
+        tls_authorities,
+        tls_require_node_names,
+        allow_plaintext,
+    } = changed.cluster;
+    assert_eq!(join.iter().map(ToString::to_string).collect::<Vec<_>>(), ["h:1", "i:2"]);
+    assert_eq!(advertise.unwrap().as_str(), "db1.example.com:7");
+    assert_eq!((cluster_listen.unwrap().port(), name.as_deref()), (7, Some("one")));
+    assert!(token.is_some() && tls_require_node_names && allow_plaintext);
+    for (found, expected) in
+        [(token_file, "/t"), (cluster_certificate, "/cc"), (cluster_key, "/ck"), (tls_authorities, "/ca")]
+    {
+        assert_eq!(found.as_deref(), Some(Path::new(expected)));
+    }
     let HttpConfig { listen: http_listen, allow_remote, connection_limit: http_connection_limit, drain_token_file } =
         changed.http;
     let LogSettings { format, level, slow } = changed.log;
@@ -348,4 +384,20 @@ fn ranges_agree_with_the_library() {
             assert_eq!(valid(&settings), expected, "{} = {value}", setting.key());
         }
     }
+}
+
+#[test]
+fn settings_of_the_cluster_that_do_not_go_together_are_refused() {
+    let token = "mainstay-join-1-abababababababababababababababababababababababababababababababab";
+    let found =
+        problems(gathered(&[("join_token", token), ("join_token_file", "/t"), ("cluster.tls_key", "/k")], &[], None));
+    assert!(found[0].contains("both given") && found[1].contains("tls_certificate is missing"), "{found:?}");
+    let found = problems(gathered(&[("cluster.listen", "0.0.0.0:1"), ("join", "a:1")], &[], None));
+    assert!(found.iter().any(|what| what.starts_with("cluster.advertise must be given")), "{found:?}");
+    let found = problems(gathered(&[("join_token_file", "/t")], &[], None));
+    assert!(found.iter().any(|what| what.starts_with("join must be given with")), "{found:?}");
+    // A token with a slip in it is still a secret.
+    let found = problems(gathered(&[("join_token", &token[..70])], &[], None));
+    assert!(found[0].contains("a join token is") && !found[0].contains("abab"), "{found:?}");
+    assert!(!print_defaults().contains("\njoin_token = "));
 }

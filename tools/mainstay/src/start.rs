@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use mainstay::cluster::{ClusterNode, Entrance, FIRST_MEMBER, Phase};
+use mainstay::config::NodeConfig;
 use mainstay::node::Node;
 use mainstay::server::http::{Exposition, HttpServer, Probe};
-use mainstay::server::pg::PgServer;
+use mainstay::server::pg::{Backend, PgServer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cluster::Face;
+use crate::cluster_sql::ClusterBackend;
 use crate::logging;
 use crate::probe::NodeProbe;
 use crate::settings::{self, Settings};
@@ -72,26 +76,75 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     // First, so that it can be seen what a node does that takes long to start.
     let http = start_http(settings, &probe).await?;
     let config = settings.node_config().context("no data directory")?;
-    let data_dir = config.data_dir.clone();
-    let node = tokio::select! {
-        node = Node::open(config, SqliteEngine::open) => node?,
+    let http_address = http.as_ref().map(HttpServer::local_addr);
+    let mut places = Places { http: http_address, cluster: None, data_dir: config.data_dir.display().to_string() };
+    let opening = open(settings, config, &probe, &mut places);
+    let opened = tokio::select! {
+        opened = opening => opened?,
         name = signals.next() => {
             // Nothing was acknowledged yet, so there is nothing to finish: the next start recovers.
             tracing::info!(signal = name, "stopped while starting");
             return Ok(());
         }
     };
-    node.engine().log_slow(settings.log.slow);
-    probe.serve(Arc::clone(node.engine()));
-    let http_address = http.as_ref().map(HttpServer::local_addr);
-    let places = Places { http: http_address, data_dir: data_dir.display().to_string() };
-    let ended = serve_node(settings, &node, &mut signals, &probe, &places).await;
-    probe.drain();
-    let closed = node.shutdown().await;
+    let (ended, closed) = match opened {
+        Opened::Node(node) => {
+            node.engine().log_slow(settings.log.slow);
+            probe.serve(Arc::clone(node.engine()));
+            let ended = serve_node(settings, &node, &mut signals, &probe, &places).await;
+            probe.drain();
+            (ended, node.shutdown().await)
+        }
+        Opened::Member(member) => {
+            let ended = serve_member(settings, &member, &mut signals, &probe, &places).await;
+            probe.drain();
+            member.shutdown().await;
+            (ended, Ok(()))
+        }
+    };
     ended?;
     closed.context("the node did not stop cleanly")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What a data directory was opened as.
+enum Opened {
+    /// A node with rows: alone, or the first member of a cluster.
+    Node(Box<Node<SqliteEngine>>),
+    /// A member without.
+    Member(Box<ClusterNode>),
+}
+
+/// Opens the data directory, and waits until the node is a member if it is to be one.
+async fn open(
+    settings: &Settings,
+    config: NodeConfig,
+    probe: &NodeProbe,
+    places: &mut Places,
+) -> anyhow::Result<Opened> {
+    let cluster = settings.cluster.config().map_err(|problems| anyhow!(problems.join("; ")))?;
+    let segment_size_bytes = config.wal.segment_size_bytes;
+    let waiting = match Entrance::open(config.data_dir.clone(), segment_size_bytes, cluster).await? {
+        Entrance::Alone(storage) => {
+            return Ok(Opened::Node(Box::new(Node::open_alone(config, storage, SqliteEngine::open).await?)));
+        }
+        Entrance::Waiting(waiting) => waiting,
+    };
+    places.cluster = Some(waiting.local_addr());
+    let phase = waiting.phase();
+    let now = phase.borrow().clone();
+    probe.enter(phase);
+    if now != Phase::Starting {
+        tracing::info!("{now}");
+        announce("waiting", None, places);
+    }
+    let member = waiting.member().await?;
+    probe.start();
+    if member.membership().node == FIRST_MEMBER {
+        return Ok(Opened::Node(Box::new(Node::open_member(config, member, SqliteEngine::open).await?)));
+    }
+    Ok(Opened::Member(Box::new(member)))
 }
 
 /// Starts the HTTP server if there is to be one. What measures takes its place before anything is measured.
@@ -107,6 +160,7 @@ async fn start_http(settings: &Settings, probe: &Arc<NodeProbe>) -> anyhow::Resu
 /// What the ready line tells beside the address for SQL.
 struct Places {
     http: Option<SocketAddr>,
+    cluster: Option<SocketAddr>,
     data_dir: String,
 }
 
@@ -118,8 +172,17 @@ async fn serve_node(
     probe: &NodeProbe,
     places: &Places,
 ) -> anyhow::Result<()> {
-    let server = PgServer::start(settings.sql.clone(), node.engine().clone()).await?;
-    announce(server.local_addr(), places);
+    let face = node.cluster().map(|member| Face::new(member.handle()));
+    let server = match &face {
+        Some(face) => {
+            node.cluster().into_iter().for_each(|member| probe.belongs_to(member.meta(), member.net().clone()));
+            let backend = ClusterBackend::new(face.shared(), Some(node.engine().clone() as Arc<dyn Backend>));
+            PgServer::start(settings.sql.clone(), Arc::new(backend)).await?
+        }
+        None => PgServer::start(settings.sql.clone(), node.engine().clone()).await?,
+    };
+    let _published = face.map(|face| face.publish(server.local_addr()));
+    announce("ready", Some(server.local_addr()), places);
 
     let failed: Option<anyhow::Error> = tokio::select! {
         name = signals.next() => {
@@ -144,16 +207,51 @@ async fn serve_node(
     drained.context("the SQL server did not stop cleanly")
 }
 
-/// The one line on standard output. Nobody may be reading it, which is no reason to stop.
-fn announce(sql: SocketAddr, places: &Places) {
-    let data_dir = places.data_dir.as_str();
-    let http = places.http.map(|address| format!(" http={address}")).unwrap_or_default();
-    let mut out = io::stdout().lock();
-    let written = writeln!(out, "mainstay ready sql={sql}{http} data-dir={data_dir}").and_then(|()| out.flush());
-    if let Err(error) = written {
-        tracing::warn!(%error, "the ready line could not be written");
+/// Serves SQL from a member that holds no rows: it answers what is asked of the cluster, and says who holds them.
+async fn serve_member(
+    settings: &Settings,
+    member: &ClusterNode,
+    signals: &mut Signals,
+    probe: &NodeProbe,
+    places: &Places,
+) -> anyhow::Result<()> {
+    let face = Face::new(member.handle());
+    let backend = ClusterBackend::new(face.shared(), None);
+    let server = PgServer::start(settings.sql.clone(), Arc::new(backend)).await?;
+    let _published = face.publish(server.local_addr());
+    probe.belongs_to(member.meta(), member.net().clone());
+    probe.serve_member();
+    announce("ready", Some(server.local_addr()), places);
+    let failed = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping; a second signal exits at once");
+            None
+        }
+        error = member.failed() => Some(anyhow::Error::new(error)),
+    };
+    probe.drain();
+    signals.exit_on_next();
+    let drained = server.shutdown(GRACE).await;
+    if let Some(error) = failed {
+        return Err(error);
     }
-    tracing::info!(%sql, data_dir, "ready");
+    drained.context("the SQL server did not stop cleanly")
+}
+
+/// A line on standard output: that the node waits to be a member, and that it takes clients. Nobody may be reading it, which
+/// is no reason to stop.
+fn announce(what: &str, sql: Option<SocketAddr>, places: &Places) {
+    let data_dir = places.data_dir.as_str();
+    let place = |name: &str, address: Option<SocketAddr>| {
+        address.map(|address| format!(" {name}={address}")).unwrap_or_default()
+    };
+    let (at, http, cluster) = (place("sql", sql), place("http", places.http), place("cluster", places.cluster));
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "mainstay {what}{at}{http}{cluster} data-dir={data_dir}").and_then(|()| out.flush());
+    if let Err(error) = written {
+        tracing::warn!(%error, "the line that says {what:?} could not be written");
+    }
+    tracing::info!(sql = at.trim(), cluster = cluster.trim(), data_dir, "{what}");
 }
 
 /// The signals that ask a node to stop.

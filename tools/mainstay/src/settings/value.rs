@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mainstay::meta::token::MalformedToken;
+use mainstay::net::Address;
+
 use super::{Kind, Raw, Setting, Settings};
 use crate::logging::{self, LogFormat};
 
@@ -66,6 +69,19 @@ impl Setting {
                 *field(settings) =
                     LogFormat::from_name(&name).ok_or_else(|| format!("{name:?} is not {}", self.range_text()))?;
             }
+            Kind::Name(field) => *field(settings) = Some(text(raw)?),
+            Kind::NodeAddress(field) => *field(settings) = Some(node_address(&text(raw)?)?),
+            Kind::NodeAddresses(field) => {
+                let list = text(raw)?;
+                let addresses: Result<Vec<_>, _> =
+                    list.split(',').map(|address| node_address(address.trim())).collect();
+                *field(settings) = addresses?;
+            }
+            // What it says instead is not repeated: it may be a token with a slip in it.
+            Kind::Token(field) => {
+                let text = text(raw).map_err(|_| MalformedToken.to_string())?;
+                *field(settings) = Some(text.parse().map_err(|error: MalformedToken| error.to_string())?);
+            }
             Kind::Filter(field) => {
                 let filter = text(raw)?;
                 logging::check_filter(&filter).map_err(|error| format!("{filter:?} is not understood: {error}"))?;
@@ -102,6 +118,18 @@ impl Setting {
             Kind::Seconds { field, .. } => seconds_text(field(&mut settings).as_secs()),
             Kind::Count { field, .. } => field(&mut settings).to_string(),
             Kind::Format(field) => field(&mut settings).name().to_owned(),
+            Kind::Name(field) => field(&mut settings).clone()?,
+            Kind::NodeAddress(field) => field(&mut settings).as_ref()?.to_string(),
+            Kind::NodeAddresses(field) => {
+                let addresses = std::mem::take(field(&mut settings));
+                let texts: Vec<String> = addresses.iter().map(Address::to_string).collect();
+                if texts.is_empty() {
+                    return None;
+                }
+                texts.join(",")
+            }
+            // Never shown.
+            Kind::Token(_) => return None,
             Kind::Filter(field) => field(&mut settings).clone(),
         })
     }
@@ -117,6 +145,10 @@ impl Setting {
             Kind::Bytes { .. } | Kind::Memory { .. } => "BYTES",
             Kind::Seconds { .. } => "SECONDS",
             Kind::Count { .. } => "N",
+            Kind::Name(_) => "NAME",
+            Kind::NodeAddress(_) => "HOST:PORT",
+            Kind::NodeAddresses(_) => "HOST:PORT,…",
+            Kind::Token(_) => "TOKEN",
             Kind::Format(_) => "FORMAT",
             Kind::Filter(_) => "FILTER",
         }
@@ -147,6 +179,10 @@ impl Setting {
             Kind::Memory { low, high, .. } => format!("from {} to {}", bytes_text(*low), bytes_text(*high)),
             Kind::Seconds { low, high, .. } => format!("from {} to {}", seconds_text(*low), seconds_text(*high)),
             Kind::Count { low, high, .. } => format!("from {low} to {high}"),
+            Kind::Name(_) => "a name".to_owned(),
+            Kind::NodeAddress(_) => "a HOST:PORT".to_owned(),
+            Kind::NodeAddresses(_) => "one or more HOST:PORT".to_owned(),
+            Kind::Token(_) => "a join token".to_owned(),
             Kind::Format(_) => "text or json".to_owned(),
             Kind::Filter(_) => "a log filter".to_owned(),
         }
@@ -177,6 +213,18 @@ fn unless_off<T>(raw: Raw, understand: impl FnOnce(Raw) -> Result<T, String>) ->
         Raw::Text(text) if text.eq_ignore_ascii_case(OFF) => Ok(None),
         raw => understand(raw).map(Some),
     }
+}
+
+fn node_address(text: &str) -> Result<Address, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a HOST:PORT such as db1.example.com:5442"))
+}
+
+/// A length of time as people write it, in milliseconds if it has no unit.
+///
+/// # Errors
+/// It is none.
+pub fn milliseconds(text: &str) -> Result<Duration, String> {
+    number(Raw::Text(text.to_owned()), MILLISECOND_UNITS, "milliseconds").map(Duration::from_millis)
 }
 
 fn directory(raw: Raw) -> Result<PathBuf, String> {

@@ -1,0 +1,363 @@
+//! What the services and tasks of a member share, and the tasks themselves.
+//!
+//! | task | does |
+//! |---|---|
+//! | address book | follows the table of members: whom to send to, and whether this node is still one of them |
+//! | announcement | says that this node has started, where nobody could be told before |
+//! | doubt | when nobody leads for a while: asks the others whether this node is still a member |
+//! | keeper | while this node leads: makes the group's replicas those of the members ([`plan`](super::plan)) |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::error::ClusterError;
+use super::peers::Peers;
+use super::plan::{Step, plan, replica_of};
+use super::record::Membership;
+use crate::ident::{Incarnation, NodeId};
+use crate::meta::client::Meta;
+use crate::meta::command::VERSION;
+use crate::meta::proto::{Member, MemberState, Refusal, Refused, StartMember};
+use crate::meta::raft::RaftMetadata;
+use crate::meta::service::{MetaError, Metadata};
+use crate::meta::stored;
+use crate::net::Address;
+use crate::raftstore::group::{ChangeRefusal, MembershipChange, Role};
+use crate::raftstore::log_store::StoreError;
+use crate::raftstore::store::{ChangeError, GroupFailure};
+use crate::raftstore::transport::GrpcTransport;
+use crate::storage::Storage;
+
+/// How often the keeper looks whether there is something to do.
+const KEEP_EVERY: Duration = Duration::from_millis(200);
+/// How long each of its steps may take; what is not done then is found again.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one attempt to announce a start may take.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is waited before the next one.
+const ANNOUNCE_PAUSE: Duration = Duration::from_millis(200);
+/// A node that has heard of no leader for this long asks whether it was removed, and how often.
+const DOUBT_AFTER: Duration = Duration::from_secs(2);
+/// How long each of the others may take to say so.
+const DOUBT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A node that was removed gets this long to pass on the answer of whoever removed it.
+const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL_POLL: Duration = Duration::from_millis(10);
+
+/// See the module.
+pub(super) struct Core {
+    pub(super) membership: Membership,
+    pub(super) secret_hash: Vec<u8>,
+    /// Where others reach this node.
+    pub(super) addresses: Vec<String>,
+    pub(super) storage: Arc<Storage>,
+    pub(super) metadata: Arc<RaftMetadata>,
+    /// Acts in the cluster's own name.
+    pub(super) meta: Meta,
+    pub(super) peers: Arc<Peers>,
+    /// When this start began.
+    pub(super) begun: Instant,
+    /// The last that was raised.
+    incarnation: AtomicU64,
+    /// Removals that are answered here.
+    removals: AtomicUsize,
+    failure: watch::Sender<Option<Arc<ClusterError>>>,
+}
+
+/// Counts a removal while it lasts.
+pub(super) struct Removal<'a>(&'a Core);
+
+impl Drop for Removal<'_> {
+    fn drop(&mut self) {
+        self.0.removals.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a core is made of.
+pub(super) struct Parts {
+    pub(super) membership: Membership,
+    pub(super) secret_hash: Vec<u8>,
+    pub(super) addresses: Vec<String>,
+    pub(super) storage: Arc<Storage>,
+    pub(super) metadata: Arc<RaftMetadata>,
+    pub(super) peers: Arc<Peers>,
+    pub(super) incarnation: Incarnation,
+}
+
+impl Core {
+    pub(super) fn new(parts: Parts) -> Core {
+        let Parts { membership, secret_hash, addresses, storage, metadata, peers, incarnation } = parts;
+        let meta = Meta::new(Arc::clone(&metadata) as Arc<dyn Metadata>, "mainstay");
+        Core {
+            membership,
+            secret_hash,
+            addresses,
+            storage,
+            metadata,
+            meta,
+            peers,
+            begun: Instant::now(),
+            incarnation: AtomicU64::new(incarnation.get()),
+            removals: AtomicUsize::new(0),
+            failure: watch::channel(None).0,
+        }
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.membership.node
+    }
+
+    /// The members as far as they are known here.
+    pub(super) fn members(&self) -> Result<Vec<Member>, StoreError> {
+        stored::members(&*self.metadata.view())
+    }
+
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        self.metadata.group().view().leader_node()
+    }
+
+    pub(super) fn failure(&self) -> watch::Receiver<Option<Arc<ClusterError>>> {
+        self.failure.subscribe()
+    }
+
+    /// The first failure is the one that counts.
+    fn fail(&self, error: ClusterError) {
+        self.failure.send_if_modified(|failure| {
+            let is_first = failure.is_none();
+            if is_first {
+                tracing::error!(%error, "this node cannot go on as a member");
+                *failure = Some(Arc::new(error));
+            }
+            is_first
+        });
+    }
+
+    pub(super) fn begin_removal(&self) -> Removal<'_> {
+        self.removals.fetch_add(1, Ordering::Relaxed);
+        Removal(self)
+    }
+
+    /// What tells the cluster that this node has started.
+    fn start_message(&self) -> StartMember {
+        StartMember {
+            id: self.node().get(),
+            secret_hash: self.secret_hash.clone(),
+            incarnation: self.incarnation.load(Ordering::Relaxed),
+            version: VERSION.into(),
+            addresses: self.addresses.clone(),
+        }
+    }
+
+    /// Follows the table of members until the group stops.
+    pub(super) async fn follow_members(self: Arc<Core>, transport: Arc<GrpcTransport>) {
+        let mut progress = self.metadata.progress();
+        let mut was_member = false;
+        loop {
+            progress.borrow_and_update();
+            match self.members() {
+                Ok(members) => {
+                    let own = members.iter().find(|member| member.id == self.node().get());
+                    match own {
+                        Some(own) if own.incarnation > self.incarnation.load(Ordering::Relaxed) => {
+                            return self.fail(ClusterError::Superseded(self.node()));
+                        }
+                        None if was_member => return self.was_removed().await,
+                        _ => was_member = own.is_some(),
+                    }
+                    self.note_addresses(&members, &transport);
+                }
+                Err(error) => return self.fail(error.into()),
+            }
+            if progress.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn note_addresses(&self, members: &[Member], transport: &GrpcTransport) {
+        if members.is_empty() {
+            // A new member knows those that let it in.
+            return;
+        }
+        let others = members.iter().filter(|member| member.id != self.node().get());
+        let addresses: BTreeMap<NodeId, Vec<Address>> =
+            others.map(|member| (NodeId::new(member.id), parsed(&member.addresses))).collect();
+        for gone in self.peers.nodes().into_iter().filter(|node| !addresses.contains_key(node)) {
+            transport.remove_peer(gone);
+        }
+        for (node, addresses) in &addresses {
+            if let Err(error) = transport.set_peer(*node, addresses.clone()) {
+                tracing::warn!(%node, %error, "a member cannot be reached");
+            }
+        }
+        self.peers.set(addresses);
+    }
+
+    /// Waits until the group has stopped here, and says why.
+    pub(super) async fn watch_group(self: Arc<Core>) {
+        let mut view = self.metadata.group().watch();
+        let failure = match view.wait_for(|view| view.failure.is_some()).await {
+            Ok(view) => view.failure.clone(),
+            Err(_) => None,
+        };
+        match failure.as_deref() {
+            None | Some(GroupFailure::ShutDown) => {}
+            Some(GroupFailure::Removed(_)) => self.was_removed().await,
+            Some(_) => failure.into_iter().for_each(|failure| self.fail(ClusterError::Group(failure))),
+        }
+    }
+
+    /// Asks the others whether this node is still a member, when it hears of no leader: nobody speaks any more to one that was
+    /// removed, or as whom another process runs.
+    pub(super) async fn doubt(self: Arc<Core>) {
+        let mut leaderless = 0;
+        let mut looks = interval(DOUBT_AFTER / 2);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let view = self.metadata.group().view();
+            if view.failure.is_some() {
+                return;
+            }
+            leaderless = if view.leader_node().is_none() { leaderless + 1 } else { 0 };
+            if leaderless < 2 {
+                continue;
+            }
+            leaderless = 0;
+            for node in self.peers.nodes() {
+                // It changes nothing: this start was announced, or will be.
+                match self
+                    .peers
+                    .announce(node, StartMember { incarnation: 0, ..self.start_message() }, DOUBT_TIMEOUT)
+                    .await
+                {
+                    Ok(Err(refused)) if refused.why() == Refusal::StaleIncarnation => {
+                        if refused.number > self.incarnation.load(Ordering::Relaxed) {
+                            return self.fail(ClusterError::Superseded(self.node()));
+                        }
+                        break;
+                    }
+                    Ok(Err(refused)) if matches!(refused.why(), Refusal::NoSuchMember | Refusal::WrongSecret) => {
+                        return self.fail(refusal(self.node(), refused));
+                    }
+                    answer => tracing::debug!(%node, ?answer, "whether this node is still a member is not known there"),
+                }
+            }
+        }
+    }
+
+    async fn was_removed(&self) {
+        // Whoever asked this node to remove itself is still to be answered.
+        let begun = Instant::now();
+        while self.removals.load(Ordering::Relaxed) > 0 && begun.elapsed() < FAREWELL {
+            sleep(FAREWELL_POLL).await;
+        }
+        self.fail(ClusterError::Removed(self.node()));
+    }
+
+    /// Says that this node has started, until the cluster has taken notice, or refuses it.
+    pub(super) async fn announce(self: Arc<Core>) {
+        let meta = self.meta.within(ANNOUNCE_TIMEOUT);
+        loop {
+            let StartMember { secret_hash, incarnation, addresses, .. } = self.start_message();
+            let members = meta.members();
+            let started =
+                members.started(self.node(), secret_hash, Incarnation::new(incarnation), VERSION, addresses).await;
+            match started {
+                Ok(_) | Err(MetaError::AnswerLost | MetaError::Stopped(_)) => return,
+                Err(MetaError::Refused(refused)) => return self.fail(refusal(self.node(), refused)),
+                Err(MetaError::Unknown { why }) => {
+                    tracing::debug!(why, "it is not known whether the start was noted");
+                    if let Err(error) = self.raise_incarnation().await {
+                        return self.fail(error);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "the start cannot be announced yet"),
+            }
+            sleep(ANNOUNCE_PAUSE).await;
+        }
+    }
+
+    /// A start that may have been noted cannot be told from that of a copy: it is announced as one more.
+    async fn raise_incarnation(&self) -> Result<(), ClusterError> {
+        let storage = Arc::clone(&self.storage);
+        let raised = tokio::task::spawn_blocking(move || storage.raise_incarnation()).await;
+        let raised = raised.map_err(|_| ClusterError::Panicked("raising the incarnation"))??;
+        self.incarnation.fetch_max(raised.get(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Keeps the replicas those of the members, while this node leads.
+    pub(super) async fn keep_replicas(self: Arc<Core>) {
+        let mut ticks = interval(KEEP_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let view = self.metadata.group().view();
+            if view.failure.is_some() {
+                return;
+            }
+            if view.status.positions.role != Role::Leader {
+                continue;
+            }
+            let members = match self.members() {
+                Ok(members) => members,
+                Err(error) => return self.fail(error.into()),
+            };
+            for step in plan(&view.status, &members) {
+                match self.take(step).await {
+                    Ok(()) => {
+                        tracing::info!(?step, "changed who takes part");
+                        // What follows was planned before.
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::debug!(?step, error, "who takes part cannot be changed now");
+                        if !matches!(step, Step::Promote(_)) {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&self, step: Step) -> Result<(), String> {
+        let change = match step {
+            Step::Add(node) => MembershipChange { add: vec![(replica_of(node), node)], ..MembershipChange::default() },
+            Step::Promote(replica) => MembershipChange { promote: vec![replica], ..MembershipChange::default() },
+            Step::Remove(replica) => MembershipChange { remove: vec![replica], ..MembershipChange::default() },
+            Step::Activate(node) => {
+                let meta = self.meta.within(STEP_TIMEOUT).acting("mainstay", "it keeps up");
+                let activated = meta.members().set_state(node, MemberState::Joining, MemberState::Active).await;
+                return activated.map(drop).map_err(|error| error.to_string());
+            }
+        };
+        let changed = self.metadata.group().change_membership(change, STEP_TIMEOUT).await;
+        match changed {
+            Ok(_) => Ok(()),
+            Err(ChangeError::Refused(ChangeRefusal::Used { replica, .. })) => {
+                Err(format!("replica {replica} was overtaken and cannot take part any more"))
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Addresses as the table has them; what is none is left out.
+pub(super) fn parsed(addresses: &[String]) -> Vec<Address> {
+    addresses.iter().filter_map(|address| address.parse().ok()).collect()
+}
+
+/// Why the cluster does not let this node go on.
+pub(super) fn refusal(node: NodeId, refused: Refused) -> ClusterError {
+    match refused.why() {
+        Refusal::NoSuchMember => ClusterError::Removed(node),
+        _ => ClusterError::Refused(refused),
+    }
+}

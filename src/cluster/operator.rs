@@ -1,0 +1,184 @@
+//! What an operator asks of a node: to form a cluster, to make a join token, to take a member out.
+//!
+//! Any member will do but for forming, which is asked of one node by name: asked of another because the first was slow to
+//! answer, two clusters would come about.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use super::proto::formation_client::FormationClient;
+use super::proto::{CreateTokenRequest, DescribeRequest, Description, InitRequest, Phase, RemoveRequest};
+use super::rpc::channel::{CallError, Line, Nodes, Purpose, Repeat};
+use crate::ident::{ClusterId, NodeId};
+use crate::meta::proto::Member;
+use crate::net::{Address, NetConfig, NetError};
+
+/// What is waited before it is looked again whether the first member leads.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Why nothing came of what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OperatorError {
+    /// *Your mistake*: these settings or files cannot be used.
+    #[error("{0}")]
+    Settings(String),
+    /// *Your mistake*, or it cannot be done now; it had no effect.
+    #[error("{0}")]
+    Refused(String),
+    /// *Your mistake*: there is no such thing. Asked before, it may have been done.
+    #[error("{0}")]
+    NotFound(String),
+    /// *Retry*: nobody could be asked in time. It had no effect.
+    #[error("no node could do it in time: {0}")]
+    Unavailable(String),
+    /// It may or may not have been done, or may yet be.
+    #[error("it is not known whether it was done: {0}")]
+    Unknown(String),
+}
+
+impl From<CallError> for OperatorError {
+    fn from(error: CallError) -> OperatorError {
+        match error {
+            CallError::Net(error) => OperatorError::Settings(error.to_string()),
+            CallError::Refused(status) => OperatorError::from(&*status),
+            CallError::Unavailable { why } => OperatorError::Unavailable(why),
+            CallError::Unknown { why } => OperatorError::Unknown(why),
+        }
+    }
+}
+
+impl From<&Status> for OperatorError {
+    fn from(status: &Status) -> OperatorError {
+        let why = status.message().to_owned();
+        match status.code() {
+            Code::NotFound => OperatorError::NotFound(why),
+            Code::Unavailable => OperatorError::Unavailable(why),
+            Code::DeadlineExceeded | Code::Unknown | Code::Cancelled | Code::Internal => OperatorError::Unknown(why),
+            _ => OperatorError::Refused(why),
+        }
+    }
+}
+
+/// A join token as it was made.
+pub struct NewToken {
+    /// The token: whoever has it can let one node in.
+    pub token: String,
+    /// Its number, by which it is revoked.
+    pub id: u64,
+    /// How long it is good for.
+    pub ttl: Duration,
+}
+
+/// Asks nodes.
+pub struct Operator {
+    nodes: Nodes,
+    timeout: Duration,
+}
+
+impl Operator {
+    /// One that asks at these addresses, with the certificates and the permissions of these settings, for so long.
+    ///
+    /// # Errors
+    /// Your mistake: addresses or TLS files that cannot be used.
+    pub fn new(addresses: Vec<Address>, net: &NetConfig, timeout: Duration) -> Result<Operator, NetError> {
+        Ok(Operator { nodes: Nodes::new(addresses, net)?, timeout })
+    }
+
+    /// Has the node at the one address form a cluster, and waits until it leads it.
+    ///
+    /// # Errors
+    /// See [`OperatorError`]; refused if the node is a member already.
+    pub async fn init(&self) -> Result<ClusterId, OperatorError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut addresses = self.nodes.addresses();
+        let (Some(address), None) = (addresses.next(), addresses.next()) else {
+            return Err(OperatorError::Settings("a cluster is formed with one node: give one address".to_owned()));
+        };
+        let found = self.description(deadline).await?;
+        if found.phase() == Phase::Member {
+            return Err(OperatorError::Refused(format!(
+                "{address} is node {} of cluster {:016x} already",
+                found.node, found.cluster
+            )));
+        }
+        // A repeated request is answered as the first one was.
+        let formed = self.nodes.call(Purpose::Call, Repeat::Safe, deadline, |line, until| async move {
+            formation(&line).init(timed(InitRequest {}, until)).await
+        });
+        let cluster = formed.await?.into_inner().cluster;
+        let unsure = |why: String| OperatorError::Unknown(format!("the node does not lead its cluster yet: {why}"));
+        loop {
+            // The port changes hands meanwhile.
+            let now = self.description(deadline).await.map_err(|error| unsure(error.to_string()))?;
+            if now.cluster == cluster && now.leader == now.node && now.member.is_some() {
+                return Ok(ClusterId::new(cluster));
+            }
+            if Instant::now() + LOOK_AGAIN >= deadline {
+                return Err(unsure("it took too long".to_owned()));
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// What the first node says of itself that answers.
+    ///
+    /// # Errors
+    /// See [`OperatorError`].
+    pub async fn describe(&self) -> Result<Description, OperatorError> {
+        self.description(Instant::now() + self.timeout).await
+    }
+
+    async fn description(&self, deadline: Instant) -> Result<Description, OperatorError> {
+        let asked = self.nodes.call(Purpose::Call, Repeat::Safe, deadline, |line, until| async move {
+            formation(&line).describe(timed(DescribeRequest {}, until)).await
+        });
+        Ok(asked.await?.into_inner())
+    }
+
+    /// Makes a join token, good for this long; `None`: as long as the cluster's setting says.
+    ///
+    /// # Errors
+    /// See [`OperatorError`].
+    pub async fn create_token(&self, ttl: Option<Duration>, actor: &str) -> Result<NewToken, OperatorError> {
+        let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
+        let request = CreateTokenRequest { ttl_ms, actor: actor.to_owned() };
+        // A second one would be one that nobody knows.
+        let deadline = Instant::now() + self.timeout;
+        let made = self.nodes.call(Purpose::Call, Repeat::Never, deadline, |line, until| {
+            let request = timed(request.clone(), until);
+            async move { formation(&line).create_token(request).await }
+        });
+        let made = made.await?.into_inner();
+        Ok(NewToken { token: made.token, id: made.id, ttl: Duration::from_millis(made.ttl_ms) })
+    }
+
+    /// Takes a member out of the cluster for good; says how it was.
+    ///
+    /// # Errors
+    /// See [`OperatorError`]; refused if the cluster would not have a majority without it.
+    pub async fn remove(&self, node: NodeId, actor: &str) -> Result<Member, OperatorError> {
+        let request = RemoveRequest { node: node.get(), actor: actor.to_owned(), hops: 0 };
+        let deadline = Instant::now() + self.timeout;
+        let removed = self.nodes.call(Purpose::Call, Repeat::Never, deadline, |line, until| {
+            let request = timed(request.clone(), until);
+            async move { formation(&line).remove(request).await }
+        });
+        let removed = removed.await?.into_inner().removed;
+        removed.ok_or_else(|| OperatorError::Unknown("the answer says nothing".to_owned()))
+    }
+}
+
+fn formation(line: &Line) -> FormationClient<Channel> {
+    FormationClient::new(line.channel())
+}
+
+/// A request that says how long it is waited for.
+fn timed<T>(message: T, until: Instant) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(until.saturating_duration_since(Instant::now()));
+    request
+}

@@ -1,0 +1,170 @@
+//! `mainstay cluster`: what an operator does with whole nodes; and what SQL asks of a cluster.
+
+mod face;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{Args, Subcommand, value_parser};
+use mainstay::cluster::operator::{Operator, OperatorError};
+use mainstay::cluster::{Membership, force};
+use mainstay::ident::NodeId;
+use mainstay::meta::proto::Member;
+
+use crate::operate::{
+    ActorArgs, ConnectArgs, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_REFUSED, EXIT_STATUS, EXIT_UNKNOWN, EXIT_USAGE,
+};
+use crate::settings;
+pub use face::Face;
+
+#[derive(Subcommand)]
+pub enum ClusterAction {
+    /// Form a cluster with a node that waits; it becomes the first member, with what data it has.
+    #[command(after_help = EXIT_STATUS)]
+    Init(ConnectArgs),
+    /// Make what lets nodes join.
+    #[command(subcommand, after_help = EXIT_STATUS)]
+    Token(TokenAction),
+    /// Take a member out for good.
+    ///
+    /// If it leads, leadership is handed over first. Refused if those that stay would be no majority. Its data directory is
+    /// of no use afterwards: to come back, the node joins anew with an empty one.
+    #[command(after_help = EXIT_STATUS)]
+    Remove(RemoveArgs),
+    /// LAST RESORT: make a new cluster of one member, when most others are lost for good.
+    ///
+    /// Works on the data directory of a node that does not run, and says without --yes what it would do. What the lost
+    /// members had acknowledged and this one never heard of is lost. The new cluster has another id and the same system:
+    /// members of the old one are refused, and must not be started again where people use them. Afterwards start the node,
+    /// and let others join with empty directories. Exit status: 0 done, 1 not done.
+    ForceNew(ForceArgs),
+}
+
+#[derive(Subcommand)]
+pub enum TokenAction {
+    /// Make a join token and print it. It lets one node in, once, and nobody can show it again.
+    Create(TokenArgs),
+}
+
+#[derive(Args)]
+pub struct TokenArgs {
+    /// How long it is good for, in milliseconds, or with ms, s, min, h, d. [default: the setting token.default_ttl]
+    #[arg(long, value_name = "TIME", value_parser = settings::milliseconds)]
+    pub ttl: Option<Duration>,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+    #[command(flatten)]
+    pub actor: ActorArgs,
+}
+
+#[derive(Args)]
+pub struct RemoveArgs {
+    /// The member's number.
+    #[arg(value_parser = value_parser!(u64).range(1..))]
+    pub node: u64,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+    #[command(flatten)]
+    pub actor: ActorArgs,
+}
+
+#[derive(Args)]
+pub struct ForceArgs {
+    /// The data directory of the member that goes on alone.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Do it.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Does what is asked, and prints what came of it.
+pub fn run(action: &ClusterAction) -> ExitCode {
+    match action {
+        ClusterAction::Init(connect) => ask(init(connect)),
+        ClusterAction::Token(TokenAction::Create(args)) => ask(create_token(args)),
+        ClusterAction::Remove(args) => ask(remove(args)),
+        ClusterAction::ForceNew(args) => crate::finish(force_new(args)),
+    }
+}
+
+/// Waits for what nodes answer, and prints it.
+fn ask(question: impl Future<Output = Result<String, OperatorError>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return crate::finish(Err(error.into())),
+    };
+    let error = match runtime.block_on(question) {
+        Ok(text) => return crate::finish(crate::print(&text)),
+        Err(error) => error,
+    };
+    eprintln!("mainstay: {}", error.to_string().replace('\n', " "));
+    ExitCode::from(match error {
+        OperatorError::Settings(_) => EXIT_USAGE,
+        OperatorError::Refused(_) => EXIT_REFUSED,
+        OperatorError::NotFound(_) => EXIT_NOT_FOUND,
+        OperatorError::Unknown(_) => EXIT_UNKNOWN,
+        _ => EXIT_FAILED,
+    })
+}
+
+fn operator(connect: &ConnectArgs) -> Result<Operator, OperatorError> {
+    let operator = Operator::new(connect.addr.clone(), &connect.net(), connect.timeout);
+    operator.map_err(|error| OperatorError::Settings(error.to_string()))
+}
+
+async fn init(connect: &ConnectArgs) -> Result<String, OperatorError> {
+    let cluster = operator(connect)?.init().await?;
+    let address = connect.addr.first().map(ToString::to_string).unwrap_or_default();
+    Ok(format!("Formed cluster {:016x}; its first member is node 1, at {address}.\n", cluster.get()))
+}
+
+async fn create_token(args: &TokenArgs) -> Result<String, OperatorError> {
+    let token = operator(&args.connect)?.create_token(args.ttl, &args.actor.actor).await?;
+    // Beside the token, so that a script gets it alone.
+    eprintln!("Token {} lets one node in, once, within {} s.", token.id, token.ttl.as_secs());
+    Ok(format!("{}\n", token.token))
+}
+
+async fn remove(args: &RemoveArgs) -> Result<String, OperatorError> {
+    let member = operator(&args.connect)?.remove(NodeId::new(args.node), &args.actor.actor).await?;
+    Ok(format!("Removed node {} ({}, at {}).\n", member.id, member.name, member.addresses.join(", ")))
+}
+
+/// Says what forcing the member means, and does it if that is confirmed.
+fn force_new(args: &ForceArgs) -> anyhow::Result<()> {
+    let forecast = force::forecast(&args.data_dir)?;
+    let Membership { cluster, node, .. } = forecast.membership;
+    let mut text =
+        format!("THE LAST RESORT: node {node} of cluster {:016x} goes on alone, as a new cluster.\n\n", cluster.get());
+    if forecast.is_begun {
+        text += "This was begun before and did not come to its end.\n";
+    }
+    text += "Lost for good, also if they still run somewhere:\n";
+    for Member { id, name, addresses, .. } in &forecast.others {
+        text += &format!("  node {id} ({name}, at {})\n", addresses.join(", "));
+    }
+    text += "What they acknowledged and this node never heard of is lost with them.\n";
+    if forecast.unsure_entries > 0 {
+        text += &format!(
+            "{} entries of the log stay of which nobody knows whether they were acknowledged.\n",
+            forecast.unsure_entries
+        );
+    }
+    if !forecast.holds_rows {
+        text += "THE ROWS OF THE CLUSTER ARE NOT HERE: only its members, settings, keys and events are.\n";
+    }
+    if !args.yes {
+        crate::print(&text)?;
+        bail!("nothing was changed; to do this, run it again with --yes");
+    }
+    let forced = force::force_new(&args.data_dir)?;
+    text += &format!(
+        "\nDone: the new cluster is {:016x}. RocksDB as it was is kept in\n  {}\nStart the node now.\n",
+        forced.cluster.get(),
+        forced.copy.display()
+    );
+    crate::print(&text)
+}
