@@ -67,6 +67,7 @@ pub struct ClusterNode {
     raft: Arc<RaftStore>,
     failure: watch::Receiver<Option<Arc<ClusterError>>>,
     address: SocketAddr,
+    net: NetConfig,
 }
 
 /// What others than the owner of a member need of it. Cheap to clone; the directory is free once all are dropped.
@@ -185,6 +186,7 @@ impl ClusterNode {
             incarnation: identity.incarnation,
         }));
         let routes: Routes = Services::routes(&core);
+        let net = port.net.clone();
         let transport = Arc::new(GrpcTransport::start_on(port.socket, port.net, identity, Some(routes))?);
         let address = transport.local_addr();
         // Nobody else has set it.
@@ -204,6 +206,7 @@ impl ClusterNode {
             core,
             raft,
             address,
+            net,
         };
         let was_formed = record.0.is_founder && node.form(&port.name).await?;
         node.force(record.0.forced_from).await?;
@@ -303,6 +306,11 @@ impl ClusterNode {
     /// Where it listens for other nodes.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How it speaks to other nodes.
+    pub fn net(&self) -> &NetConfig {
+        &self.net
     }
 
     /// How the metadata group stands here.

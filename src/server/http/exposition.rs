@@ -48,6 +48,12 @@ impl Exposition {
         Ok(Exposition(handle))
     }
 
+    /// One that nothing is told, for tests that are not about what is measured.
+    #[cfg(test)]
+    pub(super) fn of_nothing() -> Exposition {
+        Exposition(PrometheusBuilder::new().build_recorder().handle())
+    }
+
     /// All of it, as text.
     pub fn render(&self) -> String {
         self.0.render()

@@ -15,6 +15,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct Switch {
     ready: AtomicBool,
     observed: AtomicUsize,
+    drained: AtomicBool,
 }
 
 impl Probe for Switch {
@@ -29,6 +30,17 @@ impl Probe for Switch {
     fn observe(&self) {
         let times = self.observed.fetch_add(1, Ordering::SeqCst) + 1;
         metrics::gauge!("mainstay_test_observed").set(times as f64);
+    }
+
+    fn events(&self, from: Option<u64>, limit: u32) -> Told {
+        match from {
+            Some(0) => Told::NotNow("no leader".to_owned()),
+            from => Told::Json(format!("[{}, {limit}]", from.unwrap_or_default())),
+        }
+    }
+
+    fn begin_drain(&self) {
+        self.drained.store(true, Ordering::SeqCst);
     }
 }
 
@@ -142,4 +154,37 @@ fn only_loopback_unless_told_otherwise() {
     config().validate().unwrap();
     HttpConfig::default().validate().unwrap();
     assert!(HttpConfig { connection_limit: 0, ..config() }.validate().is_err());
+}
+
+#[tokio::test]
+async fn the_cluster_is_told_in_json_and_draining_takes_the_token() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "0123456789abcdef").unwrap();
+    std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let probe = Arc::new(Switch::default());
+    let exposition = Exposition::of_nothing();
+    let with = HttpConfig { drain_token_file: Some(file.path().to_owned()), ..config() };
+    let server = HttpServer::start(with, probe.clone(), exposition.clone()).await.unwrap();
+    assert_eq!(get(&server, "/v1/cluster").await, (404, "this node is no member of a cluster\n".to_owned()));
+    assert_eq!(get(&server, "/v1/events").await, (200, "[0, 100]".to_owned()));
+    assert_eq!(get(&server, "/v1/events?from=7&limit=5000").await, (200, "[7, 1000]".to_owned()));
+    assert_eq!(get(&server, "/v1/events?from=0").await.0, 503);
+    for wrong in ["from=x", "from", "until=3", "limit=-1"] {
+        assert_eq!(get(&server, &format!("/v1/events?{wrong}")).await.0, 400, "{wrong}");
+    }
+
+    let drain = async |server: &HttpServer, header: &str| {
+        let request = format!("POST /health/drain HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n");
+        let answer = exchange(server, &request).await;
+        answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    assert_eq!(get(&server, "/health/drain").await.0, 405);
+    assert_eq!(drain(&server, "").await, 401);
+    assert_eq!(drain(&server, "Authorization: Bearer 0123456789abcdeX\r\n").await, 401);
+    assert!(!probe.drained.load(Ordering::SeqCst));
+    assert_eq!(drain(&server, "Authorization: Bearer 0123456789abcdef\r\n").await, 200);
+    assert!(probe.drained.load(Ordering::SeqCst));
+    let without = HttpServer::start(config(), probe, exposition).await.unwrap();
+    assert_eq!(drain(&without, "Authorization: Bearer 0123456789abcdef\r\n").await, 403);
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::{interval, sleep, timeout};
 
 use super::exposition::UPKEEP_INTERVAL;
 use super::routes::{Sources, router};
+use super::token::DrainToken;
 use super::{Exposition, Probe};
 
 /// A client has this long from connecting to the end of a request's head.
@@ -39,11 +41,14 @@ pub struct HttpConfig {
     pub allow_remote: bool,
     /// Connections at once; more are closed without an answer. Default 32, from 1 to 1024.
     pub connection_limit: usize,
+    /// A file with the token of who may drain the node: 16 to 1024 bytes of text, read at the start. Nobody but its owner
+    /// may read it; if root owns it, its group may. Default none: nobody may.
+    pub drain_token_file: Option<PathBuf>,
 }
 
 impl Default for HttpConfig {
     fn default() -> HttpConfig {
-        HttpConfig { listen: None, allow_remote: false, connection_limit: 32 }
+        HttpConfig { listen: None, allow_remote: false, connection_limit: 32, drain_token_file: None }
     }
 }
 
@@ -77,6 +82,14 @@ pub enum HttpError {
     /// *Your mistake*: it was started without an address.
     #[error("the HTTP server has no address to listen on")]
     NoAddress,
+    /// *Your mistake*: the file with the token cannot be used.
+    #[error("the token file {path}: {what}", path = path.display())]
+    Token {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Somebody else listens there, or the system does not let us.
     #[error("cannot listen for HTTP on {address}: {source}")]
     Listen {
@@ -105,11 +118,12 @@ impl HttpServer {
     ) -> Result<HttpServer, HttpError> {
         config.validate()?;
         let address = config.listen.ok_or(HttpError::NoAddress)?;
+        let drain_token = config.drain_token_file.as_deref().map(DrainToken::read).transpose()?.map(Arc::new);
         let listen_error = |source: io::Error| HttpError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let permits = Arc::new(Semaphore::new(config.connection_limit));
-        let acceptor = Acceptor { listener, permits, sources: Sources { probe, exposition } };
+        let acceptor = Acceptor { listener, permits, sources: Sources { probe, exposition, drain_token } };
         tracing::info!(%address, "listening for HTTP");
         Ok(HttpServer { address, task: tokio::spawn(acceptor.run()) })
     }

@@ -225,6 +225,7 @@ const OTHER_VALUES: &[&str] = &[
     "1.2.3.4:5",
     "true",
     "9",
+    "/d",
     "1MiB",
     "2KiB",
     "65KiB",
@@ -302,7 +303,8 @@ fn every_field_has_its_row() {
     {
         assert_eq!(found.as_deref(), Some(Path::new(expected)));
     }
-    let HttpConfig { listen: http_listen, allow_remote, connection_limit: http_connection_limit } = changed.http;
+    let HttpConfig { listen: http_listen, allow_remote, connection_limit: http_connection_limit, drain_token_file } =
+        changed.http;
     let LogSettings { format, level, slow } = changed.log;
     let SlowLog { at_least, parameter_bytes } = slow;
     assert_eq!(data_dir, Path::new("/x"));
@@ -334,6 +336,7 @@ fn every_field_has_its_row() {
     assert_ne!(http_listen, default.http.listen);
     assert_ne!(allow_remote, default.http.allow_remote);
     assert_ne!(http_connection_limit, default.http.connection_limit);
+    assert_eq!(drain_token_file.as_deref(), Some(Path::new("/d")));
     assert_ne!(at_least, default.log.slow.at_least);
     assert_ne!(parameter_bytes, default.log.slow.parameter_bytes);
     assert_ne!(format, default.log.format);

@@ -175,6 +175,7 @@ async fn serve_node(
     let face = node.cluster().map(|member| Face::new(member.handle()));
     let server = match &face {
         Some(face) => {
+            node.cluster().into_iter().for_each(|member| probe.belongs_to(member.meta(), member.net().clone()));
             let backend = ClusterBackend::new(face.shared(), Some(node.engine().clone() as Arc<dyn Backend>));
             PgServer::start(settings.sql.clone(), Arc::new(backend)).await?
         }
@@ -218,6 +219,7 @@ async fn serve_member(
     let backend = ClusterBackend::new(face.shared(), None);
     let server = PgServer::start(settings.sql.clone(), Arc::new(backend)).await?;
     let _published = face.publish(server.local_addr());
+    probe.belongs_to(member.meta(), member.net().clone());
     probe.serve_member();
     announce("ready", Some(server.local_addr()), places);
     let failed = tokio::select! {

@@ -42,6 +42,34 @@ fn start(data_dir: &Path, http: &str, more: &[&str]) -> Running {
 }
 
 #[test]
+fn who_has_the_token_drains_the_node_which_goes_on_serving() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    support::certificates::write(&token, "a-token-of-the-tests\n");
+    let more = ["--http-drain-token-file", token.to_str().unwrap()];
+    let node = start(&directory.path().join("data"), "127.0.0.1:0", &more);
+    let http = node.ready.split_whitespace().find_map(|word| word.strip_prefix("http=")).unwrap().to_owned();
+    let drain = |token: &str| {
+        let mut stream = TcpStream::connect(&http).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let head = format!("POST /health/drain HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer {token}\r\n");
+        write!(stream, "{head}Connection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    assert_eq!(drain("another-token-entirely"), 401);
+    assert_eq!(get(&http, "/healthz").0, 200);
+    assert_eq!(get(&http, "/v1/cluster").0, 404);
+    assert_eq!(drain("a-token-of-the-tests"), 200);
+    let (status, why) = get(&http, "/healthz");
+    assert!(status == 503 && why.starts_with("draining: "), "{status} {why}");
+    assert_eq!(get(&http, "/livez").0, 200);
+    assert_eq!(node.rows("SELECT 1").len(), 1);
+    assert_eq!(node.stop("TERM").code, Some(0));
+}
+
+#[test]
 fn a_node_says_that_it_is_ready_and_what_it_measures() {
     let directory = tempfile::tempdir().unwrap();
     let node = start(&directory.path().join("data"), "127.0.0.1:0", &[]);

@@ -63,8 +63,9 @@ pub fn parse(sql: &str) -> Result<Option<Statement>, SqlError> {
     }
     // What cannot be cut into words belongs to the engine, which says so.
     let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize() else { return Ok(None) };
-    let is_empty = |token: &Token| matches!(token, Token::Whitespace(_) | Token::SemiColon | Token::EOF);
-    let tokens: Vec<Token> = tokens.into_iter().filter(|token| !is_empty(token)).collect();
+    let is_empty = |token: &Token| matches!(token, Token::Whitespace(_) | Token::EOF);
+    let mut tokens: Vec<Token> = tokens.into_iter().filter(|token| !is_empty(token)).collect();
+    tokens.pop_if(|last| *last == Token::SemiColon);
     let mut words = Words { tokens: &tokens };
     let statement = match words.keyword().as_deref() {
         Some("SHOW") => words.show()?.map(Statement::Show),
@@ -292,6 +293,7 @@ mod tests {
             ("SHOW NODE 1.5", "\"1.5\""),
             ("SHOW NODE 99999999999999999999", "\"99999999999999999999\""),
             ("SHOW NODES 3", "\"3\""),
+            ("SHOW NODES; SHOW CLUSTER", "\";\""),
             ("SHOW RAFT", "end of input"),
             ("ALTER SYSTEM", "end of input"),
             ("ALTER SYSTEM SET a", "end of input"),

@@ -34,10 +34,20 @@ pub struct EventsArgs {
 /// Does it.
 pub async fn run(args: &EventsArgs) -> Result<Outcome, Failed> {
     let meta = args.connect.meta(None)?;
+    let (events, next) = read(&meta, args.from, args.limit).await?;
+    show_all(&events, args.json)?;
+    match args.follow {
+        true => follow(&meta, next, args.json).await,
+        false => Ok(Outcome::Done),
+    }
+}
+
+/// Events from a number on, or the last ones, so many at most; and the number of the one behind them.
+async fn read(meta: &Meta, from: Option<u64>, limit: u64) -> Result<(Vec<Event>, u64), Failed> {
     let cluster = meta.members().cluster().await?;
-    let last_ones = cluster.next_event.saturating_sub(args.limit).max(cluster.first_event);
-    let mut next = args.from.unwrap_or(last_ones).max(1);
-    let end = cluster.next_event.min(next.saturating_add(args.limit));
+    let last_ones = cluster.next_event.saturating_sub(limit).max(cluster.first_event);
+    let mut next = from.unwrap_or(last_ones).max(1);
+    let end = cluster.next_event.min(next.saturating_add(limit));
     let mut events: Vec<Event> = Vec::new();
     while next < end {
         let wanted = usize::try_from(end - next).unwrap_or(PAGE).min(PAGE);
@@ -46,11 +56,16 @@ pub async fn run(args: &EventsArgs) -> Result<Outcome, Failed> {
         next = last.sequence + 1;
         events.extend(page);
     }
-    show_all(&events, args.json)?;
-    match args.follow {
-        true => follow(&meta, next, args.json).await,
-        false => Ok(Outcome::Done),
-    }
+    Ok((events, next))
+}
+
+/// The same, for programs.
+///
+/// # Errors
+/// They cannot be read.
+pub async fn events_json(meta: &Meta, from: Option<u64>, limit: u64) -> Result<serde_json::Value, Failed> {
+    let (events, _) = read(meta, from, limit).await?;
+    Ok(events.iter().map(object).collect())
 }
 
 fn show_all(events: &[Event], json: bool) -> Result<(), Failed> {

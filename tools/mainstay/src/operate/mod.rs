@@ -29,6 +29,11 @@ pub use connect::{ActorArgs, ConnectArgs};
 use outcome::Outcome;
 pub use outcome::{EXIT_FAILED, EXIT_NOT_FOUND, EXIT_REFUSED, EXIT_STATUS, EXIT_UNKNOWN, EXIT_USAGE};
 
+pub use events::events_json;
+pub use outcome::Failed;
+pub use show::printable;
+pub use status::cluster_json;
+
 #[derive(Subcommand)]
 pub enum Operation {
     /// Show the members of a cluster: who leads, how far each is, since when it runs.

@@ -99,6 +99,14 @@ async fn look(meta: &Meta, net: &NetConfig) -> Result<Picture, Failed> {
     Ok(Picture { cluster, kv, members: seen, stale })
 }
 
+/// The cluster and its members, for programs.
+///
+/// # Errors
+/// It cannot be asked.
+pub async fn cluster_json(meta: &Meta, net: &NetConfig) -> Result<Value, Failed> {
+    look(meta, net).await.map(|picture| object(&picture))
+}
+
 /// What a member says of itself. Another node may listen where it did.
 async fn ask(member: &Member, net: &NetConfig) -> Result<StatusResponse, String> {
     let addresses: Result<Vec<_>, _> = member.addresses.iter().map(|address| address.parse()).collect();

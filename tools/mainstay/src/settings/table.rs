@@ -212,6 +212,13 @@ pub const TABLE: &[Setting] = &[
         kind: Kind::Count { low: 1, high: 1024, field: |settings| &mut settings.http.connection_limit },
     },
     Setting {
+        section: "http",
+        name: "drain_token_file",
+        meaning: "A file with a token of 16 to 1024 characters, which nobody else may read. Who shows it at POST \
+                  /health/drain (Authorization: Bearer TOKEN) makes the node not ready, so that no new clients are sent to it.",
+        kind: Kind::File(|settings| &mut settings.http.drain_token_file),
+    },
+    Setting {
         section: "wal",
         name: "segment_size_bytes",
         meaning: "Size of a segment file. Fixed when the data directory is made; one made with another size is refused.",

@@ -11,3 +11,4 @@ mod forming;
 mod joining;
 mod leaving;
 mod tls;
+mod operating;
