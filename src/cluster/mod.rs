@@ -16,6 +16,7 @@
 //! | `plan` | pure: which replicas the group should have |
 //! | `service` | what a member answers |
 //! | `remove` | takes a member out |
+//! | [`force`] | the last resort when the majority was lost |
 //! | `peers` | what members ask each other beside Raft |
 //! | `dial` | connections to nodes that are called by address |
 //! | [`rpc`] | the metadata for other processes |
@@ -39,6 +40,7 @@ mod core;
 mod dial;
 mod entrance;
 mod error;
+pub mod force;
 mod node;
 pub mod operator;
 mod peers;

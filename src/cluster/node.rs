@@ -162,6 +162,7 @@ impl ClusterNode {
             address,
         };
         let was_formed = record.0.is_founder && node.form(&port.name).await?;
+        node.force(record.0.forced_from).await?;
         node.spawn_tasks(was_announced || was_formed);
         tracing::info!(
             cluster = format!("{:016x}", membership.cluster.get()),
@@ -204,6 +205,28 @@ impl ClusterNode {
             Ok(_) => Ok(true),
             Err(error) if error.refusal() == Some(Refusal::AlreadyFormed) => Ok(false),
             Err(MetaError::Refused(refused)) => Err(refusal(core.node(), refused)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Notes in the cluster's own facts that it was [forced](super::force) out of another, if that is still to be done.
+    async fn force(&self, from: u64) -> Result<(), ClusterError> {
+        let Membership { cluster, node, .. } = self.core.membership;
+        let found = stored::cluster(&*self.view())?.cluster_id;
+        if found == 0 || found == cluster.get() {
+            return Ok(());
+        }
+        if found != from {
+            let what = format!("it says cluster {:016x}, the metadata say {found:016x}", cluster.get());
+            return Err(ClusterError::Record(what));
+        }
+        let meta = self.core.meta.acting("mainstay", "cluster force-new").within(FORM_TIMEOUT);
+        match meta.members().force_new(cluster, node).await {
+            Ok(_) => Ok(()),
+            // An earlier attempt came to its end.
+            Err(MetaError::AnswerLost) => Ok(()),
+            Err(MetaError::Refused(_)) if stored::cluster(&*self.view())?.cluster_id == cluster.get() => Ok(()),
+            Err(MetaError::Refused(refused)) => Err(refusal(node, refused)),
             Err(error) => Err(error.into()),
         }
     }

@@ -64,6 +64,7 @@ fn since(kind: &Kind) -> u16 {
         | Kind::SetMemberState(_)
         | Kind::RemoveMember(_)
         | Kind::RaiseVersion(_)
+        | Kind::ForceNew(_)
         | Kind::SetSetting(_)
         | Kind::ResetSetting(_)
         | Kind::CreateToken(_)

@@ -132,15 +132,15 @@ fn actor(extensions: &Extensions, claimed: &str) -> String {
     actor
 }
 
-/// What only the leader's own clock may propose.
+/// What only nodes propose: what their clock finds due, and that they were forced.
 fn check(command: &Command) -> Result<(), MetaError> {
-    let expires = |action: &_| matches!(action, Some(Action::Expire(_)));
-    match command.actions.iter().position(|action| expires(&action.kind)) {
+    let is_ours = |action: &_| matches!(action, Some(Action::Expire(_) | Action::ForceNew(_)));
+    match command.actions.iter().position(|action| is_ours(&action.kind)) {
         None => Ok(()),
         Some(place) => Err(MetaError::Refused(Refused {
             why: Refusal::Invalid.into(),
             action: u32::try_from(place).unwrap_or(u32::MAX),
-            message: "only the leader's clock lets leases and tokens expire".to_owned(),
+            message: "only nodes let leases and tokens expire, and force clusters".to_owned(),
             number: 0,
         })),
     }

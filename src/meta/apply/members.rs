@@ -11,8 +11,8 @@ use crate::meta::command::VERSION;
 use crate::meta::keys::Cluster;
 use crate::meta::limits::{HASH_BYTES, MAX_ADDRESSES, MAX_ATTRIBUTES, MAX_MEMBERS, MAX_NAME_BYTES, MAX_TEXT_BYTES};
 use crate::meta::proto::{
-    AddMember, Attribute, EventKind, Init, Member, MemberSpec, MemberState, Refusal, SetMemberState, StartMember,
-    UpdateMember,
+    AddMember, Attribute, EventKind, ForceNew, Init, Member, MemberSpec, MemberState, Refusal, SetMemberState,
+    StartMember, UpdateMember,
 };
 use crate::meta::stored;
 use crate::raftstore::log_store::Table;
@@ -159,6 +159,32 @@ impl Step<'_> {
         ensure(matches!(state, MemberState::Decommissioned | MemberState::Joining), Refusal::MemberState, || {
             format!("member {id} is {}: it must be decommissioned before it is removed", word(state))
         })?;
+        self.forget_member(&member)?;
+        Ok(member)
+    }
+
+    /// The numbers of the others, who are gone for good, are not used again either.
+    pub(super) fn force_new(&mut self, force: &ForceNew) -> Result<Member, Fault> {
+        let before = self.member(force.survivor)?;
+        let (from, to) = (self.state.cluster.cluster_id, force.cluster_id);
+        ensure(to != 0 && to != from, Refusal::Invalid, || "a forced cluster needs a new cluster id".to_owned())?;
+        let others = stored::members(&self.view)?.into_iter().filter(|member| member.id != before.id);
+        let others: Vec<Member> = others.collect();
+        self.state.cluster.cluster_id = to;
+        let detail = format!("{from:016x} → {to:016x}, by member {} alone; {} others lost", before.id, others.len());
+        self.event(EventKind::ClusterForced, format!("{to:016x}"), detail)?;
+        for other in &others {
+            self.forget_member(other)?;
+        }
+        let mut member = before.clone();
+        member.state = MemberState::Active.into();
+        member.changed = self.origin.index;
+        self.put_member(Some(&before), &member)?;
+        Ok(member)
+    }
+
+    fn forget_member(&mut self, member: &Member) -> Result<(), Fault> {
+        let id = member.id;
         self.view.delete(Table::Cluster, Cluster::Member.numbered(id));
         self.view.delete(Table::Cluster, Cluster::MemberName.key(member.name.as_bytes()));
         self.view.delete(Table::Cluster, Cluster::MemberSecret.key(&member.secret_hash));
@@ -166,8 +192,7 @@ impl Step<'_> {
             self.view.delete(Table::Cluster, Cluster::MemberAddress.key(address.as_bytes()));
         }
         self.state.cluster.members = self.state.cluster.members.saturating_sub(1);
-        self.event(EventKind::MemberRemoved, id.to_string(), member.name.clone())?;
-        Ok(member)
+        self.event(EventKind::MemberRemoved, id.to_string(), member.name.clone())
     }
 
     pub(super) fn raise_version(&mut self, to: u32) -> Result<(), Fault> {

@@ -211,3 +211,27 @@ fn names_addresses_and_attributes_are_checked() {
     assert_eq!((member.name.as_str(), member.attributes.len(), member.locality.len()), ("db-2b", 0, 2));
     assert_eq!(the!(Member, replica.done(update(None, None))).name, "db-2b", "keeping its own name is no clash");
 }
+
+#[test]
+fn a_forced_cluster_has_one_member_another_id_and_gives_no_number_twice() {
+    let mut replica = Replica::formed();
+    with_token(&mut replica, 2);
+    with_token(&mut replica, 3);
+    let force = |cluster_id, survivor| Kind::ForceNew(proto::ForceNew { cluster_id, survivor });
+    let cluster = State::headers(&replica.tables).unwrap().cluster;
+    assert_eq!(replica.why(force(99, 9)), Refusal::NoSuchMember);
+    assert_eq!(replica.why(force(0, 2)), Refusal::Invalid);
+    assert_eq!(replica.why(force(cluster.cluster_id, 2)), Refusal::Invalid);
+    let member = the!(Member, replica.done(force(99, 2)));
+    assert_eq!((member.id, member.state()), (2, MemberState::Active));
+    let forced = State::headers(&replica.tables).unwrap().cluster;
+    assert_eq!((forced.cluster_id, forced.system_id, forced.members), (99, cluster.system_id, 1));
+    let left: Vec<_> = stored::members(&replica.tables).unwrap().iter().map(|member| member.id).collect();
+    assert_eq!(left, [2]);
+    use proto::EventKind::{ClusterForced, MemberRemoved};
+    let events = replica.events();
+    let kinds: Vec<_> = events[events.len() - 3..].iter().map(|event| event.kind()).collect();
+    assert_eq!(kinds, [ClusterForced, MemberRemoved, MemberRemoved]);
+    // Addresses and names of those who are gone can be given again, their numbers cannot.
+    assert_eq!(with_token(&mut replica, 3).id, 4);
+}

@@ -4,7 +4,7 @@ use super::{Meta, Outcome, found, the};
 use crate::ident::{ClusterId, Incarnation, NodeId, SystemId};
 use crate::meta::proto::action::Kind;
 use crate::meta::proto::{
-    AddMember, ClusterHeader, CreateToken, Init, Member, MemberSpec, MemberState, RaiseVersion, RemoveMember,
+    AddMember, ClusterHeader, CreateToken, ForceNew, Init, Member, MemberSpec, MemberState, RaiseVersion, RemoveMember,
     RevokeToken, SetMemberState, StartMember, Token, UpdateMember,
 };
 use crate::meta::query::proto::query::Kind as Query;
@@ -82,6 +82,16 @@ impl Members<'_> {
     /// See [`MetaError`].
     pub async fn raise_version(&self, to: u16) -> Result<(), MetaError> {
         the!(Nothing, self.0.one(Kind::RaiseVersion(RaiseVersion { to: to.into() })).await?).map(drop)
+    }
+
+    /// Makes another cluster of the one member that is left, when the majority was lost and an operator has
+    /// forced it: all other members are gone.
+    ///
+    /// # Errors
+    /// See [`MetaError`].
+    pub async fn force_new(&self, cluster: ClusterId, survivor: NodeId) -> Result<Member, MetaError> {
+        let force = ForceNew { cluster_id: cluster.get(), survivor: survivor.get() };
+        the!(Member, self.0.one(Kind::ForceNew(force)).await?)
     }
 
     /// A member.

@@ -5,11 +5,13 @@ mod referring;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand, value_parser};
 use mainstay::cluster::operator::Operator;
+use mainstay::cluster::{Membership, force};
 use mainstay::ident::NodeId;
 use mainstay::meta::client::DEFAULT_TIMEOUT;
+use mainstay::meta::proto::Member;
 use mainstay::net::{Address, NetConfig};
 
 use crate::settings;
@@ -30,6 +32,13 @@ pub enum ClusterAction {
     /// If it leads, leadership is handed over first. Refused if those that stay would be no majority. Its data directory is
     /// of no use afterwards: to come back, the node joins anew with an empty one.
     Remove(RemoveArgs),
+    /// LAST RESORT: make a new cluster of one member, when most others are lost for good.
+    ///
+    /// Works on the data directory of a node that does not run, and says without --yes what it would do. What the lost
+    /// members had acknowledged and this one never heard of is lost. The new cluster has another id and the same system:
+    /// members of the old one are refused, and must not be started again where people use them. Afterwards start the node,
+    /// and let others join with empty directories. Exit status: 0 done, 1 not done.
+    ForceNew(ForceArgs),
 }
 
 #[derive(Subcommand)]
@@ -54,6 +63,16 @@ pub struct RemoveArgs {
     pub node: u64,
     #[command(flatten)]
     pub asked: Asked,
+}
+
+#[derive(Args)]
+pub struct ForceArgs {
+    /// The data directory of the member that goes on alone.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Do it.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Who is asked, and how.
@@ -90,15 +109,18 @@ impl Asked {
 /// # Errors
 /// Nothing came of it, or nobody knows.
 pub fn run(action: &ClusterAction) -> anyhow::Result<()> {
+    match action {
+        ClusterAction::Init(asked) => ask(init(asked)),
+        ClusterAction::Token(TokenAction::Create(args)) => ask(create_token(args)),
+        ClusterAction::Remove(args) => ask(remove(args)),
+        ClusterAction::ForceNew(args) => force_new(args),
+    }
+}
+
+/// Waits for what nodes answer, and prints it.
+fn ask(question: impl Future<Output = anyhow::Result<String>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let text = runtime.block_on(async {
-        match action {
-            ClusterAction::Init(asked) => init(asked).await,
-            ClusterAction::Token(TokenAction::Create(args)) => create_token(args).await,
-            ClusterAction::Remove(args) => remove(args).await,
-        }
-    })?;
-    crate::print(&text)
+    crate::print(&runtime.block_on(question)?)
 }
 
 async fn init(asked: &Asked) -> anyhow::Result<String> {
@@ -117,6 +139,42 @@ async fn create_token(args: &TokenArgs) -> anyhow::Result<String> {
 async fn remove(args: &RemoveArgs) -> anyhow::Result<String> {
     let member = args.asked.operator(REMOVE_TIMEOUT)?.remove(NodeId::new(args.node), &actor()).await?;
     Ok(format!("Removed node {} ({}, at {}).\n", member.id, member.name, member.addresses.join(", ")))
+}
+
+/// Says what forcing the member means, and does it if that is confirmed.
+fn force_new(args: &ForceArgs) -> anyhow::Result<()> {
+    let forecast = force::forecast(&args.data_dir)?;
+    let Membership { cluster, node, .. } = forecast.membership;
+    let mut text =
+        format!("THE LAST RESORT: node {node} of cluster {:016x} goes on alone, as a new cluster.\n\n", cluster.get());
+    if forecast.is_begun {
+        text += "This was begun before and did not come to its end.\n";
+    }
+    text += "Lost for good, also if they still run somewhere:\n";
+    for Member { id, name, addresses, .. } in &forecast.others {
+        text += &format!("  node {id} ({name}, at {})\n", addresses.join(", "));
+    }
+    text += "What they acknowledged and this node never heard of is lost with them.\n";
+    if forecast.unsure_entries > 0 {
+        text += &format!(
+            "{} entries of the log stay of which nobody knows whether they were acknowledged.\n",
+            forecast.unsure_entries
+        );
+    }
+    if !forecast.holds_rows {
+        text += "THE ROWS OF THE CLUSTER ARE NOT HERE: only its members, settings, keys and events are.\n";
+    }
+    if !args.yes {
+        crate::print(&text)?;
+        bail!("nothing was changed; to do this, run it again with --yes");
+    }
+    let forced = force::force_new(&args.data_dir)?;
+    text += &format!(
+        "\nDone: the new cluster is {:016x}. RocksDB as it was is kept in\n  {}\nStart the node now.\n",
+        forced.cluster.get(),
+        forced.copy.display()
+    );
+    crate::print(&text)
 }
 
 /// Who acts, for the event log.

@@ -1,0 +1,113 @@
+//! Taking members out, and replacing them.
+
+use crate::nodes::*;
+use crate::support::{LIMIT, eventually, mainstay, run};
+
+#[test]
+fn a_member_is_removed_also_when_it_leads_and_its_place_is_taken_by_another() {
+    let place = Place::new();
+    let a = place.form("a");
+    let b = place.join("b", &a);
+    let c = place.join("c", &a);
+    let addresses = [a.cluster.clone(), b.cluster.clone(), c.cluster.clone()];
+    let [first, ..] = &addresses;
+    settled(&[first], &[1, 2, 3]);
+    // Another than the first one leads.
+    a.kill();
+    let mut leader = 0;
+    eventually("another leads", LIMIT, || {
+        leader = status_leader(&addresses[1]).unwrap_or(0);
+        leader > 1
+    });
+    let mut a = place.start("a", &[]);
+    a.ready();
+    settled(&[first], &[1, 2, 3]);
+    let removed = remove(first, leader);
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    assert!(removed.stdout.contains(&format!("Removed node {leader}")), "{removed:?}");
+    let (gone, stays, name) = if leader == 2 { (b, c, "b") } else { (c, b, "c") };
+    let output = gone.ended();
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.contains("was removed from the cluster"), "{output:?}");
+    let output = place.start(name, &[]).ended();
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.contains("was removed from the cluster"), "{output:?}");
+    let other = if leader == 2 { 3 } else { 2 };
+    settled(&[first, &stays.cluster], &[1, other]);
+    let primary = remove(first, 1);
+    assert_eq!(primary.code, Some(1));
+    assert!(primary.stderr.contains("the SQL primary"), "{primary:?}");
+
+    // The same place, wiped, comes back as a new member.
+    std::fs::remove_dir_all(place.path(name)).unwrap();
+    let address = &addresses[usize::try_from(leader).unwrap() - 1];
+    let secret = token(first);
+    let mut back = place.start_with_token(name, &["--cluster-listen", address, "--join", first], &secret);
+    back.ready();
+    settled(&[first], &[1, other, 4]);
+}
+
+/// Who leads, as that node knows.
+fn status_leader(address: &str) -> Option<u64> {
+    use mainstay::cluster::rpc::channel::Nodes;
+    use mainstay::cluster::rpc::client::Client;
+    let nodes = Nodes::new(vec![address.parse().unwrap()], &mainstay::net::NetConfig::default()).unwrap();
+    let deadline = std::time::Instant::now() + LIMIT;
+    let status = crate::support::runtime().block_on(async { Client::new(nodes).status(deadline).await.ok() })?;
+    Some(status.groups.first()?.leader)
+}
+
+#[test]
+fn a_lost_majority_is_forced_and_who_was_lost_is_refused() {
+    let place = Place::new();
+    let a = place.form("a");
+    execute(&a.sql, "CREATE TABLE t (a); INSERT INTO t VALUES (1)");
+    let b = place.join("b", &a);
+    let c = place.join("c", &a);
+    let addresses = [a.cluster.clone(), b.cluster.clone(), c.cluster.clone()];
+    let [first, second, third] = &addresses;
+    settled(&[first], &[1, 2, 3]);
+    put(&[first], "k", "v");
+    let data_dir = place.path("a");
+    let force = |more: &[&str]| {
+        let mut command = mainstay();
+        run(command.args(["cluster", "force-new", "--data-dir"]).arg(&data_dir).args(more))
+    };
+    let running = force(&["--yes"]);
+    assert_eq!(running.code, Some(1));
+    assert!(running.stderr.contains("in use by another process"), "{running:?}");
+    for node in [a, b, c] {
+        node.kill();
+    }
+
+    let looked = force(&[]);
+    assert_eq!(looked.code, Some(1));
+    assert!(looked.stderr.contains("nothing was changed"), "{looked:?}");
+    assert!(looked.stdout.contains(&format!("node 2 (node2, at {second})")), "{looked:?}");
+    assert!(!looked.stdout.contains("ROWS"), "{looked:?}");
+    let forced = force(&["--yes"]);
+    assert_eq!(forced.code, Some(0), "{forced:?}");
+    let again = force(&["--yes"]);
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("only member already"), "{again:?}");
+
+    let mut a = place.start("a", &[]);
+    a.ready();
+    settled(&[first], &[1]);
+    assert_eq!(value(&[first], "k").unwrap(), b"v");
+    assert_eq!(execute(&a.sql, "SELECT a FROM t"), [["1"]]);
+    // Those who were lost are another cluster's, and a majority of that: they find each other, and not this one.
+    let (mut b, mut c) = (place.start("b", &[]), place.start("c", &[]));
+    (b.ready(), c.ready());
+    put(&[second, third], "theirs", "x");
+    assert_eq!(value(&[first], "theirs"), None);
+    settled(&[first], &[1]);
+    // One of them is wiped, and joins the new one at the same place, under a new number.
+    assert_eq!(c.stop().code, Some(0));
+    std::fs::remove_dir_all(place.path("c")).unwrap();
+    let secret = token(first);
+    let mut c = place.start_with_token("c", &["--cluster-listen", third, "--join", first], &secret);
+    c.ready();
+    settled(&[first, third], &[1, 4]);
+    assert_eq!(value(&[third], "k").unwrap(), b"v");
+}

@@ -1,0 +1,10 @@
+//! Clusters of real processes: the binary, its command line, and kills.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod nodes;
+
+mod forming;
+mod joining;
+mod leaving;
