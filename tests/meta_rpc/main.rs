@@ -192,6 +192,25 @@ async fn without_a_leader_nothing_hangs_and_a_node_that_has_one_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_stands_hears_when_its_node_loses_the_leader() {
+    let group = Moody::new();
+    let host = Host::start(&group).await;
+    let meta = meta([&host]);
+    form(&meta).await;
+    let mut watch = meta.kv().watch_noticed("a", 1, Duration::from_millis(20));
+    assert!(matches!(soon(watch.next()).await, Ok(KvUpdate::Progress { revision: 0 })));
+    group.lose_the_leader();
+    let error = loop {
+        match soon(watch.next()).await {
+            Ok(KvUpdate::Progress { .. }) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, WatchError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_said_within_the_deadline() {
     let group = Moody::new();
     let mut host = Host::start(&group).await;
@@ -270,5 +289,4 @@ async fn many_watches_of_one_client() {
     for watch in watches {
         assert!(matches!(watch.await.unwrap(), Ok(KvUpdate::Changes { revision: 1, .. })));
     }
-    let _ = Arc::strong_count(&group);
 }

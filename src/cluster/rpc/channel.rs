@@ -106,7 +106,11 @@ impl Line {
 
 /// The nodes of a list. Cheap to clone.
 #[derive(Clone)]
-pub struct Nodes(Arc<Inner>);
+pub struct Nodes {
+    inner: Arc<Inner>,
+    /// How often each is asked at most.
+    rounds: usize,
+}
 
 struct Inner {
     config: NetConfig,
@@ -144,12 +148,19 @@ impl Nodes {
         }
         let tls = config.tls.clone().map(Tls::load).transpose()?;
         let nodes = addresses.into_iter().map(|address| Node { address, lines: Mutex::default() }).collect();
-        Ok(Nodes(Arc::new(Inner { config: config.clone(), tls, nodes, preferred: AtomicUsize::new(0) })))
+        let inner = Inner { config: config.clone(), tls, nodes, preferred: AtomicUsize::new(0) };
+        Ok(Nodes { inner: Arc::new(inner), rounds: usize::MAX })
+    }
+
+    /// The same, each asked once: for who wants to know whether they are there, and not to wait for them.
+    #[must_use]
+    pub fn asked_once(&self) -> Nodes {
+        Nodes { rounds: 1, ..self.clone() }
     }
 
     /// The addresses, as they were given.
     pub fn addresses(&self) -> impl Iterator<Item = &Address> {
-        self.0.nodes.iter().map(|node| &node.address)
+        self.inner.nodes.iter().map(|node| &node.address)
     }
 
     /// Asks the nodes, one after the other, until one answers. `ask` is given the connection, and until when the node
@@ -167,21 +178,21 @@ impl Nodes {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let count = self.0.nodes.len();
-        let first = self.0.preferred.load(Ordering::Relaxed);
+        let count = self.inner.nodes.len();
+        let first = self.inner.preferred.load(Ordering::Relaxed);
         let mut tries = Tries { mistakes: Vec::new(), is_unsure: false, why: String::new() };
         for failures in 0.. {
             let place = (first + failures) % count;
             let until = turn(deadline, count - failures % count);
-            let Some(node) = self.0.nodes.get(place) else { break };
-            match self.0.line(node, purpose, until).await {
+            let Some(node) = self.inner.nodes.get(place) else { break };
+            match self.inner.line(node, purpose, until).await {
                 Err(error) => tries.not_reached(place, &node.address, error),
                 Ok(line) => {
                     let asked = timeout_at((until + GRACE).into(), ask(line.clone(), until)).await;
                     let answer = asked.unwrap_or_else(|_| Err(Status::deadline_exceeded("it did not answer in time")));
                     match answer {
                         Ok(answer) => {
-                            self.0.preferred.store(place, Ordering::Relaxed);
+                            self.inner.preferred.store(place, Ordering::Relaxed);
                             return Ok(answer);
                         }
                         Err(status) => {
@@ -211,22 +222,22 @@ impl Nodes {
 
     /// A stream of this node ended before its time: others are asked first.
     pub async fn avoid(&self, line: &Line) {
-        let count = self.0.nodes.len();
-        let Some(place) = self.0.nodes.iter().position(|node| node.address == *line.address()) else { return };
-        let _ = self.0.preferred.compare_exchange(place, (place + 1) % count, Ordering::Relaxed, Ordering::Relaxed);
-        if let Some(node) = self.0.nodes.get(place) {
+        let count = self.inner.nodes.len();
+        let Some(place) = self.inner.nodes.iter().position(|node| node.address == *line.address()) else { return };
+        let _ = self.inner.preferred.compare_exchange(place, (place + 1) % count, Ordering::Relaxed, Ordering::Relaxed);
+        if let Some(node) = self.inner.nodes.get(place) {
             node.retire(line).await;
         }
     }
 
     /// Waits before a new round. Says whether there is time for it.
     async fn pause(&self, failures: usize, deadline: Instant) -> bool {
-        let count = self.0.nodes.len();
+        let count = self.inner.nodes.len();
         let delay = match failures.is_multiple_of(count) {
-            true => self.0.config.backoff().delay(u32::try_from(failures / count).unwrap_or(u32::MAX), jitter()),
+            true => self.inner.config.backoff().delay(u32::try_from(failures / count).unwrap_or(u32::MAX), jitter()),
             false => Duration::ZERO,
         };
-        if Instant::now() + delay >= deadline {
+        if failures >= count.saturating_mul(self.rounds) || Instant::now() + delay >= deadline {
             return false;
         }
         tokio::time::sleep(delay).await;
@@ -386,7 +397,7 @@ impl Tries {
     fn not_answered(&mut self, place: usize, line: &Line, verdict: Verdict, status: &Status) {
         self.is_unsure |= verdict == Verdict::Unsure;
         let fault = line.0.fault.get().filter(|_| verdict == Verdict::Stranger);
-        let cause = fault.cloned().or_else(|| status.source().map(|source| last_cause(source)));
+        let cause = fault.cloned().or_else(|| status.source().map(last_cause));
         let cause = cause.as_deref().unwrap_or(status.message());
         self.why = format!("{}: {cause}", line.address());
         if verdict == Verdict::Stranger {

@@ -121,3 +121,12 @@ fn addresses_that_cannot_be_used_are_refused_at_once() {
     let allowed = NetConfig { allow_plaintext: true, ..NetConfig::default() };
     assert!(Nodes::new(vec!["10.0.0.1:1".parse().unwrap()], &allowed).is_ok());
 }
+
+#[tokio::test]
+async fn who_is_asked_once_is_not_waited_for() {
+    let nodes = nodes(&[nobody().await, nobody().await]).asked_once();
+    let begun = Instant::now();
+    let error = ask(&nodes, Repeat::Safe, DEADLINE, &[]).await.unwrap_err();
+    assert!(matches!(error, CallError::Unavailable { .. }), "{error}");
+    assert!(begun.elapsed() < DEADLINE / 2);
+}

@@ -21,6 +21,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prost::Message;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tonic::transport::Channel;
@@ -37,7 +38,7 @@ use super::proto::{
 };
 use super::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, NOTICE_EVERY};
 use crate::meta::client::{DEFAULT_TIMEOUT, Meta};
-use crate::meta::command::{self, MAX_COMMAND_BYTES, Unknown};
+use crate::meta::command::{MAX_COMMAND_BYTES, Unknown};
 use crate::meta::names::Names;
 use crate::meta::proto::{Command, Done, Event, KeyRange};
 use crate::meta::query::proto::{Found, Query};
@@ -102,7 +103,7 @@ fn reading(error: CallError) -> MetaError {
 #[tonic::async_trait]
 impl Backend for Client {
     async fn execute(&self, command: Command, deadline: Instant) -> Result<Done, MetaError> {
-        if command::encode(&command).len() > MAX_COMMAND_BYTES {
+        if command.encoded_len() > MAX_COMMAND_BYTES {
             return Err(MetaError::TooLarge { limit_bytes: MAX_COMMAND_BYTES });
         }
         let Ok(Ok(_permit)) = timeout_at(deadline.into(), self.under_way.acquire()).await else {

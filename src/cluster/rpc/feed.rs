@@ -163,22 +163,22 @@ impl Feed {
     fn notices(&self) -> Notices {
         let mut tick = interval_at(Instant::now() + self.notice_every, self.notice_every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Notices { tick, asked: Instant::now() }
+        Notices { tick, asked: None }
     }
 }
 
-/// When the next notice is due, and when the leader was asked.
+/// When the next notice is due, and when the leader was asked, if it was.
 struct Notices {
     tick: Interval,
-    asked: Instant,
+    asked: Option<Instant>,
 }
 
 impl Notices {
     /// Before it is said that nothing changed: whether anybody would know.
     async fn check(&mut self, metadata: &dyn Metadata) -> Result<(), Status> {
-        if self.asked.elapsed() >= BARRIER_EVERY {
+        if self.asked.is_none_or(|asked| asked.elapsed() >= BARRIER_EVERY) {
             barrier(metadata).await?;
-            self.asked = Instant::now();
+            self.asked = Some(Instant::now());
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ mod feed;
 pub mod service;
 
 /// The messages of `proto/meta_rpc.proto`.
-#[allow(missing_docs, clippy::all, reason = "generated; the proto file says what each is")]
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, reason = "generated; the proto file says what each is")]
 pub mod proto {
     tonic::include_proto!("mainstay.meta.rpc.v1");
 }

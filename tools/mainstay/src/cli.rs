@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, value_parser};
+use clap_complete::Shell;
 
 use crate::cluster::ClusterAction;
+use crate::operate::Operation;
 use crate::settings::{self, Problem, Setting, Settings, Sources, TABLE};
 
 /// The variable that names the configuration file.
@@ -41,9 +43,18 @@ pub enum Action {
     /// second. On a terminal the password is asked for twice and not shown. It cannot be given as an argument, where others
     /// would see it.
     User(UserArgs),
-    /// Look at settings.
+    /// Look at settings of a node's configuration.
     #[command(subcommand)]
     Config(ConfigAction),
+    #[command(flatten)]
+    Operate(Operation),
+    /// Print what makes a shell complete the words of this program.
+    ///
+    /// For example: mainstay completions bash > /etc/bash_completion.d/mainstay
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
 }
 
 #[derive(Args)]

@@ -3,8 +3,11 @@
 
 mod cli;
 mod cluster;
+#[cfg_attr(not(test), expect(dead_code, reason = "the wiring of a node as a member of a cluster uses it"))]
+mod cluster_sql;
 mod demo;
 mod logging;
+mod operate;
 mod probe;
 mod settings;
 mod sqlite;
@@ -15,7 +18,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use cli::{Action, Cli, ConfigAction, StartArgs};
 use settings::{Origin, Problem};
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
         Action::User(args) => finish(user::line(&args).and_then(|line| print(&line))),
         Action::Config(ConfigAction::Check { file }) => check(&file),
         Action::Config(ConfigAction::Print) => finish(print(&settings::print_defaults())),
+        Action::Operate(operation) => operate::run(&operation),
+        Action::Completions { shell } => finish(completions(shell)),
     }
 }
 
@@ -61,6 +66,13 @@ fn check(file: &Path) -> ExitCode {
         Ok(()) => code,
         Err(error) => finish(Err(error)),
     }
+}
+
+/// The words of this program, as a shell wants to be told them.
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "mainstay", &mut text);
+    print(&String::from_utf8(text)?)
 }
 
 /// Writes a result to standard output, where whoever reads it may have gone.

@@ -144,7 +144,7 @@ fn quoted_length(text: &str, quote: char) -> usize {
 
 /// Cuts a query string into statements, without their semicolons. `CREATE TRIGGER … END` stays whole: it ends at
 /// a semicolon that follows `; END`, the rule of SQLite's own `sqlite3_complete`, kept here in one pass over the text.
-pub(super) fn split(sql: &str) -> Vec<&str> {
+pub fn split(sql: &str) -> Vec<&str> {
     let mut statements = Vec::new();
     let mut current: Option<Statement> = None;
     for token in tokens(sql) {

@@ -64,6 +64,7 @@ use mainstay::ident::DatabaseId;
 
 pub use engine::SqliteEngine;
 pub use ffi::spare_memory;
+pub use lexer::split;
 pub use session::SlowLog;
 
 /// The database that payloads name.
