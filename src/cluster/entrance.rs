@@ -151,14 +151,20 @@ impl Entrance {
         config.validate()?;
         let Some(listen) = config.listen else {
             if config != ClusterConfig::default() {
-                let what = "must be given: the other settings of the cluster need it".to_owned();
-                return Err(ConfigError { problems: vec![Problem { setting: "cluster.listen", what }] }.into());
+                return Err(mistake("cluster.listen", "must be given: the other settings of the cluster need it"));
             }
             return Ok(Entrance::Alone(blocking(move || directory.settle(None)).await??));
         };
+        if !is_member && !config.join.is_empty() && config.token == TokenSource::None {
+            return Err(mistake("join", "needs a join token: `mainstay cluster token create` makes one"));
+        }
         let record = record.map_or_else(Record::draw, Ok)?;
         Waiting::open(directory, record, config, listen).await.map(|waiting| Entrance::Waiting(Box::new(waiting)))
     }
+}
+
+fn mistake(setting: &'static str, what: &str) -> ClusterError {
+    ConfigError { problems: vec![Problem { setting, what: what.to_owned() }] }.into()
 }
 
 impl Waiting {

@@ -16,9 +16,14 @@ use tonic::service::Routes;
 
 use super::core::{Core, Parts, parsed, refusal};
 use super::error::ClusterError;
+use super::operator::OperatorError;
 use super::peers::Peers;
 use super::plan::replica_of;
+use super::proto::RemoveRequest;
 use super::record::{Membership, Record};
+use super::remove::remove;
+use super::rpc::proto::StatusResponse;
+use super::rpc::service::Observed;
 use super::service::Services;
 use crate::ident::NodeId;
 use crate::meta::METADATA_GROUP;
@@ -62,6 +67,45 @@ pub struct ClusterNode {
     raft: Arc<RaftStore>,
     failure: watch::Receiver<Option<Arc<ClusterError>>>,
     address: SocketAddr,
+}
+
+/// What others than the owner of a member need of it. Cheap to clone; the directory is free once all are dropped.
+#[derive(Clone)]
+pub struct MemberHandle(Arc<Core>);
+
+impl MemberHandle {
+    /// See [`ClusterNode::meta`].
+    pub fn meta(&self) -> Meta {
+        self.0.meta.clone()
+    }
+
+    /// See [`ClusterNode::membership`].
+    pub fn membership(&self) -> Membership {
+        self.0.membership
+    }
+
+    /// How this node stands in its Raft groups.
+    pub fn status(&self) -> StatusResponse {
+        Observed::status(&*self.0)
+    }
+
+    /// The members as far as they are known here.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn members(&self) -> Result<Vec<Member>, ClusterError> {
+        Ok(self.0.members()?)
+    }
+
+    /// Takes a member out of the cluster for good, asked of any of them; says how it was.
+    ///
+    /// # Errors
+    /// See [`OperatorError`]; refused if the cluster would not have a majority without it.
+    pub async fn remove(&self, node: NodeId, actor: &str) -> Result<Member, OperatorError> {
+        let request = RemoveRequest { node: node.get(), actor: actor.to_owned(), hops: 0 };
+        let removed = remove(&self.0, request).await.map_err(|status| OperatorError::from(&status))?;
+        removed.ok_or_else(|| OperatorError::Unknown("the answer says nothing".to_owned()))
+    }
 }
 
 /// Where a member listens.
@@ -241,6 +285,11 @@ impl ClusterNode {
         self.core.meta.clone()
     }
 
+    /// What others than the owner of this need of it.
+    pub fn handle(&self) -> MemberHandle {
+        MemberHandle(Arc::clone(&self.core))
+    }
+
     /// Which member of which cluster this is.
     pub fn membership(&self) -> Membership {
         self.core.membership
@@ -266,14 +315,6 @@ impl ClusterNode {
         &self.transport
     }
 
-    /// The member that holds all rows, as far as is known here; `None` if it is a member no more.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn first_member(&self) -> Result<Option<Member>, ClusterError> {
-        Ok(stored::member(&*self.view(), super::FIRST_MEMBER)?)
-    }
-
     /// Resolves when this node cannot go on as a member; it should then be shut down. Never resolves otherwise.
     pub async fn failed(&self) -> Arc<ClusterError> {
         let mut failure = self.failure.clone();
@@ -290,7 +331,8 @@ impl ClusterNode {
     }
 
     /// Stops: nothing is asked, answered or decided any more, and the port is free. The directory is, too, once others let
-    /// go of what [`storage`](ClusterNode::storage) and [`meta`](ClusterNode::meta) gave them.
+    /// go of what [`storage`](ClusterNode::storage), [`meta`](ClusterNode::meta) and [`handle`](ClusterNode::handle) gave
+    /// them.
     pub async fn shutdown(mut self) {
         self.tasks.shutdown().await;
         if let Some(timekeeper) = self.timekeeper.take() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use tonic::transport::Channel;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
 use super::proto::formation_client::FormationClient;
 use super::proto::{CreateTokenRequest, DescribeRequest, Description, InitRequest, Phase, RemoveRequest};
@@ -44,12 +44,21 @@ impl From<CallError> for OperatorError {
     fn from(error: CallError) -> OperatorError {
         match error {
             CallError::Net(error) => OperatorError::Settings(error.to_string()),
-            CallError::Refused(status) if status.code() == Code::NotFound => {
-                OperatorError::NotFound(status.message().to_owned())
-            }
-            CallError::Refused(status) => OperatorError::Refused(status.message().to_owned()),
+            CallError::Refused(status) => OperatorError::from(&*status),
             CallError::Unavailable { why } => OperatorError::Unavailable(why),
             CallError::Unknown { why } => OperatorError::Unknown(why),
+        }
+    }
+}
+
+impl From<&Status> for OperatorError {
+    fn from(status: &Status) -> OperatorError {
+        let why = status.message().to_owned();
+        match status.code() {
+            Code::NotFound => OperatorError::NotFound(why),
+            Code::Unavailable => OperatorError::Unavailable(why),
+            Code::DeadlineExceeded | Code::Unknown | Code::Cancelled | Code::Internal => OperatorError::Unknown(why),
+            _ => OperatorError::Refused(why),
         }
     }
 }

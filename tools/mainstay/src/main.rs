@@ -3,7 +3,6 @@
 
 mod cli;
 mod cluster;
-#[cfg_attr(not(test), expect(dead_code, reason = "the wiring of a node as a member of a cluster uses it"))]
 mod cluster_sql;
 mod demo;
 mod logging;
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Action::Start(args) => start(&args),
         Action::Demo(args) => finish(demo::run(&args)),
-        Action::Cluster(action) => finish(cluster::run(&action)),
+        Action::Cluster(action) => cluster::run(&action),
         Action::User(args) => finish(user::line(&args).and_then(|line| print(&line))),
         Action::Config(ConfigAction::Check { file }) => check(&file),
         Action::Config(ConfigAction::Print) => finish(print(&settings::print_defaults())),

@@ -7,7 +7,6 @@ use mainstay::server::http::{Probe, Readiness};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::cluster::Referring;
 use crate::sqlite::SqliteEngine;
 
 /// The node as its HTTP server sees it. It answers before there is a node, and after.
@@ -20,8 +19,8 @@ enum Phase {
     Starting,
     /// On its way into a cluster.
     Entering(watch::Receiver<cluster::Phase>),
-    /// A member that holds no rows.
-    Referring(Arc<Referring>),
+    /// A member that holds no rows, and answers what is asked of the cluster.
+    Member,
     Serving(Arc<SqliteEngine>),
     Draining,
 }
@@ -32,9 +31,9 @@ impl NodeProbe {
         *self.0.lock() = Phase::Entering(phase);
     }
 
-    /// It is a member that sends clients elsewhere.
-    pub fn refer(&self, referring: Arc<Referring>) {
-        *self.0.lock() = Phase::Referring(referring);
+    /// It is a member that holds no rows, and takes clients from now on.
+    pub fn serve_member(&self) {
+        *self.0.lock() = Phase::Member;
     }
 
     /// It is a member, and goes on starting.
@@ -52,13 +51,13 @@ impl NodeProbe {
         *self.0.lock() = Phase::Draining;
     }
 
-    /// The engine, while it is used; else why it is not.
-    fn engine(&self) -> Result<Arc<SqliteEngine>, String> {
+    /// The engine, if there is one, while clients are served; else why they are not.
+    fn engine(&self) -> Result<Option<Arc<SqliteEngine>>, String> {
         match &*self.0.lock() {
             Phase::Starting => Err("starting: the node recovers and replays its log".to_owned()),
             Phase::Entering(phase) => Err(phase.borrow().to_string()),
-            Phase::Referring(referring) => Err(referring.why()),
-            Phase::Serving(engine) => Ok(Arc::clone(engine)),
+            Phase::Member => Ok(None),
+            Phase::Serving(engine) => Ok(Some(Arc::clone(engine))),
             Phase::Draining => Err("draining: the node stops".to_owned()),
         }
     }
@@ -66,7 +65,7 @@ impl NodeProbe {
 
 impl Probe for NodeProbe {
     fn readiness(&self) -> Readiness {
-        match self.engine().map(|engine| engine.why_not_ready()) {
+        match self.engine().map(|engine| engine.and_then(|engine| engine.why_not_ready())) {
             Ok(None) => Readiness::Ready,
             Ok(Some(why)) => Readiness::NotReady(why),
             Err(phase) => Readiness::NotReady(phase),
@@ -74,7 +73,7 @@ impl Probe for NodeProbe {
     }
 
     fn observe(&self) {
-        if let Ok(engine) = self.engine() {
+        if let Ok(Some(engine)) = self.engine() {
             engine.observe();
         }
     }

@@ -25,7 +25,7 @@ use mainstay::server::pg::PgConfig;
 
 use crate::logging::LogFormat;
 use crate::sqlite::SlowLog;
-pub use cluster::{ClusterSettings, tls};
+pub use cluster::ClusterSettings;
 pub use print::{describe, print_defaults};
 pub use table::TABLE;
 pub use value::milliseconds;

@@ -388,7 +388,8 @@ fn settings_of_the_cluster_that_do_not_go_together_are_refused() {
     assert!(found[0].contains("both given") && found[1].contains("tls_certificate is missing"), "{found:?}");
     let found = problems(gathered(&[("cluster.listen", "0.0.0.0:1"), ("join", "a:1")], &[], None));
     assert!(found.iter().any(|what| what.starts_with("cluster.advertise must be given")), "{found:?}");
-    assert!(found.iter().any(|what| what.starts_with("join needs a join token")), "{found:?}");
+    let found = problems(gathered(&[("join_token_file", "/t")], &[], None));
+    assert!(found.iter().any(|what| what.starts_with("join must be given with")), "{found:?}");
     // A token with a slip in it is still a secret.
     let found = problems(gathered(&[("join_token", &token[..70])], &[], None));
     assert!(found[0].contains("a join token is") && !found[0].contains("abab"), "{found:?}");

@@ -11,11 +11,12 @@ use mainstay::cluster::{ClusterNode, Entrance, FIRST_MEMBER, Phase};
 use mainstay::config::NodeConfig;
 use mainstay::node::Node;
 use mainstay::server::http::{Exposition, HttpServer, Probe};
-use mainstay::server::pg::PgServer;
+use mainstay::server::pg::{Backend, PgServer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cluster::Referring;
+use crate::cluster::Face;
+use crate::cluster_sql::ClusterBackend;
 use crate::logging;
 use crate::probe::NodeProbe;
 use crate::settings::{self, Settings};
@@ -97,11 +98,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
         Opened::Member(member) => {
             let ended = serve_member(settings, &member, &mut signals, &probe, &places).await;
             probe.drain();
-            // What answers clients holds on to what the member knows.
-            match Arc::into_inner(member) {
-                Some(member) => member.shutdown().await,
-                None => tracing::warn!("clients hold on to the member; it ends with the process"),
-            }
+            member.shutdown().await;
             (ended, Ok(()))
         }
     };
@@ -116,7 +113,7 @@ enum Opened {
     /// A node with rows: alone, or the first member of a cluster.
     Node(Box<Node<SqliteEngine>>),
     /// A member without.
-    Member(Arc<ClusterNode>),
+    Member(Box<ClusterNode>),
 }
 
 /// Opens the data directory, and waits until the node is a member if it is to be one.
@@ -147,7 +144,7 @@ async fn open(
     if member.membership().node == FIRST_MEMBER {
         return Ok(Opened::Node(Box::new(Node::open_member(config, member, SqliteEngine::open).await?)));
     }
-    Ok(Opened::Member(Arc::new(member)))
+    Ok(Opened::Member(Box::new(member)))
 }
 
 /// Starts the HTTP server if there is to be one. What measures takes its place before anything is measured.
@@ -175,7 +172,15 @@ async fn serve_node(
     probe: &NodeProbe,
     places: &Places,
 ) -> anyhow::Result<()> {
-    let server = PgServer::start(settings.sql.clone(), node.engine().clone()).await?;
+    let face = node.cluster().map(|member| Face::new(member.handle()));
+    let server = match &face {
+        Some(face) => {
+            let backend = ClusterBackend::new(face.shared(), Some(node.engine().clone() as Arc<dyn Backend>));
+            PgServer::start(settings.sql.clone(), Arc::new(backend)).await?
+        }
+        None => PgServer::start(settings.sql.clone(), node.engine().clone()).await?,
+    };
+    let _published = face.map(|face| face.publish(server.local_addr()));
     announce("ready", Some(server.local_addr()), places);
 
     let failed: Option<anyhow::Error> = tokio::select! {
@@ -201,17 +206,19 @@ async fn serve_node(
     drained.context("the SQL server did not stop cleanly")
 }
 
-/// Serves SQL from a member that holds no rows: it says who does.
+/// Serves SQL from a member that holds no rows: it answers what is asked of the cluster, and says who holds them.
 async fn serve_member(
     settings: &Settings,
-    member: &Arc<ClusterNode>,
+    member: &ClusterNode,
     signals: &mut Signals,
     probe: &NodeProbe,
     places: &Places,
 ) -> anyhow::Result<()> {
-    let referring = Arc::new(Referring::new(Arc::downgrade(member)));
-    probe.refer(Arc::clone(&referring));
-    let server = PgServer::start(settings.sql.clone(), referring).await?;
+    let face = Face::new(member.handle());
+    let backend = ClusterBackend::new(face.shared(), None);
+    let server = PgServer::start(settings.sql.clone(), Arc::new(backend)).await?;
+    let _published = face.publish(server.local_addr());
+    probe.serve_member();
     announce("ready", Some(server.local_addr()), places);
     let failed = tokio::select! {
         name = signals.next() => {

@@ -1,36 +1,37 @@
-//! `mainstay cluster`: what an operator does with whole nodes; and the SQL server of those that hold no rows.
+//! `mainstay cluster`: what an operator does with whole nodes; and what SQL asks of a cluster.
 
-mod referring;
+mod face;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand, value_parser};
-use mainstay::cluster::operator::Operator;
+use mainstay::cluster::operator::{Operator, OperatorError};
 use mainstay::cluster::{Membership, force};
 use mainstay::ident::NodeId;
-use mainstay::meta::client::DEFAULT_TIMEOUT;
 use mainstay::meta::proto::Member;
-use mainstay::net::{Address, NetConfig};
 
+use crate::operate::{
+    ActorArgs, ConnectArgs, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_REFUSED, EXIT_STATUS, EXIT_UNKNOWN, EXIT_USAGE,
+};
 use crate::settings;
-pub use referring::Referring;
-
-/// A removal waits for leadership to be handed over, and for the group to agree.
-const REMOVE_TIMEOUT: Duration = Duration::from_secs(40);
+pub use face::Face;
 
 #[derive(Subcommand)]
 pub enum ClusterAction {
     /// Form a cluster with a node that waits; it becomes the first member, with what data it has.
-    Init(Asked),
+    #[command(after_help = EXIT_STATUS)]
+    Init(ConnectArgs),
     /// Make what lets nodes join.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = EXIT_STATUS)]
     Token(TokenAction),
     /// Take a member out for good.
     ///
     /// If it leads, leadership is handed over first. Refused if those that stay would be no majority. Its data directory is
     /// of no use afterwards: to come back, the node joins anew with an empty one.
+    #[command(after_help = EXIT_STATUS)]
     Remove(RemoveArgs),
     /// LAST RESORT: make a new cluster of one member, when most others are lost for good.
     ///
@@ -53,7 +54,9 @@ pub struct TokenArgs {
     #[arg(long, value_name = "TIME", value_parser = settings::milliseconds)]
     pub ttl: Option<Duration>,
     #[command(flatten)]
-    pub asked: Asked,
+    pub connect: ConnectArgs,
+    #[command(flatten)]
+    pub actor: ActorArgs,
 }
 
 #[derive(Args)]
@@ -62,7 +65,9 @@ pub struct RemoveArgs {
     #[arg(value_parser = value_parser!(u64).range(1..))]
     pub node: u64,
     #[command(flatten)]
-    pub asked: Asked,
+    pub connect: ConnectArgs,
+    #[command(flatten)]
+    pub actor: ActorArgs,
 }
 
 #[derive(Args)]
@@ -75,69 +80,56 @@ pub struct ForceArgs {
     pub yes: bool,
 }
 
-/// Who is asked, and how.
-#[derive(Args)]
-pub struct Asked {
-    /// Where nodes listen for other nodes, with commas between them: any member will do. `init` takes one.
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "127.0.0.1:5442")]
-    pub addr: Vec<Address>,
-    /// A certificate that nodes take, in PEM; with it go --tls-key and --tls-authorities.
-    #[arg(long, value_name = "FILE")]
-    pub tls_certificate: Option<PathBuf>,
-    /// Its key, in PEM.
-    #[arg(long, value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
-    /// The authorities, in PEM, of which nodes must show a certificate.
-    #[arg(long, value_name = "FILE")]
-    pub tls_authorities: Option<PathBuf>,
-    /// Speak without TLS also to addresses beyond loopback.
-    #[arg(long)]
-    pub allow_plaintext: bool,
-}
-
-impl Asked {
-    fn operator(&self, timeout: Duration) -> anyhow::Result<Operator> {
-        let tls = settings::tls(&self.tls_certificate, &self.tls_key, &self.tls_authorities);
-        let tls = tls.map_err(|problem| anyhow::anyhow!("--{}", problem.replacen('_', "-", 1)))?;
-        let net = NetConfig { tls, allow_plaintext: self.allow_plaintext, ..NetConfig::default() };
-        Ok(Operator::new(self.addr.clone(), &net, timeout)?)
-    }
-}
-
 /// Does what is asked, and prints what came of it.
-///
-/// # Errors
-/// Nothing came of it, or nobody knows.
-pub fn run(action: &ClusterAction) -> anyhow::Result<()> {
+pub fn run(action: &ClusterAction) -> ExitCode {
     match action {
-        ClusterAction::Init(asked) => ask(init(asked)),
+        ClusterAction::Init(connect) => ask(init(connect)),
         ClusterAction::Token(TokenAction::Create(args)) => ask(create_token(args)),
         ClusterAction::Remove(args) => ask(remove(args)),
-        ClusterAction::ForceNew(args) => force_new(args),
+        ClusterAction::ForceNew(args) => crate::finish(force_new(args)),
     }
 }
 
 /// Waits for what nodes answer, and prints it.
-fn ask(question: impl Future<Output = anyhow::Result<String>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    crate::print(&runtime.block_on(question)?)
+fn ask(question: impl Future<Output = Result<String, OperatorError>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return crate::finish(Err(error.into())),
+    };
+    let error = match runtime.block_on(question) {
+        Ok(text) => return crate::finish(crate::print(&text)),
+        Err(error) => error,
+    };
+    eprintln!("mainstay: {}", error.to_string().replace('\n', " "));
+    ExitCode::from(match error {
+        OperatorError::Settings(_) => EXIT_USAGE,
+        OperatorError::Refused(_) => EXIT_REFUSED,
+        OperatorError::NotFound(_) => EXIT_NOT_FOUND,
+        OperatorError::Unknown(_) => EXIT_UNKNOWN,
+        _ => EXIT_FAILED,
+    })
 }
 
-async fn init(asked: &Asked) -> anyhow::Result<String> {
-    let cluster = asked.operator(DEFAULT_TIMEOUT)?.init().await?;
-    let address = asked.addr.first().map(ToString::to_string).unwrap_or_default();
+fn operator(connect: &ConnectArgs) -> Result<Operator, OperatorError> {
+    let operator = Operator::new(connect.addr.clone(), &connect.net(), connect.timeout);
+    operator.map_err(|error| OperatorError::Settings(error.to_string()))
+}
+
+async fn init(connect: &ConnectArgs) -> Result<String, OperatorError> {
+    let cluster = operator(connect)?.init().await?;
+    let address = connect.addr.first().map(ToString::to_string).unwrap_or_default();
     Ok(format!("Formed cluster {:016x}; its first member is node 1, at {address}.\n", cluster.get()))
 }
 
-async fn create_token(args: &TokenArgs) -> anyhow::Result<String> {
-    let token = args.asked.operator(DEFAULT_TIMEOUT)?.create_token(args.ttl, &actor()).await?;
+async fn create_token(args: &TokenArgs) -> Result<String, OperatorError> {
+    let token = operator(&args.connect)?.create_token(args.ttl, &args.actor.actor).await?;
     // Beside the token, so that a script gets it alone.
     eprintln!("Token {} lets one node in, once, within {} s.", token.id, token.ttl.as_secs());
     Ok(format!("{}\n", token.token))
 }
 
-async fn remove(args: &RemoveArgs) -> anyhow::Result<String> {
-    let member = args.asked.operator(REMOVE_TIMEOUT)?.remove(NodeId::new(args.node), &actor()).await?;
+async fn remove(args: &RemoveArgs) -> Result<String, OperatorError> {
+    let member = operator(&args.connect)?.remove(NodeId::new(args.node), &args.actor.actor).await?;
     Ok(format!("Removed node {} ({}, at {}).\n", member.id, member.name, member.addresses.join(", ")))
 }
 
@@ -175,12 +167,4 @@ fn force_new(args: &ForceArgs) -> anyhow::Result<()> {
         forced.copy.display()
     );
     crate::print(&text)
-}
-
-/// Who acts, for the event log.
-fn actor() -> String {
-    match std::env::var("USER") {
-        Ok(user) if !user.is_empty() => format!("{user}, mainstay cluster"),
-        _ => "mainstay cluster".to_owned(),
-    }
 }

@@ -25,8 +25,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use connect::ConnectArgs;
-use outcome::{EXIT_STATUS, Outcome};
+pub use connect::{ActorArgs, ConnectArgs};
+use outcome::Outcome;
+pub use outcome::{EXIT_FAILED, EXIT_NOT_FOUND, EXIT_REFUSED, EXIT_STATUS, EXIT_UNKNOWN, EXIT_USAGE};
 
 #[derive(Subcommand)]
 pub enum Operation {

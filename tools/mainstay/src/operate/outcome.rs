@@ -12,11 +12,16 @@ pub const EXIT_STATUS: &str = "\
 Exit status: 0 done; 1 failed: no node could be reached, or none leads; 2 wrong usage; 3 not found, or the comparison of a
 transaction did not hold; 4 refused by the cluster; 5 it is not known whether the change took effect.";
 
-const EXIT_FAILED: u8 = 1;
-const EXIT_USAGE: u8 = 2;
-const EXIT_NOT_FOUND: u8 = 3;
-const EXIT_REFUSED: u8 = 4;
-const EXIT_UNKNOWN: u8 = 5;
+/// Nobody could be reached, or it went wrong.
+pub const EXIT_FAILED: u8 = 1;
+/// What was typed makes no sense.
+pub const EXIT_USAGE: u8 = 2;
+/// There is nothing of the kind.
+pub const EXIT_NOT_FOUND: u8 = 3;
+/// The cluster refused it.
+pub const EXIT_REFUSED: u8 = 4;
+/// Nobody knows whether it took effect.
+pub const EXIT_UNKNOWN: u8 = 5;
 
 /// How a command ended that did what it was to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

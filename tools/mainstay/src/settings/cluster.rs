@@ -76,7 +76,7 @@ impl ClusterSettings {
 ///
 /// # Errors
 /// Some are missing: which.
-pub fn tls(
+fn tls(
     certificate: &Option<PathBuf>,
     key: &Option<PathBuf>,
     authorities: &Option<PathBuf>,

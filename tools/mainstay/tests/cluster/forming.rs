@@ -19,7 +19,7 @@ fn a_node_with_data_becomes_the_first_member_and_restarts_without_flags() {
     assert!(why.contains("waiting") && why.contains(&format!("cluster init --addr {address}")), "{why}");
     assert_eq!(node.get("/livez").0, 200);
     // While it waits it can do nothing else for others.
-    let early = run(mainstay().args(["cluster", "remove", "2", "--addr", &address]));
+    let early = run(mainstay().args(["cluster", "remove", "2", "--addr", &address, "--timeout", "1s"]));
     assert_eq!(early.code, Some(1), "{early:?}");
     assert!(early.stderr.contains("no member of a cluster itself"), "{early:?}");
     let formed = run(mainstay().args(["cluster", "init", "--addr", &address]));
@@ -29,7 +29,7 @@ fn a_node_with_data_becomes_the_first_member_and_restarts_without_flags() {
     assert_eq!(node.get("/readyz").0, 200);
     settled(&[&address], &[1]);
     let again = run(mainstay().args(["cluster", "init", "--addr", &address]));
-    assert_eq!(again.code, Some(1));
+    assert_eq!(again.code, Some(4));
     assert!(again.stderr.contains("already"), "{again:?}");
     node.kill();
 
@@ -65,7 +65,7 @@ fn five_that_are_started_at_once_become_one_cluster() {
         .collect();
     let answers: Vec<_> = asked.into_iter().map(|asked| asked.join().unwrap()).collect();
     let codes: Vec<_> = answers.iter().map(|answer| answer.code.unwrap()).collect();
-    assert_eq!(codes, [0, 1, 1, 1, 1], "{answers:?}");
+    assert_eq!(codes, [0, 4, 4, 4, 4], "{answers:?}");
     assert!(answers[3].stderr.contains(&addresses[0]), "{answers:?}");
     for number in 1..5 {
         std::fs::write(place.path(&format!("token{number}")), token(&addresses[0])).unwrap();
@@ -104,7 +104,8 @@ fn bad_input_is_refused_with_one_line() {
     bad(&["--cluster-listen", "0.0.0.0:0"], "cluster.advertise must be given");
     bad(&["--cluster-listen", "192.0.2.1:1"], "configure TLS or allow plaintext");
     bad(&["--cluster-listen", "127.0.0.1:0", "--cluster-tls-key", "/k"], "tls_certificate is missing");
-    refused(&["cluster", "init", "--addr", "192.0.2.1:1"], 1, "not a loopback address");
-    refused(&["cluster", "init", "--addr", "127.0.0.1:1,127.0.0.1:2"], 1, "give one address");
+    refused(&["cluster", "init", "--addr", "192.0.2.1:1"], 2, "not a loopback address");
+    refused(&["cluster", "init", "--addr", "127.0.0.1:1,127.0.0.1:2"], 2, "give one address");
+    refused(&["cluster", "remove", "2", "--addr", "127.0.0.1:1", "--timeout", "1s"], 1, "no node could do it in time");
     assert!(!place.path("x").join("identity").exists());
 }

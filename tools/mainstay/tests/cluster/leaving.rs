@@ -35,8 +35,9 @@ fn a_member_is_removed_also_when_it_leads_and_its_place_is_taken_by_another() {
     let other = if leader == 2 { 3 } else { 2 };
     settled(&[first, &stays.cluster], &[1, other]);
     let primary = remove(first, 1);
-    assert_eq!(primary.code, Some(1));
+    assert_eq!(primary.code, Some(4));
     assert!(primary.stderr.contains("the SQL primary"), "{primary:?}");
+    assert_eq!(remove(first, 9).code, Some(3));
 
     // The same place, wiped, comes back as a new member.
     std::fs::remove_dir_all(place.path(name)).unwrap();

@@ -241,13 +241,13 @@ pub fn value(addresses: &[&str], key: &str) -> Option<Vec<u8>> {
     runtime().block_on(async { meta(addresses).kv().get(key).await.unwrap().map(|pair| pair.value) })
 }
 
-/// The SQLSTATE and message of what a statement fails with.
-pub fn refusal(sql_address: &str, statement: &str) -> (String, String) {
+/// The SQLSTATE, message and hint of what a statement fails with.
+pub fn refusal(sql_address: &str, statement: &str) -> (String, String, Option<String>) {
     runtime().block_on(async {
         let client = crate::support::connect(sql_address).await;
         let error = client.simple_query(statement).await.unwrap_err();
         let error = error.as_db_error().unwrap();
-        (error.code().code().to_owned(), error.message().to_owned())
+        (error.code().code().to_owned(), error.message().to_owned(), error.hint().map(str::to_owned))
     })
 }
 
