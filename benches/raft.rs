@@ -13,6 +13,7 @@ use mainstay_benches::{Goal, On, Row, add, median, print_head, quantile, write};
 
 #[path = "raft/batching.rs"]
 mod batching;
+mod common;
 #[path = "raft/engine.rs"]
 mod engine;
 #[path = "raft/groups.rs"]

@@ -1,6 +1,5 @@
 //! Three processes of each contestant, on loopback, in directories of the same file system.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,13 +13,9 @@ pub mod kv {
     #![allow(missing_docs, clippy::all, reason = "generated")]
     tonic::include_proto!("raft_kv");
 }
-/// What etcd says.
-pub mod etcd {
-    #![allow(missing_docs, clippy::all, reason = "generated")]
-    tonic::include_proto!("etcdserverpb");
-}
 use crate::batching::Batching;
-use etcd::kv_client::KvClient as EtcdClient;
+use crate::common::{etcd, free_addresses};
+use etcd::proto::kv_client::KvClient as EtcdClient;
 use kv::kv_client::KvClient;
 
 /// Nodes of each contestant.
@@ -48,7 +43,7 @@ impl Client {
         match self {
             Client::Ours(client) => client.put(kv::PutRequest { key, value, client: 0, sequence: 0 }).await.map(drop),
             Client::Batching(client) => client.put(key, value).await,
-            Client::Etcd(client) => client.put(etcd::PutRequest { key, value }).await.map(drop),
+            Client::Etcd(client) => client.put(etcd::proto::PutRequest { key, value }).await.map(drop),
         }
     }
 
@@ -60,7 +55,7 @@ impl Client {
         match self {
             Client::Ours(client) => client.get(kv::GetRequest { key }).await.map(drop),
             Client::Batching(_) => Err(Status::unimplemented("reads are not gathered")),
-            Client::Etcd(client) => client.range(etcd::RangeRequest { key }).await.map(drop),
+            Client::Etcd(client) => client.range(etcd::proto::RangeRequest { key }).await.map(drop),
         }
     }
 }
@@ -98,7 +93,11 @@ impl Servers {
     /// It does not start.
     pub fn spawn(&mut self, node: usize) -> anyhow::Result<()> {
         let log = std::fs::File::create(self.directory.join(format!("{node}.log")))?;
-        let mut command = if self.is_ours { self.ours(node)? } else { self.etcd(node) };
+        let mut command = if self.is_ours {
+            self.ours(node)?
+        } else {
+            etcd::command(&self.directory, node, &self.peers, &self.clients)
+        };
         let process = command.stdout(Stdio::null()).stderr(Stdio::from(log)).spawn();
         self.processes[node] = Some(process.with_context(|| format!("cannot start {command:?}"))?);
         Ok(())
@@ -163,20 +162,6 @@ impl Servers {
         Ok(client.member(request).await?.into_inner())
     }
 
-    fn etcd(&self, node: usize) -> Command {
-        let url = |address: &String| format!("http://{address}");
-        let cluster: Vec<String> =
-            self.peers.iter().enumerate().map(|(peer, address)| format!("n{peer}={}", url(address))).collect();
-        let mut command = Command::new("etcd");
-        command.args(["--name", &format!("n{node}"), "--data-dir"]).arg(self.directory.join(node.to_string()));
-        command.args(["--listen-peer-urls", &url(&self.peers[node])]);
-        command.args(["--initial-advertise-peer-urls", &url(&self.peers[node])]);
-        command.args(["--listen-client-urls", &url(&self.clients[node])]);
-        command.args(["--advertise-client-urls", &url(&self.clients[node])]);
-        command.args(["--initial-cluster", &cluster.join(","), "--log-level", "error"]);
-        command
-    }
-
     /// SIGKILL.
     ///
     /// # Errors
@@ -229,7 +214,7 @@ impl Servers {
             for node in (0..NODES).filter(|node| self.processes[*node].is_some()) {
                 let leads = match self.is_ours {
                     true => self.status(node).await.is_some_and(|status| status.leader == node as u64 + 1),
-                    false => self.etcd_leads(node).await?,
+                    false => etcd::leads(&self.clients[node]).await?,
                 };
                 if leads && self.client(node)?.put(b"probe".into(), b"probe".into()).await.is_ok() {
                     return Ok(node);
@@ -239,21 +224,6 @@ impl Servers {
         }
         bail!("nobody leads; see {}", self.directory.display())
     }
-
-    async fn etcd_leads(&self, node: usize) -> anyhow::Result<bool> {
-        let mut command = tokio_command("etcdctl");
-        command.args(["--endpoints", &self.clients[node], "endpoint", "status", "--write-out", "json"]);
-        let output = tokio::task::spawn_blocking(move || command.output()).await??;
-        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let status = &status[0]["Status"];
-        Ok(status["leader"].is_u64() && status["leader"] == status["header"]["member_id"])
-    }
-}
-
-fn tokio_command(program: &str) -> Command {
-    let mut command = Command::new(program);
-    command.env("ETCDCTL_API", "3");
-    command
 }
 
 impl Drop for Servers {
@@ -264,11 +234,6 @@ impl Drop for Servers {
             let _ = process.wait();
         }
     }
-}
-
-fn free_addresses(count: usize) -> anyhow::Result<Vec<String>> {
-    let listeners: Result<Vec<_>, _> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
-    listeners?.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
 }
 
 fn example() -> anyhow::Result<PathBuf> {

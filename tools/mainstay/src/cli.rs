@@ -32,7 +32,7 @@ pub enum Action {
     /// variable, a variable beats the file, the file beats the default. Exit status: 0 stopped cleanly, 1 could not run, 2
     /// wrong usage.
     Start(StartArgs),
-    /// Start a node, kill it under load, restart it, and count what was lost.
+    /// Kill nodes under load and count what was lost: a node with rows, then the leader of a cluster of three.
     Demo(DemoArgs),
     /// Form a cluster, let nodes in, and take them out.
     #[command(subcommand)]
@@ -59,7 +59,7 @@ pub enum Action {
 
 #[derive(Args)]
 pub struct DemoArgs {
-    /// How long to write, in seconds; the kill comes half way.
+    /// How long to write in each act, in seconds; the kill comes half way.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = value_parser!(u64).range(2..=3600))]
     pub seconds: u64,
     /// How many clients write at once.

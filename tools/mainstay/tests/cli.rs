@@ -170,7 +170,16 @@ fn the_demo_loses_nothing_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let output = run(mainstay().args(["demo", "--seconds", "2", "--clients", "4"]).env("TMPDIR", directory.path()));
     assert_eq!(output.code, Some(0), "{output:?}");
-    for part in ["rows acknowledged", "rows lost", "recovery time", "commits/s"] {
+    for part in [
+        "rows acknowledged",
+        "rows lost",
+        "recovery time",
+        "commits/s",
+        "writes acknowledged",
+        "writes lost",
+        "longest gap",
+        "led the metadata",
+    ] {
         assert!(output.stdout.contains(part), "{part}: {output:?}");
     }
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "the demo left files behind");

@@ -1,12 +1,13 @@
-//! The node in a process of its own, which never outlives the demo.
+//! A node in a process of its own, which never outlives the demo.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tokio::task::JoinHandle;
 
 /// How long a start may take, recovery included.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -15,47 +16,61 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How often it is asked whether it has stopped.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
+/// What its standard output says first of what it says.
+const READY: &str = "mainstay ready ";
+
 /// A running node; killed when dropped.
 pub struct Child {
     process: process::Child,
-    /// Where it serves SQL.
-    pub address: String,
+    log: PathBuf,
+    /// The line with which it says that it is ready, or the end of its output.
+    ready: Option<JoinHandle<io::Result<String>>>,
 }
 
 impl Child {
-    /// Starts a node on `home/data` and waits until it says that it is ready. Its log goes to `home/node.log`.
+    /// Starts a node on the directory `home/name`, and does not wait for it. Its log goes to `home/name.log`.
     ///
     /// # Errors
-    /// It did not start; the log says why.
-    pub async fn start(home: &Path) -> anyhow::Result<Child> {
-        let log = OpenOptions::new().create(true).append(true).open(home.join("node.log"))?;
+    /// There is no process for it.
+    pub fn spawn(home: &Path, name: &str, arguments: &[String]) -> anyhow::Result<Child> {
+        let log = home.join(format!("{name}.log"));
         let executable = std::env::current_exe().context("cannot find this executable")?;
         let mut process = Command::new(executable)
             .args(["start", "--sql-listen", "127.0.0.1:0", "--data-dir"])
-            .arg(home.join("data"))
+            .arg(home.join(name))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(OpenOptions::new().create(true).append(true).open(&log)?)
             .spawn()
             .context("cannot start a node")?;
         let output = process.stdout.take();
         // From here on dropping it kills the process.
-        let mut child = Child { process, address: String::new() };
+        let mut child = Child { process, log, ready: None };
         let output = output.context("the node has no standard output")?;
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut line = String::new();
-            BufReader::new(output).read_line(&mut line).map(|_| line)
-        });
+        child.ready = Some(tokio::task::spawn_blocking(move || {
+            let mut lines = BufReader::new(output).lines();
+            let ready = lines.find(|line| line.as_ref().map_or(true, |line| line.starts_with(READY)));
+            ready.unwrap_or_else(|| Ok(String::new()))
+        }));
+        Ok(child)
+    }
+
+    /// Waits until it says that it is ready; answers where it serves SQL. To be asked once.
+    ///
+    /// # Errors
+    /// It did not start; the log says why.
+    pub async fn ready(&mut self) -> anyhow::Result<String> {
+        let reading = self.ready.take().context("it was asked before")?;
         let Ok(line) = tokio::time::timeout(START_LIMIT, reading).await else {
             bail!("the node was not ready after {} s", START_LIMIT.as_secs());
         };
         let line = line??;
-        let address = line.strip_prefix("mainstay ready sql=").and_then(|rest| rest.split_whitespace().next());
-        let Some(address) = address else {
-            bail!("the node did not start{}", last_line_of_log(home));
-        };
-        child.address = address.to_owned();
-        Ok(child)
+        let address = line.strip_prefix(READY).and_then(|rest| rest.strip_prefix("sql=")?.split_whitespace().next());
+        match address {
+            Some(address) => Ok(address.to_owned()),
+            None => bail!("the node did not start{}", last_line(&self.log)),
+        }
     }
 
     /// Its process id.
@@ -109,8 +124,8 @@ impl Drop for Child {
     }
 }
 
-/// Why the node ended, as far as its log says.
-fn last_line_of_log(home: &Path) -> String {
-    let log = std::fs::read_to_string(home.join("node.log")).unwrap_or_default();
+/// Why a node ended, as far as its log says.
+fn last_line(log: &Path) -> String {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
     log.lines().last().map(|line| format!(": {line}")).unwrap_or_default()
 }

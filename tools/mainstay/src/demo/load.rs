@@ -20,7 +20,7 @@ const SELECT: &str = "SELECT number, body FROM demo WHERE client = $1";
 /// How long clients may take to notice that the node is gone, or to end their last statement.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Rows acknowledged so far, of all clients.
+/// What was acknowledged so far, of all clients.
 #[derive(Clone, Default)]
 pub struct Counter(Arc<AtomicU64>);
 
@@ -28,6 +28,11 @@ impl Counter {
     /// The count.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// One more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -236,7 +241,7 @@ async fn write(
             writer.written.unknown.insert(number);
             return (writer, Some(error));
         }
-        acknowledged.0.fetch_add(1, Ordering::Relaxed);
+        acknowledged.add();
     }
     (writer, None)
 }

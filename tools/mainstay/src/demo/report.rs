@@ -1,4 +1,4 @@
-//! The table at the end.
+//! The tables at the end.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
+use super::cluster::Act;
 use super::load::Findings;
 
 /// What the demo found.
@@ -46,16 +47,52 @@ impl fmt::Display for Report {
         if findings.wrong > 0 {
             rows.push(("rows wrong", findings.wrong.to_string()));
         }
-        let mut table = Table::new();
-        table.load_style(UTF8_BORDERS_ONLY);
-        for (name, value) in rows {
-            table.add_row([name.to_owned(), value]);
-        }
-        if let Some(column) = table.column_mut(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        write!(f, "{table}")
+        write!(f, "{}", table(rows))
     }
+}
+
+impl Act {
+    /// Nothing acknowledged was lost and nothing is there that nobody wrote.
+    pub fn is_good(&self) -> bool {
+        self.findings.acknowledged > 0 && self.findings.lost == 0 && self.findings.wrong == 0
+    }
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let findings = &self.findings;
+        let per_second = findings.acknowledged as f64 / self.writing.as_secs_f64();
+        let reigns = (0..).zip(&self.reigns).map(|(place, (from, node))| match place {
+            0 => format!("node {node}"),
+            _ => format!("node {node} from {:.1} s on", from.as_secs_f64()),
+        });
+        let mut rows = vec![
+            ("writes acknowledged", findings.acknowledged.to_string()),
+            ("writes lost", findings.lost.to_string()),
+            ("longest gap", format!("{:.0} ms", self.longest_gap.as_secs_f64() * 1000.0)),
+            ("led the metadata", reigns.collect::<Vec<_>>().join(", ")),
+            ("writes/s", format!("{per_second:.0}")),
+        ];
+        if findings.unknown > 0 {
+            rows.push(("unanswered", findings.unknown.to_string()));
+        }
+        if findings.wrong > 0 {
+            rows.push(("keys wrong", findings.wrong.to_string()));
+        }
+        write!(f, "{}", table(rows))
+    }
+}
+
+fn table(rows: Vec<(&str, String)>) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY);
+    for (name, value) in rows {
+        table.add_row([name.to_owned(), value]);
+    }
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
 
 #[cfg(test)]
