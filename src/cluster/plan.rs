@@ -94,7 +94,15 @@ mod tests {
         }
         let followers = voters.iter().chain(learners).filter(|id| **id != 1).map(|id| follower(*id, true)).collect();
         let positions = Positions { committed: LogIndex::new(2000), ..Positions::default() };
-        GroupStatus { replica: ReplicaId::new(1), positions, membership, followers, is_asleep: false }
+        GroupStatus {
+            replica: ReplicaId::new(1),
+            positions,
+            membership,
+            followers,
+            is_asleep: false,
+            unhealthy: None,
+            last_check: None,
+        }
     }
 
     use MemberState::{Active, Decommissioned, Draining, Joining};

@@ -221,7 +221,15 @@ mod tests {
         let membership = Membership::of_voters((1..=4).map(|id| (ReplicaId::new(id), NodeId::new(id))))
             .with_learner(ReplicaId::new(5), NodeId::new(5));
         let replica = ReplicaId::new(1);
-        GroupStatus { replica, positions: Positions::default(), membership, followers, is_asleep: false }
+        GroupStatus {
+            replica,
+            positions: Positions::default(),
+            membership,
+            followers,
+            is_asleep: false,
+            unhealthy: None,
+            last_check: None,
+        }
     }
 
     fn follower(id: u64, matched: u64, silent_ticks: Option<u64>) -> Follower {

@@ -10,5 +10,5 @@ mod nodes;
 mod forming;
 mod joining;
 mod leaving;
-mod tls;
 mod operating;
+mod tls;
