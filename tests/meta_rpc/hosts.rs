@@ -140,6 +140,19 @@ impl Moody {
         self.is_lost.store(false, Ordering::SeqCst);
     }
 
+    /// What becomes of an answer, named or not.
+    async fn answer(&self, done: Result<Done, MetaError>) -> Result<Done, MetaError> {
+        let holds = self.holds.lock().take();
+        if let Some(applied) = holds {
+            applied.send(()).unwrap();
+            std::future::pending::<()>().await;
+        }
+        match self.loses.swap(false, Ordering::SeqCst) {
+            true => Err(MetaError::Unknown { why: "the answer is lost".into() }),
+            false => done,
+        }
+    }
+
     async fn lead(&self, deadline: Instant) -> Result<(), MetaError> {
         if !self.is_lost.load(Ordering::SeqCst) {
             return Ok(());
@@ -153,21 +166,14 @@ impl Moody {
 impl Metadata for Moody {
     async fn execute(&self, command: Command, deadline: Instant) -> Result<Done, MetaError> {
         self.lead(deadline).await?;
-        self.group.execute(command, deadline).await
+        let done = self.group.execute(command, deadline).await;
+        self.answer(done).await
     }
 
     async fn execute_named(&self, attempt: Attempt, command: Command, deadline: Instant) -> Result<Done, MetaError> {
         self.lead(deadline).await?;
         let done = self.group.execute_named(attempt, command, deadline).await;
-        let holds = self.holds.lock().take();
-        if let Some(applied) = holds {
-            applied.send(()).unwrap();
-            std::future::pending::<()>().await;
-        }
-        match self.loses.swap(false, Ordering::SeqCst) {
-            true => Err(MetaError::Unknown { why: "the answer is lost".into() }),
-            false => done,
-        }
+        self.answer(done).await
     }
 
     async fn barrier(&self, deadline: Instant) -> Result<(), MetaError> {
