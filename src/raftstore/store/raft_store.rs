@@ -5,15 +5,15 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::apply::ApplyThread;
-use super::checks::{HashThread, Schedule, hash_queue};
+use super::apply::{ApplyTask, ApplyThread};
+use super::checks::{HashTask, HashThread, Schedule, hash_queue};
 use super::clock::TickClock;
 use super::driver::{Driver, OpenedGroup, Outside};
 use super::error::{GroupFailure, OpenError, StoreStopped};
@@ -119,6 +119,37 @@ pub struct RaftStore {
     snapshot_reserve_bytes: u64,
 }
 
+/// The threads that look at what the others do, and compare.
+struct Observers {
+    /// What is to be hashed; the thread ends with the last of these.
+    hash: SyncSender<HashTask>,
+    threads: Vec<JoinHandle<()>>,
+    /// Dropped, their waits end.
+    running: Vec<Sender<()>>,
+}
+
+impl Observers {
+    fn start(
+        config: &StoreConfig,
+        mailbox: &Mailbox,
+        progress: &Arc<Progress>,
+        failed: &watch::Sender<Option<Arc<GroupFailure>>>,
+    ) -> Result<Observers, OpenError> {
+        let (hash, tasks) = hash_queue();
+        let (running_hash, stop) = channel();
+        let (running_watchdog, stop_watchdog) = channel();
+        let bytes_per_second = config.check_bytes_per_second;
+        let hash_thread = HashThread { tasks, mailbox: mailbox.clone(), bytes_per_second, stop };
+        let (progress, of_watchdog) = (Arc::clone(progress), mailbox.clone());
+        let watchdog = Watchdog { progress, mailbox: of_watchdog, stop: stop_watchdog };
+        let threads = vec![
+            spawn("raft-hash", "hash", mailbox, failed, move || hash_thread.run())?,
+            spawn("raft-watchdog", "watchdog", mailbox, failed, move || watchdog.run())?,
+        ];
+        Ok(Observers { hash, threads, running: vec![running_hash, running_watchdog] })
+    }
+}
+
 impl RaftStore {
     /// Makes the store ready and starts the threads. Blocks for about as long as the store takes to write 64 MiB. Groups
     /// are opened one by one.
@@ -141,10 +172,7 @@ impl RaftStore {
         let (failed, failure) = watch::channel(None);
         let progress = Progress::new(config.stall_limit, config.apply_threads);
         let troubles = Troubles::default();
-        let (hash, hash_tasks) = hash_queue();
-        let (running_hash, stop_hash) = channel();
-        let (running_watchdog, stop_watchdog) = channel();
-        let running = Mutex::new(vec![running_hash, running_watchdog]);
+        let observers = Observers::start(&config, &mailbox, &progress, &failed)?;
         let persist_thread = PersistThread {
             tasks: persist_tasks,
             store: Arc::clone(&store),
@@ -153,24 +181,9 @@ impl RaftStore {
             written: Arc::clone(&written),
             watched: progress.watched(Worker::Persist, 0),
         };
-        let apply_threads = apply_tasks.into_iter().enumerate().map(|(number, tasks)| ApplyThread {
-            tasks,
-            hash: hash.clone(),
-            watched: progress.watched(Worker::Apply, number),
-            store: Arc::clone(&store),
-            mailbox: mailbox.clone(),
-            machines: BTreeMap::new(),
-        });
-        let apply_threads: Vec<ApplyThread> = apply_threads.collect();
+        let apply_threads = apply_threads(apply_tasks, &observers, &progress, &store, &mailbox);
         let log_reader_thread = LogReader { tasks: log_reads, store: Arc::clone(&store), mailbox: mailbox.clone() };
-        drop(hash);
-        let hash_thread = HashThread {
-            tasks: hash_tasks,
-            mailbox: mailbox.clone(),
-            bytes_per_second: config.check_bytes_per_second,
-            stop: stop_hash,
-        };
-        let watchdog = Watchdog { progress: Arc::clone(&progress), mailbox: mailbox.clone(), stop: stop_watchdog };
+        let Observers { running, mut threads, .. } = observers;
         let workers = Workers { persist, apply, log_reader };
         let driver = Driver {
             receiver,
@@ -195,12 +208,8 @@ impl RaftStore {
             is_stalled: false,
             watched: progress.watched(Worker::Driver, 0),
         };
-        let mut threads = vec![
-            spawn("raft-persist", "persist", &mailbox, &failed, move || persist_thread.run())?,
-            spawn("raft-log-reader", "log reader", &mailbox, &failed, move || log_reader_thread.run())?,
-            spawn("raft-hash", "hash", &mailbox, &failed, move || hash_thread.run())?,
-            spawn("raft-watchdog", "watchdog", &mailbox, &failed, move || watchdog.run())?,
-        ];
+        threads.push(spawn("raft-persist", "persist", &mailbox, &failed, move || persist_thread.run())?);
+        threads.push(spawn("raft-log-reader", "log reader", &mailbox, &failed, move || log_reader_thread.run())?);
         for (number, thread) in apply_threads.into_iter().enumerate() {
             let name = format!("raft-apply-{number}");
             threads.push(spawn(&name, "apply", &mailbox, &failed, move || thread.run())?);
@@ -218,7 +227,7 @@ impl RaftStore {
             open,
             progress,
             troubles,
-            running,
+            running: Mutex::new(running),
             snapshot_reserve_bytes,
         })
     }
@@ -438,6 +447,24 @@ fn random() -> Result<u64, OpenError> {
 }
 
 /// A thread whose panic stops the store instead of leaving everyone waiting.
+fn apply_threads(
+    tasks: Vec<Receiver<ApplyTask>>,
+    observers: &Observers,
+    progress: &Arc<Progress>,
+    store: &Arc<dyn GroupStore>,
+    mailbox: &Mailbox,
+) -> Vec<ApplyThread> {
+    let of_number = |(number, tasks)| ApplyThread {
+        tasks,
+        hash: observers.hash.clone(),
+        watched: progress.watched(Worker::Apply, number),
+        store: Arc::clone(store),
+        mailbox: mailbox.clone(),
+        machines: BTreeMap::new(),
+    };
+    tasks.into_iter().enumerate().map(of_number).collect()
+}
+
 fn spawn(
     thread_name: &str,
     name: &'static str,
