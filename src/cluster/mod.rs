@@ -53,7 +53,7 @@ mod service;
 pub use config::{ClusterConfig, TokenSource};
 pub use entrance::{Entrance, Phase, Waiting};
 pub use error::ClusterError;
-pub use node::{ClusterNode, MemberHandle};
+pub use node::{ClusterNode, HealthView, MemberHandle};
 pub use record::{Membership, membership};
 
 use crate::ident::NodeId;

@@ -6,7 +6,7 @@
 //! message may be.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use super::peers::Peers;
 use super::plan::replica_of;
 use super::proto::RemoveRequest;
 use super::record::{Membership, Record};
-use super::remove::remove;
+use super::remove::{remove, resign};
 use super::rpc::proto::StatusResponse;
 use super::rpc::service::Observed;
 use super::service::Services;
@@ -73,6 +73,17 @@ pub struct ClusterNode {
 /// What others than the owner of a member need of it. Cheap to clone; the directory is free once all are dropped.
 #[derive(Clone)]
 pub struct MemberHandle(Arc<Core>);
+
+/// How a member's Raft groups are, for those who only look.
+#[derive(Clone, Debug)]
+pub struct HealthView(Weak<RaftStore>);
+
+impl HealthView {
+    /// What is wrong, in a line; nothing if all is well, or the member has stopped.
+    pub fn why_not_good(&self) -> Option<String> {
+        self.0.upgrade()?.health().why_not_good()
+    }
+}
 
 impl MemberHandle {
     /// See [`ClusterNode::meta`].
@@ -338,10 +349,16 @@ impl ClusterNode {
         }
     }
 
-    /// Stops: nothing is asked, answered or decided any more, and the port is free. The directory is, too, once others let
+    /// How its Raft groups are. It does not keep the member.
+    pub fn health(&self) -> HealthView {
+        HealthView(Arc::downgrade(&self.raft))
+    }
+
+    /// Stops: leadership is handed over; then nothing is asked, answered or decided any more, and the port is free. The directory is, too, once others let
     /// go of what [`storage`](ClusterNode::storage), [`meta`](ClusterNode::meta) and [`handle`](ClusterNode::handle) gave
     /// them.
     pub async fn shutdown(mut self) {
+        resign(&self.core).await;
         self.tasks.shutdown().await;
         if let Some(timekeeper) = self.timekeeper.take() {
             timekeeper.stop().await;

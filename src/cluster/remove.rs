@@ -27,13 +27,15 @@ pub(super) const REMOVE_TIMEOUT: Duration = Duration::from_secs(30);
 const STEP_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long handing over leadership may.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same when the node is about to stop, for which somebody waits.
+const RESIGN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Who was heard of within so many ticks is there: a leader's heartbeats are answered every tick.
 const ALIVE_TICKS: u64 = 3;
 /// So much longer than those ticks that all of them begin after the question.
 const ALIVE_SINCE: Duration = Duration::from_millis(500);
 /// How long it is waited for that.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How often a request is passed on before it is given up: leadership wanders.
 const MAX_HOPS: u32 = 4;
 
@@ -181,6 +183,19 @@ async fn hand_over(core: &Core, until: Instant) -> Result<NodeId, Status> {
             return Err(Status::failed_precondition(what));
         }
         sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Before this node stops: if it leads, another does so from now on. Those that stay would notice only after an election
+/// time-out else, and decide nothing meanwhile.
+pub(super) async fn resign(core: &Core) {
+    let status = core.metadata.group().view().status;
+    if status.positions.role != Role::Leader || successor(&status).is_none() {
+        return;
+    }
+    match hand_over(core, Instant::now() + RESIGN_TIMEOUT).await {
+        Ok(leader) => tracing::info!(%leader, "handed leadership over"),
+        Err(status) => tracing::info!(why = status.message(), "leadership was not handed over"),
     }
 }
 

@@ -40,6 +40,24 @@ async fn a_member_is_removed_also_when_it_leads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stops_hands_over_first() {
+    let place = Place::new();
+    let a = place.form("a").await;
+    let b = place.join("b", &a).await;
+    let c = place.join("c", &a).await;
+    settled(&a, &[1, 2, 3]).await;
+    leader(&[&a]).await;
+    a.shutdown().await;
+    // Not after an election time-out: already.
+    let leads = [&b, &c].map(|node| node.group().leader_node() == Some(node.membership().node));
+    assert!(leads.contains(&true), "nobody leads yet");
+    assert!(b.health().why_not_good().is_none() && c.health().why_not_good().is_none());
+    for node in [b, c] {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_removal_that_would_break_the_majority_is_refused() {
     let place = Place::new();
     let a = place.form("a").await;

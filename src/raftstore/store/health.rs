@@ -12,6 +12,7 @@
 //! only said.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -31,6 +32,9 @@ use crate::raftstore::log_store::StoreError;
 
 /// The longest and the shortest time between two looks.
 const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1));
+
+/// So many groups are named where it is said what is wrong.
+const SHOWN_GROUPS: usize = 3;
 
 /// Nothing is being done.
 const IDLE: u64 = 0;
@@ -52,6 +56,18 @@ impl Health {
     pub fn is_good(&self) -> bool {
         self.stalled.is_empty() && self.groups.is_empty() && self.failure.is_none()
     }
+
+    /// What is wrong, in a line, if anything is; of many groups the first ones.
+    pub fn why_not_good(&self) -> Option<String> {
+        if let Some(failure) = &self.failure {
+            return Some(format!("the raftstore has stopped: {failure}"));
+        }
+        let shown = self.groups.iter().take(SHOWN_GROUPS).map(|(group, trouble)| format!("group {group}: {trouble}"));
+        let mut all: Vec<String> = self.stalled.iter().map(Stall::to_string).chain(shown).collect();
+        let left = self.groups.len().saturating_sub(SHOWN_GROUPS);
+        all.extend((left > 0).then(|| format!("and {left} groups more")));
+        (!all.is_empty()).then(|| all.join("; "))
+    }
 }
 
 /// Something that takes longer than it may.
@@ -61,6 +77,17 @@ pub struct Stall {
     pub worker: Worker,
     /// For how long by now.
     pub since: Duration,
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.worker {
+            Worker::Driver => "the driver of the Raft groups does not turn",
+            Worker::Persist => "a write of the Raft log does not come back",
+            Worker::Apply => "commands are being applied and do not end",
+        };
+        write!(f, "{what}, for {} s now", self.since.as_secs())
+    }
 }
 
 /// The threads that are watched.
@@ -100,6 +127,18 @@ pub enum GroupTrouble {
     },
     /// The group has stopped here.
     Stopped(Arc<GroupFailure>),
+}
+
+impl fmt::Display for GroupTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GroupTrouble::Unhealthy(unhealthy) => write!(f, "{unhealthy}"),
+            GroupTrouble::Undecided { index } => {
+                write!(f, "its replicas differ as of entry {index}, and no majority of them agrees")
+            }
+            GroupTrouble::Stopped(failure) => write!(f, "it has stopped here: {failure}"),
+        }
+    }
 }
 
 impl GroupTrouble {

@@ -257,3 +257,16 @@ async fn a_snapshot_waits_for_room_on_the_disk() {
     nodes.group(late).read_barrier().await.unwrap();
     assert_eq!(sum_in(&nodes.stores[late].inner), sum);
 }
+
+#[test]
+fn what_is_wrong_is_said_in_a_line() {
+    let mut health = Health::default();
+    assert_eq!(health.why_not_good(), None);
+    health.stalled = vec![Stall { worker: Worker::Persist, since: Duration::from_secs(7) }];
+    for group in 0..5 {
+        health.groups.insert(GroupId::new(group), GroupTrouble::Undecided { index: LogIndex::new(9) });
+    }
+    let why = health.why_not_good().unwrap();
+    assert!(why.starts_with("a write of the Raft log does not come back, for 7 s now; group 0: "), "{why}");
+    assert!(why.ends_with("; and 2 groups more"), "{why}");
+}

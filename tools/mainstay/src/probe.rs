@@ -25,6 +25,8 @@ pub struct NodeProbe {
     phase: Mutex<Phase>,
     /// Somebody asked it to be sent no new clients.
     is_asked_to_drain: AtomicBool,
+    /// How the Raft groups of a member are.
+    raft: Mutex<Option<cluster::HealthView>>,
     cluster: Mutex<Option<ClusterView>>,
 }
 
@@ -75,6 +77,11 @@ impl NodeProbe {
         *self.phase.lock() = Phase::Draining;
     }
 
+    /// From now on the node is as ready as its Raft groups are well.
+    pub fn depend_on(&self, raft: cluster::HealthView) {
+        *self.raft.lock() = Some(raft);
+    }
+
     /// The node is a member of a cluster, whose other members are asked over this network how they stand. Must be called on
     /// the runtime that the cluster lives on.
     pub fn belongs_to(&self, meta: Meta, net: NetConfig) {
@@ -111,7 +118,12 @@ impl Probe for NodeProbe {
         if self.is_asked_to_drain.load(Ordering::SeqCst) {
             return Readiness::NotReady("draining: asked to take no new clients until it is restarted".to_owned());
         }
-        match self.engine().map(|engine| engine.and_then(|engine| engine.why_not_ready())) {
+        let raft = self.raft.lock().clone();
+        let why_not = |engine: Option<Arc<SqliteEngine>>| {
+            let of_engine = engine.and_then(|engine| engine.why_not_ready());
+            of_engine.or_else(|| raft.and_then(|raft| raft.why_not_good()))
+        };
+        match self.engine().map(why_not) {
             Ok(None) => Readiness::Ready,
             Ok(Some(why)) => Readiness::NotReady(why),
             Err(phase) => Readiness::NotReady(phase),

@@ -141,6 +141,7 @@ async fn open(
     }
     let member = waiting.member().await?;
     probe.start();
+    probe.depend_on(member.health());
     if member.membership().node == FIRST_MEMBER {
         return Ok(Opened::Node(Box::new(Node::open_member(config, member, SqliteEngine::open).await?)));
     }
