@@ -367,6 +367,7 @@ pub(super) fn decode_text(text: &str, pg_type: PgType) -> Result<OwnedValue, Sql
         PgType::FLOAT4 => OwnedValue::Real(f64::from(narrow(parse_real(trimmed, pg_type)?)?)),
         PgType::FLOAT8 => OwnedValue::Real(parse_real(trimmed, pg_type)?),
         PgType::BYTEA => OwnedValue::Blob(parse_bytea(text).ok_or_else(|| invalid_text(text, pg_type))?),
+        PgType::NUMERIC => OwnedValue::Text(numeric::stored(text).unwrap_or_else(|| text.to_owned())),
         _ => OwnedValue::Text(temporal::stored(text, pg_type).unwrap_or_else(|| text.to_owned())),
     })
 }

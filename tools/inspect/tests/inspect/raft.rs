@@ -186,6 +186,7 @@ fn all_records_of_a_group_are_shown() {
             "nodes": [{"replica": 1, "node": 11}, {"replica": 2, "node": 12}, {"replica": 3, "node": 13},
                       {"replica": 4, "node": 14}],
         },
+        "unhealthy": null,
     }]);
     assert_eq!((code, &report["groups"]), (0, &expected));
     assert_eq!(place.inspect_json(&["raft", "state"]).1["groups"].as_array().unwrap().len(), 2);
