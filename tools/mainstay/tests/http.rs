@@ -103,7 +103,7 @@ fn a_node_says_that_it_is_ready_and_what_it_measures() {
     assert_eq!((wal[0][0].as_str(), wal[0][10].as_str(), wal[0][11].as_str()), ("1", "f", "good"), "{wal:?}");
     let mut sessions = Vec::new();
     // A connection is there a moment longer than its client.
-    support::eventually("this session is the only one", LIMIT, || {
+    eventually("this session is the only one", LIMIT, || {
         sessions = node.rows("SHOW SESSIONS");
         sessions.len() == 1
     });
