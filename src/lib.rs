@@ -1,8 +1,9 @@
 //! Mainstay makes a database highly available.
 //!
-//! A database hands it bytes to make durable and a way to apply them. In this version that is one durable node: a
-//! write-ahead log with group commit that loses nothing that was acknowledged, whatever kills the process; a cluster
-//! of such nodes is what the house is built for.
+//! A database hands it bytes to make durable and a way to apply them. In this version that is one durable node, with a
+//! write-ahead log with group commit that loses nothing that was acknowledged, whatever kills the process; Raft groups that
+//! replicate state machines; and a cluster of nodes that keeps its members, settings and a small KV on all of them. That the
+//! log is replicated, too, is what the house is built for, and comes next.
 //!
 //! **To embed it**, implement [`engine::Engine`], open a [`node::Node`], and write through the
 //! [`node::Primary`] that your engine is given:

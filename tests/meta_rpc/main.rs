@@ -10,13 +10,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hosts::{Host, Moody, client, meta};
+use mainstay::cluster::rpc::proto::metadata_client::MetadataClient;
+use mainstay::cluster::rpc::proto::{FollowRequest, WatchRequest};
 use mainstay::ident::{ClusterId, SystemId};
 use mainstay::meta::client::{Keys, Meta, ops};
 use mainstay::meta::conformance;
 use mainstay::meta::proto::action::Kind;
-use mainstay::meta::proto::{Expire, MemberSpec, Refusal, Txn};
+use mainstay::meta::proto::{Expire, KeyRange, MemberSpec, Refusal, Txn};
 use mainstay::meta::service::MetaError;
 use mainstay::meta::watch::{KvChange, KvUpdate, WatchError};
+use tonic::Code;
+use tonic::transport::Endpoint;
 
 /// No test waits longer than this for something that should happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,6 +52,23 @@ async fn the_client_passes_what_every_metadata_group_passes() {
         meta
     });
     made.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hears_of_no_leader_begins_no_watch_from_now_on() {
+    let group = Moody::new();
+    let host = Host::start(&group).await;
+    form(&meta([&host])).await;
+    group.lose_the_leader();
+    // What it holds may be old: "now" could lie behind what was acknowledged long ago.
+    let endpoint = Endpoint::from_shared(format!("http://{}", host.address)).unwrap();
+    let mut calls = MetadataClient::new(endpoint.connect().await.unwrap());
+    let range = Some(KeyRange { key: b"k".to_vec(), end: Vec::new() });
+    let mut keys = calls.watch(WatchRequest { range, ..WatchRequest::default() }).await.unwrap().into_inner();
+    let mut events = calls.follow(FollowRequest::default()).await.unwrap().into_inner();
+    let (keys, events) = tokio::join!(soon(keys.message()), soon(events.message()));
+    assert_eq!(keys.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(events.unwrap_err().code(), Code::Unavailable);
 }
 
 #[tokio::test(flavor = "multi_thread")]
