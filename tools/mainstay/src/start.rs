@@ -199,13 +199,7 @@ async fn serve_node(
             Some(anyhow!("the engine failed: {reason}; the next start brings it back from the log"))
         }
     };
-    probe.drain();
-    signals.exit_on_next();
-    let drained = server.shutdown(GRACE).await;
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    drained.context("the SQL server did not stop cleanly")
+    end(server, signals, probe, failed).await
 }
 
 /// Serves SQL from a member that holds no rows: it answers what is asked of the cluster, and says who holds them.
@@ -230,6 +224,16 @@ async fn serve_member(
         }
         error = member.failed() => Some(anyhow::Error::new(error)),
     };
+    end(server, signals, probe, failed).await
+}
+
+/// Lets clients go, and says what ended it all.
+async fn end(
+    server: PgServer,
+    signals: &Signals,
+    probe: &NodeProbe,
+    failed: Option<anyhow::Error>,
+) -> anyhow::Result<()> {
     probe.drain();
     signals.exit_on_next();
     let drained = server.shutdown(GRACE).await;
