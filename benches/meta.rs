@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mainstay::meta::client::{Meta, ops};
 use mainstay::meta::proto::Txn;
 use mainstay_benches::raw::RawFile;
-use mainstay_benches::{Goal, Row, add, median, print_head, quantile, write};
+use mainstay_benches::{Goal, Row, add, median, number, print_head, quantile, write};
 use tonic::transport::Channel;
 
 mod common;
@@ -44,10 +44,6 @@ impl Settings {
     fn runs(&self, measure: &str) -> bool {
         self.only.as_ref().is_none_or(|only| measure.contains(only.as_str()))
     }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 #[tokio::main]

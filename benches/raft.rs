@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mainstay_benches::raw::RawFile;
-use mainstay_benches::{Goal, On, Row, add, median, print_head, quantile, write};
+use mainstay_benches::{Goal, On, Row, add, median, number, print_head, quantile, write};
 
 #[path = "raft/batching.rs"]
 mod batching;
@@ -46,10 +46,6 @@ impl Settings {
     fn runs(&self, measure: &str) -> bool {
         self.only.as_ref().is_none_or(|only| measure.contains(only.as_str()))
     }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 #[tokio::main]

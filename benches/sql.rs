@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use mainstay_benches::raw::RawFile;
-use mainstay_benches::{Goal, Row, add, median, print_head, write};
+use mainstay_benches::{Goal, Row, add, median, number, print_head, write};
 
 #[path = "sql/servers.rs"]
 mod servers;
@@ -80,10 +80,6 @@ fn schema() -> String {
         sql += &format!("INSERT INTO points VALUES {points};\nINSERT INTO accounts VALUES {accounts};\n");
     }
     sql + "COMMIT;\n"
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 fn main() -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ use mainstay::ident::SystemId;
 use mainstay::lsn::{Lsn, TimelineId};
 use mainstay::wal::{self, AppendError, Evidence, Layout, Scan, SegmentDirectory, Wal};
 use mainstay_benches::raw::RawFile;
-use mainstay_benches::{Row, median, print_head, write};
+use mainstay_benches::{Row, median, number, print_head, write};
 
 #[path = "wal/peer.rs"]
 mod peer;
@@ -86,16 +86,11 @@ pub fn noise(len: usize) -> Vec<u8> {
     (0..len).map(step).collect()
 }
 
-/// A number from the environment.
-pub fn setting(name: &str, default: usize) -> usize {
-    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
 fn main() -> anyhow::Result<()> {
     let place = tempfile::Builder::new().prefix("mainstay-bench").tempdir()?;
     let mut raw = RawFile::new(&place.path().join("raw"), 256 << 20)?;
     let sync_us = median(&raw.latencies(&noise(4096), 2000)?);
-    let rounds = setting("WAL_ROUNDS", 5);
+    let rounds: usize = number("WAL_ROUNDS", 5);
     println!("wal, {rounds} rounds, sync of one page {sync_us:.0} us, in {}", place.path().display());
     print_head();
     let mut bench = Bench { directory: place.path().to_owned(), rounds, raw, rows: Vec::new(), logs: 0 };

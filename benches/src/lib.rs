@@ -3,9 +3,11 @@
 //! The machine is shared and noisy, so a family measures ours, the peer and the ceiling in alternating rounds of one
 //! run, and a row states medians of the rounds, their ratio and their spread.
 
+use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::str::FromStr;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -57,6 +59,11 @@ pub fn median(values: &[f64]) -> f64 {
         (Some(low), Some(high)) => (low + high) / 2.0,
         _ => f64::NAN,
     }
+}
+
+/// A number in the environment, if one stands there.
+pub fn number<T: FromStr>(name: &str, default: T) -> T {
+    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 /// The value that `share` of all are not above.

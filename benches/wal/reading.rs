@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use mainstay::lsn::Lsn;
 use mainstay::wal::{Evidence, Wal};
-use mainstay_benches::{Goal, On, Row, add};
+use mainstay_benches::{Goal, On, Row, add, number};
 
-use crate::{Bench, append, config, noise, open, scan, segments, setting};
+use crate::{Bench, append, config, noise, open, scan, segments};
 
 const ROUND: Duration = Duration::from_millis(1000);
 
@@ -104,7 +104,7 @@ fn raw_read(path: &Path) -> anyhow::Result<f64> {
 pub fn recovery(bench: &mut Bench) -> anyhow::Result<()> {
     let path = bench.fresh_path();
     let log = open(&path, config())?;
-    let (payload, bytes) = (noise(4000), (setting("WAL_RECOVERY_GIB", 4) as u64) << 30);
+    let (payload, bytes) = (noise(4000), number::<u64>("WAL_RECOVERY_GIB", 4) << 30);
     let first = log.end();
     while log.end().bytes_since(first) < bytes {
         let mut end = Lsn::NONE;
