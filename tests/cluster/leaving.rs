@@ -1,10 +1,19 @@
 //! Taking members out.
 
-use mainstay::cluster::ClusterError;
 use mainstay::cluster::operator::OperatorError;
+use mainstay::cluster::{ClusterError, ClusterNode};
 use mainstay::ident::NodeId;
 
 use crate::nodes::*;
+
+/// Three members, the first of which formed the cluster.
+async fn three(place: &Place) -> [ClusterNode; 3] {
+    let a = place.form("a").await;
+    let b = place.join("b", &a).await;
+    let c = place.join("c", &a).await;
+    settled(&a, &[1, 2, 3]).await;
+    [a, b, c]
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_is_removed_also_when_it_leads() {
@@ -42,10 +51,7 @@ async fn a_member_is_removed_also_when_it_leads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_stops_hands_over_first() {
     let place = Place::new();
-    let a = place.form("a").await;
-    let b = place.join("b", &a).await;
-    let c = place.join("c", &a).await;
-    settled(&a, &[1, 2, 3]).await;
+    let [a, b, c] = three(&place).await;
     leader(&[&a]).await;
     a.shutdown().await;
     // Not after an election time-out: already.
@@ -60,10 +66,7 @@ async fn a_leader_that_stops_hands_over_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_that_would_break_the_majority_is_refused() {
     let place = Place::new();
-    let a = place.form("a").await;
-    let b = place.join("b", &a).await;
-    let c = place.join("c", &a).await;
-    settled(&a, &[1, 2, 3]).await;
+    let [a, b, c] = three(&place).await;
     leader(&[&a]).await;
     let operator = operator(&[a.local_addr().to_string()]);
     c.shutdown().await;
@@ -88,10 +91,7 @@ async fn a_removal_that_would_break_the_majority_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_whose_disk_was_wiped_is_replaced() {
     let place = Place::new();
-    let a = place.form("a").await;
-    let b = place.join("b", &a).await;
-    let c = place.join("c", &a).await;
-    settled(&a, &[1, 2, 3]).await;
+    let [a, b, c] = three(&place).await;
     a.meta().kv().put("k", "v").await.unwrap();
     let address = c.local_addr();
     c.shutdown().await;

@@ -32,6 +32,11 @@ fn store_with(entries: &[Entry]) -> MemoryStore {
     store
 }
 
+/// An entry as it comes from the log when nobody waits for it.
+fn item(entry: &Entry) -> ApplyItem {
+    ApplyItem { entry: entry.clone(), compacts: false, membership: None, hash: false, unhealthy: None, waiter: None }
+}
+
 /// What the tables hold after the entries were applied in batches of these sizes.
 fn applied(entries: &[Entry], sizes: &[usize]) -> Vec<KeyValue> {
     let store = store_with(entries);
@@ -51,14 +56,6 @@ fn applied(entries: &[Entry], sizes: &[usize]) -> Vec<KeyValue> {
     while !rest.is_empty() {
         let (batch, later) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
         rest = later;
-        let item = |entry: &Entry| ApplyItem {
-            entry: entry.clone(),
-            compacts: false,
-            membership: None,
-            hash: false,
-            unhealthy: None,
-            waiter: None,
-        };
         machine.apply(&store, GROUP, batch.iter().map(item).collect()).unwrap();
         // A restart in between changes nothing either.
         machine.sessions = sessions();
@@ -114,15 +111,7 @@ fn a_machine_behind_what_was_noted_catches_up_in_small_steps() {
         is_broken: false,
     };
     for entry in &entries[2..] {
-        let item = ApplyItem {
-            entry: entry.clone(),
-            compacts: false,
-            membership: None,
-            hash: false,
-            unhealthy: None,
-            waiter: None,
-        };
-        machine.apply(&store, GROUP, vec![item]).unwrap();
+        machine.apply(&store, GROUP, vec![item(entry)]).unwrap();
     }
     assert_eq!(store.load(GROUP).unwrap().unwrap().applied, LogIndex::new(9));
     assert_eq!(machine.machine.own_applied().unwrap(), Some(LogIndex::new(9)));
