@@ -44,7 +44,7 @@ use crate::raftstore::log_store::{GroupStore, TableStore};
 use crate::raftstore::message::Envelope;
 use crate::raftstore::rocks::RocksStore;
 use crate::raftstore::store::{GroupView, OpenError, RaftStore, StoreConfig};
-use crate::raftstore::transport::{GrpcTransport, Outgoing, Transport, Unsent};
+use crate::raftstore::transport::{Dropped, GrpcTransport, Outgoing, Transport, Unsent};
 use crate::storage::Storage;
 
 /// How long a start waits for members that may take notice of it, all together and each of them.
@@ -138,6 +138,13 @@ struct Later(OnceLock<Arc<GrpcTransport>>);
 impl Transport for Later {
     fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), Unsent> {
         self.0.get().ok_or(Unsent::Unreachable)?.send(to, envelope)
+    }
+
+    fn send_all(&self, to: NodeId, envelopes: Vec<Envelope>) -> Vec<Dropped> {
+        match self.0.get() {
+            Some(transport) => transport.send_all(to, envelopes),
+            None => Dropped::all(envelopes.len(), Unsent::Unreachable),
+        }
     }
 
     fn send_snapshot(&self, to: NodeId, outgoing: Outgoing) -> Result<(), Unsent> {

@@ -17,9 +17,7 @@ use crate::ident::{ClusterId, GroupId, LogIndex, NodeId, ReplicaId, SystemId, Te
 use crate::raftstore::context::Attempt;
 use crate::raftstore::entry::{Entry, Membership, Unhealthy};
 use crate::raftstore::group::{GroupConfig, Role};
-use crate::raftstore::log_store::{
-    AppliedTo, GroupStore, KeyValue, LogStore, LogWrite, StoredGroup, TableStore, TableWrite,
-};
+use crate::raftstore::log_store::{ApplyWrite, GroupStore, KeyValue, LogStore, LogWrite, StoredGroup, TableStore};
 use crate::raftstore::memory::MemoryStore;
 use crate::raftstore::rocks::RocksStore;
 use crate::raftstore::snapshot::{Captured, Pair, Place, SnapshotId, SnapshotMeta, SnapshotStore};
@@ -222,8 +220,8 @@ impl TableStore for Shared {
     ) -> Result<Vec<KeyValue>, StoreError> {
         self.0.scan(group, table, range, limit)
     }
-    fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError> {
-        self.0.apply(group, writes, applied)
+    fn apply_all(&self, groups: &[ApplyWrite<'_>]) -> Result<(), StoreError> {
+        self.0.apply_all(groups)
     }
 }
 

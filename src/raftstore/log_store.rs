@@ -178,6 +178,17 @@ pub struct AppliedTo {
     pub membership: Option<Membership>,
 }
 
+/// Effects of a group's commands.
+#[derive(Clone, Copy, Debug)]
+pub struct ApplyWrite<'a> {
+    /// Whose.
+    pub group: GroupId,
+    /// In order.
+    pub writes: &'a [TableWrite],
+    /// What they stand for.
+    pub applied: &'a AppliedTo,
+}
+
 /// A key and its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
@@ -201,13 +212,21 @@ pub trait TableStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<KeyValue>, StoreError>;
 
-    /// Writes effects and the applied index they stand for: one write, all or nothing, not synced. The log is kept
-    /// until it is.
+    /// Writes effects of several groups, each once, and the applied indexes they stand for: one write, all or nothing,
+    /// not synced. The logs are kept until it is.
     ///
     /// # Errors
-    /// See [`StoreError`]. What is [`Refused`](StoreError::Refused) was not written: an index that goes back, or beyond
-    /// the last entry. After any other error every later write fails too.
-    fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError>;
+    /// See [`StoreError`]. What is [`Refused`](StoreError::Refused) was not written, nor was anything else: an index that
+    /// goes back, or beyond the last entry. After any other error every later write fails too.
+    fn apply_all(&self, groups: &[ApplyWrite<'_>]) -> Result<(), StoreError>;
+
+    /// The same of one group.
+    ///
+    /// # Errors
+    /// See [`apply_all`](TableStore::apply_all).
+    fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError> {
+        self.apply_all(&[ApplyWrite { group, writes, applied }])
+    }
 }
 
 /// A store of logs and tables that captures and takes snapshots.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::entry::{Entry, HardState, Membership, Position, Unhealthy};
 use super::log_store::{
-    AppliedTo, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
+    AppliedTo, ApplyWrite, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
 };
 use super::rules::fill::Fill;
 use super::rules::{self, Outline};
@@ -99,6 +99,23 @@ impl Group {
             return Some(self.truncated.term);
         }
         self.log.get(self.place(index)?).map(Entry::term)
+    }
+
+    fn apply(&mut self, writes: &[TableWrite], applied: &AppliedTo) {
+        for write in writes {
+            match write {
+                TableWrite::Put(table, key, value) => {
+                    Arc::make_mut(self.tables.entry(*table).or_default()).insert(key.clone(), value.clone());
+                }
+                TableWrite::Delete(table, key) => {
+                    Arc::make_mut(self.tables.entry(*table).or_default()).remove(key);
+                }
+            }
+        }
+        self.applied = applied.index;
+        if let Some(membership) = &applied.membership {
+            self.membership = membership.clone();
+        }
     }
 
     fn filled(&self) -> Option<(SnapshotId, Position)> {
@@ -210,23 +227,15 @@ impl TableStore for MemoryStore {
         Ok(pairs.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError> {
+    fn apply_all(&self, writes: &[ApplyWrite<'_>]) -> Result<(), StoreError> {
         let mut groups = self.groups.lock();
-        rules::check_applied(group, groups.get(&group).map(Group::outline), applied)?;
-        let Some(group) = groups.get_mut(&group) else { return Ok(()) };
-        for write in writes {
-            match write {
-                TableWrite::Put(table, key, value) => {
-                    Arc::make_mut(group.tables.entry(*table).or_default()).insert(key.clone(), value.clone());
-                }
-                TableWrite::Delete(table, key) => {
-                    Arc::make_mut(group.tables.entry(*table).or_default()).remove(key);
-                }
-            }
+        for ApplyWrite { group, applied, .. } in writes {
+            rules::check_applied(*group, groups.get(group).map(Group::outline), applied)?;
         }
-        group.applied = applied.index;
-        if let Some(membership) = &applied.membership {
-            group.membership = membership.clone();
+        for write in writes {
+            if let Some(group) = groups.get_mut(&write.group) {
+                group.apply(write.writes, write.applied);
+            }
         }
         Ok(())
     }

@@ -4,18 +4,19 @@ use std::ops::Bound;
 use std::thread;
 
 use super::*;
-use crate::raftstore::log_store::{AppliedTo, KeyValue, Table, TableWrite};
+use crate::raftstore::log_store::{AppliedTo, ApplyWrite, KeyValue, Table, TableWrite};
 use crate::raftstore::state_machine::ApplyBatch;
 
 /// How often each thread does what it does, in the case with several.
 const ROUNDS: u64 = 200;
 
-pub(super) fn cases<S: GroupStore>() -> [(&'static str, Case<S>); 6] {
+pub(super) fn cases<S: GroupStore>() -> [(&'static str, Case<S>); 7] {
     named![
         effects_and_applied_index_are_one_write,
         an_apply_out_of_order_is_refused,
         a_range_is_scanned_in_order,
         groups_and_tables_are_apart,
+        effects_of_several_groups_are_one_write,
         a_batch_shows_its_own_writes,
         threads_do_not_hinder_each_other,
     ]
@@ -147,6 +148,30 @@ fn groups_and_tables_are_apart<S: GroupStore>(bench: &mut Bench<'_, S>) -> Resul
         }
     }
     Ok(())
+}
+
+fn effects_of_several_groups_are_one_write<S: GroupStore>(bench: &mut Bench<'_, S>) -> Result<(), Problem> {
+    let store = with_committed(bench)?;
+    let log = LogWrite { hard_state: Some(hard_state(1, 1, 2)), entries: entries(1..3, 1), ..create(TWO) };
+    store.write(&[log], true)?;
+    let value = |store: &S, group| store.get(group, Table::Kv, b"key");
+    let of_one = [put(Table::Kv, b"key", b"of one")];
+    let of_two = [put(Table::Kv, b"key", b"of two")];
+    let both = |store: &S, (first, second): (u64, u64)| {
+        let (first, second) = (to(first), to(second));
+        let writes = [(ONE, &of_one, &first), (TWO, &of_two, &second)];
+        store.apply_all(&writes.map(|(group, writes, applied)| ApplyWrite { group, writes, applied }))
+    };
+    refused("an index beyond the last entry of the second", both(&store, (2, 3)))?;
+    equal("what the first was not given", value(&store, ONE)?, None)?;
+    equal("where the first is", store.load(ONE)?.map(|stored| stored.applied), Some(index(0)))?;
+    both(&store, (2, 1))?;
+    for (group, expected, applied) in [(ONE, b"of one", 2), (TWO, b"of two", 1)] {
+        equal(format_args!("the value of group {group}"), value(&store, group)?, Some(expected.to_vec()))?;
+        let stored = store.load(group)?.map(|stored| stored.applied);
+        equal(format_args!("where group {group} is"), stored, Some(index(applied)))?;
+    }
+    refused("an index that goes back", both(&store, (1, 2)))
 }
 
 fn a_batch_shows_its_own_writes<S: GroupStore>(bench: &mut Bench<'_, S>) -> Result<(), Problem> {

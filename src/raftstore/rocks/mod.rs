@@ -40,7 +40,7 @@ use super::check;
 use super::entry::{Entry, HardState, Membership, Position, Unhealthy};
 use super::format::{self, Generation, Replica, Tag};
 use super::log_store::{
-    AppliedTo, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
+    ApplyWrite, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
 };
 use super::rules::{self, Outline, Step};
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
@@ -243,31 +243,40 @@ impl TableStore for RocksStore {
         Ok(found?.unwrap_or_default())
     }
 
-    fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError> {
+    fn apply_all(&self, groups: &[ApplyWrite<'_>]) -> Result<(), StoreError> {
         let _applier = self.applier.lock();
-        rules::check_applied(group, self.outline(group), applied)?;
-        let generation = self.generation(group).unwrap_or_default();
         // Rule of durable order 3: one batch.
         let mut batch = self.storage.batch()?;
-        for write in writes {
-            match write {
-                TableWrite::Put(table, key, value) => {
-                    batch.put(read::family(*table), &format::table_key(group, generation, key), value);
-                }
-                TableWrite::Delete(table, key) => {
-                    batch.delete(read::family(*table), &format::table_key(group, generation, key));
-                }
-            }
-        }
-        put(&mut batch, group, Tag::Applied, &format::encode_applied(applied.index));
-        if let Some(membership) = &applied.membership {
-            put(&mut batch, group, Tag::Membership, &format::encode_membership(membership));
+        for write in groups {
+            rules::check_applied(write.group, self.outline(write.group), write.applied)?;
+            put_effects(&mut batch, write, self.generation(write.group).unwrap_or_default());
         }
         self.storage.write(batch, Durability::Buffered)?;
-        if let Some(known) = self.known.write().get_mut(&group) {
-            known.outline.applied = applied.index;
+        let mut known = self.known.write();
+        for write in groups {
+            if let Some(known) = known.get_mut(&write.group) {
+                known.outline.applied = write.applied.index;
+            }
         }
         Ok(())
+    }
+}
+
+fn put_effects(batch: &mut Batch<'_>, write: &ApplyWrite<'_>, generation: Generation) {
+    let ApplyWrite { group, writes, applied } = *write;
+    for write in writes {
+        match write {
+            TableWrite::Put(table, key, value) => {
+                batch.put(read::family(*table), &format::table_key(group, generation, key), value);
+            }
+            TableWrite::Delete(table, key) => {
+                batch.delete(read::family(*table), &format::table_key(group, generation, key));
+            }
+        }
+    }
+    put(batch, group, Tag::Applied, &format::encode_applied(applied.index));
+    if let Some(membership) = &applied.membership {
+        put(batch, group, Tag::Membership, &format::encode_membership(membership));
     }
 }
 

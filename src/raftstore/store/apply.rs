@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -17,13 +17,19 @@ use super::metrics;
 use crate::ident::{GroupId, LogIndex};
 use crate::raftstore::context::Context;
 use crate::raftstore::entry::{Entry, EntryKind, Membership, Unhealthy};
-use crate::raftstore::log_store::{AppliedTo, GroupStore, StoreError};
+use crate::raftstore::log_store::{AppliedTo, ApplyWrite, GroupStore, StoreError};
 use crate::raftstore::sessions::{Admitted, Sessions};
 use crate::raftstore::snapshot::SnapshotId;
 use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
 
-/// Commands gathered into one write at most.
+/// No more is gathered into one write with this many commands.
 const MAX_BATCH_COMMANDS: usize = 4096;
+
+/// Nor once machines took this long.
+const MAX_GATHERING: Duration = Duration::from_millis(2);
+
+/// Entries to be applied, by group.
+type Work = BTreeMap<GroupId, Vec<ApplyItem>>;
 
 /// What the driver hands over.
 pub(super) enum ApplyTask {
@@ -40,8 +46,8 @@ pub(super) enum ApplyTask {
     Close(Closing),
     /// The tables of a group were replaced by those of a snapshot, as of this entry.
     Restore { group: GroupId, index: LogIndex },
-    /// Entries of a group, in order.
-    Apply { group: GroupId, items: Vec<ApplyItem> },
+    /// Entries of groups, of each in order.
+    Apply(Vec<(GroupId, Vec<ApplyItem>)>),
 }
 
 /// A committed entry and who waits for its response.
@@ -95,16 +101,10 @@ impl ApplyThread {
                         return;
                     }
                 }
-                ApplyTask::Apply { group, mut items } => {
-                    // What waits for the same group goes into the same write.
-                    while items.len() < MAX_BATCH_COMMANDS && next.is_none() {
-                        match self.tasks.try_recv() {
-                            Ok(ApplyTask::Apply { group: same, items: more }) if same == group => items.extend(more),
-                            Ok(other) => next = Some(other),
-                            Err(_) => break,
-                        }
-                    }
-                    if !self.apply(group, items) {
+                ApplyTask::Apply(first) => {
+                    let work;
+                    (work, next) = self.gather(first);
+                    if !self.apply(work) {
                         return;
                     }
                 }
@@ -113,48 +113,105 @@ impl ApplyThread {
         }
     }
 
-    /// Says whether the store still works.
-    fn apply(&mut self, group: GroupId, mut items: Vec<ApplyItem>) -> bool {
-        // A state that is to be hashed is as of its entry and nothing behind it.
-        while let Some(at) = items.iter().position(|item| item.hash) {
-            let later = items.split_off(at + 1);
-            if !self.apply_at_once(group, items) {
-                return false;
+    /// What waits to be applied, by group, and what else came behind it.
+    fn gather(&self, first: Vec<(GroupId, Vec<ApplyItem>)>) -> (Work, Option<ApplyTask>) {
+        let (mut work, mut commands) = (Work::new(), 0);
+        let mut more = first;
+        loop {
+            for (group, items) in more {
+                commands += items.len();
+                work.entry(group).or_default().extend(items);
             }
-            items = later;
+            if commands >= MAX_BATCH_COMMANDS {
+                return (work, None);
+            }
+            match self.tasks.try_recv() {
+                Ok(ApplyTask::Apply(next)) => more = next,
+                Ok(other) => return (work, Some(other)),
+                Err(_) => return (work, None),
+            }
         }
-        items.is_empty() || self.apply_at_once(group, items)
     }
 
-    fn apply_at_once(&mut self, group: GroupId, items: Vec<ApplyItem>) -> bool {
-        let begun = Instant::now();
-        // A group that has failed applies nothing any more; whoever waits hears "unknown".
-        let Some(machine) = self.machines.get_mut(&group) else { return true };
-        if machine.is_broken {
-            let why = "the state of the replica is damaged";
-            let waiters = items.into_iter().filter_map(|item| item.waiter);
-            waiters.for_each(|waiter| waiter.resolve(Err(ProposeError::Unknown { why })));
-            return true;
-        }
-        let (commands, entries) = (items.len(), items.last().map(|item| item.entry.index()));
-        let hash = items.last().is_some_and(|item| item.hash);
-        match machine.apply(&*self.store, group, items) {
-            Ok((answers, durable)) => {
-                metrics::applied(begun.elapsed(), commands);
-                for (waiter, answer) in answers {
-                    metrics::proposal_done(waiter.since.elapsed());
-                    waiter.resolve(answer);
+    /// Says whether the store still works.
+    fn apply(&mut self, work: Work) -> bool {
+        let mut rest = Vec::with_capacity(work.len());
+        for (group, mut items) in work {
+            // A state that is to be hashed is as of its entry and nothing behind it.
+            while let Some(at) = items.iter().position(|item| item.hash) {
+                let later = items.split_off(at + 1);
+                if !self.apply_together(vec![(group, items)]) {
+                    return false;
                 }
-                let through = entries.unwrap_or_default();
-                if hash {
-                    // Before it is said to be applied: nothing takes the place of the state until then.
-                    self.capture(group, through);
-                }
-                self.mailbox.tell(Input::Applied { group, through, durable });
-                true
+                items = later;
             }
-            Err(error) => self.failed(group, error),
+            if !items.is_empty() {
+                rest.push((group, items));
+            }
         }
+        self.apply_together(rest)
+    }
+
+    /// Applies in one write; in more, if the machines take long, so that a slow one does not keep the answers of others.
+    fn apply_together(&mut self, work: Vec<(GroupId, Vec<ApplyItem>)>) -> bool {
+        let store = Arc::clone(&self.store);
+        let (mut begun, mut done) = (Instant::now(), Vec::with_capacity(work.len()));
+        for (group, items) in work {
+            // A group that has failed applies nothing any more; whoever waits hears "unknown".
+            let Some(machine) = self.machines.get_mut(&group) else { continue };
+            if machine.is_broken {
+                let why = "the state of the replica is damaged";
+                let waiters = items.into_iter().filter_map(|item| item.waiter);
+                waiters.for_each(|waiter| waiter.resolve(Err(ProposeError::Unknown { why })));
+                continue;
+            }
+            match machine.apply(&*store, group, items) {
+                Ok(effects) => done.push(effects),
+                Err(error) => {
+                    if !self.failed(group, error) {
+                        return false;
+                    }
+                }
+            }
+            if begun.elapsed() > MAX_GATHERING {
+                if !self.write(begun, std::mem::take(&mut done)) {
+                    return false;
+                }
+                begun = Instant::now();
+            }
+        }
+        done.is_empty() || self.write(begun, done)
+    }
+
+    /// Writes the effects of groups, and answers. Says whether the store still works.
+    fn write(&mut self, begun: Instant, done: Vec<Applied<'_>>) -> bool {
+        let writes: Vec<_> = done.iter().map(Applied::write).collect();
+        if let Err(error) = self.store.apply_all(&writes) {
+            return self.stop(error);
+        }
+        metrics::applied(begun.elapsed(), done.iter().map(|effects| effects.entries).sum());
+        let mut applied = Vec::with_capacity(done.len());
+        for Applied { group, through, compacts, hash, answers, .. } in done {
+            let Some(machine) = self.machines.get_mut(&group) else { continue };
+            let durable = match machine.written(through, compacts) {
+                Ok(durable) => durable,
+                Err(error) => match self.failed(group, Unapplied::of_write(error)) {
+                    true => continue,
+                    false => return false,
+                },
+            };
+            for (waiter, answer) in answers {
+                metrics::proposal_done(waiter.since.elapsed());
+                waiter.resolve(answer);
+            }
+            if hash {
+                // Before it is said to be applied: nothing takes the place of the state until then.
+                self.capture(group, through);
+            }
+            applied.push((group, through, durable));
+        }
+        self.mailbox.tell(Input::Applied(applied));
+        true
     }
 
     /// Hands the state over to be hashed.
@@ -178,21 +235,24 @@ impl ApplyThread {
         let Some(machine) = self.machines.get_mut(&group) else { return true };
         match machine.restore(&*self.store, group, index) {
             Ok(()) => {
-                self.mailbox.tell(Input::Applied { group, through: index, durable: index });
+                self.mailbox.tell(Input::Applied(vec![(group, index, index)]));
                 true
             }
             Err(error) => self.failed(group, Unapplied::of_write(error)),
         }
     }
 
+    /// The store does not work any more.
+    fn stop(&self, error: StoreError) -> bool {
+        tracing::error!(%error, "effects could not be written; the raftstore stops");
+        self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::Store(error))));
+        false
+    }
+
     /// Says whether the store still works.
     fn failed(&mut self, group: GroupId, error: Unapplied) -> bool {
         match error {
-            Unapplied::Write(error) => {
-                tracing::error!(%error, "effects could not be written; the raftstore stops");
-                self.mailbox.tell(Input::Stop(Arc::new(GroupFailure::Store(error))));
-                false
-            }
+            Unapplied::Write(error) => self.stop(error),
             Unapplied::Read(source) => {
                 tracing::error!(%group, error = %source, "a committed command could not be applied");
                 if let Some(machine) = self.machines.get_mut(&group) {
@@ -239,6 +299,24 @@ impl Unapplied {
 /// A response on its way to who waits for it.
 type Answered = (ProposalWaiter, Result<Bytes, ProposeError>);
 
+/// What applying has brought a group to, and is to be written.
+struct Applied<'a> {
+    group: GroupId,
+    entries: usize,
+    effects: ApplyBatch<'a>,
+    to: AppliedTo,
+    through: LogIndex,
+    compacts: bool,
+    hash: bool,
+    answers: Vec<Answered>,
+}
+
+impl Applied<'_> {
+    fn write(&self) -> ApplyWrite<'_> {
+        ApplyWrite { group: self.group, writes: self.effects.writes(), applied: &self.to }
+    }
+}
+
 /// Where the response to an entry comes from.
 enum Source {
     /// It has none: no command.
@@ -261,14 +339,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Applies entries in one write; says the responses and up to where effects are durable, or as good as.
-    fn apply(
+    /// Applies entries; says what is to be written, and answered then.
+    fn apply<'a>(
         &mut self,
-        store: &dyn GroupStore,
+        store: &'a dyn GroupStore,
         group: GroupId,
         items: Vec<ApplyItem>,
-    ) -> Result<(Vec<Answered>, LogIndex), Unapplied> {
-        let Some(through) = items.last().map(|item| item.entry.index()) else { return Ok(Default::default()) };
+    ) -> Result<Applied<'a>, Unapplied> {
         let (commands, sources) = self.plan(&items);
         let mut batch = ApplyBatch::new(store, group);
         let responses = match commands.is_empty() {
@@ -290,6 +367,7 @@ impl Machine {
             }
             sessions.write(&mut batch);
         }
+        let through = items.last().map_or(self.noted, |item| item.entry.index());
         // A machine that keeps its own position may be behind what was noted, and catches up.
         self.noted = self.noted.max(through);
         let membership = items.iter().rev().find_map(|item| item.membership.clone());
@@ -297,16 +375,9 @@ impl Machine {
             // Before its entry counts as applied: if we die in between, the entry says it once more.
             store.mark_unhealthy(group, unhealthy, false).map_err(Unapplied::Write)?;
         }
-        let applied = AppliedTo { index: self.noted, membership };
-        store.apply(group, batch.writes(), &applied).map_err(Unapplied::Write)?;
-        self.machine.written();
-        // What is in the batch comes before every later write of this store; what a machine keeps itself does not.
-        let compacts = items.iter().any(|item| item.compacts);
-        let durable = match (&self.sessions, compacts) {
-            (Some(_), _) => through,
-            (None, true) => self.machine.flush().map_err(Unapplied::of_write)?,
-            (None, false) => LogIndex::default(),
-        };
+        let to = AppliedTo { index: self.noted, membership };
+        let (entries, compacts) = (items.len(), items.iter().any(|item| item.compacts));
+        let hash = items.last().is_some_and(|item| item.hash);
         let mut answers = Vec::new();
         for (item, source) in items.into_iter().zip(sources) {
             let Some(waiter) = item.waiter else { continue };
@@ -319,7 +390,18 @@ impl Machine {
             };
             answers.push((waiter, answer));
         }
-        Ok((answers, durable))
+        Ok(Applied { group, entries, effects: batch, to, through, compacts, hash, answers })
+    }
+
+    /// The effects up to an entry are written; says up to where they are durable, or as good as.
+    fn written(&mut self, through: LogIndex, compacts: bool) -> Result<LogIndex, ApplyError> {
+        self.machine.written();
+        // What is in the batch comes before every later write of this store; what a machine keeps itself does not.
+        match (&self.sessions, compacts) {
+            (Some(_), _) => Ok(through),
+            (None, true) => self.machine.flush(),
+            (None, false) => Ok(LogIndex::default()),
+        }
     }
 
     /// Which entries are commands for the machine, and where each entry's response comes from.

@@ -19,10 +19,10 @@ use super::hibernation::Lives;
 use super::mailbox::{Closing, Input, Mailbox, Share, Waiting};
 use super::membership::Met;
 use super::metrics;
-use super::persist::{GroupWrites, PersistTask, ReadTask, Workers};
+use super::persist::{PersistTask, ReadTask, Workers};
 use super::snapshots::Filling;
+use super::turn::Turn;
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
-use crate::raftstore::entry::Entry;
 use crate::raftstore::group::{Answer, Committed, Effects, Group, Refusal, Rejected, RequestId, Role};
 use crate::raftstore::message::{Envelope, Message};
 use crate::raftstore::sessions::Sessions;
@@ -120,8 +120,8 @@ impl Driver {
                 if let Input::Stop(failure) = next {
                     return self.stop(failure);
                 }
+                taken += next.len();
                 self.take(next);
-                taken += 1;
                 input = if taken < MAX_INPUTS_PER_TURN { self.receiver.try_recv().ok() } else { None };
             }
             let now = Instant::now();
@@ -159,6 +159,7 @@ impl Driver {
             turned.sort_unstable();
             turned.dedup();
         }
+        let mut turn = Turn::default();
         for id in turned {
             let Some(slot) = self.groups.get_mut(&id) else { continue };
             slot.is_dirty = false;
@@ -176,7 +177,7 @@ impl Driver {
                 }
             };
             let is_checked = slot.carry_out_checks(id, &mut effects, &self.outside);
-            slot.carry_out(id, effects, &self.outside)?;
+            slot.carry_out(id, effects, &mut turn, &self.outside)?;
             if ticks {
                 slot.age_filling(id, &self.outside);
             }
@@ -189,7 +190,7 @@ impl Driver {
             }
             self.lull(id);
         }
-        Ok(())
+        self.hand_out(turn)
     }
 
     fn take(&mut self, input: Input) {
@@ -225,7 +226,9 @@ impl Driver {
             }
             Input::Change { group, change, waiter } => self.change(group, &change, waiter),
             Input::Removed { from, envelope } => self.removed(from, &envelope),
-            Input::Message { from, group, message } => self.receive(from, group, *message),
+            Input::Messages { from, messages } => {
+                messages.into_iter().for_each(|(group, message)| self.receive(from, group, message));
+            }
             Input::Unreachable(node) => self.unreachable(node),
             Input::Transfer { group, to, answer } => {
                 let refused = Err(Refusal::NotLeader { leader: None });
@@ -239,7 +242,11 @@ impl Driver {
                     self.with(group, |raft| raft.persisted(id));
                 }
             }
-            Input::Applied { group, through, durable } => self.with(group, |raft| raft.applied(through, durable)),
+            Input::Applied(done) => {
+                for (group, through, durable) in done {
+                    self.with(group, |raft| raft.applied(through, durable));
+                }
+            }
             Input::ApplyFailed { group, failure } => {
                 self.cannot_apply(group, failure);
             }
@@ -403,23 +410,25 @@ impl Driver {
 }
 
 impl Slot {
-    fn carry_out(&mut self, id: GroupId, effects: Effects, outside: &Outside) -> Result<(), Arc<GroupFailure>> {
+    fn carry_out(
+        &mut self,
+        id: GroupId,
+        effects: Effects,
+        turn: &mut Turn,
+        outside: &Outside,
+    ) -> Result<(), Arc<GroupFailure>> {
         let workers = &outside.workers;
         for message in effects.send {
-            self.send(id, message, outside);
+            self.send(id, message, turn, outside);
         }
-        if !effects.persist.is_empty() {
-            let bytes = effects.persist.iter().flat_map(|persist| &persist.entries).map(Entry::size_bytes).sum();
-            outside.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-            let task = GroupWrites { group: id, persists: effects.persist, bytes };
-            workers.persist.send(PersistTask::Write(task)).map_err(|_| Arc::new(GroupFailure::Panicked("persist")))?;
-        }
-        let restore = effects.restored.map(|index| ApplyTask::Restore { group: id, index });
-        let items: Vec<_> = effects.apply.into_iter().map(|committed| self.item(committed)).collect();
-        let apply = (!items.is_empty()).then_some(ApplyTask::Apply { group: id, items });
-        for task in restore.into_iter().chain(apply) {
+        turn.write(id, effects.persist, outside);
+        if let Some(index) = effects.restored {
+            // At once: what was applied before it was handed over in earlier turns, what comes behind it is not yet.
+            let task = ApplyTask::Restore { group: id, index };
             workers.apply(id).send(task).map_err(|_| Arc::new(GroupFailure::Panicked("apply")))?;
         }
+        let items = effects.apply.into_iter().map(|committed| self.item(committed)).collect();
+        turn.apply(id, items, outside);
         for read in effects.read_log {
             workers
                 .log_reader
@@ -433,25 +442,20 @@ impl Slot {
         Ok(())
     }
 
-    fn send(&mut self, id: GroupId, message: Message, outside: &Outside) {
+    fn send(&mut self, id: GroupId, message: Message, turn: &mut Turn, outside: &Outside) {
         let (from, to) = (message.from(), message.to());
         let Some(node) = self.node_of(to) else { return };
         let envelope = Envelope { group: id, from, to, message: message.encode() };
-        let is_snapshot = message.kind() == MessageType::MsgSnapshot;
-        let sent = match is_snapshot {
-            true => self.send_snapshot(node, &message, envelope, outside),
-            false => outside.transport.send(node, envelope).is_ok(),
-        };
-        let Some(raft) = &mut self.group else { return };
-        if sent || (!is_snapshot && message.entries_size_bytes() == 0) {
+        if message.kind() != MessageType::MsgSnapshot {
+            return turn.send(node, envelope, message.entries_size_bytes() > 0);
+        }
+        if self.send_snapshot(node, &message, envelope, outside) {
             return;
         }
-        // Otherwise raft-rs would go on as if it had arrived, until a later message is refused.
-        match is_snapshot {
-            true => raft.snapshot_sent(to, false),
-            false => raft.unreachable(to),
+        if let Some(raft) = &mut self.group {
+            raft.snapshot_sent(to, false);
+            self.is_dirty = true;
         }
-        self.is_dirty = true;
     }
 
     fn item(&mut self, committed: Committed) -> ApplyItem {

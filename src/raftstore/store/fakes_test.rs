@@ -47,6 +47,8 @@ pub(super) struct Fickle {
     pub(super) free_bytes: Mutex<Option<u64>>,
     pub(super) synced: AtomicU64,
     pub(super) batches: AtomicU64,
+    /// Writes of effects.
+    pub(super) applies: AtomicU64,
 }
 
 impl Fickle {
@@ -134,8 +136,9 @@ impl TableStore for Fickle {
     ) -> Result<Vec<KeyValue>, StoreError> {
         self.inner.scan(group, table, range, limit)
     }
-    fn apply(&self, group: GroupId, writes: &[TableWrite], applied: &AppliedTo) -> Result<(), StoreError> {
-        self.inner.apply(group, writes, applied)
+    fn apply_all(&self, groups: &[ApplyWrite<'_>]) -> Result<(), StoreError> {
+        self.applies.fetch_add(1, Ordering::SeqCst);
+        self.inner.apply_all(groups)
     }
 }
 

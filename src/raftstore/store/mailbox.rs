@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 
 use tokio::sync::oneshot;
 
@@ -72,10 +72,10 @@ pub(super) enum Input {
         from: NodeId,
         envelope: Envelope,
     },
-    Message {
+    /// What a peer sent at once.
+    Messages {
         from: NodeId,
-        group: GroupId,
-        message: Box<Message>,
+        messages: Vec<(GroupId, Message)>,
     },
     Unreachable(NodeId),
     Transfer {
@@ -85,11 +85,8 @@ pub(super) enum Input {
     },
     Campaign(GroupId),
     Persisted(Vec<(GroupId, PersistId)>),
-    Applied {
-        group: GroupId,
-        through: LogIndex,
-        durable: LogIndex,
-    },
+    /// Groups have applied up to the first entry, and would not lose what was done up to the second.
+    Applied(Vec<(GroupId, LogIndex, LogIndex)>),
     ApplyFailed {
         group: GroupId,
         failure: Arc<GroupFailure>,
@@ -183,6 +180,14 @@ impl Share {
 }
 
 impl Input {
+    /// How many things it says.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Input::Messages { messages, .. } => messages.len(),
+            _ => 1,
+        }
+    }
+
     /// Whose request it is.
     pub(super) fn requests(&self) -> Option<GroupId> {
         match self {
@@ -209,9 +214,10 @@ impl Waiting {
             Input::Removed { .. } | Input::CheckSaid { .. } => {
                 self.messages.fetch_sub(1, Ordering::Relaxed);
             }
-            Input::Message { message, .. } => {
-                self.messages.fetch_sub(1, Ordering::Relaxed);
-                self.message_bytes.fetch_sub(message.entries_size_bytes(), Ordering::Relaxed);
+            Input::Messages { messages, .. } => {
+                let bytes = messages.iter().map(|(_, message)| message.entries_size_bytes()).sum();
+                self.messages.fetch_sub(messages.len(), Ordering::Relaxed);
+                self.message_bytes.fetch_sub(bytes, Ordering::Relaxed);
             }
             _ => {}
         }
@@ -279,34 +285,61 @@ impl Mailbox {
         }
     }
 
-    /// What a peer sent.
-    pub(super) fn deliver(&self, from: NodeId, envelope: &Envelope) -> Result<(), InboxFull> {
-        if envelope.group == NODE_GROUP {
-            return self.deliver_beat(from, envelope);
+    /// What a peer sent. Says which of it was dropped, by place.
+    pub(super) fn deliver(&self, from: NodeId, envelopes: &[Envelope]) -> Vec<usize> {
+        let (mut messages, mut places, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, envelope) in envelopes.iter().enumerate() {
+            // Decoded here, on the thread that received it: the driver has enough to do.
+            let taken = if envelope.group == NODE_GROUP {
+                self.deliver_beat(from, envelope).is_ok()
+            } else if envelope.message.is_empty() {
+                self.deliver_word(Input::Removed { from, envelope: envelope.clone() })
+            } else if CheckMessage::is_one(&envelope.message) {
+                self.deliver_word(Input::CheckSaid { from, envelope: envelope.clone() })
+            } else if let Some(message) = envelope.open() {
+                let has_room = self.reserve(message.entries_size_bytes());
+                if has_room {
+                    messages.push((envelope.group, message));
+                    places.push(place);
+                }
+                has_room
+            } else {
+                metrics::shed("garbage");
+                true
+            };
+            if !taken {
+                dropped.push(place);
+            }
         }
-        // Decoded here, on the thread that received it: the driver has enough to do.
-        let (input, bytes) = if envelope.message.is_empty() {
-            (Input::Removed { from, envelope: envelope.clone() }, 0)
-        } else if CheckMessage::is_one(&envelope.message) {
-            (Input::CheckSaid { from, envelope: envelope.clone() }, 0)
-        } else if let Some(message) = envelope.open() {
-            let bytes = message.entries_size_bytes();
-            (Input::Message { from, group: envelope.group, message: Box::new(message) }, bytes)
-        } else {
-            metrics::shed("garbage");
-            return Ok(());
-        };
+        if !messages.is_empty()
+            && let Err(SendError(input)) = self.sender.send(Input::Messages { from, messages })
+        {
+            self.waiting.taken(&input);
+            dropped.extend(places);
+        }
+        dropped
+    }
+
+    /// Room for a message of a peer.
+    fn reserve(&self, bytes: usize) -> bool {
         let messages = self.waiting.messages.fetch_add(1, Ordering::Relaxed);
         let before = self.waiting.message_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let full =
+        let is_full =
             messages >= self.config.max_messages || (before > 0 && before + bytes > self.config.max_message_bytes);
-        if full || self.sender.send(input).is_err() {
+        if is_full {
             self.waiting.messages.fetch_sub(1, Ordering::Relaxed);
             self.waiting.message_bytes.fetch_sub(bytes, Ordering::Relaxed);
             metrics::shed("message");
-            return Err(InboxFull);
         }
-        Ok(())
+        !is_full
+    }
+
+    /// A peer's message that is none of Raft's.
+    fn deliver_word(&self, input: Input) -> bool {
+        if !self.reserve(0) {
+            return false;
+        }
+        self.sender.send(input).map_err(|SendError(input)| self.waiting.taken(&input)).is_ok()
     }
 }
 

@@ -13,9 +13,10 @@
 //! | `handle` | [`GroupHandle`]: proposals, reads, status; every request resolves exactly once |
 //! | `mailbox` | bounded: what does not fit is shed, the loop never blocks |
 //! | `driver` | the loop: one thread owns the pure [`Group`](super::group::Group)s |
+//! | `turn` | what one turn of the driver hands out, gathered over all groups |
 //! | `hibernation` | groups that sleep, and other nodes' lives |
 //! | `persist` | gathers log writes into one batch and one sync |
-//! | `apply` | state machines: effects and applied index in one write |
+//! | `apply` | state machines: effects and applied indexes of several groups in one write |
 //! | `checks` | consistency checks: states captured, hashed and compared |
 //! | `health` | how the raftstore is; the watchdog |
 //! | `membership` | who takes part: changes, and word for those that were removed |
@@ -41,6 +42,7 @@ pub mod metrics;
 mod persist;
 mod raft_store;
 mod snapshots;
+mod turn;
 
 pub use error::{
     ChangeError, CheckError, GroupFailure, OpenError, ProposeError, ReadError, StoreStopped, TransferError,

@@ -18,7 +18,7 @@ use crate::raftstore::group::{LogRead, Persist, PersistId};
 use crate::raftstore::log_store::{GroupStore, LogWrite, StoreError};
 use crate::raftstore::snapshot::SnapshotId;
 
-/// Entries gathered into one batch, in bytes; a batch may exceed it by one task.
+/// Entries gathered into one batch, in bytes; a batch may exceed it by what one turn of the driver hands over.
 const MAX_BATCH_BYTES: usize = 8 << 20;
 
 /// With nothing written for this long, what was synced is settled.
@@ -26,8 +26,8 @@ const SETTLE_AFTER: Duration = Duration::from_millis(100);
 
 /// What the thread is given, in order.
 pub(super) enum PersistTask {
-    /// What a group wants written.
-    Write(GroupWrites),
+    /// What groups want written.
+    Write(Vec<GroupWrites>),
     /// A group's state is wrong.
     Unhealthy(GroupId, Unhealthy),
     /// A group is destroyed. Nothing more of it comes.
@@ -100,12 +100,12 @@ impl PersistThread {
     }
 
     /// What waits to be written, and what else came behind it.
-    fn gather(&self, first: GroupWrites) -> (Batch, Option<PersistTask>) {
+    fn gather(&self, first: Vec<GroupWrites>) -> (Batch, Option<PersistTask>) {
         let mut batch = Batch::default();
-        batch.add(first);
+        first.into_iter().for_each(|writes| batch.add(writes));
         while batch.bytes < MAX_BATCH_BYTES {
             match self.tasks.try_recv() {
-                Ok(PersistTask::Write(writes)) => batch.add(writes),
+                Ok(PersistTask::Write(more)) => more.into_iter().for_each(|writes| batch.add(writes)),
                 Ok(other) => return (batch, Some(other)),
                 Err(_) => break,
             }
@@ -259,7 +259,11 @@ pub(super) struct Workers {
 impl Workers {
     /// The thread that applies a group's commands: always the same one.
     pub(super) fn apply(&self, group: GroupId) -> &Sender<ApplyTask> {
-        let count = self.apply.len().max(1) as u64;
-        &self.apply[(group.get() % count) as usize]
+        &self.apply[self.apply_thread(group)]
+    }
+
+    /// Its number.
+    pub(super) fn apply_thread(&self, group: GroupId) -> usize {
+        (group.get() % self.apply.len().max(1) as u64) as usize
     }
 }

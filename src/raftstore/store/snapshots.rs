@@ -56,7 +56,11 @@ pub(super) struct Filling {
 
 impl Inbox for StoreInbox {
     fn deliver(&self, from: NodeId, envelope: Envelope) -> Result<(), InboxFull> {
-        self.mailbox.deliver(from, &envelope)
+        if self.mailbox.deliver(from, &[envelope]).is_empty() { Ok(()) } else { Err(InboxFull) }
+    }
+
+    fn deliver_all(&self, from: NodeId, envelopes: Vec<Envelope>) -> Vec<usize> {
+        self.mailbox.deliver(from, &envelopes)
     }
 
     fn unreachable(&self, node: NodeId) {

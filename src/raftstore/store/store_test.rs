@@ -10,7 +10,7 @@ use crate::raftstore::context::Attempt;
 use crate::raftstore::entry::{Entry, Membership, Unhealthy};
 use crate::raftstore::group::{GroupConfig, Role};
 use crate::raftstore::log_store::{
-    AppliedTo, GroupStore, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore, TableWrite,
+    ApplyWrite, GroupStore, KeyValue, LogStore, LogWrite, StoreError, StoredGroup, Table, TableStore,
 };
 use crate::raftstore::memory::MemoryStore;
 use crate::raftstore::message::Envelope;
@@ -81,6 +81,42 @@ async fn of_many_commands_each_has_its_own_answer_in_order_and_they_share_a_writ
     assert_eq!(sum(99), 99);
     let batches = store.batches.load(Ordering::SeqCst) - before;
     assert!(batches < 10, "{batches} writes of the log for one request");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_groups_share_writes_of_the_log_and_of_effects() {
+    let nodes = Nodes::start(1);
+    nodes.add(1).await;
+    let (raft, _) = nodes.running[0].as_ref().unwrap();
+    let members = Membership::of_voters([(ReplicaId::new(1), NodeId::new(1))]);
+    let mut groups = Vec::new();
+    for group in (11..=18).map(GroupId::new) {
+        raft.create_group(group, ReplicaId::new(1), members.clone()).unwrap();
+        let group = raft.open_group(group, GroupConfig::new(ReplicaId::new(1)), Sum).unwrap();
+        let mut view = group.watch();
+        view.wait_for(|view| view.status.positions.role == Role::Leader).await.unwrap();
+        assert_eq!(number(&group.propose([1]).await.unwrap()), 1);
+        groups.push(group);
+    }
+    let store = &nodes.stores[0];
+    let count = || (store.batches.load(Ordering::SeqCst), store.applies.load(Ordering::SeqCst));
+    let before = count();
+    store.close();
+    let waiting: Vec<_> =
+        groups.iter().cloned().map(|group| tokio::spawn(async move { group.propose([2]).await })).collect();
+    // All are with the driver before the first write is done.
+    for group in &groups {
+        while group.view().status.positions.last.get() < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    store.open();
+    for answer in waiting {
+        assert_eq!(number(&answer.await.unwrap().unwrap()), 3);
+    }
+    // That of the first, and that of all others: these by two threads.
+    let (batches, applies) = (count().0 - before.0, count().1 - before.1);
+    assert!((1..=2).contains(&batches) && (1..=3).contains(&applies), "{batches} of the log, {applies} of effects");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -57,7 +57,7 @@ use super::sender::Peer;
 use super::snapshots::sender::{Job, Jobs, Outbox};
 use super::wire::raft_server::RaftServer;
 use super::wire::{FRAME_LIMIT_BYTES, MESSAGE_LIMIT_BYTES};
-use super::{Inbox, Outgoing, Transport, Unsent, metrics};
+use super::{Dropped, Inbox, Outgoing, Transport, Unsent, metrics};
 use crate::ident::NodeId;
 use crate::net::breaker::BreakerState;
 use crate::net::connection::Holder;
@@ -347,12 +347,18 @@ async fn serve(shared: Arc<Shared>, services: Routes, listener: Listener, stoppe
 
 impl Transport for GrpcTransport {
     fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), Unsent> {
+        self.send_all(to, vec![envelope]).first().map_or(Ok(()), |dropped| Err(dropped.why))
+    }
+
+    fn send_all(&self, to: NodeId, envelopes: Vec<Envelope>) -> Vec<Dropped> {
         let peers = self.peers.read();
         let Some(Tended { peer, .. }) = peers.get(&to) else {
-            metrics::unknown_node();
-            return Err(Unsent::UnknownNode);
+            metrics::unknown_node(envelopes.len());
+            return Dropped::all(envelopes.len(), Unsent::UnknownNode);
         };
-        peer.queue.push(envelope).inspect_err(|why| peer.counts.unsent(*why))
+        let dropped = peer.queue.push(envelopes);
+        dropped.iter().for_each(|dropped| peer.counts.unsent(dropped.why));
+        dropped
     }
 
     fn send_snapshot(&self, to: NodeId, outgoing: Outgoing) -> Result<(), Unsent> {

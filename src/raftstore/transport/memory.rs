@@ -14,7 +14,7 @@ use super::super::snapshot::Captured;
 use super::super::snapshot::chunk::CHUNK_BYTES;
 use super::call::random;
 use super::snapshots::{Broken, Promise, Retries};
-use super::{Inbox, Outgoing, SnapshotUnsent, Transport, Unsent};
+use super::{Dropped, Inbox, Outgoing, SnapshotUnsent, Transport, Unsent};
 use crate::ident::{GroupId, NodeId};
 use crate::net::backoff::Backoff;
 
@@ -94,16 +94,30 @@ pub struct MemoryTransport {
     node: NodeId,
 }
 
-impl Transport for MemoryTransport {
-    fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), Unsent> {
+impl MemoryTransport {
+    /// Where it goes, while the link stands. To be used without the links: an inbox may send in turn.
+    fn inbox(&self, to: NodeId) -> Result<Arc<dyn Inbox>, Unsent> {
         let links = self.network.0.read();
         if links.cut.contains(&(self.node, to)) {
             return Err(Unsent::Unreachable);
         }
-        let inbox = Arc::clone(links.inboxes.get(&to).ok_or(Unsent::UnknownNode)?);
-        // An inbox may send in turn.
-        drop(links);
-        inbox.deliver(self.node, envelope).map_err(|_| Unsent::QueueFull)
+        links.inboxes.get(&to).cloned().ok_or(Unsent::UnknownNode)
+    }
+}
+
+impl Transport for MemoryTransport {
+    fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), Unsent> {
+        self.inbox(to)?.deliver(self.node, envelope).map_err(|_| Unsent::QueueFull)
+    }
+
+    fn send_all(&self, to: NodeId, envelopes: Vec<Envelope>) -> Vec<Dropped> {
+        match self.inbox(to) {
+            Ok(inbox) => {
+                let dropped = inbox.deliver_all(self.node, envelopes).into_iter();
+                dropped.map(|place| Dropped { place, why: Unsent::QueueFull }).collect()
+            }
+            Err(why) => Dropped::all(envelopes.len(), why),
+        }
     }
 
     fn send_snapshot(&self, to: NodeId, outgoing: Outgoing) -> Result<(), Unsent> {

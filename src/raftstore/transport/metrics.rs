@@ -209,10 +209,10 @@ impl SnapshotsReceived {
     }
 }
 
-/// An envelope for a node without address.
-pub(super) fn unknown_node() {
+/// Envelopes for a node without address.
+pub(super) fn unknown_node(envelopes: usize) {
     counter!("mainstay_raft_transport_dropped_envelopes_total", "peer" => "unknown", "reason" => "unknown_node")
-        .increment(1);
+        .increment(envelopes as u64);
 }
 
 /// A peer was not listened to, or not spoken to.

@@ -37,6 +37,12 @@ pub trait Transport: Send + Sync + 'static {
     /// It was dropped.
     fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), Unsent>;
 
+    /// Hands over several at once, and says which of them were dropped.
+    fn send_all(&self, to: NodeId, envelopes: Vec<Envelope>) -> Vec<Dropped> {
+        let send = |(place, envelope)| self.send(to, envelope).err().map(|why| Dropped { place, why });
+        envelopes.into_iter().enumerate().filter_map(send).collect()
+    }
+
     /// Hands a snapshot over for sending. It is tried again while that makes sense; a snapshot for the same replica that
     /// is still on its way is given up for it. Never blocks.
     ///
@@ -99,6 +105,12 @@ pub trait Inbox: Send + Sync + 'static {
     /// The receiver is busy, and the envelope was dropped.
     fn deliver(&self, from: NodeId, envelope: Envelope) -> Result<(), InboxFull>;
 
+    /// Takes several that arrived at once, and says which of them were dropped, by place.
+    fn deliver_all(&self, from: NodeId, envelopes: Vec<Envelope>) -> Vec<usize> {
+        let deliver = |(place, envelope)| self.deliver(from, envelope).is_err().then_some(place);
+        envelopes.into_iter().enumerate().filter_map(deliver).collect()
+    }
+
     /// A node that proved to be `from` offers a snapshot. Called on a thread that may block for a while. No two of a group
     /// come from the same node at once.
     ///
@@ -113,6 +125,22 @@ pub trait Inbox: Send + Sync + 'static {
     /// it, so more than once.
     fn unreachable(&self, node: NodeId) {
         let _ = node;
+    }
+}
+
+/// One of several envelopes that was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Its place among them.
+    pub place: usize,
+    /// Why.
+    pub why: Unsent,
+}
+
+impl Dropped {
+    /// All of so many.
+    pub fn all(count: usize, why: Unsent) -> Vec<Dropped> {
+        (0..count).map(|place| Dropped { place, why }).collect()
     }
 }
 

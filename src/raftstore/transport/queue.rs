@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 use super::super::message::Envelope;
-use super::Unsent;
 use super::wire::{BATCH_LIMIT_ENVELOPES, Batch, MESSAGE_LIMIT_BYTES, envelope_size_bytes};
+use super::{Dropped, Unsent};
 
 /// The bounds of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +41,27 @@ struct State {
     waker: Option<Waker>,
 }
 
+impl State {
+    fn push(&mut self, envelope: Envelope, limits: Limits) -> Result<(), Unsent> {
+        if envelope.message.len() > MESSAGE_LIMIT_BYTES {
+            return Err(Unsent::TooLarge);
+        }
+        if !self.is_open {
+            return Err(Unsent::Unreachable);
+        }
+        let size = envelope_size_bytes(&envelope);
+        // One that is larger than the bound waits alone.
+        let is_full = self.envelopes.len() >= limits.envelopes
+            || (!self.envelopes.is_empty() && self.bytes + size > limits.bytes);
+        if is_full {
+            return Err(Unsent::QueueFull);
+        }
+        self.bytes += size;
+        self.envelopes.push_back(envelope);
+        Ok(())
+    }
+}
+
 impl Queue {
     pub(super) fn new(limits: Limits) -> Queue {
         let envelopes = VecDeque::new();
@@ -48,29 +69,21 @@ impl Queue {
         Queue { limits, state: Mutex::new(state) }
     }
 
-    pub(super) fn push(&self, envelope: Envelope) -> Result<(), Unsent> {
-        if envelope.message.len() > MESSAGE_LIMIT_BYTES {
-            return Err(Unsent::TooLarge);
-        }
-        let size = envelope_size_bytes(&envelope);
+    /// Lets these wait, and wakes who drains once. Says which of them do not fit.
+    pub(super) fn push(&self, envelopes: Vec<Envelope>) -> Vec<Dropped> {
         let mut state = self.state.lock();
-        if !state.is_open {
-            return Err(Unsent::Unreachable);
+        let mut dropped = Vec::new();
+        for (place, envelope) in envelopes.into_iter().enumerate() {
+            if let Err(why) = state.push(envelope, self.limits) {
+                dropped.push(Dropped { place, why });
+            }
         }
-        // One that is larger than the bound waits alone.
-        let is_full = state.envelopes.len() >= self.limits.envelopes
-            || (!state.envelopes.is_empty() && state.bytes + size > self.limits.bytes);
-        if is_full {
-            return Err(Unsent::QueueFull);
-        }
-        state.bytes += size;
-        state.envelopes.push_back(envelope);
-        let waker = state.waker.take();
+        let waker = if state.envelopes.is_empty() { None } else { state.waker.take() };
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
-        Ok(())
+        dropped
     }
 
     /// Whether anything may wait at all.
@@ -179,6 +192,10 @@ mod tests {
         Envelope { group: GroupId::new(number), from: ReplicaId::new(1), to: ReplicaId::new(2), message }
     }
 
+    fn push(queue: &Queue, envelope: Envelope) -> Result<(), Unsent> {
+        queue.push(vec![envelope]).first().map_or(Ok(()), |dropped| Err(dropped.why))
+    }
+
     fn queue(envelopes: usize, bytes: usize, batch_bytes: usize) -> Queue {
         Queue::new(Limits { envelopes, bytes, batch_bytes })
     }
@@ -194,32 +211,32 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_and_fits_again_later() {
         let queue = queue(2, 1 << 20, 1 << 20);
-        queue.push(envelope(1, 1)).unwrap();
-        queue.push(envelope(2, 1)).unwrap();
-        assert_eq!(queue.push(envelope(3, 1)), Err(Unsent::QueueFull));
+        push(&queue, envelope(1, 1)).unwrap();
+        push(&queue, envelope(2, 1)).unwrap();
+        assert_eq!(push(&queue, envelope(3, 1)), Err(Unsent::QueueFull));
         let link = queue.begin_link();
         queue.prove_link(link);
         assert_eq!(take(&queue, link), Some(vec![1, 2]));
-        queue.push(envelope(4, 1)).unwrap();
+        push(&queue, envelope(4, 1)).unwrap();
     }
 
     #[test]
     fn bytes_are_bounded_but_one_large_envelope_waits_alone() {
         let queue = queue(100, 1000, 1000);
-        queue.push(envelope(1, 5000)).unwrap();
-        assert_eq!(queue.push(envelope(2, 1)), Err(Unsent::QueueFull));
+        push(&queue, envelope(1, 5000)).unwrap();
+        assert_eq!(push(&queue, envelope(2, 1)), Err(Unsent::QueueFull));
         let link = queue.begin_link();
         queue.prove_link(link);
         assert_eq!(take(&queue, link), Some(vec![1]));
-        queue.push(envelope(3, 900)).unwrap();
-        assert_eq!(queue.push(envelope(4, 900)), Err(Unsent::QueueFull));
-        assert_eq!(queue.push(envelope(5, MESSAGE_LIMIT_BYTES + 1)), Err(Unsent::TooLarge));
+        push(&queue, envelope(3, 900)).unwrap();
+        assert_eq!(push(&queue, envelope(4, 900)), Err(Unsent::QueueFull));
+        assert_eq!(push(&queue, envelope(5, MESSAGE_LIMIT_BYTES + 1)), Err(Unsent::TooLarge));
     }
 
     #[test]
     fn nothing_goes_to_a_peer_that_has_not_proved_itself_nor_to_an_earlier_link() {
         let queue = queue(100, 1000, 1000);
-        queue.push(envelope(1, 1)).unwrap();
+        push(&queue, envelope(1, 1)).unwrap();
         let first = queue.begin_link();
         assert_eq!(take(&queue, first), Some(Vec::new()));
         let second = queue.begin_link();
@@ -233,12 +250,12 @@ mod tests {
     #[test]
     fn a_lost_link_takes_along_what_waited_and_a_closed_queue_takes_nothing() {
         let queue = queue(100, 1000, 1000);
-        queue.push(envelope(1, 1)).unwrap();
+        push(&queue, envelope(1, 1)).unwrap();
         assert_eq!(queue.end_link(false), 1);
-        assert_eq!(queue.push(envelope(2, 1)), Err(Unsent::Unreachable));
+        assert_eq!(push(&queue, envelope(2, 1)), Err(Unsent::Unreachable));
         let link = queue.begin_link();
         queue.prove_link(link);
-        queue.push(envelope(3, 1)).unwrap();
+        push(&queue, envelope(3, 1)).unwrap();
         assert_eq!(take(&queue, link), Some(vec![3]));
     }
 
@@ -249,7 +266,7 @@ mod tests {
         ) {
             let queue = queue(1000, 1 << 30, batch_bytes);
             for (number, size) in sizes.iter().enumerate() {
-                queue.push(envelope(number as u64, *size)).unwrap();
+                push(&queue, envelope(number as u64, *size)).unwrap();
             }
             let link = queue.begin_link();
             queue.prove_link(link);

@@ -211,10 +211,7 @@ impl Incoming {
         let (count, bytes) = (batch.envelopes.len(), batch.encoded_len());
         let dropped = match self.shared.inbox() {
             None => count,
-            Some(inbox) => {
-                let deliver = |envelope| inbox.deliver(self.node, envelope).is_err();
-                batch.envelopes.into_iter().map(deliver).filter(|dropped| *dropped).count()
-            }
+            Some(inbox) => inbox.deliver_all(self.node, batch.envelopes).len(),
         };
         counts.batch(count, bytes, dropped);
     }

@@ -1,0 +1,108 @@
+//! What one turn of the driver hands out, gathered over all groups: one task for the thread that writes, one for each
+//! thread that applies, one delivery for each peer.
+//!
+//! Handed out group by group, each of these would wake for the first of them, and begin a sync, a write or a frame with
+//! that one alone, while those of the other groups queue up behind it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::apply::{ApplyItem, ApplyTask};
+use super::driver::{Driver, Outside};
+use super::error::GroupFailure;
+use super::persist::{GroupWrites, PersistTask};
+use crate::ident::{GroupId, NodeId, ReplicaId};
+use crate::raftstore::entry::Entry;
+use crate::raftstore::group::Persist;
+use crate::raftstore::message::Envelope;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Turn {
+    /// By peer. There are few of them.
+    messages: Vec<(NodeId, Messages)>,
+    writes: Vec<GroupWrites>,
+    /// By apply thread.
+    applies: Vec<Vec<(GroupId, Vec<ApplyItem>)>>,
+}
+
+/// What goes to one peer.
+#[derive(Default)]
+struct Messages {
+    envelopes: Vec<Envelope>,
+    /// Which of them hold entries.
+    with_entries: Vec<bool>,
+}
+
+impl Turn {
+    /// A message for a peer. If it does not leave, and has entries, Raft is told.
+    pub(super) fn send(&mut self, node: NodeId, envelope: Envelope, has_entries: bool) {
+        let known = self.messages.iter().position(|(known, _)| *known == node);
+        let place = known.unwrap_or_else(|| {
+            self.messages.push((node, Messages::default()));
+            self.messages.len() - 1
+        });
+        if let Some((_, messages)) = self.messages.get_mut(place) {
+            messages.envelopes.push(envelope);
+            messages.with_entries.push(has_entries);
+        }
+    }
+
+    /// What a group wants written, in order.
+    pub(super) fn write(&mut self, group: GroupId, persists: Vec<Persist>, outside: &Outside) {
+        if persists.is_empty() {
+            return;
+        }
+        let bytes = persists.iter().flat_map(|persist| &persist.entries).map(Entry::size_bytes).sum();
+        outside.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.writes.push(GroupWrites { group, persists, bytes });
+    }
+
+    /// What a group wants applied, in order.
+    pub(super) fn apply(&mut self, group: GroupId, items: Vec<ApplyItem>, outside: &Outside) {
+        if items.is_empty() {
+            return;
+        }
+        let thread = outside.workers.apply_thread(group);
+        if self.applies.len() <= thread {
+            self.applies.resize_with(thread + 1, Vec::new);
+        }
+        self.applies[thread].push((group, items));
+    }
+}
+
+impl Driver {
+    /// Messages first: they travel while this node writes.
+    pub(super) fn hand_out(&mut self, turn: Turn) -> Result<(), Arc<GroupFailure>> {
+        let Turn { messages, writes, applies } = turn;
+        for (node, messages) in messages {
+            self.send(node, messages);
+        }
+        let workers = &self.outside.workers;
+        if !writes.is_empty() {
+            workers
+                .persist
+                .send(PersistTask::Write(writes))
+                .map_err(|_| Arc::new(GroupFailure::Panicked("persist")))?;
+        }
+        for (thread, work) in workers.apply.iter().zip(applies) {
+            if !work.is_empty() {
+                thread.send(ApplyTask::Apply(work)).map_err(|_| Arc::new(GroupFailure::Panicked("apply")))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, node: NodeId, messages: Messages) {
+        let Messages { envelopes, with_entries } = messages;
+        let whom: Vec<(GroupId, ReplicaId)> = envelopes.iter().map(|envelope| (envelope.group, envelope.to)).collect();
+        for dropped in self.outside.transport.send_all(node, envelopes) {
+            // Otherwise raft-rs would go on as if it had arrived, until a later message is refused.
+            if let (Some(true), Some((group, to))) = (with_entries.get(dropped.place), whom.get(dropped.place))
+                && let Some(raft) = self.running(*group)
+            {
+                raft.unreachable(*to);
+            }
+        }
+    }
+}
