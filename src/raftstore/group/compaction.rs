@@ -16,6 +16,9 @@ const RUN_BYTES: u64 = 64 << 10;
 /// snapshot would have been sent for nothing.
 const SNAPSHOT_PATIENCE: u64 = 4;
 
+/// Of the end of the log that all have, kept for whoever follows the next leader.
+const CACHE_END_BYTES: usize = 64 << 10;
+
 /// How large the applied part of the log is, from any entry on: exact to 64 KiB, and of this life of the replica.
 #[derive(Default)]
 pub(super) struct LogBytes {
@@ -82,6 +85,21 @@ impl Group {
             (!too_far || !self.config.snapshots).then_some(has)
         });
         has.min().unwrap_or(u64::MAX)
+    }
+
+    /// What is applied leaves memory, but for a short end, and for what followers lack that can be reached, up to the bound.
+    pub(super) fn evict(&mut self) {
+        let raft = &self.node.raft;
+        let done = self.applied.get().min(raft.raft_log.persisted);
+        let others = raft.prs().iter().filter(|(id, _)| **id != self.config.replica.get());
+        let had_by_all = others
+            .filter(|_| raft.state == StateRole::Leader)
+            .filter(|(_, progress)| progress.recent_active || progress.state == ProgressState::Replicate)
+            .map(|(_, progress)| progress.matched)
+            .min();
+        let view = self.node.mut_store();
+        view.evict(done.min(had_by_all.unwrap_or(done)), CACHE_END_BYTES.min(self.config.cache_bytes));
+        view.evict(done, self.config.cache_bytes);
     }
 
     pub(super) fn compact(&mut self, to: LogIndex) {

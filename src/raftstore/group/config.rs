@@ -35,7 +35,8 @@ pub struct GroupConfig {
     pub max_unapplied_bytes: usize,
     /// Bytes of entries handed to the state machine at once, 4 MiB by default.
     pub max_apply_batch_bytes: usize,
-    /// Bytes of applied entries kept in memory for followers, 16 MiB by default.
+    /// Bytes of applied entries kept in memory for followers that lack them and can be reached, 16 MiB by default. What
+    /// nobody lacks does not stay.
     pub cache_bytes: usize,
     /// Requests that may wait, 65 536 by default.
     pub max_waiting_requests: usize,

@@ -399,8 +399,7 @@ impl Group {
             let to = if fault::active(Fault::CompactBeyondApplied) { through } else { to.min(durable) };
             self.compact(to);
         }
-        let cached = through.get().min(self.node.raft.raft_log.persisted);
-        self.node.mut_store().evict(cached, self.config.cache_bytes);
+        self.evict();
         self.propose_compaction();
         self.settle();
     }

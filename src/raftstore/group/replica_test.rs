@@ -358,6 +358,41 @@ fn what_is_applied_leaves_memory() {
 }
 
 #[test]
+fn memory_holds_what_followers_lack_that_can_be_reached_and_no_more() {
+    const ENTRY_BYTES: usize = 10_000;
+    let mut bench = Bench::new(membership(3, None), |config| config.cache_bytes = 100 * ENTRY_BYTES).lead();
+    let last = |bench: &Bench| bench.group.positions().last.get();
+    let first = last(&bench);
+    bench.acknowledge(2, first);
+    bench.acknowledge(3, first);
+    let fill = |bench: &mut Bench, count: u64, followers: &[u64]| {
+        for number in 0..count {
+            bench.propose(number + 1, ENTRY_BYTES);
+            bench.work();
+            for follower in followers {
+                bench.acknowledge(*follower, last(bench));
+            }
+            bench.work();
+        }
+        assert_eq!(bench.group.positions().applied.get(), last(bench));
+        bench.group.positions().cache_bytes
+    };
+    assert!(fill(&mut bench, 50, &[2, 3]) < 10 * ENTRY_BYTES, "all have it");
+    let kept = fill(&mut bench, 50, &[2]);
+    assert!((50 * ENTRY_BYTES..70 * ENTRY_BYTES).contains(&kept), "the third lacks 50, and may get them: {kept}");
+    let kept = fill(&mut bench, 100, &[2]);
+    assert!((80 * ENTRY_BYTES..=100 * ENTRY_BYTES).contains(&kept), "up to the bound: {kept}");
+    // Two check quorums without a word of it.
+    bench.group.unreachable(ReplicaId::new(3));
+    for _ in 0..20 {
+        bench.pass(1);
+        bench.acknowledge(2, last(&bench));
+        bench.work();
+    }
+    assert!(fill(&mut bench, 1, &[2]) < 10 * ENTRY_BYTES, "it cannot be reached");
+}
+
+#[test]
 fn a_restart_reads_its_log_back_in_parts() {
     let entry = |index| Entry::command(Position::new(index, 1), vec![1; 100], Vec::new());
     let adjust = |config: &mut GroupConfig| {
