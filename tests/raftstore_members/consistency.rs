@@ -23,12 +23,12 @@ fn wrong() -> TableWrite {
     TableWrite::Put(Table::Kv, b"000003".to_vec(), b"=wrong".to_vec())
 }
 
-fn replicas(numbers: &[u64]) -> Vec<ReplicaId> {
+pub fn replicas(numbers: &[u64]) -> Vec<ReplicaId> {
     numbers.iter().copied().map(ReplicaId::new).collect()
 }
 
 /// All of them have applied the same.
-async fn at_rest(nodes: &Nodes, among: &[u64]) {
+pub async fn at_rest(nodes: &Nodes, among: &[u64]) {
     until("replicas at rest", || {
         let applied = |number: &u64| nodes.group(*number).view().status.positions.applied;
         let positions = nodes.group(among[0]).view().status.positions;
@@ -38,7 +38,7 @@ async fn at_rest(nodes: &Nodes, among: &[u64]) {
     .await;
 }
 
-async fn check(nodes: &Nodes, among: &[u64]) -> Verdict {
+pub async fn check(nodes: &Nodes, among: &[u64]) -> Verdict {
     let checked = async {
         loop {
             let leader = nodes.leader_of(among).await;
@@ -56,7 +56,7 @@ fn unhealthy(nodes: &Nodes, number: u64) -> Option<Unhealthy> {
     nodes.group(number).view().status.unhealthy
 }
 
-async fn healthy(nodes: &Nodes, number: u64) {
+pub async fn healthy(nodes: &Nodes, number: u64) {
     until("a replica that is well", || unhealthy(nodes, number).is_none().then_some(())).await;
     until("a node that is well", || nodes.raft(number).health().is_good().then_some(())).await;
 }
