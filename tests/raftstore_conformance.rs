@@ -1,7 +1,12 @@
 //! The stores of this crate, and a small machine, against the suite that any of them has to pass. And machines with the
-//! usual mistakes, which it has to find.
+//! usual mistakes, which it has to find. Machines that keep their own position are in `own_machines`.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test may stop anywhere")]
+
+#[path = "support/ledger.rs"]
+mod ledger;
+#[path = "raftstore_conformance/own_machines.rs"]
+mod own_machines;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -31,8 +31,8 @@ use super::proto;
 use super::proto::formation_client::FormationClient;
 use super::proto::formation_server::{Formation, FormationServer};
 use super::proto::{
-    CreateTokenRequest, CreateTokenResponse, DescribeRequest, Description, InitRequest, JoinRequest, JoinResponse,
-    Joined, RemoveRequest, RemoveResponse, join_response,
+    CheckRequest, CheckResponse, CreateTokenRequest, CreateTokenResponse, DescribeRequest, Description, InitRequest,
+    JoinRequest, JoinResponse, Joined, RemoveRequest, RemoveResponse, join_response,
 };
 use super::record::{Membership, Record};
 use crate::config::{ConfigError, Problem};
@@ -491,6 +491,10 @@ impl Formation for WaitingService {
     }
 
     async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
+        self.not_yet()
+    }
+
+    async fn check(&self, _: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         self.not_yet()
     }
 }

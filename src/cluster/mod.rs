@@ -16,6 +16,7 @@
 //! | `plan` | pure: which replicas the group should have |
 //! | `service` | what a member answers |
 //! | `remove` | takes a member out |
+//! | `check` | compares what the members hold |
 //! | [`force`] | the last resort when the majority was lost |
 //! | `peers` | what members ask each other beside Raft |
 //! | `dial` | connections to nodes that are called by address |
@@ -35,6 +36,7 @@
 //! - *Nothing waits forever.* Every call has a deadline; who waits for a cluster says so.
 //! - Secrets and tokens are never logged; the cluster keeps their hashes alone.
 
+mod check;
 mod config;
 mod core;
 mod dial;

@@ -1,4 +1,4 @@
-//! What an operator asks of a node: to form a cluster, to make a join token, to take a member out.
+//! What an operator asks of a node: to form a cluster, to make a join token, to take a member out, to compare the members.
 //!
 //! Any member will do but for forming, which is asked of one node by name: asked of another because the first was slow to
 //! answer, two clusters would come about.
@@ -10,7 +10,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::proto::formation_client::FormationClient;
-use super::proto::{CreateTokenRequest, DescribeRequest, Description, InitRequest, Phase, RemoveRequest};
+use super::proto::{
+    CheckRequest, CheckResponse, CreateTokenRequest, DescribeRequest, Description, InitRequest, Phase, RemoveRequest,
+};
 use super::rpc::channel::{CallError, Line, Nodes, Purpose, Repeat};
 use crate::ident::{ClusterId, NodeId};
 use crate::meta::proto::Member;
@@ -169,6 +171,26 @@ impl Operator {
         });
         let removed = removed.await?.into_inner().removed;
         removed.ok_or_else(|| OperatorError::Unknown("the answer says nothing".to_owned()))
+    }
+
+    /// Compares what all members hold of the metadata, as of one entry, while everything goes on. One that differs from the
+    /// majority is not to lead, and gets a snapshot by itself.
+    ///
+    /// # Errors
+    /// See [`OperatorError`]; unavailable if too few members said what they hold.
+    pub async fn check(&self) -> Result<CheckResponse, OperatorError> {
+        let deadline = Instant::now() + self.timeout;
+        // One that is under way is joined.
+        let checked = self.nodes.call(Purpose::Call, Repeat::Safe, deadline, |line, until| {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+            async move { formation(&line).check(timed(CheckRequest { timeout_ms, hops: 0 }, until)).await }
+        });
+        match checked.await {
+            // It changes nothing that could be unknown.
+            Err(CallError::Unknown { why }) => Err(OperatorError::Unavailable(why)),
+            checked => Ok(checked?.into_inner()),
+        }
     }
 }
 

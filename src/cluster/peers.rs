@@ -19,8 +19,8 @@ use super::proto;
 use super::proto::formation_client::FormationClient;
 use super::proto::peers_client::PeersClient;
 use super::proto::{
-    AnnounceRequest, ProposalRefusal, ProposalRefused, ProposeRequest, RemoveRequest, announce_response,
-    propose_response,
+    AnnounceRequest, CheckRequest, CheckResponse, ProposalRefusal, ProposalRefused, ProposeRequest, RemoveRequest,
+    announce_response, propose_response,
 };
 use crate::ident::{ClusterId, Incarnation, NodeId};
 use crate::meta::command::MAX_COMMAND_BYTES;
@@ -254,6 +254,17 @@ impl Peers {
             Ok(FormationClient::new(channel).remove(request).await?.into_inner())
         });
         Ok(answer.await?.removed)
+    }
+
+    /// Passes on a request to compare what the members hold.
+    pub(super) async fn check(
+        &self,
+        node: NodeId,
+        request: CheckRequest,
+        limit: Duration,
+    ) -> Result<CheckResponse, CallError> {
+        let check = async |channel, _| Ok(FormationClient::new(channel).check(request).await?.into_inner());
+        self.call(node, limit, check).await
     }
 }
 

@@ -37,7 +37,7 @@ const ALIVE_SINCE: Duration = Duration::from_millis(500);
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How often a request is passed on before it is given up: leadership wanders.
-const MAX_HOPS: u32 = 4;
+pub(super) const MAX_HOPS: u32 = 4;
 
 /// Removes a member; says how it was. A request that finds nothing left of it is "not found".
 pub(super) async fn remove(core: &Core, request: RemoveRequest) -> Result<Option<Member>, Status> {
@@ -128,7 +128,7 @@ fn alive_without(status: &GroupStatus, replica: ReplicaId) -> (usize, usize) {
 }
 
 /// Waits until somebody leads.
-async fn leader(core: &Core, until: Instant) -> Result<NodeId, Status> {
+pub(super) async fn leader(core: &Core, until: Instant) -> Result<NodeId, Status> {
     let mut view = core.metadata.group().watch();
     let known =
         timeout_at(until.min(Instant::now() + STEP_TIMEOUT), view.wait_for(|view| view.leader_node().is_some()));

@@ -7,14 +7,15 @@ use std::time::Duration;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
+use super::check::check;
 use super::core::Core;
 use super::peers::{MESSAGE_LIMIT_BYTES, proposal_refused};
 use super::proto::formation_server::{Formation, FormationServer};
 use super::proto::peers_server::{Peers, PeersServer};
 use super::proto::{
-    AnnounceRequest, AnnounceResponse, Claim, CreateTokenRequest, CreateTokenResponse, DescribeRequest, Description,
-    InitRequest, JoinRequest, JoinResponse, Joined, Phase, ProposeRequest, ProposeResponse, RemoveRequest,
-    RemoveResponse, announce_response, join_response, propose_response,
+    AnnounceRequest, AnnounceResponse, CheckRequest, CheckResponse, Claim, CreateTokenRequest, CreateTokenResponse,
+    DescribeRequest, Description, InitRequest, JoinRequest, JoinResponse, Joined, Phase, ProposeRequest,
+    ProposeResponse, RemoveRequest, RemoveResponse, announce_response, join_response, propose_response,
 };
 use super::record::addresses;
 use super::remove::remove;
@@ -191,6 +192,10 @@ impl Formation for Services {
         let _removal = self.0.begin_removal();
         let removed = remove(&self.0, request).await?;
         Ok(Response::new(RemoveResponse { removed }))
+    }
+
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        check(&self.0, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -205,6 +205,9 @@ impl SnapshotStore for Shared {
     fn abandon_fill(&self, group: GroupId, id: SnapshotId) -> Result<(), StoreError> {
         self.0.abandon_fill(group, id)
     }
+    fn clear(&self, group: GroupId) -> Result<(), StoreError> {
+        self.0.clear(group)
+    }
 }
 
 impl TableStore for Shared {

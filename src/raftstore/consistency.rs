@@ -57,6 +57,14 @@ const QUESTION: u8 = 3;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub(super) [u8; DIGEST_BYTES]);
 
+#[cfg(test)]
+impl Digest {
+    /// One that says nothing, for tests elsewhere.
+    pub(crate) fn of_byte(byte: u8) -> Digest {
+        Digest([byte; DIGEST_BYTES])
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -253,9 +261,9 @@ pub enum CheckRefusal {
     /// *Retry here*, later.
     #[error("the membership is being changed")]
     Changing,
-    /// *Your mistake*: the store knows nothing of its state.
+    /// *Your mistake*: nobody knows its state.
     #[error(
-        "the state machine keeps its own position, outside of the store: its state cannot be hashed as of an entry"
+        "the state machine keeps its own position and gives no snapshots: its state cannot be hashed as of an entry"
     )]
     KeepsOwnPosition,
 }

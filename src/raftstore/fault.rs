@@ -58,12 +58,18 @@ pub(super) enum Fault {
     SleepsWithRequests,
     /// That a replica was destroyed is forgotten by a restart.
     TombstoneNotDurable,
+    /// What a machine that keeps its own position was to install is not, after a crash.
+    InstallForgotten,
+    /// It is removed before the machine has it.
+    ClearedBeforeInstalled,
+    /// A snapshot counts as taken over before that is durable.
+    FlipNotDurable,
 }
 
 #[cfg(test)]
 impl Fault {
     /// How many there are.
-    pub(super) const ALL: usize = Fault::TombstoneNotDurable as usize + 1;
+    pub(super) const ALL: usize = Fault::FlipNotDurable as usize + 1;
 }
 
 #[cfg(test)]

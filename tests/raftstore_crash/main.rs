@@ -6,9 +6,13 @@
 //! |---|---|
 //! | `support` | stores, and directories as a crash leaves them |
 //! | `snapshot` | crashes while a snapshot is filled and taken over |
+//! | `own` | the same where the state machine has a store of its own |
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test may stop anywhere")]
 
+#[path = "../support/ledger.rs"]
+mod ledger;
+mod own;
 mod snapshot;
 mod support;
 

@@ -23,12 +23,12 @@ fn wrong() -> TableWrite {
     TableWrite::Put(Table::Kv, b"000003".to_vec(), b"=wrong".to_vec())
 }
 
-fn replicas(numbers: &[u64]) -> Vec<ReplicaId> {
+pub fn replicas(numbers: &[u64]) -> Vec<ReplicaId> {
     numbers.iter().copied().map(ReplicaId::new).collect()
 }
 
 /// All of them have applied the same.
-async fn at_rest(nodes: &Nodes, among: &[u64]) {
+pub async fn at_rest(nodes: &Nodes, among: &[u64]) {
     until("replicas at rest", || {
         let applied = |number: &u64| nodes.group(*number).view().status.positions.applied;
         let positions = nodes.group(among[0]).view().status.positions;
@@ -38,7 +38,7 @@ async fn at_rest(nodes: &Nodes, among: &[u64]) {
     .await;
 }
 
-async fn check(nodes: &Nodes, among: &[u64]) -> Verdict {
+pub async fn check(nodes: &Nodes, among: &[u64]) -> Verdict {
     let checked = async {
         loop {
             let leader = nodes.leader_of(among).await;
@@ -56,7 +56,7 @@ fn unhealthy(nodes: &Nodes, number: u64) -> Option<Unhealthy> {
     nodes.group(number).view().status.unhealthy
 }
 
-async fn healthy(nodes: &Nodes, number: u64) {
+pub async fn healthy(nodes: &Nodes, number: u64) {
     until("a replica that is well", || unhealthy(nodes, number).is_none().then_some(())).await;
     until("a node that is well", || nodes.raft(number).health().is_good().then_some(())).await;
 }
@@ -310,6 +310,68 @@ async fn a_replica_that_fails_while_it_is_wrong_waits_for_its_repair() {
         nodes.put(&[1, 2, 3], 70..75, "with snapshots").await;
     }
     healthy(&nodes, bad).await;
+    nodes.agree(good, bad).await;
+    assert!(check(&nodes, &[1, 2, 3]).await.is_good());
+}
+
+/// Where one of RocksDB's table files holds these bytes.
+fn find_in_tables(directory: &std::path::Path, bytes: &[u8]) -> Option<(std::path::PathBuf, u64)> {
+    let files = std::fs::read_dir(directory.join("meta")).unwrap().map(|file| file.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|end| end == "sst")).find_map(|path| {
+        let content = std::fs::read(&path).unwrap();
+        let at = content.windows(bytes.len()).position(|window| window == bytes)?;
+        Some((path, at as u64))
+    })
+}
+
+/// A disk returns another bit than it was given, in a value that nobody reads: the check reads it, RocksDB's checksum tells,
+/// and the replica gets the state of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bit_that_flips_on_the_disk_is_found_and_repaired() {
+    use std::os::unix::fs::FileExt;
+    let mut nodes = Nodes::found(Kind::Rocks, 3, short);
+    nodes.put(&[1, 2, 3], 0..200, &"x".repeat(300)).await;
+    at_rest(&nodes, &[1, 2, 3]).await;
+    // Cannot be compressed, and is in no log.
+    let mut seed = 7u64;
+    let value: Vec<u8> = std::iter::repeat_with(|| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 56) as u8
+    })
+    .take(3000)
+    .collect();
+    for number in 1..=3 {
+        nodes.tamper(number, TableWrite::Put(Table::Kv, b"zzz".to_vec(), value.clone()));
+    }
+    assert!(check(&nodes, &[1, 2, 3]).await.is_good());
+    let leader = nodes.leader_of(&[1, 2, 3]).await;
+    let (bad, good) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    // What a log has, a start moves into tables.
+    nodes.stop(bad);
+    nodes.restart(bad);
+    nodes.stop(bad);
+    let (path, at) = find_in_tables(nodes.directory(bad), &value[100..200]).expect("the value in a table");
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+    nodes.restart(bad);
+    nodes.put(&[1, 2, 3], 200..210, "later").await;
+    assert_eq!(unhealthy(&nodes, bad), None, "nobody has read it yet");
+    at_rest(&nodes, &[leader, bad, good]).await;
+    let verdict = check(&nodes, &[1, 2, 3]).await;
+    assert_eq!((verdict.is_good(), verdict.missing), (true, replicas(&[bad])));
+    let repaired = || nodes.group(bad).view().status.positions.first > verdict.index;
+    until("a snapshot in its place", || repaired().then_some(())).await;
+    healthy(&nodes, bad).await;
+    nodes.agree(good, bad).await;
+    let verdict = check(&nodes, &[1, 2, 3]).await;
+    assert_eq!((verdict.is_good(), verdict.missing), (true, vec![]));
+    // And it goes on, also over a restart.
+    nodes.put(&[1, 2, 3], 210..220, "again").await;
+    nodes.stop(bad);
+    nodes.restart(bad);
+    nodes.put(&[1, 2, 3], 220..230, "after a restart").await;
     nodes.agree(good, bad).await;
     assert!(check(&nodes, &[1, 2, 3]).await.is_good());
 }

@@ -9,7 +9,10 @@
 )]
 
 mod consistency;
+#[path = "../support/ledger.rs"]
+mod ledger;
 mod nodes;
+mod own;
 
 use std::time::Duration;
 

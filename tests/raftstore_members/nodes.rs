@@ -19,6 +19,8 @@ use mainstay::raftstore::transport::MemoryNetwork;
 use mainstay::storage::Storage;
 use tempfile::TempDir;
 
+use crate::ledger::{Ledger, Shared};
+
 pub const GROUP: GroupId = GroupId::new(7);
 /// How long anything may take that has to happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,6 +70,8 @@ impl StateMachine for Map {
 pub enum Kind {
     Memory,
     Rocks,
+    /// RocksDB for the log, and a state machine that keeps its own position in a file.
+    Own,
 }
 
 /// A node: its store outlives its process.
@@ -76,6 +80,8 @@ pub struct Node {
     store: Option<Arc<dyn GroupStore>>,
     directory: Option<TempDir>,
     running: Option<(RaftStore, GroupHandle)>,
+    /// What a machine that keeps its own position has.
+    ledger: Option<Arc<Shared>>,
 }
 
 /// Some nodes of one cluster.
@@ -111,9 +117,9 @@ impl Nodes {
     }
 
     fn make(&mut self, number: u64, replica: ReplicaId, membership: Option<&Membership>) {
-        let directory = (self.kind == Kind::Rocks).then(|| tempfile::tempdir().unwrap());
+        let directory = (self.kind != Kind::Memory).then(|| tempfile::tempdir().unwrap());
         let store = (self.kind == Kind::Memory).then(|| Arc::new(MemoryStore::new()) as Arc<dyn GroupStore>);
-        self.nodes.insert(number, Node { replica, store, directory, running: None });
+        self.nodes.insert(number, Node { replica, store, directory, running: None, ledger: None });
         self.start(number, |raft| match membership {
             Some(membership) => raft.create_group(GROUP, replica, membership.clone()).unwrap(),
             None => raft.join_group(GROUP, replica).unwrap(),
@@ -141,9 +147,18 @@ impl Nodes {
         before(&raft);
         let mut config = GroupConfig::new(node.replica);
         (self.tune)(&mut config);
-        let mut map = Map { store: Some(Arc::clone(&store)), count: 0 };
-        map.read_count().unwrap();
-        let group = raft.open_group(GROUP, config, map).unwrap();
+        let group = match self.kind {
+            Kind::Own => {
+                let ledger = Ledger::open(node.directory.as_ref().unwrap().path()).unwrap();
+                node.ledger = Some(ledger.shared());
+                raft.open_group(GROUP, config, ledger).unwrap()
+            }
+            _ => {
+                let mut map = Map { store: Some(Arc::clone(&store)), count: 0 };
+                map.read_count().unwrap();
+                raft.open_group(GROUP, config, map).unwrap()
+            }
+        };
         self.network.join(id, raft.inbox());
         (node.store, node.running) = (Some(store), Some((raft, group)));
     }
@@ -175,8 +190,24 @@ impl Nodes {
         &self.nodes[&number].running.as_ref().unwrap().1
     }
 
-    /// All that the tables of a node show.
+    /// All that a node shows.
     pub fn shown(&self, number: u64) -> Vec<KeyValue> {
+        if let Some(ledger) = &self.nodes[&number].ledger {
+            return ledger.held().map.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        }
+        self.shown_in_tables(number)
+    }
+
+    pub fn directory(&self, number: u64) -> &std::path::Path {
+        self.nodes[&number].directory.as_ref().unwrap().path()
+    }
+
+    pub fn ledger(&self, number: u64) -> &Shared {
+        self.nodes[&number].ledger.as_ref().unwrap()
+    }
+
+    /// All that the tables of a node show.
+    pub fn shown_in_tables(&self, number: u64) -> Vec<KeyValue> {
         let store = self.nodes[&number].store.as_ref().unwrap();
         store.scan(GROUP, Table::Kv, (Bound::Unbounded, Bound::Unbounded), usize::MAX).unwrap()
     }

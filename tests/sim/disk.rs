@@ -28,6 +28,8 @@ pub(super) enum Op {
         membership: Option<Membership>,
     },
     Fill(Fill),
+    /// What a machine that keeps its own position has installed goes.
+    Clear,
     /// Only a broken driver moves a replica to a snapshot that Raft did not ask for.
     Moved(SnapshotId, Position),
 }
@@ -41,6 +43,8 @@ pub(super) struct Store {
     pub(super) truncated: u64,
     pub(super) applied: u64,
     pub(super) registers: BTreeMap<u8, u64>,
+    /// The registers are those of a snapshot as of this entry, to be installed by a machine that keeps its own position.
+    pub(super) staged: Option<u64>,
     pub(super) filling: Option<Filling>,
     pub(super) membership: Membership,
 }
@@ -74,6 +78,7 @@ impl Store {
                     filling.is_complete = true;
                 }
             }
+            Op::Clear => (self.registers, self.staged) = (BTreeMap::new(), None),
             Op::Moved(id, position) => self.restore(*id, *position, None),
         }
     }
@@ -84,6 +89,7 @@ impl Store {
         let filling = self.filling.take().filter(|filling| filling.id == id && filling.is_complete);
         let Some(filling) = filling else { panic!("{position:?} is taken over without a whole snapshot") };
         (self.registers, self.log) = (filling.registers, filling.log);
+        self.staged = Some(position.index.get());
         (self.applied, self.truncated) = (position.index.get(), position.index.get());
     }
 

@@ -12,6 +12,7 @@
 //! | `members` | who takes part changes |
 //! | `mirror` | what a group does to its log |
 //! | `snapshots` | states on their way |
+//! | `installs` | machines with a store of their own take them over |
 //! | `host` | a node: what its replicas share, crashes |
 //! | `replica` | the driver: carries out effects, applies |
 //! | `lives` | replicas are made, destroyed, made again |
@@ -31,6 +32,7 @@ mod disk;
 mod hibernation;
 mod host;
 mod hostile;
+mod installs;
 mod lives;
 mod members;
 mod mirror;

@@ -74,6 +74,18 @@ const MUTATIONS: &[Mutation] = &[
         adjust: Some(super::runs::many),
         ..mutation(Fault::TombstoneNotDurable, "that a replica was destroyed is forgotten by a restart")
     },
+    Mutation {
+        adjust: Some(own),
+        ..mutation(Fault::InstallForgotten, "a snapshot that a machine has not yet installed is forgotten by a restart")
+    },
+    Mutation {
+        adjust: Some(own),
+        ..mutation(Fault::ClearedBeforeInstalled, "a snapshot is removed before the machine has installed it")
+    },
+    Mutation {
+        adjust: Some(own),
+        ..mutation(Fault::FlipNotDurable, "a machine installs a snapshot before it is durable that it is taken over")
+    },
 ];
 
 /// An old completion matters if an entry is cut off and comes back while it is being written: for a replica with a slow
@@ -120,6 +132,12 @@ fn idle(plan: &mut Plan) {
 fn ending(plan: &mut Plan) {
     idle(plan);
     plan.faults.push((20, Trouble::StopReplica));
+}
+
+/// Machines that keep their own position, and often need a snapshot.
+fn own(plan: &mut Plan) {
+    (plan.own_machine, plan.own_snapshots, plan.small) = (true, true, true);
+    plan.faults.push((10, Trouble::Crash));
 }
 
 /// The first seed that catches a bug, and what it breaks.
@@ -199,6 +217,9 @@ mutations! {
     sleeps_behind: SleepsBehind,
     sleeps_with_requests: SleepsWithRequests,
     tombstone_not_durable: TombstoneNotDurable,
+    install_forgotten: InstallForgotten,
+    cleared_before_installed: ClearedBeforeInstalled,
+    flip_not_durable: FlipNotDurable,
 }
 
 /// The table of the docs names every bug; with `SIM_TABLE=1` it is written anew.

@@ -13,7 +13,9 @@ use super::world::{Checked, Event, Violation, World, violated};
 use crate::ident::LogIndex;
 use crate::raftstore::entry::{EntryKind, Membership};
 use crate::raftstore::fault::{self, Fault};
-use crate::raftstore::group::{Answer, Committed, Group, GroupConfig, LogRead, PersistId, Positions, Role, TermRuns};
+use crate::raftstore::group::{
+    Answer, Committed, Group, GroupConfig, LogRead, OwnPosition, PersistId, Positions, Role, TermRuns,
+};
 
 /// What the machine is to do.
 pub(super) enum Work {
@@ -140,6 +142,9 @@ impl World {
         if self.hosts[host].disk.forget_filling(place) {
             self.seen.note(Happening::CrashedFilling);
         }
+        if own && !fault::active(Fault::InstallForgotten) && !self.finish_install(place)? {
+            return Ok(());
+        }
         let it = &mut self.replicas[place];
         it.life += 1;
         (it.captured, it.taking, it.is_taking_over) = (None, None, false);
@@ -150,8 +155,10 @@ impl World {
             false => Machine { applied: store.applied, registers: store.registers.clone() },
         };
         let stored = store.stored(it.id, store.applied);
-        let own = own.then_some(LogIndex::new(it.machine.applied));
-        if own.unwrap_or(stored.applied) < stored.truncated.index
+        let gives_snapshots = self.plan.own_snapshots;
+        let own = own.then_some(OwnPosition { applied: LogIndex::new(it.machine.applied), gives_snapshots });
+        if own.map_or(stored.applied, |own| own.applied) < stored.truncated.index
+            || own.is_some_and(|own| own.applied > stored.last.index)
             || stored.applied < stored.truncated.index
             || stored.applied > stored.last.index
         {
@@ -335,9 +342,15 @@ impl World {
 
     /// The machine reads again what the tables hold.
     fn restored(&mut self, place: usize, index: u64) -> Checked {
+        if self.plan.own_machine && !self.install(place)? {
+            return Ok(());
+        }
         let it = &mut self.replicas[place];
         let store = self.hosts[it.host].disk.current.of(place);
-        it.machine = Machine { applied: store.applied, registers: store.registers.clone() };
+        it.machine = match self.plan.own_machine {
+            true => it.flushed.clone(),
+            false => Machine { applied: store.applied, registers: store.registers.clone() },
+        };
         it.is_taking_over = false;
         self.seen.note(Happening::Restored);
         let it = &self.replicas[place];

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::scenario::{Plan, Trouble};
-use super::seen::Seen;
+use super::seen::{Happening, Seen};
 use super::world::{Violation, World};
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::message::Message;
@@ -205,6 +205,24 @@ fn one_voter_and_one_learner() {
             plan.learner = true;
         }),
     );
+}
+
+/// Machines with a store of their own, entries behind a snapshot that come while it is installed, and much that is lost
+/// soon after.
+#[test]
+fn machines_that_keep_their_own_position() {
+    let seen = run_many(
+        9_000_000,
+        800,
+        Some(|plan| {
+            (plan.own_machine, plan.own_snapshots, plan.small) = (true, true, true);
+            (plan.write_delay, plan.apply_delay, plan.crash_in_effects) = (5, 2 * super::world::TICK, 10);
+            plan.faults.extend([(10, Trouble::Crash), (10, Trouble::Change)]);
+        }),
+    );
+    let wanted = [Happening::InstalledLate, Happening::InstalledTwice, Happening::ClearedLate];
+    let missing = wanted.iter().find(|it| !seen.0.contains_key(it));
+    assert!(number("SIM_SEEDS").is_some() || missing.is_none(), "never happened: {missing:?} {seen:?}");
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub(super) cache_bytes: usize,
     /// The state machine keeps its own position, and flushes it now and then.
     pub(super) own_machine: bool,
+    /// Such a machine gives and takes snapshots.
+    pub(super) own_snapshots: bool,
     /// Leaders answer reads by their leases.
     pub(super) lease_reads: bool,
     pub(super) election_ticks: u64,
@@ -107,7 +109,7 @@ impl Plan {
         ];
         let hibernate_after = if rng.chance(400) { rng.range(2, 10) } else { 0 };
         let is_idle = hibernate_after > 0 && rng.chance(250);
-        Plan {
+        let mut plan = Plan {
             groups: 1,
             lives: 1,
             voters,
@@ -116,6 +118,7 @@ impl Plan {
             small: rng.chance(500),
             cache_bytes: rng.pick(&[600, 6000]),
             own_machine: rng.chance(300),
+            own_snapshots: false,
             lease_reads: rng.chance(400),
             election_ticks: rng.range(3, 6),
             request_ticks: rng.range(8, 60),
@@ -140,7 +143,10 @@ impl Plan {
             outage_ticks: 30,
             fault_every: rng.range(4, 25) * TICK,
             faults,
-        }
+        };
+        // From what was drawn before.
+        plan.own_snapshots = !(plan.election_ticks + plan.request_ticks).is_multiple_of(4);
+        plan
     }
 
     /// Nodes; each has a replica with its own number at first.
@@ -183,7 +189,6 @@ impl Plan {
         config.election_ticks = self.election_ticks as usize;
         config.request_ticks = self.request_ticks;
         config.hibernate_after_ticks = self.hibernate_after;
-        config.snapshots = !self.own_machine;
         config.lease_reads = self.lease_reads;
         if self.small {
             config.max_lag_entries = 15;

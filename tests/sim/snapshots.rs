@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::disk::Op;
+use super::replica::Replica;
 use super::seen::Happening;
 use super::watch::Mark;
 use super::world::{Checked, Event, World};
@@ -55,14 +56,23 @@ pub(super) struct Transfer {
 }
 
 impl World {
-    /// The state is captured as it is on the disk now.
+    /// The state is captured as it is on the disk now, or in a machine that keeps its own position.
     pub(super) fn capture(&mut self, place: usize, id: SnapshotId) -> Checked {
+        let own = self.plan.own_machine;
+        if own && self.replicas[place].machine.applied != self.store(place).applied {
+            // It gets once more what it has forgotten, or is given what it knows.
+            let Replica { host, life, .. } = self.replicas[place];
+            let again = self.delay(host, self.plan.read_delay);
+            self.after(again, Event::Capture { place, life, id });
+            return Ok(());
+        }
         let it = &mut self.replicas[place];
         let store = self.hosts[it.host].disk.current.of(place);
         let membership = store.membership.clone();
+        let registers = if own { it.machine.registers.clone() } else { store.registers.clone() };
         let meta = SnapshotMeta { id, position: store.position(store.applied), membership };
         let log = store.log.iter().take(store.applied as usize).cloned().collect();
-        it.captured = Some(Captured { meta: meta.clone(), registers: store.registers.clone(), log });
+        it.captured = Some(Captured { meta: meta.clone(), registers, log });
         self.seen.note(Happening::Captured);
         self.note(|_| format!("{}: captured {meta:?}", place + 1));
         let Some(group) = &mut self.replicas[place].group else { return Ok(()) };

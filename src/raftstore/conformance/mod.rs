@@ -14,11 +14,15 @@
 //! | `log` | cases of logs |
 //! | `tables` | cases of tables, and of logs and tables at once |
 //! | `snapshot` | cases of snapshots |
+//! | `clear` | cases of tables that a machine with a store of its own has no more use for |
 //! | `unhealthy` | cases of replicas whose state is wrong |
-//! | `machine` | cases of state machines |
+//! | `machine` | cases of state machines in tables |
+//! | `own_machine` | cases of those that keep their own position |
 
+mod clear;
 mod log;
 mod machine;
+mod own_machine;
 mod snapshot;
 mod tables;
 mod unhealthy;
@@ -31,6 +35,7 @@ use super::entry::{Entry, HardState, Membership, Position};
 use super::log_store::{GroupStore, LogWrite, StoreError, StoredGroup};
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 pub use machine::check_machine;
+pub use own_machine::check_own_machine;
 
 /// A case that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +72,12 @@ impl From<StoreError> for Problem {
 /// The first case that failed.
 pub fn check_store<S: GroupStore>(mut make: impl FnMut() -> S, mut reopen: impl FnMut(S) -> S) -> Result<(), Failure> {
     let mut bench = Bench { make: &mut make, reopen: &mut reopen };
-    let cases = log::cases().into_iter().chain(tables::cases()).chain(snapshot::cases()).chain(unhealthy::cases());
+    let cases = log::cases()
+        .into_iter()
+        .chain(tables::cases())
+        .chain(snapshot::cases())
+        .chain(clear::cases())
+        .chain(unhealthy::cases());
     for (case, run) in cases {
         run(&mut bench).map_err(|Problem(what)| Failure { case, what })?;
     }

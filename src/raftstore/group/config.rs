@@ -59,7 +59,7 @@ pub struct GroupConfig {
     /// default.
     pub keep_entries: u64,
     /// Whether a follower that is too far behind for the log gets a snapshot, `true` by default. Never of a machine that
-    /// keeps its own position. Without, the log is kept for the slowest follower, however long.
+    /// keeps its own position and gives none. Without, the log is kept for the slowest follower, however long.
     pub snapshots: bool,
     /// The log is not kept for a follower that lacks more applied entries than this, 100 000 by default, or four times
     /// as many while it takes a snapshot.

@@ -103,7 +103,7 @@ impl Group {
     /// Nothing was begun.
     pub fn check_consistency(&mut self) -> Result<(), CheckRefusal> {
         self.rouse();
-        if self.keeps_own_position {
+        if !self.can_capture {
             return Err(CheckRefusal::KeepsOwnPosition);
         }
         let raft = &self.node.raft;
@@ -129,7 +129,7 @@ impl Group {
 
     /// The entry that asks was committed. Says whether the state is to be hashed as of there; else there is no digest.
     pub(super) fn begin_check(&mut self, at: Position, version: u8) -> bool {
-        let can_hash = version == DIGEST_VERSION && !self.keeps_own_position && self.can_apply();
+        let can_hash = version == DIGEST_VERSION && self.can_capture && self.can_apply();
         self.checks.proposed.take_if(|proposed| proposed.index <= at.index);
         let (heard, asked) = (BTreeMap::new(), self.now);
         let own = (!can_hash).then_some(CheckWord::None);

@@ -33,6 +33,8 @@ pub(super) struct Health {
     is_stalled: bool,
     /// The entry of the last snapshot that was taken over since the replica was opened.
     restored_at: LogIndex,
+    /// That one replaces a state that is wrong, and the machine does not have it yet.
+    is_being_replaced: bool,
     /// When a leader that must not lead steps down.
     step_down_at: Option<u64>,
     /// Until when a snapshot is asked for.
@@ -48,6 +50,10 @@ impl Health {
 
     pub(super) fn is_stalled(&self) -> bool {
         self.is_stalled
+    }
+
+    pub(super) fn is_being_replaced(&self) -> bool {
+        self.is_being_replaced
     }
 
     pub(super) fn restored_at(&self) -> LogIndex {
@@ -141,9 +147,16 @@ impl Group {
     /// A snapshot replaces the state: once it is written, the state is right, durably.
     pub(super) fn heal(&mut self, restored_at: LogIndex) {
         let health = &mut self.health;
+        // It may be as of the entry that was applied last, so that nothing else would tell a read to wait.
+        health.is_being_replaced = health.unhealthy.is_some();
         (health.restored_at, health.unhealthy, health.is_broken) = (restored_at, None, false);
         (health.asks_until, health.step_down_at) = (None, None);
         self.node.mut_store().set_withheld(false);
+    }
+
+    /// The machine has what a snapshot brought.
+    pub(super) fn replaced(&mut self) {
+        self.health.is_being_replaced = false;
     }
 
     /// Before time passes for raft-rs: whoever must not lead never comes to the end of its patience, but to the end of its

@@ -10,7 +10,8 @@ use crate::raftstore::consistency::{CheckMessage, CheckRefusal, CheckWord, DIGES
 use crate::raftstore::context::Context;
 use crate::raftstore::entry::{Cause, Entry, Position, Unhealthy};
 use crate::raftstore::message::Message;
-use crate::raftstore::snapshot::{SnapshotId, SnapshotMeta, header};
+use crate::raftstore::snapshot::header::{self, Content};
+use crate::raftstore::snapshot::{SnapshotId, SnapshotMeta};
 
 const DIFFERS: Unhealthy = Unhealthy { cause: Cause::Differs, index: LogIndex::new(1) };
 
@@ -55,7 +56,7 @@ fn verify(at: u64, digests: &[(u64, u8)]) -> Context {
 /// As its leader offers it.
 fn offer(index: u64, id: u64) -> Message {
     let meta = SnapshotMeta { id: SnapshotId(id), position: Position::new(index, 1), membership: membership(3, None) };
-    let snapshot = Some(header::encode(&meta));
+    let snapshot = Some(header::encode(&meta, Content::Tables));
     let mut message = eraftpb::Message { from: 2, to: 1, term: 1, snapshot, ..Default::default() };
     message.set_msg_type(MessageType::MsgSnapshot);
     Message(message)
@@ -193,11 +194,31 @@ fn a_repair_may_be_as_of_the_entry_applied_last() {
     bench.round();
     let [persist] = bench.persist.as_slice() else { panic!("{:?}", bench.persist) };
     assert_eq!(persist.restore.as_ref().unwrap().position, Position::new(3, 1));
+    assert!(persist.must_sync, "what the machine installs must not be lost again");
+    // Its applied index says nothing of whether it has the right state yet.
+    bench.group.read(RequestId(1));
+    bench.round();
+    assert_eq!(bench.answers, [Answer::Refused(RequestId(1), Refusal::Unhealthy)]);
     bench.work();
     assert_eq!(bench.group.unhealthy(), None);
+    bench.group.read(RequestId(2));
+    bench.work();
+    assert_eq!(bench.answers.len(), 1, "it is asked of the leader");
     bench.append(2, 1, Position::new(3, 1), &[1], 4);
     bench.work();
     assert_eq!(bench.group.positions().applied.get(), 4);
+}
+
+/// What a machine that keeps its own position gave is no content of tables.
+#[test]
+fn a_snapshot_of_another_kind_is_refused() {
+    let mut bench = follower();
+    let meta = SnapshotMeta { id: SnapshotId(1), position: Position::new(9, 1), membership: membership(3, None) };
+    let mut offered = offer(9, 1);
+    assert!(matches!(bench.group.offered(&offered), Ok(Offered::Take(_))));
+    offered.0.snapshot = Some(header::encode(&meta, Content::Machine));
+    assert_eq!(bench.group.offered(&offered), Err(Rejected::OtherKind));
+    assert!(!bench.group.take_over(offered));
 }
 
 #[test]

@@ -17,7 +17,8 @@ use super::terms::TermRuns;
 use crate::ident::{LogIndex, Term};
 use crate::raftstore::entry::{Entry, Position};
 use crate::raftstore::fault::{self, Fault};
-use crate::raftstore::snapshot::{SnapshotMeta, header};
+use crate::raftstore::snapshot::SnapshotMeta;
+use crate::raftstore::snapshot::header::{self, Content};
 
 /// Parts of the log read back from the store that are kept at a time.
 const MAX_CHUNKS: usize = 4;
@@ -47,6 +48,8 @@ pub(super) struct LogView {
     sends: RefCell<WaitingSends>,
     /// Whether the state can be captured at all.
     snapshots: bool,
+    /// Of what.
+    content: Content,
     /// The state is not to be given to anybody.
     withheld: bool,
     /// What is captured, for followers that are behind the log.
@@ -69,7 +72,13 @@ struct WaitingSends {
 
 impl LogView {
     /// Nothing up to `cached_from` is cached.
-    pub(super) fn new(initial: RaftState, terms: TermRuns, cached_from: LogIndex, config: &GroupConfig) -> LogView {
+    pub(super) fn new(
+        initial: RaftState,
+        terms: TermRuns,
+        cached_from: LogIndex,
+        content: Content,
+        config: &GroupConfig,
+    ) -> LogView {
         let message_bytes = config.max_message_bytes;
         LogView {
             initial,
@@ -84,6 +93,7 @@ impl LogView {
             send_budget_bytes: Cell::new(SEND_BUDGET_MESSAGES * message_bytes),
             sends: RefCell::default(),
             snapshots: config.snapshots,
+            content,
             withheld: false,
             captured: None,
             least_snapshot: LogIndex::default(),
@@ -362,7 +372,7 @@ impl Storage for LogView {
         match &self.captured {
             Some(meta) if meta.position.index.get() >= least => {
                 self.snapshot_used.set(true);
-                Ok(header::encode(meta))
+                Ok(header::encode(meta, self.content))
             }
             _ => {
                 self.snapshot_wanted.set(self.snapshots && !self.withheld);

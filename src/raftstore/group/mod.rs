@@ -61,7 +61,7 @@ pub use effects::{
 pub use health::NoRepair;
 pub use hibernation::Sleep;
 pub use membership::{ChangeRefusal, MembershipChange};
-pub use replica::{Group, GroupError};
+pub use replica::{Group, GroupError, OwnPosition};
 pub use snapshots::Offered;
 pub use terms::TermRuns;
 pub use validate::Rejected;

@@ -29,6 +29,7 @@ use crate::raftstore::entry::{Cause, Entry, Membership, Position};
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::log_store::StoredGroup;
 use crate::raftstore::message::Message;
+use crate::raftstore::snapshot::header::Content;
 
 /// What a replica asks for that knows nothing yet: a snapshot of this entry or a later one.
 pub(super) const ANY_SNAPSHOT: u64 = 1;
@@ -69,8 +70,10 @@ pub struct Group {
     pub(super) hibernation: Hibernation,
     pub(super) checks: Checks,
     pub(super) health: Health,
-    /// The state machine keeps its state outside of the store.
-    pub(super) keeps_own_position: bool,
+    /// What a snapshot of it is of: a state machine may keep its state outside of the store.
+    pub(super) content: Content,
+    /// The state can be captured.
+    pub(super) can_capture: bool,
     /// The snapshot's entry that the machine is to be told of.
     pub(super) restored: Option<LogIndex>,
     pub(super) compaction_proposed: bool,
@@ -81,6 +84,15 @@ pub struct Group {
     pub(super) transfer_not_before: u64,
     /// Why it cannot go on.
     pub(super) failure: Option<GroupError>,
+}
+
+/// Of a state machine that keeps its own position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnPosition {
+    /// Where it says it has got to.
+    pub applied: LogIndex,
+    /// Whether it gives and takes snapshots.
+    pub gives_snapshots: bool,
 }
 
 /// Why a replica cannot be opened, or cannot go on. *This node must stop.*
@@ -100,15 +112,16 @@ pub enum GroupError {
 
 impl Group {
     /// Opens a replica as it was stored. `own` is where a machine that keeps its own position says it has got to: behind
-    /// what was noted, and it gets those entries once more; or ahead of it, and it knows those that it gets. `seed` must not repeat from one opening to the next: it tells the reads of
-    /// this life from those of earlier ones, and draws the election time-outs.
+    /// what was noted, and it gets those entries once more; or ahead of it, and it knows those that it gets. What it was to
+    /// install it has installed. `seed` must not repeat from one opening to the next: it tells the reads of this life from
+    /// those of earlier ones, and draws the election time-outs.
     ///
     /// # Errors
     /// The configuration or what is stored makes no sense.
     pub fn open(
-        config: GroupConfig,
+        mut config: GroupConfig,
         stored: &StoredGroup,
-        own: Option<LogIndex>,
+        own: Option<OwnPosition>,
         terms: TermRuns,
         seed: u64,
     ) -> Result<Group, GroupError> {
@@ -119,9 +132,12 @@ impl Group {
         }
         let membership_at = stored.applied;
         let mut stored = stored.clone();
-        if let Some(own) = own {
-            stored.hard_state.commit = stored.hard_state.commit.max(own);
-            stored.applied = stored.applied.min(own);
+        let can_capture = own.is_none_or(|own| own.gives_snapshots);
+        config.snapshots &= can_capture;
+        let content = if own.is_some() { Content::Machine } else { Content::Tables };
+        if let Some(OwnPosition { applied, .. }) = own {
+            stored.hard_state.commit = stored.hard_state.commit.max(applied);
+            stored.applied = stored.applied.min(applied);
         }
         let violations = crate::raftstore::check::check_bounds(&stored.clone().with_applied_committed());
         if !violations.is_empty() {
@@ -139,7 +155,7 @@ impl Group {
         // What cannot be applied is not needed in memory.
         let is_broken = stored.unhealthy.is_some_and(|unhealthy| unhealthy.cause == Cause::Damaged);
         let cached_from = if is_broken { stored.last.index } else { applied };
-        let view = LogView::new(initial, terms, cached_from, &config);
+        let view = LogView::new(initial, terms, cached_from, content, &config);
         let node = RawNode::new(&raft_config(&config, applied), view, &bridge::logger(config.replica))
             .map_err(|error| GroupError::Stored(error.to_string()))?;
         let mut group = Group {
@@ -167,7 +183,8 @@ impl Group {
             hibernation: Hibernation::default(),
             checks: Checks::default(),
             health: Health::default(),
-            keeps_own_position: own.is_some(),
+            content,
+            can_capture,
             restored: None,
             compaction_proposed: false,
             replaying: applied < stored.last.index && !is_broken,
@@ -216,6 +233,7 @@ impl Group {
             replica: self.config.replica.get(),
             membership: &self.membership,
             last: self.node.raft.raft_log.last_index(),
+            content: self.content,
             term: self.node.raft.term,
             leads: self.node.raft.state == StateRole::Leader,
             max_message_bytes: self.config.max_message_bytes,
@@ -324,7 +342,7 @@ impl Group {
     /// Raft thesis 6.4). All that ask before the next effects are answered by one round to the quorum.
     pub fn read(&mut self, request: RequestId) {
         self.rouse();
-        if self.health.unhealthy().is_some() {
+        if self.health.unhealthy().is_some() || self.health.is_being_replaced() {
             self.answers.push(Answer::Refused(request, Refusal::Unhealthy));
             return;
         }
@@ -520,6 +538,11 @@ impl Group {
         {
             log.append(&message.entries);
         }
+    }
+
+    /// Whether its state machine keeps its own position.
+    pub fn keeps_own_position(&self) -> bool {
+        self.content == Content::Machine
     }
 
     /// Which replica it is.

@@ -19,7 +19,7 @@ pub(super) struct Bench {
     pub(super) apply: Vec<Committed>,
     pub(super) checks: Vec<(ReplicaId, CheckMessage)>,
     pub(super) checked: Vec<Result<Verdict, GivenUp>>,
-    answers: Vec<Answer>,
+    pub(super) answers: Vec<Answer>,
     /// Its log as written.
     log: Vec<Entry>,
 }

@@ -129,6 +129,9 @@ impl Group {
         if let Some(Restore { position, .. }) = &restore {
             self.hold_writes(id, position.index);
         }
+        // The machine may have a store of its own: what it installs must not be lost here again.
+        let must_sync =
+            (must_sync || restore.is_some()) && !(restore.is_some() && fault::active(Fault::FlipNotDurable));
         let entries = entries.into_iter().map(Entry).collect();
         let persist = Persist { id, restore, hard_state, entries, truncate: None, must_sync, votes };
         self.hand_write(persist, effects);

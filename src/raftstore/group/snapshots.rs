@@ -216,7 +216,10 @@ impl Group {
 
     /// Of a takeover: the machine knows.
     pub(super) fn takeover_applied(&mut self, through: LogIndex) {
-        self.takeover.take_if(|takeover| takeover.stage == Stage::Written && takeover.index <= through);
+        let done = self.takeover.take_if(|takeover| takeover.stage == Stage::Written && takeover.index <= through);
+        if done.is_some() {
+            self.replaced();
+        }
     }
 
     /// What is to be captured, or let go of.

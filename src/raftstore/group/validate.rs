@@ -9,7 +9,8 @@ use crate::ident::ReplicaId;
 use crate::raftstore::check;
 use crate::raftstore::context::Context;
 use crate::raftstore::entry::{Membership, Position};
-use crate::raftstore::snapshot::{SnapshotMeta, header};
+use crate::raftstore::snapshot::SnapshotMeta;
+use crate::raftstore::snapshot::header::{self, Content};
 
 /// Bytes of a read's context: its nonce and its number.
 pub(super) const READ_CONTEXT_BYTES: usize = 16;
@@ -22,6 +23,7 @@ pub(super) struct Known<'a> {
     pub(super) replica: u64,
     pub(super) membership: &'a Membership,
     pub(super) last: u64,
+    pub(super) content: Content,
     pub(super) term: u64,
     pub(super) leads: bool,
     pub(super) max_message_bytes: usize,
@@ -68,6 +70,9 @@ pub enum Rejected {
     /// Too much waits to be applied.
     #[error("too much waits to be applied")]
     Busy,
+    /// One replica's machine keeps its own position, and the other's does not.
+    #[error("the snapshot is of a state machine that is not of the same kind as this replica's")]
+    OtherKind,
     /// Leadership is offered to a replica that must not lead.
     #[error("the replica must not lead: its state is wrong, or its disk makes no progress")]
     Unfit,
@@ -107,11 +112,14 @@ pub(super) fn check(message: &Message, known: &Known<'_>) -> Result<(), Rejected
 /// Checks a message that offers a snapshot, and says of what.
 pub(super) fn check_snapshot(message: &Message, known: &Known<'_>) -> Result<SnapshotMeta, Rejected> {
     check_ends(message, known)?;
-    let meta = match (message.get_msg_type(), &message.snapshot) {
-        (MessageType::MsgSnapshot, Some(snapshot)) => header::decode(snapshot),
+    let snapshot = match (message.get_msg_type(), &message.snapshot) {
+        (MessageType::MsgSnapshot, Some(snapshot)) => snapshot,
         _ => return Err(Rejected::Kind),
     };
-    let meta = meta.ok_or(Rejected::Inconsistent("what the snapshot is of"))?;
+    let meta = header::decode(snapshot).ok_or(Rejected::Inconsistent("what the snapshot is of"))?;
+    if header::content(snapshot) != Some(known.content) {
+        return Err(Rejected::OtherKind);
+    }
     let Position { index, term } = meta.position;
     if !(1..=MAX_TERM).contains(&message.term) || term.get() == 0 || term.get() > message.term || index.get() == 0 {
         return Err(Rejected::Inconsistent("position of the snapshot"));

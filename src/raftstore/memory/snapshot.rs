@@ -100,4 +100,9 @@ impl SnapshotStore for MemoryStore {
         }
         Ok(())
     }
+
+    fn clear(&self, group: GroupId) -> Result<(), StoreError> {
+        rules::check_made(group, self.groups.lock().get_mut(&group))?.tables = Tables::new();
+        Ok(())
+    }
 }

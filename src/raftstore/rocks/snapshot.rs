@@ -220,6 +220,15 @@ impl SnapshotStore for RocksStore {
         delete_fill(&mut batch, group, generation);
         Ok(self.storage.write(batch, Durability::Buffered)?)
     }
+
+    fn clear(&self, group: GroupId) -> Result<(), StoreError> {
+        // The generation to be seen stays the same meanwhile.
+        let _applier = self.applier.lock();
+        let generation = rules::check_made(group, self.generation(group))?;
+        let mut batch = self.storage.batch()?;
+        delete_generation(&mut batch, group, generation);
+        Ok(self.storage.write(batch, Durability::Buffered)?)
+    }
 }
 
 impl RocksStore {

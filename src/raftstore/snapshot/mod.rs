@@ -9,9 +9,36 @@
 //! one is there does Raft get the message. What comes out of Raft then is one [`Restore`], which makes the new generation
 //! visible together with applied index, membership, and a log that begins behind it (rule of durable order 3). Until
 //! then the replica is what it was before; a crash leaves nothing but tables that the next start removes.
+//!
+//! **A machine that keeps its own position** has a store of its own, and two stores share no batch. Its state travels and
+//! is filled in the same way, as pairs of one table ([`own`]). The tables of its group are otherwise empty, so what is
+//! visible in them is what it still has to install:
+//!
+//! ```text
+//!              tables of the group    applied    log             the machine
+//!  1 filled    an unseen generation   old        old             at its own position, at most I
+//!  2 flipped   the state as of I      I          empty, from I   the same                        one batch, synced
+//!  3 installed the state as of I      I          empty           at I, durably                   the machine's own step
+//!  4 cleared   empty                  I          goes on         at I                            one batch, not synced
+//! ```
+//!
+//! Only now is the snapshot's entry said to be applied; until then nothing behind it is, nothing reads here, no other
+//! snapshot is taken, and the log is not compacted. If we die
+//! - before 2 is durable, the replica is what it was: a prefix of the store's batches, and a machine that knows nothing yet;
+//! - between 2 and 4, the tables still hold the state: whoever opens the group installs it, once more if need be, before
+//!   anything else. *That it is there decides, and not the machine's position alone*: a replica whose state was found to be
+//!   wrong is given the right one as of the entry that it is at already. But a machine that says it is behind I has
+//!   installed it, since nothing else brings it there, and only step 4 is missing;
+//! - after 4 without its being durable, as between 3 and 4. Whatever was written later is lost with it, so the log still goes
+//!   on behind I, for as far as the machine may have come meanwhile.
+//!
+//! So the machine is never ahead of the log, never behind what was truncated, and never told twice what it holds. The other
+//! order, the machine first, would need a record of its own to complete the flip from, and a machine that can go back.
+//! The price is that the state is written twice.
 
 pub mod chunk;
 pub(super) mod header;
+pub(super) mod own;
 
 use std::fmt;
 
@@ -117,6 +144,13 @@ pub trait SnapshotStore: Send + Sync + 'static {
     /// # Errors
     /// See [`StoreError`].
     fn abandon_fill(&self, group: GroupId, id: SnapshotId) -> Result<(), StoreError>;
+
+    /// Removes all that the tables of a group show, in one write that is not synced. Applied index and membership stay. For
+    /// machines that keep their own position and have installed what was there; called where effects are applied.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`Refused`](StoreError::Refused) if there is no such group.
+    fn clear(&self, group: GroupId) -> Result<(), StoreError>;
 }
 
 /// Takes over a snapshot that was filled completely: part of a [`LogWrite`](super::log_store::LogWrite).

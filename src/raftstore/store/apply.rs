@@ -1,5 +1,6 @@
 //! The apply thread: committed commands into state machines, effects and applied index in one write (rule of durable
-//! order 3), then the responses.
+//! order 3), then the responses. A machine that keeps its own position writes its effects itself; it is captured, and
+//! given snapshots, here too, between two batches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::raftstore::context::Context;
 use crate::raftstore::entry::{Entry, EntryKind, Membership, Unhealthy};
 use crate::raftstore::log_store::{AppliedTo, ApplyWrite, GroupStore, StoreError};
 use crate::raftstore::sessions::{Admitted, Sessions};
-use crate::raftstore::snapshot::SnapshotId;
+use crate::raftstore::snapshot::{Captured, SnapshotId, own};
 use crate::raftstore::state_machine::{ApplyBatch, ApplyError, Command, StateMachine};
 
 /// No more is gathered into one write with this many commands.
@@ -46,6 +47,8 @@ pub(super) enum ApplyTask {
     Close(Closing),
     /// The tables of a group were replaced by those of a snapshot, as of this entry.
     Restore { group: GroupId, index: LogIndex },
+    /// Captures the state of a machine that keeps its own position.
+    Capture { group: GroupId, id: SnapshotId },
     /// Entries of groups, of each in order.
     Apply(Vec<(GroupId, Vec<ApplyItem>)>),
 }
@@ -78,6 +81,10 @@ pub(super) struct Machine {
     knows: LogIndex,
     /// The applied index as it was written last.
     noted: LogIndex,
+    /// The last entry that it was given here, or knew as of when it was opened.
+    through: LogIndex,
+    /// A machine that keeps its own position is to be captured under this name, once it is as of the entry that is noted.
+    wanted: Option<SnapshotId>,
     /// It could not go on: nothing is applied until a snapshot has replaced its state.
     is_broken: bool,
 }
@@ -89,8 +96,8 @@ impl ApplyThread {
             self.watched.begin();
             match task {
                 ApplyTask::Open { group, machine, sessions, own, noted, is_broken } => {
-                    let knows = own.unwrap_or_default();
-                    self.machines.insert(group, Machine { machine, sessions, knows, noted, is_broken });
+                    let machine = Machine::new(machine, sessions, own, noted, is_broken);
+                    self.machines.insert(group, machine);
                 }
                 ApplyTask::Close(closing) => {
                     self.machines.remove(&closing.group);
@@ -98,6 +105,14 @@ impl ApplyThread {
                 }
                 ApplyTask::Restore { group, index } => {
                     if !self.restore(group, index) {
+                        return;
+                    }
+                }
+                ApplyTask::Capture { group, id } => {
+                    if let Some(machine) = self.machines.get_mut(&group) {
+                        machine.wanted = Some(id);
+                    }
+                    if !self.capture_wanted(group) {
                         return;
                     }
                 }
@@ -135,6 +150,7 @@ impl ApplyThread {
 
     /// Says whether the store still works.
     fn apply(&mut self, work: Work) -> bool {
+        let groups: Vec<GroupId> = work.keys().copied().collect();
         let mut rest = Vec::with_capacity(work.len());
         for (group, mut items) in work {
             // A state that is to be hashed is as of its entry and nothing behind it.
@@ -149,7 +165,7 @@ impl ApplyThread {
                 rest.push((group, items));
             }
         }
-        self.apply_together(rest)
+        self.apply_together(rest) && groups.into_iter().all(|group| self.capture_wanted(group))
     }
 
     /// Applies in one write; in more, if the machines take long, so that a slow one does not keep the answers of others.
@@ -215,28 +231,53 @@ impl ApplyThread {
     }
 
     /// Hands the state over to be hashed.
-    fn capture(&self, group: GroupId, at: LogIndex) {
-        let captured = match self.store.capture(group, SnapshotId::default()) {
-            Ok(captured) => captured,
-            Err(error) => {
-                tracing::error!(%group, %at, %error, "the state of a group could not be captured to be hashed");
-                return self.mailbox.tell(Input::Hashed { group, at, digest: None });
-            }
+    fn capture(&mut self, group: GroupId, at: LogIndex) {
+        let captured = match self.machines.get_mut(&group).filter(|machine| machine.keeps_own_position()) {
+            Some(machine) => machine.capture(&*self.store, group, SnapshotId::default()),
+            None => self.store.capture(group, SnapshotId::default()).map(Some).map_err(ApplyError::from),
         };
+        let captured = captured.unwrap_or_else(|error| {
+            tracing::error!(%group, %at, %error, "the state of a group could not be captured to be hashed");
+            if let ApplyError::Store(error @ StoreError::Damaged { .. }) = error {
+                self.mailbox.tell(Input::Damaged { group, at, error });
+            }
+            None
+        });
         // What is as of another entry can be compared with nothing, and there may be too much to do.
-        let is_taken = captured.meta().position.index == at && self.hash.try_send(HashTask { group, captured }).is_ok();
+        let captured = captured.filter(|captured| captured.meta().position.index == at);
+        let is_taken = captured.is_some_and(|captured| self.hash.try_send(HashTask { group, captured }).is_ok());
         if !is_taken {
             self.mailbox.tell(Input::Hashed { group, at, digest: None });
+        }
+    }
+
+    /// Captures a machine that keeps its own position, if a snapshot of it is wanted and it is where it has to be. Says
+    /// whether the store still works.
+    fn capture_wanted(&mut self, group: GroupId) -> bool {
+        let Some(machine) = self.machines.get_mut(&group) else { return true };
+        // Of a wrong state no snapshot is given.
+        let Some(id) = machine.wanted.filter(|_| !machine.is_broken) else { return true };
+        match machine.capture(&*self.store, group, id) {
+            Ok(Some(captured)) => {
+                machine.wanted = None;
+                self.mailbox.tell(Input::Captured { group, captured: Arc::from(captured) });
+                true
+            }
+            Ok(None) => true,
+            Err(error) => {
+                machine.wanted = None;
+                self.failed(group, Unapplied::of_read(error))
+            }
         }
     }
 
     /// Says whether the store still works.
     fn restore(&mut self, group: GroupId, index: LogIndex) -> bool {
         let Some(machine) = self.machines.get_mut(&group) else { return true };
-        match machine.restore(&*self.store, group, index) {
+        match machine.restore(&*self.store, group, index, &self.watched) {
             Ok(()) => {
                 self.mailbox.tell(Input::Applied(vec![(group, index, index)]));
-                true
+                self.capture_wanted(group)
             }
             Err(error) => self.failed(group, Unapplied::of_write(error)),
         }
@@ -296,6 +337,14 @@ impl Unapplied {
     }
 }
 
+/// What was to be installed is damaged: that is the group's, and no other snapshot is taken before it is installed.
+fn of_group(error: ApplyError) -> ApplyError {
+    match error {
+        ApplyError::Store(error @ StoreError::Damaged { .. }) => ApplyError::Machine(error.to_string()),
+        other => other,
+    }
+}
+
 /// A response on its way to who waits for it.
 type Answered = (ProposalWaiter, Result<Bytes, ProposeError>);
 
@@ -330,13 +379,55 @@ enum Source {
 }
 
 impl Machine {
-    /// What is kept in memory is read again from the tables.
-    fn restore(&mut self, store: &dyn GroupStore, group: GroupId, index: LogIndex) -> Result<(), ApplyError> {
-        self.sessions = Some(Sessions::load(store, group)?);
-        self.noted = index;
-        self.machine.restored(index)?;
+    /// As it was opened.
+    fn new(
+        machine: Box<dyn StateMachine>,
+        sessions: Option<Sessions>,
+        own: Option<LogIndex>,
+        noted: LogIndex,
+        is_broken: bool,
+    ) -> Machine {
+        let (knows, through) = (own.unwrap_or_default(), own.map_or(noted, |own| own.min(noted)));
+        Machine { machine, sessions, knows, noted, through, wanted: None, is_broken }
+    }
+
+    fn keeps_own_position(&self) -> bool {
+        self.sessions.is_none()
+    }
+
+    /// What is kept in memory is read again from the tables, or installed from there.
+    fn restore(
+        &mut self,
+        store: &dyn GroupStore,
+        group: GroupId,
+        index: LogIndex,
+        watched: &Watched,
+    ) -> Result<(), ApplyError> {
+        match self.keeps_own_position() {
+            // However much it is: each page is progress.
+            true => own::install(store, group, &mut *self.machine, index, &|| watched.begin()).map_err(of_group)?,
+            false => {
+                self.sessions = Some(Sessions::load(store, group)?);
+                self.machine.restored(index)?;
+            }
+        }
+        (self.noted, self.through) = (index, index);
         self.is_broken = false;
         Ok(())
+    }
+
+    /// Of a machine that keeps its own position. `None` if it is not as of the entry that is noted: it may be behind that,
+    /// or know more than it was given here.
+    fn capture(
+        &mut self,
+        store: &dyn GroupStore,
+        group: GroupId,
+        id: SnapshotId,
+    ) -> Result<Option<Box<dyn Captured>>, ApplyError> {
+        match self.through == self.noted && self.through >= self.knows {
+            true => own::capture(store, group, &mut *self.machine, self.through, id),
+            false => Ok(None),
+        }
     }
 
     /// Applies entries; says what is to be written, and answered then.
@@ -356,6 +447,11 @@ impl Machine {
             let what = format!("it answered {} of {} commands", responses.len(), commands.len());
             return Err(Unapplied::Read(ApplyError::Machine(what)));
         }
+        if self.keeps_own_position() && !batch.writes().is_empty() {
+            // They would come once more after a crash, and not at all with a snapshot.
+            let what = "it keeps its own position, and wrote into the tables".into();
+            return Err(Unapplied::Read(ApplyError::Machine(what)));
+        }
         if let Some(sessions) = &mut self.sessions {
             for (item, source) in items.iter().zip(&sources) {
                 if let (Source::Machine(at), Some(Context::Once(attempt))) =
@@ -369,7 +465,7 @@ impl Machine {
         }
         let through = items.last().map_or(self.noted, |item| item.entry.index());
         // A machine that keeps its own position may be behind what was noted, and catches up.
-        self.noted = self.noted.max(through);
+        (self.noted, self.through) = (self.noted.max(through), through);
         let membership = items.iter().rev().find_map(|item| item.membership.clone());
         if let Some(unhealthy) = items.iter().find_map(|item| item.unhealthy) {
             // Before its entry counts as applied: if we die in between, the entry says it once more.

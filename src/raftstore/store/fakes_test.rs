@@ -120,6 +120,9 @@ impl SnapshotStore for Fickle {
     fn abandon_fill(&self, group: GroupId, id: SnapshotId) -> Result<(), StoreError> {
         self.inner.abandon_fill(group, id)
     }
+    fn clear(&self, group: GroupId) -> Result<(), StoreError> {
+        self.inner.clear(group)
+    }
 }
 
 impl TableStore for Fickle {

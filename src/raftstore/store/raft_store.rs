@@ -26,9 +26,10 @@ use super::snapshots::StoreInbox;
 use crate::ident::{GroupId, ReplicaId};
 use crate::raftstore::beat::NODE_GROUP;
 use crate::raftstore::entry::{Cause, Membership, Unhealthy};
-use crate::raftstore::group::{Group, GroupConfig, TermRuns};
+use crate::raftstore::group::{Group, GroupConfig, OwnPosition, TermRuns};
 use crate::raftstore::log_store::{GroupStore, LogWrite, StoreError, StoredGroup};
 use crate::raftstore::sessions::Sessions;
+use crate::raftstore::snapshot::own;
 use crate::raftstore::state_machine::StateMachine;
 use crate::raftstore::transport::{Inbox, Transport};
 
@@ -275,22 +276,26 @@ impl RaftStore {
         self.store.write(&[write], true)
     }
 
-    /// Opens a group that was made. Blocks while it is read.
+    /// Opens a group that was made. Blocks while it is read, and while a machine that keeps its own position installs a
+    /// snapshot that it had no time for before.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open_group(
         &self,
         group: GroupId,
-        mut config: GroupConfig,
-        machine: impl StateMachine,
+        config: GroupConfig,
+        mut machine: impl StateMachine,
     ) -> Result<GroupHandle, OpenError> {
         let mut open = self.open.lock();
         if open.contains(&group) {
             return Err(OpenError::AlreadyOpen(group));
         }
         let mut stored = self.store.load(group)?.ok_or(OpenError::NoSuchGroup(group))?;
-        let own = machine.own_applied()?;
+        let own = match machine.own_applied()? {
+            Some(own) => Some(own::complete(&*self.store, group, &mut machine, own, &stored)?),
+            None => None,
+        };
         let sessions = match own {
             Some(_) => None,
             None => Some(self.sessions(group, &mut stored, &config)?),
@@ -300,9 +305,9 @@ impl RaftStore {
         let terms = self.terms(group, &stored)?;
         let seed = random()?;
         let max_command_bytes = config.max_entry_bytes;
-        // What a machine keeps itself is not in the tables.
-        config.snapshots &= own.is_none();
-        let raft = Group::open(config, &stored, own, terms, seed)?;
+        let gives_snapshots = machine.snapshots().is_some();
+        let position = own.map(|applied| OwnPosition { applied, gives_snapshots });
+        let raft = Group::open(config, &stored, position, terms, seed)?;
         let (sender, view) = watch::channel(GroupView { status: raft.status(), failure: None });
         let machine: Box<dyn StateMachine> = Box::new(machine);
         let share = Share::default();

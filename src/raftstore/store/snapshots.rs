@@ -1,7 +1,7 @@
 //! Snapshots between driver, store and transport.
 //!
-//! Out: the log reader captures the state when a group wants one, the driver keeps it and hands it to the transport with
-//! each message that offers it. In: the transport asks through the inbox, the driver says whether the group wants the
+//! Out: the log reader captures the state when a group wants one, or the apply thread that of a machine that keeps its own
+//! position; the driver keeps it and hands it to the transport with each message that offers it. In: the transport asks through the inbox, the driver says whether the group wants the
 //! snapshot, its pairs go from the transport's thread into the store, and the message goes to the group behind the last.
 //! With too little room on the disk none is taken, and one that is being filled goes on later.
 //! Of each group one is filled at a time; one that nobody goes on with is removed after a while.
@@ -10,6 +10,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::apply::ApplyTask;
 use super::checks::Overheard;
 use super::driver::{Driver, Outside, Slot};
 use super::error::GroupFailure;
@@ -17,7 +18,7 @@ use super::mailbox::{Input, Mailbox};
 use super::metrics;
 use super::persist::ReadTask;
 use crate::ident::{GroupId, NodeId, ReplicaId, Term};
-use crate::raftstore::group::Offered;
+use crate::raftstore::group::{Group, Offered};
 use crate::raftstore::log_store::{GroupStore, StoreError};
 use crate::raftstore::message::{Envelope, Message};
 use crate::raftstore::snapshot::{Captured, Pair, Place, SnapshotId, SnapshotMeta};
@@ -157,7 +158,9 @@ impl Driver {
         }
         let Some(raft) = &mut slot.group else { return unwanted("the group has stopped here") };
         if !raft.takes_snapshots() {
-            return unwanted("the state machine keeps its own position");
+            return unwanted(
+                "this replica takes none: that is set so, or its state machine keeps its own position and has none",
+            );
         }
         match raft.offered(&offer.message) {
             Ok(Offered::Take(meta)) => {
@@ -243,8 +246,11 @@ impl Slot {
         if release {
             self.captured = None;
         }
-        if let Some(id) = wanted {
-            drop(outside.workers.log_reader.send(ReadTask::Capture(group, id)));
+        let Some(id) = wanted else { return };
+        match self.group.as_ref().is_some_and(Group::keeps_own_position) {
+            // Only between two batches of commands is it known as of which entry it is.
+            true => drop(outside.workers.apply(group).send(ApplyTask::Capture { group, id })),
+            false => drop(outside.workers.log_reader.send(ReadTask::Capture(group, id))),
         }
     }
 }

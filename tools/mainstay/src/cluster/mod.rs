@@ -1,5 +1,6 @@
 //! `mainstay cluster`: what an operator does with whole nodes; and what SQL asks of a cluster.
 
+mod check;
 mod face;
 
 use std::path::PathBuf;
@@ -33,6 +34,12 @@ pub enum ClusterAction {
     /// of no use afterwards: to come back, the node joins anew with an empty one.
     #[command(after_help = EXIT_STATUS)]
     Remove(RemoveArgs),
+    /// Compare what all members hold of the metadata, as of one entry of its log, while everything goes on.
+    ///
+    /// A member that differs from the majority does not lead until a snapshot has replaced what it holds, which it gets by
+    /// itself. A member that cannot be reached is shown as such. Nodes check each other once a day anyway.
+    #[command(after_help = check::EXIT_STATUS)]
+    Check(check::CheckArgs),
     /// LAST RESORT: make a new cluster of one member, when most others are lost for good.
     ///
     /// Works on the data directory of a node that does not run, and says without --yes what it would do. What the lost
@@ -86,6 +93,7 @@ pub fn run(action: &ClusterAction) -> ExitCode {
         ClusterAction::Init(connect) => ask(init(connect)),
         ClusterAction::Token(TokenAction::Create(args)) => ask(create_token(args)),
         ClusterAction::Remove(args) => ask(remove(args)),
+        ClusterAction::Check(args) => check::run(args),
         ClusterAction::ForceNew(args) => crate::finish(force_new(args)),
     }
 }

@@ -31,7 +31,7 @@ pub use outcome::{EXIT_FAILED, EXIT_NOT_FOUND, EXIT_REFUSED, EXIT_STATUS, EXIT_U
 
 pub use events::events_json;
 pub use outcome::Failed;
-pub use show::printable;
+pub use show::{printable, table};
 pub use status::cluster_json;
 
 #[derive(Subcommand)]

@@ -7,6 +7,7 @@ mod support;
 
 mod nodes;
 
+mod checking;
 mod forming;
 mod joining;
 mod leaving;
