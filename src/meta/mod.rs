@@ -37,6 +37,7 @@ pub mod client;
 pub mod clock;
 pub mod command;
 pub mod conformance;
+pub(crate) mod fault;
 mod keys;
 pub mod limits;
 pub mod machine;

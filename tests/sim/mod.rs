@@ -13,6 +13,7 @@
 //! | `mirror` | what a group does to its log |
 //! | `snapshots` | states on their way |
 //! | `host` | a node: what its replicas share, crashes |
+//! | `tables` | what a machine's tables hold |
 //! | `replica` | the driver: carries out effects, applies |
 //! | `lives` | replicas are made, destroyed, made again |
 //! | `clients`, `oracle` | who writes and reads, and whether what they saw is possible |
@@ -21,6 +22,7 @@
 //! | `seen` | what happened, so that no test passes because nothing did |
 //! | `runs` | the tests: many seeds |
 //! | `mutations` | each known bug is put back and caught |
+//! | `metadata` | the metadata's machine in place of registers, and what is promised of it |
 //! | `hostile` | messages that no honest replica sends |
 //!
 //! A failure prints its seed and the end of its trace. `SIM_SEED=7 cargo nextest run one_seed --no-capture` replays
@@ -33,6 +35,7 @@ mod host;
 mod hostile;
 mod lives;
 mod members;
+mod metadata;
 mod mirror;
 mod mutations;
 mod network;
@@ -43,6 +46,7 @@ mod runs;
 mod scenario;
 mod seen;
 mod snapshots;
+mod tables;
 mod troubles;
 mod watch;
 mod world;

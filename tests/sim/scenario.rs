@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub(super) cache_bytes: usize,
     /// The state machine keeps its own position, and flushes it now and then.
     pub(super) own_machine: bool,
+    /// The state machine is the metadata's, and not registers.
+    pub(super) metadata: bool,
     /// Leaders answer reads by their leases.
     pub(super) lease_reads: bool,
     pub(super) election_ticks: u64,
@@ -116,6 +118,7 @@ impl Plan {
             small: rng.chance(500),
             cache_bytes: rng.pick(&[600, 6000]),
             own_machine: rng.chance(300),
+            metadata: false,
             lease_reads: rng.chance(400),
             election_ticks: rng.range(3, 6),
             request_ticks: rng.range(8, 60),

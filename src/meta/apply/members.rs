@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{Fault, Step, ensure, refused, refused_with};
 use crate::meta::command::VERSION;
+use crate::meta::fault::{self, Fault as Broken};
 use crate::meta::keys::Cluster;
 use crate::meta::limits::{HASH_BYTES, MAX_ADDRESSES, MAX_ATTRIBUTES, MAX_MEMBERS, MAX_NAME_BYTES, MAX_TEXT_BYTES};
 use crate::meta::proto::{
@@ -50,7 +51,10 @@ impl Step<'_> {
     fn new_member(&mut self, spec: &MemberSpec, state: MemberState, how: &str) -> Result<Member, Fault> {
         ensure(spec.secret_hash.len() == HASH_BYTES, Refusal::Invalid, || format!("a hash has {HASH_BYTES} bytes"))?;
         self.knows_version(spec.version)?;
-        let id = self.state.cluster.next_member;
+        let mut id = self.state.cluster.next_member;
+        if fault::active(Broken::MemberNumberReused) {
+            id = self.state.cluster.members + 1;
+        }
         self.state.cluster.next_member = id + 1;
         self.state.cluster.members += 1;
         let name = if spec.name.is_empty() { format!("node{id}") } else { spec.name.clone() };
