@@ -17,6 +17,7 @@
 //! | `service` | what a member answers |
 //! | `remove` | takes a member out |
 //! | [`force`] | the last resort when the majority was lost |
+//! | `metrics` | names and units |
 //! | `peers` | what members ask each other beside Raft |
 //! | `dial` | connections to nodes that are called by address |
 //! | [`rpc`] | the metadata for other processes |
@@ -41,6 +42,7 @@ mod dial;
 mod entrance;
 mod error;
 pub mod force;
+mod metrics;
 mod node;
 pub mod operator;
 mod peers;

@@ -123,6 +123,11 @@ impl Step<'_> {
         self.knows_version(start.version)?;
         let mut member = before.clone();
         (member.incarnation, member.version) = (start.incarnation, start.version);
+        // Draining prepares a stop: who starts again is of use again.
+        let was_draining = before.state() == MemberState::Draining;
+        if was_draining {
+            member.state = MemberState::Active.into();
+        }
         if !start.addresses.is_empty() {
             member.addresses.clone_from(&start.addresses);
         }
@@ -130,6 +135,10 @@ impl Step<'_> {
         self.put_member(Some(&before), &member)?;
         let detail = format!("incarnation {} at {}", member.incarnation, addresses(&member));
         self.event(EventKind::MemberStarted, id.to_string(), detail)?;
+        if was_draining {
+            let detail = format!("{} → {}", word(MemberState::Draining), word(MemberState::Active));
+            self.event(EventKind::MemberState, id.to_string(), detail)?;
+        }
         Ok(member)
     }
 
