@@ -5,20 +5,23 @@
 //! | address book | follows the table of members: whom to send to, and whether this node is still one of them |
 //! | announcement | says that this node has started, where nobody could be told before |
 //! | doubt | when nobody leads for a while: asks the others whether this node is still a member |
-//! | keeper | while this node leads: makes the group's replicas those of the members ([`plan`](super::plan)) |
+//! | measures | what [`metrics`](super::metrics) says of the members, looked at once a second |
+//! | keeper | while this node leads: steps aside if it drains; makes the group's replicas those of the members ([`plan`](super::plan)) |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::error::ClusterError;
+use super::metrics;
 use super::peers::Peers;
 use super::plan::{Step, plan, replica_of};
 use super::record::Membership;
+use super::remove::step_aside;
 use crate::ident::{Incarnation, NodeId};
 use crate::meta::client::Meta;
 use crate::meta::command::VERSION;
@@ -35,6 +38,8 @@ use crate::storage::Storage;
 
 /// How often the keeper looks whether there is something to do.
 const KEEP_EVERY: Duration = Duration::from_millis(200);
+/// How often it is measured what is looked at rather than counted.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// How long each of its steps may take; what is not done then is found again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one attempt to announce a start may take.
@@ -66,6 +71,10 @@ pub(super) struct Core {
     incarnation: AtomicU64,
     /// Removals that are answered here.
     removals: AtomicUsize,
+    /// The cluster says that this node drains.
+    drains: AtomicBool,
+    /// Somebody asked this node to, whether the cluster could be told or not.
+    asked_to_drain: AtomicBool,
     failure: watch::Sender<Option<Arc<ClusterError>>>,
 }
 
@@ -104,6 +113,8 @@ impl Core {
             begun: Instant::now(),
             incarnation: AtomicU64::new(incarnation.get()),
             removals: AtomicUsize::new(0),
+            drains: AtomicBool::new(false),
+            asked_to_drain: AtomicBool::new(false),
             failure: watch::channel(None).0,
         }
     }
@@ -137,6 +148,24 @@ impl Core {
         });
     }
 
+    /// Whether this node is to lead nothing, and be sent no new clients.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drains.load(Ordering::SeqCst) || self.asked_to_drain.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn ask_to_drain(&self) {
+        self.asked_to_drain.store(true, Ordering::SeqCst);
+    }
+
+    /// The cluster says in which state this node is.
+    fn note_state(&self, state: MemberState) {
+        let drains = state == MemberState::Draining;
+        if self.drains.swap(drains, Ordering::SeqCst) && !drains {
+            // Whoever ends it means also what this node was asked itself.
+            self.asked_to_drain.store(false, Ordering::SeqCst);
+        }
+    }
+
     pub(super) fn begin_removal(&self) -> Removal<'_> {
         self.removals.fetch_add(1, Ordering::Relaxed);
         Removal(self)
@@ -167,7 +196,10 @@ impl Core {
                             return self.fail(ClusterError::Superseded(self.node()));
                         }
                         None if was_member => return self.was_removed().await,
-                        _ => was_member = own.is_some(),
+                        own => {
+                            was_member = own.is_some();
+                            self.note_state(own.map_or(MemberState::Unspecified, Member::state));
+                        }
                     }
                     self.note_addresses(&members, &transport);
                 }
@@ -292,6 +324,23 @@ impl Core {
         Ok(())
     }
 
+    /// Measures what is looked at rather than counted.
+    pub(super) async fn measure(self: Arc<Core>) {
+        let mut looks = interval(MEASURE_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let view = self.metadata.group().view();
+            if view.failure.is_some() {
+                return;
+            }
+            match self.members() {
+                Ok(members) => metrics::observed(&view, &members, self.is_draining()),
+                Err(error) => return self.fail(error.into()),
+            }
+        }
+    }
+
     /// Keeps the replicas those of the members, while this node leads.
     pub(super) async fn keep_replicas(self: Arc<Core>) {
         let mut ticks = interval(KEEP_EVERY);
@@ -309,6 +358,9 @@ impl Core {
                 Ok(members) => members,
                 Err(error) => return self.fail(error.into()),
             };
+            if self.is_draining() {
+                step_aside(&self).await;
+            }
             for step in plan(&view.status, &members) {
                 match self.take(step).await {
                     Ok(()) => {

@@ -18,6 +18,7 @@
 //! | `remove` | takes a member out |
 //! | `check` | compares what the members hold |
 //! | [`force`] | the last resort when the majority was lost |
+//! | `metrics` | names and units |
 //! | `peers` | what members ask each other beside Raft |
 //! | `dial` | connections to nodes that are called by address |
 //! | [`rpc`] | the metadata for other processes |
@@ -43,6 +44,7 @@ mod dial;
 mod entrance;
 mod error;
 pub mod force;
+mod metrics;
 mod node;
 pub mod operator;
 mod peers;

@@ -21,7 +21,7 @@ use super::peers::Peers;
 use super::plan::replica_of;
 use super::proto::RemoveRequest;
 use super::record::{Membership, Record};
-use super::remove::{remove, resign};
+use super::remove::{remove, resign, step_aside};
 use super::rpc::proto::StatusResponse;
 use super::rpc::service::Observed;
 use super::service::Services;
@@ -107,6 +107,28 @@ impl MemberHandle {
     /// The store failed.
     pub fn members(&self) -> Result<Vec<Member>, ClusterError> {
         Ok(self.0.members()?)
+    }
+
+    /// Whether this node drains: it is to lead nothing, and to be sent no new clients.
+    pub fn is_draining(&self) -> bool {
+        self.0.is_draining()
+    }
+
+    /// From now on this node drains, whoever has heard of it. [`drain`](MemberHandle::drain) tells the cluster.
+    pub fn begin_drain(&self) {
+        self.0.ask_to_drain();
+    }
+
+    /// Drains this node from now on, until it starts again or the cluster is told that it is active: its leadership goes to an
+    /// active member, and the cluster is told.
+    ///
+    /// # Errors
+    /// The cluster was not told, for example because no other member is active. The node drains all the same.
+    pub async fn drain(&self, reason: &str) -> Result<(), MetaError> {
+        self.0.ask_to_drain();
+        let told = self.0.meta.acting("mainstay", reason).members().drain(self.0.node()).await;
+        step_aside(&self.0).await;
+        told.map(drop)
     }
 
     /// Takes a member out of the cluster for good, asked of any of them; says how it was.
@@ -245,6 +267,7 @@ impl ClusterNode {
         self.tasks.spawn(core().watch_group());
         self.tasks.spawn(core().keep_replicas());
         self.tasks.spawn(core().doubt());
+        self.tasks.spawn(core().measure());
         if !was_announced {
             self.tasks.spawn(core().announce());
         }

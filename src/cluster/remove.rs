@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Status};
 
 use super::core::Core;
+use super::metrics;
 use super::peers::CallError;
 use super::plan::replica_of;
 use super::proto::RemoveRequest;
@@ -79,10 +80,10 @@ pub(super) async fn remove(core: &Core, request: RemoveRequest) -> Result<Option
         return pass_on(core, leader, request, until).await;
     }
     if member.state() != MemberState::Decommissioned {
-        set_state(&meta, node, MemberState::Unspecified, MemberState::Decommissioned).await?;
+        decommission(&meta, node).await?;
     }
     match meta.members().remove(node).await {
-        Ok(_) => {}
+        Ok(_) => metrics::removed(),
         Err(error) if error.refusal() == Some(Refusal::NoSuchMember) => {}
         Err(error) => return Err(status(&error)),
     }
@@ -92,6 +93,19 @@ pub(super) async fn remove(core: &Core, request: RemoveRequest) -> Result<Option
 
 async fn set_state(meta: &Meta, node: NodeId, from: MemberState, to: MemberState) -> Result<(), Status> {
     meta.members().set_state(node, from, to).await.map(drop).map_err(|error| status(&error))
+}
+
+/// A start ends draining, and one may have come meanwhile.
+async fn decommission(meta: &Meta, node: NodeId) -> Result<(), Status> {
+    let gone = meta.members().set_state(node, MemberState::Unspecified, MemberState::Decommissioned).await;
+    match gone {
+        Ok(_) => Ok(()),
+        Err(error) if error.refusal() == Some(Refusal::MemberState) => {
+            set_state(meta, node, MemberState::Active, MemberState::Draining).await?;
+            set_state(meta, node, MemberState::Draining, MemberState::Decommissioned).await
+        }
+        Err(error) => Err(status(&error)),
+    }
 }
 
 /// Refuses unless a majority of those that stay is there now: a change that is begun without them is not ended without
@@ -152,11 +166,38 @@ async fn pass_on(core: &Core, to: NodeId, request: RemoveRequest, until: Instant
     })
 }
 
-/// The voter that is furthest and was heard of lately.
-fn successor(status: &GroupStatus) -> Option<ReplicaId> {
+/// The voter that is furthest and was heard of lately, of those that may lead.
+fn successor(status: &GroupStatus, may_lead: impl Fn(ReplicaId) -> bool) -> Option<ReplicaId> {
     let voters = status.followers.iter().filter(|follower| status.membership.voters.contains(&follower.replica));
     let alive = voters.filter(|follower| follower.silent_ticks.is_some_and(|ticks| ticks <= ALIVE_TICKS));
-    alive.max_by_key(|follower| follower.matched).map(|follower| follower.replica)
+    let able = alive.filter(|follower| may_lead(follower.replica));
+    able.max_by_key(|follower| follower.matched).map(|follower| follower.replica)
+}
+
+/// The same of the members that are active: one that drains would hand over again.
+fn active_successor(core: &Core, status: &GroupStatus) -> Option<ReplicaId> {
+    let members = core.members().unwrap_or_default();
+    let is_active = |replica| {
+        let mut active = members.iter().filter(|member| member.state() == MemberState::Active);
+        active.any(|member| replica_of(NodeId::new(member.id)) == replica)
+    };
+    successor(status, is_active)
+}
+
+/// While this node drains, it leads no longer than until an active member can. Asked again and again.
+pub(super) async fn step_aside(core: &Core) {
+    let group = core.metadata.group();
+    let status = group.view().status;
+    if status.positions.role != Role::Leader {
+        return;
+    }
+    let Some(to) = active_successor(core, &status) else {
+        return tracing::debug!("this node drains and leads on: no active member can take over");
+    };
+    match group.transfer_leader(to).await {
+        Ok(()) => tracing::info!(%to, "hands leadership over, for this node drains"),
+        Err(error) => tracing::debug!(%error, "leadership is not handed over yet"),
+    }
 }
 
 /// Hands leadership over; says to whom it went.
@@ -169,7 +210,7 @@ async fn hand_over(core: &Core, until: Instant) -> Result<NodeId, Status> {
             return Ok(leader);
         }
         if view.status.positions.role == Role::Leader {
-            match successor(&view.status) {
+            match active_successor(core, &view.status).or_else(|| successor(&view.status, |_| true)) {
                 Some(to) => {
                     if let Err(error) = group.transfer_leader(to).await {
                         tracing::debug!(%error, "leadership is not handed over yet");
@@ -190,7 +231,7 @@ async fn hand_over(core: &Core, until: Instant) -> Result<NodeId, Status> {
 /// time-out else, and decide nothing meanwhile.
 pub(super) async fn resign(core: &Core) {
     let status = core.metadata.group().view().status;
-    if status.positions.role != Role::Leader || successor(&status).is_none() {
+    if status.positions.role != Role::Leader || successor(&status, |_| true).is_none() {
         return;
     }
     match hand_over(core, Instant::now() + RESIGN_TIMEOUT).await {
@@ -271,7 +312,8 @@ mod tests {
         let followers =
             vec![follower(2, 7, Some(0)), follower(3, 8, Some(0)), follower(4, 9, None), follower(5, 9, Some(0))];
         let status = status(followers);
-        assert_eq!(successor(&status), Some(ReplicaId::new(3)));
-        assert_eq!(successor(&GroupStatus { followers: Vec::new(), ..status }), None);
+        assert_eq!(successor(&status, |_| true), Some(ReplicaId::new(3)));
+        assert_eq!(successor(&status, |replica| replica.get() != 3), Some(ReplicaId::new(2)));
+        assert_eq!(successor(&GroupStatus { followers: Vec::new(), ..status }, |_| true), None);
     }
 }

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::check::check;
 use super::core::Core;
+use super::metrics;
 use super::peers::{MESSAGE_LIMIT_BYTES, proposal_refused};
 use super::proto::formation_server::{Formation, FormationServer};
 use super::proto::peers_server::{Peers, PeersServer};
@@ -166,6 +167,7 @@ impl Formation for Services {
             Err(error) => return Err(status(&error)),
         };
         tracing::info!(node = joined.id, addresses = ?joined.addresses, "a node joins");
+        metrics::let_in();
         let members = core.members().map_err(|error| Status::internal(error.to_string()))?;
         answer(join_response::Outcome::Joined(Joined {
             cluster: core.membership.cluster.get(),

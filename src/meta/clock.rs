@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::fault::{self, Fault};
 use super::proto::{DueLease, Expire};
 use crate::boot_clock::boot_time;
 use crate::ident::Term;
@@ -52,8 +53,10 @@ impl Timers {
         let Countdown { of, runs } = countdown;
         let before = self.running.get(&of).copied();
         if let (Some(before), Some((_, renewal))) = (before, runs)
-            && before.renewal == renewal
+            && (before.renewal == renewal || fault::active(Fault::RenewalUncounted))
         {
+            // The renewal is what an `Expire` has to name.
+            self.running.insert(of, Running { renewal, ..before });
             return;
         }
         if let Some(before) = before {
@@ -68,7 +71,7 @@ impl Timers {
 
     /// What is due, `limit` of each kind at most, if this node leads in this term. A new leader counts from now.
     pub fn due(&mut self, leads: Option<Term>, now: Duration, limit: usize) -> Expire {
-        let began = leads.is_some() && leads != self.leads;
+        let began = leads.is_some() && leads != self.leads && !fault::active(Fault::LeaderCountsOn);
         self.leads = leads;
         if leads.is_none() {
             return Expire::default();
@@ -103,6 +106,9 @@ impl Timers {
         self.running.insert(of, running);
     }
 }
+
+/// Says what time it is.
+pub(crate) type Clock = fn() -> Duration;
 
 /// Time since the machine was started, also while it slept. Wall clocks jump; this one does not.
 #[derive(Clone, Copy, Debug, Default)]

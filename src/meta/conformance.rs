@@ -349,6 +349,14 @@ async fn keys_go_with_their_lease(meta: Meta) -> Result<(), Problem> {
     let renewed = meta.kv().keep_alive(lease).await?;
     equal("whether it was renewed", renewed.renewal > granted.renewal, true)?;
     equal("its keys", meta.kv().lease(lease).await?.map(|lease| lease.keys), Some(1))?;
+    let other = meta.kv().grant_lease(Duration::from_secs(60)).await?.id;
+    let numbers = async |from, limit| {
+        let leases = meta.kv().leases(from, limit).await?;
+        Ok::<_, MetaError>(leases.iter().map(|lease| lease.id).collect::<Vec<_>>())
+    };
+    equal("all leases", numbers(0, 0).await?, vec![lease, other])?;
+    equal("one lease", numbers(0, 1).await?, vec![lease])?;
+    equal("leases from a number on", numbers(lease + 1, 9).await?, vec![other])?;
     equal("revoked", meta.kv().revoke_lease(lease).await?, 1)?;
     equal("its key", meta.kv().get("a").await?, None)?;
     equal("it", meta.kv().lease(lease).await?, None)?;

@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::apply::{self, Applier, Reached};
-use super::clock::{BootClock, Countdown, Limited, Timers};
+use super::clock::{BootClock, Clock, Countdown, Limited, Timers};
 use super::command;
+use super::fault::{self, Fault};
 use super::keys::{self, Cluster, Kv};
 use super::metrics;
 use super::proto::{ClusterHeader, KvHeader, Lease, Token, TokenState};
@@ -29,7 +30,7 @@ pub struct MetaMachine {
     view: StoreView,
     progress: watch::Sender<Reached>,
     timers: Arc<Mutex<Timers>>,
-    clock: BootClock,
+    clock: Clock,
     pending: Option<Pending>,
 }
 
@@ -56,10 +57,17 @@ impl MetaMachine {
     /// # Errors
     /// The store failed, or the cluster is of a version that this build does not know.
     pub fn open(view: StoreView) -> Result<(MetaMachine, MachineView), ApplyError> {
+        MetaMachine::open_by(view, || BootClock.now())
+    }
+
+    /// The same by another clock.
+    ///
+    /// # Errors
+    /// See [`MetaMachine::open`].
+    pub(crate) fn open_by(view: StoreView, clock: Clock) -> Result<(MetaMachine, MachineView), ApplyError> {
         // A build that was put back must not wait for the first command to find out.
         let (cluster, kv) = Applier::new(&view)?.headers();
         metrics::reached(&cluster, &kv);
-        let clock = BootClock;
         let (progress, receiver) = watch::channel(apply::reached(&view)?);
         let timers = Arc::new(Mutex::new(timers_in(&view, clock)?));
         let seen = MachineView { progress: receiver, timers: Arc::clone(&timers) };
@@ -78,6 +86,9 @@ impl StateMachine for MetaMachine {
         }
         let (cluster, kv) = applier.headers();
         let (writes, reached) = applier.finish();
+        if fault::active(Fault::ToldBeforeWritten) {
+            self.progress.send_replace(reached);
+        }
         self.pending = Some(Pending { reached, countdowns: countdowns(&writes)?, cluster, kv });
         for (table, writes) in writes {
             for (key, value) in writes {
@@ -93,8 +104,12 @@ impl StateMachine for MetaMachine {
     fn restored(&mut self, _: LogIndex) -> Result<(), ApplyError> {
         self.pending = None;
         // What runs out begins anew, as it does at a start: never earlier than promised.
-        *self.timers.lock() = timers_in(&self.view, self.clock)?;
-        self.progress.send_replace(apply::reached(&self.view)?);
+        if !fault::active(Fault::TimersNotRestored) {
+            *self.timers.lock() = timers_in(&self.view, self.clock)?;
+        }
+        if !fault::active(Fault::RestoredUntold) {
+            self.progress.send_replace(apply::reached(&self.view)?);
+        }
         Ok(())
     }
 
@@ -103,7 +118,7 @@ impl StateMachine for MetaMachine {
         metrics::reached(&cluster, &kv);
         if !countdowns.is_empty() {
             // Now, and not earlier: what was promised begins with the promise.
-            let now = self.clock.now();
+            let now = (self.clock)();
             let mut timers = self.timers.lock();
             countdowns.into_iter().for_each(|countdown| timers.note(countdown, now));
         }
@@ -112,8 +127,8 @@ impl StateMachine for MetaMachine {
 }
 
 /// What runs out, of what the tables hold: all of it begins in full now.
-fn timers_in(view: &dyn View, clock: BootClock) -> Result<Timers, StoreError> {
-    let (mut timers, now) = (Timers::default(), clock.now());
+fn timers_in(view: &dyn View, clock: Clock) -> Result<Timers, StoreError> {
+    let (mut timers, now) = (Timers::default(), clock());
     each(view, Table::Kv, Kv::Lease.all(), |key, value| {
         timers.note(lease_countdown(key, Some(value))?, now);
         Ok(())

@@ -25,6 +25,7 @@
 //! | [`client`] | the typed client on top of them |
 //! | [`token`] | join tokens as people pass them on |
 //! | [`metrics`] | names and units |
+//! | `fault` | known bugs that tests put back in |
 //!
 //! It may touch `raftstore`, and knows neither the WAL nor who serves the cluster's clients.
 //!
@@ -37,6 +38,7 @@ pub mod client;
 pub mod clock;
 pub mod command;
 pub mod conformance;
+pub(crate) mod fault;
 mod keys;
 pub mod limits;
 pub mod machine;

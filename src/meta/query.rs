@@ -20,8 +20,8 @@ pub mod proto {
 use proto::found::Kind as Answer;
 use proto::query::Kind;
 use proto::{
-    ChangesFound, Definition, EventsFound, Found, LeaseFound, MemberFound, MembersFound, PairFound, Query, RangeFound,
-    SettingFound, SettingsFound, TokensFound,
+    ChangesFound, Definition, EventsFound, Found, LeaseFound, LeasesFound, MemberFound, MembersFound, PairFound, Query,
+    RangeFound, SettingFound, SettingsFound, TokensFound,
 };
 
 /// How often a range is read again when what it read was compacted meanwhile.
@@ -55,6 +55,9 @@ pub fn answer(view: &dyn View, query: Query) -> Result<Found, MetaError> {
         Some(Kind::Events(asked)) => {
             let from = if asked.from == 0 { apply::reached(view)?.first_event } else { asked.from };
             Answer::Events(EventsFound { events: watch::events(view, from, bound(asked.limit))? })
+        }
+        Some(Kind::Leases(asked)) => {
+            Answer::Leases(LeasesFound { leases: stored::leases(view, asked.from, bound(asked.limit))? })
         }
         Some(Kind::Kv(_)) => Answer::Kv(stored::kv(view)?),
     };

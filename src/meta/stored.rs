@@ -69,6 +69,14 @@ pub fn lease(view: &dyn View, lease: u64) -> Result<Option<Lease>, StoreError> {
     record(view, Table::Kv, &Kv::Lease.numbered(lease))
 }
 
+/// Leases from a number on, `limit` at most.
+///
+/// # Errors
+/// See [`cluster`].
+pub fn leases(view: &dyn View, from: u64, limit: usize) -> Result<Vec<Lease>, StoreError> {
+    records(view, Table::Kv, Kv::Lease.numbered(from)..Kv::Lease.all().end, limit)
+}
+
 /// The setting of a name, as it is in force; `None` if there is none.
 ///
 /// # Errors

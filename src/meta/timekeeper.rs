@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::clock::BootClock;
+use super::clock::{BootClock, Timers};
 use super::command::{self, action};
 use super::limits::MAX_EXPIRED;
 use super::proto::Command;
 use super::proto::action::Kind;
 use super::raft::RaftMetadata;
-use crate::raftstore::group::Role;
+use crate::raftstore::group::{Positions, Role};
 use crate::raftstore::store::{GroupView, ProposeError};
 
 /// How often it is looked what is due: what has run out lasts this much longer at most, and the time that a proposal takes.
@@ -41,6 +42,19 @@ impl Drop for Timekeeper {
     }
 }
 
+/// What this node has to propose now, if it leads and anything is due.
+pub(crate) fn expiry(timers: &Mutex<Timers>, positions: &Positions, now: Duration, unix_ms: u64) -> Option<Command> {
+    let leads = (positions.role == Role::Leader).then_some(positions.term);
+    let expire = timers.lock().due(leads, now, MAX_EXPIRED);
+    let is_due = !expire.leases.is_empty() || !expire.tokens.is_empty();
+    is_due.then(|| Command {
+        actor: "mainstay".to_owned(),
+        reason: "its time was over".to_owned(),
+        unix_ms,
+        actions: vec![action(Kind::Expire(expire))],
+    })
+}
+
 async fn keep_time(metadata: Arc<RaftMetadata>) {
     let group = metadata.group();
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -51,17 +65,9 @@ async fn keep_time(metadata: Arc<RaftMetadata>) {
         if failure.is_some() {
             return;
         }
-        let positions = status.positions;
-        let leads = (positions.role == Role::Leader).then_some(positions.term);
-        let expire = metadata.machine().timers.lock().due(leads, BootClock.now(), MAX_EXPIRED);
-        if expire.leases.is_empty() && expire.tokens.is_empty() {
+        let timers = &metadata.machine().timers;
+        let Some(command) = expiry(timers, &status.positions, BootClock.now(), super::client::unix_ms()) else {
             continue;
-        }
-        let command = Command {
-            actor: "mainstay".to_owned(),
-            reason: "its time was over".to_owned(),
-            unix_ms: super::client::unix_ms(),
-            actions: vec![action(Kind::Expire(expire))],
         };
         // Whatever became of it: what is still due then is found again, and what was renewed meanwhile stays.
         match group.propose(command::encode(&command)).await {

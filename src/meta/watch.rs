@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch::Receiver;
 
 use super::apply::{self, Reached};
+use super::fault::{self, Fault};
 use super::keys;
 use super::metrics;
 use super::proto::{Change, Event, KeyRange, KeyValue};
@@ -105,7 +106,7 @@ struct Found {
 }
 
 impl KvWatch {
-    pub(super) fn new(
+    pub(crate) fn new(
         view: Arc<dyn View>,
         progress: Receiver<Reached>,
         range: KeyRange,
@@ -162,7 +163,7 @@ impl KvWatch {
             }
         }
         self.found.drain(..changes.len());
-        self.next = revision + 1;
+        self.next = if fault::active(Fault::WatchRepeats) { revision } else { revision + 1 };
         Ok(Some(KvUpdate::Changes { revision, changes }))
     }
 
@@ -175,7 +176,12 @@ impl KvWatch {
         loop {
             let page = self.view.scan(Table::Kv, &range.start..&range.end, page_size)?;
             // What is swept away is compacted by the same write or an earlier one.
-            if apply::reached(&*self.view)?.compacted >= from {
+            let compacted = apply::reached(&*self.view)?.compacted;
+            if compacted >= from && fault::active(Fault::WatchSkipsCompacted) {
+                self.looked = compacted + 1;
+                return Ok(());
+            }
+            if compacted >= from {
                 return Err(self.lost(from)?);
             }
             let is_last = page.len() < page_size;
@@ -233,7 +239,7 @@ pub struct EventWatch {
 }
 
 impl EventWatch {
-    pub(super) fn new(view: Arc<dyn View>, progress: Receiver<Reached>, from: u64) -> EventWatch {
+    pub(crate) fn new(view: Arc<dyn View>, progress: Receiver<Reached>, from: u64) -> EventWatch {
         let next = if from == 0 { progress.borrow().next_event } else { from };
         EventWatch { view, progress, next, found: VecDeque::new() }
     }

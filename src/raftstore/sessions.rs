@@ -22,7 +22,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::context::Attempt;
-use super::log_store::{GroupStore, StoreError, Table};
+use super::log_store::{StoreError, Table, TableStore};
 use super::state_machine::ApplyBatch;
 use crate::ident::{GroupId, LogIndex};
 
@@ -76,7 +76,7 @@ impl Sessions {
     ///
     /// # Errors
     /// The store failed, or what it holds is damaged.
-    pub(super) fn load(store: &dyn GroupStore, group: GroupId) -> Result<Sessions, StoreError> {
+    pub(super) fn load(store: &dyn TableStore, group: GroupId) -> Result<Sessions, StoreError> {
         let mut sessions = Sessions::default();
         let mut from: Option<Vec<u8>> = None;
         loop {

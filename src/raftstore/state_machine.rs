@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::log_store::{GroupStore, KeyValue, StoreError, Table, TableWrite};
+use super::log_store::{KeyValue, StoreError, Table, TableStore, TableWrite};
 use crate::ident::{GroupId, LogIndex};
 
 /// A committed command.
@@ -121,7 +121,7 @@ pub enum ApplyError {
 /// Collects the effects of commands; they become visible and durable together with the applied index. Reading through
 /// it shows what earlier commands of the same batch wrote.
 pub struct ApplyBatch<'a> {
-    store: &'a dyn GroupStore,
+    store: &'a dyn TableStore,
     group: GroupId,
     writes: Vec<TableWrite>,
     /// The latest write of each key: its place in `writes`.
@@ -130,7 +130,7 @@ pub struct ApplyBatch<'a> {
 
 impl<'a> ApplyBatch<'a> {
     /// An empty batch.
-    pub fn new(store: &'a dyn GroupStore, group: GroupId) -> ApplyBatch<'a> {
+    pub fn new(store: &'a dyn TableStore, group: GroupId) -> ApplyBatch<'a> {
         ApplyBatch { store, group, writes: Vec::new(), latest: HashMap::new() }
     }
 

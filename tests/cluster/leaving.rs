@@ -3,6 +3,7 @@
 use mainstay::cluster::operator::OperatorError;
 use mainstay::cluster::{ClusterError, ClusterNode};
 use mainstay::ident::NodeId;
+use mainstay::meta::proto::Refusal;
 
 use crate::nodes::*;
 
@@ -59,6 +60,38 @@ async fn a_leader_that_stops_hands_over_first() {
     assert!(leads.contains(&true), "nobody leads yet");
     assert!(b.health().why_not_good().is_none() && c.health().why_not_good().is_none());
     for node in [b, c] {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_drains_leads_nothing_until_it_starts_again() {
+    let place = Place::new();
+    let [a, b, c] = three(&place).await;
+    leader(&[&a]).await;
+    a.handle().drain("a test").await.unwrap();
+    assert!(a.handle().is_draining() && !b.handle().is_draining());
+    let next = leader(&[&b, &c]).await;
+    assert_eq!(active(next).await, [2, 3]);
+    a.meta().kv().put("k", "v").await.unwrap();
+    // The others drain, too: the last active one does not, and leads.
+    let (drains, stays) = if next.membership().node == b.membership().node { (&b, &c) } else { (&c, &b) };
+    let meta = a.meta();
+    meta.members().drain(drains.membership().node).await.unwrap();
+    meta.members().drain(drains.membership().node).await.unwrap();
+    leader(&[stays]).await;
+    let refused = stays.handle().drain("a test").await.unwrap_err();
+    assert_eq!(refused.refusal(), Some(Refusal::LastMember), "{refused}");
+    // It ends by a word, and by a start.
+    meta.members().undrain(drains.membership().node).await.unwrap();
+    eventually("it is told", async || !drains.handle().is_draining()).await;
+    // Whoever holds on to it keeps the directory.
+    drop(meta);
+    a.shutdown().await;
+    let a = place.again("a").await;
+    settled(&a, &[1, 2, 3]).await;
+    assert!(!a.handle().is_draining());
+    for node in [a, b, c] {
         node.shutdown().await;
     }
 }

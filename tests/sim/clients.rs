@@ -10,7 +10,7 @@ use crate::raftstore::group::{Refusal, RequestId};
 /// After the last fault, so long may it take until everything works again.
 const PATIENCE_TICKS: u64 = 400;
 /// A client waits no longer for an answer: the node may be asleep.
-const CLIENT_TICKS: u64 = 60;
+pub(super) const CLIENT_TICKS: u64 = 60;
 
 /// One client: one operation at a time.
 #[derive(Default)]
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// Somebody who says that he leads; else whoever was asked last.
-    fn find_leader(&mut self, group: usize, last: usize) -> usize {
+    pub(super) fn find_leader(&mut self, group: usize, last: usize) -> usize {
         let leaders: Vec<usize> = self.places_of(group).filter(|place| self.replicas[*place].leads()).collect();
         match leaders.is_empty() {
             true => self.place_on(self.replicas[last].host, group),
@@ -94,6 +94,7 @@ impl World {
         let operation = self.history.operations.len();
         let written = (!reads).then_some(operation as u64 + 1);
         self.history.operations.push(Operation { key, written, called: self.events, outcome: Outcome::Open });
+        self.call_metadata(operation);
         self.note(|_| format!("client calls {operation} at {}: {}", place + 1, if reads { "read" } else { "write" }));
         let until = self.hosts[self.replicas[place].host].paused_until;
         match until > self.now {
@@ -116,9 +117,14 @@ impl World {
         self.rouse(place, Happening::WokenByRequest);
         self.requests += 1;
         let request = RequestId(self.requests);
-        let attempt = self.rng.chance(200).then_some(Attempt { client: 1, sequence: operation as u64 });
         let most = self.plan.command_bytes + 1;
-        let data = written.map(|value| encode(key, value, self.rng.below(most)));
+        let (attempt, data) = match self.metadata_command(operation) {
+            Some((attempt, data)) => (attempt, Some(data)),
+            None => {
+                let attempt = self.rng.chance(200).then_some(Attempt { client: 1, sequence: operation as u64 });
+                (attempt, written.map(|value| encode(key, value, self.rng.below(most))))
+            }
+        };
         let clock = self.clock(self.replicas[place].host);
         let Replica { group, requests, positions, .. } = &mut self.replicas[place];
         let Some(group) = group else { return Ok(()) };
@@ -143,6 +149,14 @@ impl World {
     }
 
     fn finish(&mut self, operation: usize, outcome: Outcome) -> Checked {
+        if outcome == Outcome::Refused && self.tried(operation, false) {
+            return Ok(());
+        }
+        self.settle(operation, outcome)
+    }
+
+    /// How an operation ended.
+    pub(super) fn settle(&mut self, operation: usize, outcome: Outcome) -> Checked {
         let it = &mut self.history.operations[operation];
         let value = it.written;
         // Somebody who gave up is told no more.
@@ -158,6 +172,9 @@ impl World {
     }
 
     pub(super) fn unknown(&mut self, operation: usize) {
+        if self.tried(operation, true) {
+            return;
+        }
         let it = &mut self.history.operations[operation];
         if it.outcome == Outcome::Open {
             it.outcome = Outcome::Unknown;
@@ -169,6 +186,9 @@ impl World {
         let (operation, _) = self.take_request(place, request)?;
         if self.plan.voters == 1 {
             self.seen.note(Happening::Alone);
+        }
+        if self.metadata.is_some() {
+            return self.metadata_answered(operation, data);
         }
         let written = self.history.operations[operation].written;
         if self.rules && decode(data).map(|(_, value)| value) != written {
@@ -209,7 +229,10 @@ impl World {
             return violated("a read waits for the state machine", format!("{}: {index}", place + 1));
         }
         let key = self.history.operations[operation].key;
-        let value = it.machine.registers.get(&key).copied().unwrap_or(0);
+        let value = match &it.meta {
+            Some(meta) => meta.register(key),
+            None => it.machine.registers.get(&key).copied().unwrap_or(0),
+        };
         self.finish(operation, Outcome::Done(self.events, value))
     }
 
@@ -254,7 +277,7 @@ impl World {
                 let running = self.places_of(group).filter_map(|place| self.replicas[place].group.as_ref());
                 let running: Vec<_> = running.map(|it| it.status()).collect();
                 let written = self.cells[group].probe.written;
-                return violated("progress", format!("written {written}, {running:#?}"));
+                return violated("progress", format!("written {written}, {:?}, {running:#?}", self.unrest()));
             }
             self.probe_group(group)?;
         }
@@ -288,7 +311,8 @@ impl World {
             let quiet = !members.is_empty()
                 && members.iter().all(is_done)
                 && self.places_of(group).all(|place| self.replicas[place].requests.is_empty())
-                && !self.replicas[members[0]].membership.is_joint();
+                && !self.replicas[members[0]].membership.is_joint()
+                && self.unrest().is_none();
             if quiet && self.plan.learner {
                 self.seen.note(Happening::LearnerCaughtUp);
             }

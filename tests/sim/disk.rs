@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use super::rng::Rng;
 use super::snapshots::{Fill, Filling};
+use super::tables::Tables;
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
 use crate::raftstore::entry::{Entry, HardState, Membership, Position};
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::group::Persist;
-use crate::raftstore::log_store::StoredGroup;
+use crate::raftstore::log_store::{StoredGroup, TableWrite};
 use crate::raftstore::snapshot::{Restore, SnapshotId};
 
 /// One write to a replica.
@@ -24,7 +25,7 @@ pub(super) enum Op {
     Log(Persist),
     Apply {
         index: u64,
-        writes: Vec<(u8, u64)>,
+        writes: Vec<TableWrite>,
         membership: Option<Membership>,
     },
     Fill(Fill),
@@ -42,8 +43,8 @@ pub(super) struct Store {
     pub(super) log: Vec<Entry>,
     pub(super) truncated: u64,
     pub(super) applied: u64,
-    pub(super) registers: BTreeMap<u8, u64>,
-    /// The registers are those of a snapshot as of this entry, to be installed by a machine that keeps its own position.
+    pub(super) tables: Tables,
+    /// The tables are those of a snapshot as of this entry, to be installed by a machine that keeps its own position.
     pub(super) staged: Option<u64>,
     pub(super) filling: Option<Filling>,
     pub(super) membership: Membership,
@@ -62,15 +63,15 @@ impl Store {
             Op::Apply { index, writes, membership } => {
                 self.applied = *index;
                 self.membership = membership.as_ref().unwrap_or(&self.membership).clone();
-                self.registers.extend(writes.iter().copied());
+                self.tables.write(writes);
             }
-            Op::Fill(Fill::Begin(id, log)) => {
-                let (id, log) = (*id, log.clone());
-                self.filling = Some(Filling { id, registers: BTreeMap::new(), log, is_complete: false });
+            Op::Fill(Fill::Begin(id, transfer, log)) => {
+                let (id, transfer, log) = (*id, *transfer, log.clone());
+                self.filling = Some(Filling { id, transfer, tables: Tables::default(), log, is_complete: false });
             }
             Op::Fill(Fill::Part(id, part)) => {
                 if let Some(filling) = self.filling.as_mut().filter(|filling| filling.id == *id) {
-                    filling.registers.extend(part);
+                    filling.tables.write(part);
                 }
             }
             Op::Fill(Fill::Last(id)) => {
@@ -78,7 +79,10 @@ impl Store {
                     filling.is_complete = true;
                 }
             }
-            Op::Clear => (self.registers, self.staged) = (BTreeMap::new(), None),
+            Op::Clear => {
+                self.tables.replace(&Tables::default());
+                self.staged = None;
+            }
             Op::Moved(id, position) => self.restore(*id, *position, None),
         }
     }
@@ -88,7 +92,8 @@ impl Store {
         self.membership = membership.unwrap_or(&self.membership).clone();
         let filling = self.filling.take().filter(|filling| filling.id == id && filling.is_complete);
         let Some(filling) = filling else { panic!("{position:?} is taken over without a whole snapshot") };
-        (self.registers, self.log) = (filling.registers, filling.log);
+        self.tables.replace(&filling.tables);
+        self.log = filling.log;
         self.staged = Some(position.index.get());
         (self.applied, self.truncated) = (position.index.get(), position.index.get());
     }

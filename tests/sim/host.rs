@@ -149,6 +149,7 @@ impl World {
             group.clock(clock);
             group.tick();
             self.drive(place)?;
+            self.keep_time(place)?;
         }
         Ok(())
     }

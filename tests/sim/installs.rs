@@ -53,8 +53,7 @@ impl World {
 
     /// As the disk holds it.
     fn staged(&self, place: usize) -> Machine {
-        let store = self.store(place);
-        Machine { applied: store.applied, registers: store.registers.clone() }
+        Machine::of(self.store(place))
     }
 
     fn survives_install(&mut self, place: usize) -> Result<bool, Violation> {

@@ -14,6 +14,7 @@
 //! | `snapshots` | states on their way |
 //! | `installs` | machines with a store of their own take them over |
 //! | `host` | a node: what its replicas share, crashes |
+//! | `tables` | what a machine's tables hold |
 //! | `replica` | the driver: carries out effects, applies |
 //! | `lives` | replicas are made, destroyed, made again |
 //! | `clients`, `oracle` | who writes and reads, and whether what they saw is possible |
@@ -22,6 +23,7 @@
 //! | `seen` | what happened, so that no test passes because nothing did |
 //! | `runs` | the tests: many seeds |
 //! | `mutations` | each known bug is put back and caught |
+//! | `metadata` | the metadata's machine in place of registers, and what is promised of it |
 //! | `hostile` | messages that no honest replica sends |
 //!
 //! A failure prints its seed and the end of its trace. `SIM_SEED=7 cargo nextest run one_seed --no-capture` replays
@@ -35,6 +37,7 @@ mod hostile;
 mod installs;
 mod lives;
 mod members;
+mod metadata;
 mod mirror;
 mod mutations;
 mod network;
@@ -45,6 +48,7 @@ mod runs;
 mod scenario;
 mod seen;
 mod snapshots;
+mod tables;
 mod troubles;
 mod watch;
 mod world;

@@ -148,7 +148,7 @@ struct Catch {
 
 /// Looks for a bug. `black_box`: only by what follows from it, not by the broken rule itself.
 fn search(mutation: &Mutation, black_box: bool) -> Option<Catch> {
-    let mode = Mode { fault: Some(mutation.fault), traced: false, black_box, adjust: mutation.adjust };
+    let mode = Mode { fault: Some(mutation.fault), black_box, adjust: mutation.adjust, ..Mode::default() };
     (0..SEEDS).find_map(|seed| {
         let violation = run(20_000_000 + seed, mode).violation?;
         Some(Catch { seeds: seed + 1, check: violation.check })

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::disk::Op;
+use super::disk::{Op, Store};
 use super::host::Task;
+use super::metadata::MetaReplica;
 use super::rng::Digest;
 use super::scenario::Plan;
 use super::seen::Happening;
 use super::snapshots::Captured;
+use super::tables;
 use super::watch::Mark;
 use super::world::{Checked, Event, Violation, World, violated};
 use crate::ident::LogIndex;
@@ -16,6 +18,7 @@ use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::group::{
     Answer, Committed, Group, GroupConfig, LogRead, OwnPosition, PersistId, Positions, Role, TermRuns,
 };
+use crate::raftstore::log_store::TableWrite;
 
 /// What the machine is to do.
 pub(super) enum Work {
@@ -32,6 +35,10 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    pub(super) fn of(store: &Store) -> Machine {
+        Machine { applied: store.applied, registers: store.tables.registers() }
+    }
+
     fn digest(&self) -> u64 {
         let fold = |digest: Digest, (key, value): (&u8, &u64)| digest.number(u64::from(*key)).number(*value);
         self.registers.iter().fold(Digest::new(), fold).0
@@ -52,6 +59,8 @@ pub(super) struct Replica {
     pub(super) is_closing: bool,
     pub(super) was_destroyed: bool,
     pub(super) machine: Machine,
+    /// The metadata's machine, where that takes the registers' place.
+    pub(super) meta: Option<MetaReplica>,
     /// What survives of a machine that keeps its own position.
     pub(super) flushed: Machine,
     pub(super) next_apply_fails: bool,
@@ -104,6 +113,7 @@ impl Replica {
             is_closing: false,
             was_destroyed: false,
             machine: Machine::default(),
+            meta: None,
             flushed: Machine::default(),
             next_apply_fails: false,
             to_apply: VecDeque::new(),
@@ -152,7 +162,7 @@ impl World {
         let store = self.hosts[host].disk.current.of(place);
         it.machine = match own {
             true => it.flushed.clone(),
-            false => Machine { applied: store.applied, registers: store.registers.clone() },
+            false => Machine::of(store),
         };
         let stored = store.stored(it.id, store.applied);
         let gives_snapshots = self.plan.own_snapshots;
@@ -195,6 +205,7 @@ impl World {
             self.cells[cell].watch.entry(index, mark, before)?;
             before = mark.term;
         }
+        self.start_metadata(place)?;
         self.drive(place)
     }
 
@@ -205,6 +216,7 @@ impl World {
             return;
         }
         it.life += 1;
+        it.meta = None;
         it.next_apply_fails = false;
         it.to_apply.clear();
         it.applying.clear();
@@ -304,11 +316,14 @@ impl World {
                 return self.crash(self.replicas[place].host, true);
             }
         }
-        let mut writes = Vec::new();
-        let mut responses = Vec::new();
-        for committed in &batch {
-            self.apply(place, committed, &mut writes)?;
-            responses.extend(committed.request.map(|request| (request.0, committed.entry.data().to_vec())));
+        let (mut writes, mut responses) = (Vec::new(), Vec::new());
+        if self.replicas[place].meta.is_some() {
+            (writes, responses) = self.apply_metadata(place, &batch)?;
+        } else {
+            for committed in &batch {
+                self.apply(place, committed, &mut writes)?;
+                responses.extend(committed.request.map(|request| (request.0, committed.entry.data().to_vec())));
+            }
         }
         let index = self.replicas[place].machine.applied;
         let mut durable = index;
@@ -325,6 +340,7 @@ impl World {
         } else {
             self.write(place, Op::Apply { index, writes, membership });
         }
+        self.metadata_written(place)?;
         self.note(|_| format!("{}: applied up to {index}", place + 1));
         for (request, data) in responses {
             if self.change_answered(place, request, None) {
@@ -349,7 +365,7 @@ impl World {
         let store = self.hosts[it.host].disk.current.of(place);
         it.machine = match self.plan.own_machine {
             true => it.flushed.clone(),
-            false => Machine { applied: store.applied, registers: store.registers.clone() },
+            false => Machine::of(store),
         };
         it.is_taking_over = false;
         self.seen.note(Happening::Restored);
@@ -359,7 +375,9 @@ impl World {
         }
         let (id, mark, digest) = (it.id, it.mirror[index as usize - 1], it.machine.digest());
         self.note(|_| format!("{id}: goes on from a snapshot at {index}"));
-        self.cells[self.replicas[place].cell].watch.state(id, index, mark, digest)?;
+        if !self.restore_metadata(place)? {
+            self.cells[self.replicas[place].cell].watch.state(id, index, mark, digest)?;
+        }
         let Some(group) = &mut self.replicas[place].group else { return Ok(()) };
         group.applied(LogIndex::new(index), LogIndex::new(index));
         self.drive(place)?;
@@ -367,7 +385,7 @@ impl World {
         Ok(())
     }
 
-    fn apply(&mut self, place: usize, committed: &Committed, writes: &mut Vec<(u8, u64)>) -> Checked {
+    fn apply(&mut self, place: usize, committed: &Committed, writes: &mut Vec<TableWrite>) -> Checked {
         let it = &mut self.replicas[place];
         let (index, data) = (committed.entry.index().get(), committed.entry.data());
         // A machine that keeps its own position knows what was noted later.
@@ -384,7 +402,7 @@ impl World {
             // Only reached with a failure when that is ignored.
             if !std::mem::take(&mut it.next_apply_fails) {
                 it.machine.registers.insert(key, value);
-                writes.push((key, value));
+                writes.push(tables::register(key, value));
             }
             self.history.applied(value).or_else(|what| violated("refused has no effect", what))?;
         }

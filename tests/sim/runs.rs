@@ -2,9 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::rng::Rng;
 use super::scenario::{Plan, Trouble};
-use super::seen::{Happening, Seen};
+use super::seen::{Happening, Kind, Seen};
 use super::world::{Violation, World};
+use crate::meta::fault as meta;
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::message::Message;
 
@@ -17,6 +19,7 @@ struct Broken;
 impl Drop for Broken {
     fn drop(&mut self) {
         fault::set(None);
+        meta::set(None);
     }
 }
 
@@ -32,15 +35,30 @@ pub(super) struct Outcome {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Mode {
     pub(super) fault: Option<Fault>,
+    pub(super) meta_fault: Option<meta::Fault>,
     pub(super) traced: bool,
     /// Only what a client or an operator would notice, not the broken rule itself.
     pub(super) black_box: bool,
     pub(super) adjust: Option<fn(&mut Plan)>,
 }
 
+impl Mode {
+    /// The test that runs one seed of these.
+    fn replay(self) -> &'static str {
+        let mut plan = Plan::draw(&mut Rng::new(0));
+        self.adjust.into_iter().for_each(|adjust| adjust(&mut plan));
+        match plan {
+            Plan { metadata: true, .. } => "one_seed_of_metadata",
+            Plan { groups: 1, .. } => "one_seed",
+            _ => "one_seed_of_many",
+        }
+    }
+}
+
 /// Runs one seed to its end, or to the first broken promise; a panic is one.
 pub(super) fn run(seed: u64, mode: Mode) -> Outcome {
     fault::set(mode.fault);
+    meta::set(mode.meta_fault);
     let _broken = Broken;
     let mut world = World::new(seed, |plan| mode.adjust.into_iter().for_each(|adjust| adjust(plan)), mode.traced);
     world.rules = !mode.black_box;
@@ -71,22 +89,22 @@ pub(super) fn run_captured(seed: u64, mode: Mode) -> Vec<Message> {
 }
 
 /// The seed again, with the end of its trace.
-fn report(seed: u64, mode: Mode) -> String {
+pub(super) fn report(seed: u64, mode: Mode) -> String {
     let outcome = run(seed, Mode { traced: true, ..mode });
     let what = outcome.violation.map_or("it did not fail again".to_owned(), |it| format!("{}: {}", it.check, it.what));
     format!(
         "seed {seed} breaks a promise.\n{}\n\n{what}\nreplay: SIM_SEED={seed} cargo nextest run -p mainstay {} --no-capture",
         outcome.lines.join("\n"),
-        if mode.adjust.is_some() { "one_seed_of_many" } else { "one_seed" },
+        mode.replay(),
     )
 }
 
-fn number(variable: &str) -> Option<u64> {
+pub(super) fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
 /// Runs seeds from `first` on; says what happened in them.
-fn run_many(first: u64, count: u64, adjust: Option<fn(&mut Plan)>) -> Seen {
+pub(super) fn run_many(first: u64, count: u64, adjust: Option<fn(&mut Plan)>) -> Seen {
     let mode = Mode { adjust, ..Mode::default() };
     let mut seen = Seen::default();
     for seed in first..first + number("SIM_SEEDS").unwrap_or(count) {
@@ -101,7 +119,7 @@ fn run_many(first: u64, count: u64, adjust: Option<fn(&mut Plan)>) -> Seen {
 fn run_and_count(first: u64) {
     let seen = run_many(first, SEEDS, None);
     let enough = number("SIM_SEEDS").unwrap_or(SEEDS) >= SEEDS;
-    assert!(!enough || seen.missing(false).is_empty(), "never happened: {:?}", seen.missing(false));
+    assert!(!enough || seen.missing(Kind::One).is_empty(), "never happened: {:?}", seen.missing(Kind::One));
 }
 
 /// Two to four groups on the same nodes, whose replicas come and go for good.
@@ -117,7 +135,7 @@ pub(super) fn many(plan: &mut Plan) {
 fn run_many_groups(first: u64) {
     let seen = run_many(first, SEEDS, Some(many));
     let enough = number("SIM_SEEDS").unwrap_or(SEEDS) >= SEEDS;
-    assert!(!enough || seen.missing(true).is_empty(), "never happened: {:?}", seen.missing(true));
+    assert!(!enough || seen.missing(Kind::Many).is_empty(), "never happened: {:?}", seen.missing(Kind::Many));
 }
 
 #[test]
@@ -174,7 +192,7 @@ fn one_seed() {
     replay(None);
 }
 
-fn replay(adjust: Option<fn(&mut Plan)>) {
+pub(super) fn replay(adjust: Option<fn(&mut Plan)>) {
     let seed = number("SIM_SEED").unwrap_or(1);
     let outcome = run(seed, Mode { traced: true, adjust, ..Mode::default() });
     let happened = outcome.seen.0.iter().map(|(it, count)| format!("{count} × {}", it.words()));

@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub(super) own_machine: bool,
     /// Such a machine gives and takes snapshots.
     pub(super) own_snapshots: bool,
+    /// The state machine is the metadata's, and not registers.
+    pub(super) metadata: bool,
     /// Leaders answer reads by their leases.
     pub(super) lease_reads: bool,
     pub(super) election_ticks: u64,
@@ -119,6 +121,7 @@ impl Plan {
             cache_bytes: rng.pick(&[600, 6000]),
             own_machine: rng.chance(300),
             own_snapshots: false,
+            metadata: false,
             lease_reads: rng.chance(400),
             election_ticks: rng.range(3, 6),
             request_ticks: rng.range(8, 60),

@@ -85,6 +85,14 @@ happenings! {
     LateForDestroyed = "a message came for a replica that was destroyed",
     RemakeRefused = "a replica that was destroyed was not made again",
     Remade = "a node took part again, under a new number",
+    BatchDone = "a batch of actions took effect",
+    BatchRefused = "a later action of a batch was refused",
+    FormedBefore = "a cluster was to be formed twice",
+    Repeated = "a command that was proposed more than once took effect",
+    LeaseExpired = "a lease expired",
+    LeaseOfAnotherLeader = "a lease expired under another leader than it was renewed under",
+    WatchMoved = "a watch went on at another replica",
+    WatchTooLate = "a watch was told that its revision was compacted",
 }
 
 /// What happens only where there are many groups, and replicas are destroyed.
@@ -99,6 +107,25 @@ const OF_MANY: [Happening; 6] = [
 
 /// What is rare, and has runs of its own.
 const RARE: [Happening; 1] = [Happening::ClearedLate];
+/// What happens only where the metadata's machine is.
+const OF_METADATA: [Happening; 8] = [
+    Happening::BatchDone,
+    Happening::BatchRefused,
+    Happening::FormedBefore,
+    Happening::Repeated,
+    Happening::LeaseExpired,
+    Happening::LeaseOfAnotherLeader,
+    Happening::WatchMoved,
+    Happening::WatchTooLate,
+];
+
+/// What runs are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    One,
+    Many,
+    Metadata,
+}
 
 /// How often each happened.
 #[derive(Clone, Debug, Default)]
@@ -115,9 +142,14 @@ impl Seen {
         }
     }
 
-    /// What should have happened in runs of one group, or of many.
-    pub(super) fn missing(&self, many: bool) -> Vec<&'static str> {
-        let wanted = Happening::ALL.iter().filter(|it| OF_MANY.contains(it) == many && !RARE.contains(it));
+    /// What should have happened in runs of a kind.
+    pub(super) fn missing(&self, of: Kind) -> Vec<&'static str> {
+        let kind = |happening: &Happening| match happening {
+            it if OF_MANY.contains(it) => Kind::Many,
+            it if OF_METADATA.contains(it) => Kind::Metadata,
+            _ => Kind::One,
+        };
+        let wanted = Happening::ALL.iter().filter(|it| kind(it) == of && !RARE.contains(it));
         wanted.filter(|happening| !self.0.contains_key(happening)).map(|it| it.words()).collect()
     }
 }

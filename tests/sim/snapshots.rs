@@ -1,17 +1,17 @@
 //! Snapshots on their way: captured from the sender's disk, sent part by part, and filled beside what the receiver shows.
 //! A transfer ends when a part is lost, or either side does not live any more.
 
-use std::collections::BTreeMap;
-
 use super::disk::Op;
 use super::replica::Replica;
 use super::seen::Happening;
+use super::tables::Tables;
 use super::watch::Mark;
 use super::world::{Checked, Event, World};
 use crate::ident::ReplicaId;
 use crate::raftstore::entry::Entry;
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::group::{Offered, Rejected};
+use crate::raftstore::log_store::TableWrite;
 use crate::raftstore::message::Message;
 use crate::raftstore::snapshot::{SnapshotId, SnapshotMeta};
 
@@ -22,7 +22,7 @@ const MAX_PARTS: u64 = 4;
 #[derive(Clone)]
 pub(super) struct Captured {
     pub(super) meta: SnapshotMeta,
-    pub(super) registers: BTreeMap<u8, u64>,
+    pub(super) tables: Tables,
     pub(super) log: Vec<Entry>,
 }
 
@@ -30,7 +30,9 @@ pub(super) struct Captured {
 #[derive(Clone)]
 pub(super) struct Filling {
     pub(super) id: SnapshotId,
-    pub(super) registers: BTreeMap<u8, u64>,
+    /// Of which transfer: a later one of the same snapshot takes over from an earlier one.
+    pub(super) transfer: u64,
+    pub(super) tables: Tables,
     pub(super) log: Vec<Entry>,
     pub(super) is_complete: bool,
 }
@@ -38,20 +40,21 @@ pub(super) struct Filling {
 /// Part of a snapshot, as it is written.
 #[derive(Clone)]
 pub(super) enum Fill {
-    Begin(SnapshotId, Vec<Entry>),
-    Part(SnapshotId, BTreeMap<u8, u64>),
+    Begin(SnapshotId, u64, Vec<Entry>),
+    Part(SnapshotId, Vec<TableWrite>),
     Last(SnapshotId),
 }
 
 /// A snapshot on its way.
 pub(super) struct Transfer {
+    number: u64,
     from: usize,
     from_life: u32,
     pub(super) to: usize,
     to_life: u32,
     message: Message,
     captured: Captured,
-    parts: Vec<BTreeMap<u8, u64>>,
+    parts: Vec<Vec<TableWrite>>,
     is_begun: bool,
 }
 
@@ -69,10 +72,10 @@ impl World {
         let it = &mut self.replicas[place];
         let store = self.hosts[it.host].disk.current.of(place);
         let membership = store.membership.clone();
-        let registers = if own { it.machine.registers.clone() } else { store.registers.clone() };
+        let tables = if own { Tables::of(&it.machine.registers) } else { store.tables.clone() };
         let meta = SnapshotMeta { id, position: store.position(store.applied), membership };
         let log = store.log.iter().take(store.applied as usize).cloned().collect();
-        it.captured = Some(Captured { meta: meta.clone(), registers, log });
+        it.captured = Some(Captured { meta: meta.clone(), tables, log });
         self.seen.note(Happening::Captured);
         self.note(|_| format!("{}: captured {meta:?}", place + 1));
         let Some(group) = &mut self.replicas[place].group else { return Ok(()) };
@@ -88,11 +91,13 @@ impl World {
         let captured = self.replicas[from].captured.clone().filter(|captured| Some(captured.meta.id) == offered);
         let Some(captured) = captured else { return self.report(from, from_life, to, false) };
         let count = self.rng.range(1, MAX_PARTS) as usize;
-        let mut parts = vec![BTreeMap::new(); count];
-        for (place, (key, value)) in captured.registers.iter().enumerate() {
-            parts[place % count].insert(*key, *value);
+        let mut parts = vec![Vec::new(); count];
+        for (place, pair) in captured.tables.contents().into_iter().enumerate() {
+            parts[place % count].push(pair);
         }
-        let transfer = Transfer { from, from_life, to, to_life, message, captured, parts, is_begun: false };
+        self.requests += 1;
+        let number = self.requests;
+        let transfer = Transfer { number, from, from_life, to, to_life, message, captured, parts, is_begun: false };
         let delay = self.message_delay();
         self.after(delay, Event::Part(Box::new(transfer)));
     }
@@ -114,9 +119,13 @@ impl World {
                 self.report(from, transfer.from_life, to, false);
                 return self.drive(to);
             }
-            self.write(to, Op::Fill(Fill::Begin(id, transfer.captured.log.clone())));
+            self.write(to, Op::Fill(Fill::Begin(id, transfer.number, transfer.captured.log.clone())));
         }
-        let is_current = self.store(to).filling.as_ref().is_some_and(|filling| filling.id == id);
+        let is_current = self
+            .store(to)
+            .filling
+            .as_ref()
+            .is_some_and(|filling| filling.id == id && filling.transfer == transfer.number);
         if !is_current {
             self.report(from, transfer.from_life, to, false);
             return Ok(());
@@ -172,7 +181,7 @@ impl World {
         } else if fault::active(Fault::OldSnapshotAccepted) {
             self.hosts[it.host].disk.write(place, Op::Moved(transfer.captured.meta.id, position));
             it.machine.applied = position.index.get();
-            it.machine.registers = transfer.captured.registers.clone();
+            it.machine.registers = transfer.captured.tables.registers();
         }
         Ok(())
     }

@@ -29,13 +29,15 @@ impl Mark {
 /// What is known of a group in the whole cluster.
 pub(super) struct Watch {
     /// Who led which term.
-    leaders: BTreeMap<u64, u64>,
+    pub(super) leaders: BTreeMap<u64, u64>,
     /// The digest and the term before of each entry, by index and term.
     entries: BTreeMap<(u64, u64), (u64, u64)>,
     /// What is committed, from index 1 on.
     pub(super) committed: Vec<Mark>,
     /// In which term each was found to be.
     committed_in: Vec<u64>,
+    /// And when.
+    pub(super) committed_at: Vec<u64>,
     /// The state after each index.
     states: Vec<u64>,
 }
@@ -47,6 +49,7 @@ impl Watch {
             entries: BTreeMap::new(),
             committed: Vec::new(),
             committed_in: Vec::new(),
+            committed_at: Vec::new(),
             states: Vec::new(),
         }
     }
@@ -152,6 +155,7 @@ impl World {
                     is_new = true;
                     watch.committed.push(mark);
                     watch.committed_in.push(it.positions.term.get());
+                    watch.committed_at.push(self.now);
                 }
             }
         }
@@ -185,6 +189,7 @@ impl World {
         self.note(|_| format!("{id} leads term {term}"));
         self.seen.note(super::seen::Happening::Elected);
         self.at_border(self.replicas[place].host);
+        self.metadata_led(term);
         if std::mem::take(&mut self.replicas[place].offered_leadership) {
             self.seen.note(super::seen::Happening::Transferred);
         }

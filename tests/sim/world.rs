@@ -6,6 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use super::clients::{Client, Probe};
 use super::disk::{Op, Store};
 use super::host::Host;
+use super::metadata::Metadata;
 use super::oracle::History;
 use super::replica::Replica;
 use super::rng::{Digest, Rng};
@@ -87,6 +88,14 @@ pub(super) enum Event {
     },
     Client {
         client: usize,
+    },
+    /// Whoever asks for something else of the metadata.
+    Operator {
+        operator: usize,
+    },
+    /// Whoever watches the metadata.
+    Watcher {
+        watcher: usize,
     },
     Fault,
     Restart {
@@ -173,6 +182,7 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     pub(super) history: History,
     pub(super) requests: u64,
+    pub(super) metadata: Option<Box<Metadata>>,
     pub(super) seen: Seen,
     pub(super) trace: Trace,
     /// Messages that passed, if a test wants them.
@@ -215,6 +225,7 @@ impl World {
             clients,
             history: History::default(),
             requests: 0,
+            metadata: plan.metadata.then(Box::default),
             seen: Seen::default(),
             trace: Trace { on: traced, lines: VecDeque::new(), digest: Digest::new() },
             captured: None,
@@ -231,6 +242,7 @@ impl World {
             let after = self.rng.below(10 * TICK);
             self.after(after, Event::Client { client });
         }
+        self.begin_metadata();
         let first = self.rng.below(self.plan.fault_every) + 5 * TICK;
         self.after(first, Event::Fault);
         while !self.done {
@@ -282,6 +294,8 @@ impl World {
             }
             Event::Request { place, operation } => self.request(place, operation),
             Event::Client { client } => self.client(client),
+            Event::Operator { operator } => self.operator(operator),
+            Event::Watcher { watcher } => self.watcher(watcher),
             Event::Fault if !self.healed => self.fault(),
             Event::Restart { host, life } if self.hosts[host].life == life => self.start_host(host),
             Event::Reopen { place, life } if self.is_stopped(place, life) => self.start(place),

@@ -5,6 +5,7 @@
 //! takes the version before it along, and a deletion also itself; what a key is now always stays.
 
 use super::{Fault, Step, ensure, refused_with};
+use crate::meta::fault::{self, Fault as Broken};
 use crate::meta::keys;
 use crate::meta::limits::SWEPT_PER_COMMAND;
 use crate::meta::proto::{Change, Refusal};
@@ -64,7 +65,7 @@ impl Step<'_> {
         for (key, _) in self.view.scan(Table::Kv, &older.start..&older.end, 1)? {
             self.view.delete(Table::Kv, key);
         }
-        if change.deleted {
+        if change.deleted || fault::active(Broken::SweepTakesPresent) {
             self.view.delete(Table::Kv, keys::version(&change.key, revision));
         }
         self.state.kv.history_bytes = self.state.kv.history_bytes.saturating_sub(change.bytes);

@@ -1,6 +1,7 @@
 //! The event log: every change of members, settings and tokens, with who did it and why. Bounded: the oldest go first.
 
 use super::{Fault, Step};
+use crate::meta::fault::{self, Fault as Broken};
 use crate::meta::keys::Cluster;
 use crate::meta::limits::EVENTS_REMOVED_AT_ONCE;
 use crate::meta::proto::{Event, EventKind};
@@ -24,7 +25,7 @@ impl Step<'_> {
         let event = Event {
             sequence,
             index: self.origin.index,
-            unix_ms: command.unix_ms,
+            unix_ms: if fault::active(Broken::ClockInApply) { fault::millis() } else { command.unix_ms },
             actor: command.actor.clone(),
             reason: command.reason.clone(),
             kind: kind.into(),

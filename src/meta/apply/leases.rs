@@ -3,6 +3,7 @@
 //! made it: so an `Expire` that comes late ends no other lease that was granted under the same number since.
 
 use super::{Fault, Step, ensure, refused};
+use crate::meta::fault::{self, Fault as Broken};
 use crate::meta::keys::{self, Kv};
 use crate::meta::limits::{MAX_DELETED_KEYS, MAX_EXPIRED, MAX_LEASE_ID, MAX_TTL_MS};
 use crate::meta::proto::{DeleteDone, Expire, Expired, GrantLease, Lease, Refusal};
@@ -55,7 +56,11 @@ impl Step<'_> {
         let mut deleted = 0;
         for due in &expire.leases {
             let lease = self.record::<Lease>(Table::Kv, &Kv::Lease.numbered(due.id))?;
-            let Some(lease) = lease.filter(|lease| lease.renewal == due.renewal) else { continue };
+            let Some(lease) =
+                lease.filter(|lease| lease.renewal == due.renewal || fault::active(Broken::ExpireUnchecked))
+            else {
+                continue;
+            };
             if deleted > 0 && deleted + lease.keys > MAX_DELETED_KEYS as u64 {
                 continue;
             }
@@ -78,7 +83,10 @@ impl Step<'_> {
     /// Deletes a lease and its keys, and says how many they were.
     fn end_lease(&mut self, lease: &Lease) -> Result<u64, Fault> {
         let range = keys::lease_keys(lease.id);
-        let held = self.view.scan(Table::Kv, &range.start..&range.end, MAX_DELETED_KEYS)?;
+        let mut held = self.view.scan(Table::Kv, &range.start..&range.end, MAX_DELETED_KEYS)?;
+        if fault::active(Broken::ExpiryInAnyOrder) && fault::millis() % 2 == 1 {
+            held.reverse();
+        }
         for (at, value) in &held {
             let key = keys::decode_lease_key(at).ok_or_else(|| keys::damaged(Table::Kv, at, "a lease's key", value))?;
             if let Some(pair) = read::latest(&self.view, key)? {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{Fault, Step, ensure, refused, refused_with};
 use crate::meta::command::VERSION;
+use crate::meta::fault::{self, Fault as Broken};
 use crate::meta::keys::Cluster;
 use crate::meta::limits::{HASH_BYTES, MAX_ADDRESSES, MAX_ATTRIBUTES, MAX_MEMBERS, MAX_NAME_BYTES, MAX_TEXT_BYTES};
 use crate::meta::proto::{
@@ -50,7 +51,10 @@ impl Step<'_> {
     fn new_member(&mut self, spec: &MemberSpec, state: MemberState, how: &str) -> Result<Member, Fault> {
         ensure(spec.secret_hash.len() == HASH_BYTES, Refusal::Invalid, || format!("a hash has {HASH_BYTES} bytes"))?;
         self.knows_version(spec.version)?;
-        let id = self.state.cluster.next_member;
+        let mut id = self.state.cluster.next_member;
+        if fault::active(Broken::MemberNumberReused) {
+            id = self.state.cluster.members + 1;
+        }
         self.state.cluster.next_member = id + 1;
         self.state.cluster.members += 1;
         let name = if spec.name.is_empty() { format!("node{id}") } else { spec.name.clone() };
@@ -119,6 +123,11 @@ impl Step<'_> {
         self.knows_version(start.version)?;
         let mut member = before.clone();
         (member.incarnation, member.version) = (start.incarnation, start.version);
+        // Draining prepares a stop: who starts again is of use again.
+        let was_draining = before.state() == MemberState::Draining;
+        if was_draining {
+            member.state = MemberState::Active.into();
+        }
         if !start.addresses.is_empty() {
             member.addresses.clone_from(&start.addresses);
         }
@@ -126,6 +135,10 @@ impl Step<'_> {
         self.put_member(Some(&before), &member)?;
         let detail = format!("incarnation {} at {}", member.incarnation, addresses(&member));
         self.event(EventKind::MemberStarted, id.to_string(), detail)?;
+        if was_draining {
+            let detail = format!("{} → {}", word(MemberState::Draining), word(MemberState::Active));
+            self.event(EventKind::MemberState, id.to_string(), detail)?;
+        }
         Ok(member)
     }
 

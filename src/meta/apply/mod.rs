@@ -29,6 +29,7 @@ use std::collections::BTreeSet;
 use prost::Message;
 
 use super::command;
+use super::fault::{self, Fault as Broken};
 use super::keys::{self, Cluster, Kv};
 use super::limits::{MAX_REASON_BYTES, MAX_TEXT_BYTES};
 use super::proto::action::Kind;
@@ -176,7 +177,15 @@ impl<'a> Applier<'a> {
                 self.state = state;
                 Ok(answered(version, proto::answer::Outcome::Done(done)))
             }
-            Err(Fault::Refused(refused)) => Ok(answered(version, proto::answer::Outcome::Refused(*refused))),
+            Err(Fault::Refused(refused)) => {
+                if fault::active(Broken::HalfBatch) {
+                    let Step { view, state, .. } = step;
+                    let writes = view.into_writes();
+                    self.view.absorb(writes);
+                    self.state = state;
+                }
+                Ok(answered(version, proto::answer::Outcome::Refused(*refused)))
+            }
             Err(Fault::Stop(error)) => Err(error),
         }
     }
@@ -191,7 +200,9 @@ impl<'a> Applier<'a> {
         if self.state.cluster != self.read.cluster {
             self.view.put(Table::Cluster, Cluster::Header.key(&[]), keys::encode(&self.state.cluster));
         }
-        if self.state.kv != self.read.kv {
+        let of_leases_alone =
+            self.state.kv.revision == self.read.kv.revision && fault::active(Broken::HeaderNotWritten);
+        if self.state.kv != self.read.kv && !of_leases_alone {
             self.view.put(Table::Kv, Kv::Header.key(&[]), keys::encode(&self.state.kv));
         }
         let reached = self.state.reached();

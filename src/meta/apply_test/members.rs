@@ -150,6 +150,11 @@ fn states_follow_each_other_and_the_last_active_member_stays() {
     let from = proto::SetMemberState { id: 2, from: Draining.into(), to: Draining.into() };
     assert_eq!(replica.why(Kind::SetMemberState(from)), Refusal::MemberState);
     replica.done(to(2, Draining));
+    // Who starts again is of use again.
+    assert_eq!(the!(Member, replica.done(start(2, 2, 8))).state(), Active);
+    let last = replica.events().pop().unwrap();
+    assert_eq!((last.kind(), last.detail.as_str()), (proto::EventKind::MemberState, "draining → active"));
+    replica.done(to(2, Draining));
     assert_eq!(replica.why(to(1, Draining)), Refusal::LastMember);
     replica.done(to(2, Decommissioned));
     assert_eq!(replica.why(start(2, 2, 9)), Refusal::MemberState);

@@ -8,7 +8,7 @@ use crate::meta::proto::{
     Compact, Delete, GrantLease, KeepAlive, KeyRange, KeyValue, KvHeader, Lease, Put, RevokeLease, Txn, TxnDone,
 };
 use crate::meta::query::proto::query::Kind as Query;
-use crate::meta::query::proto::{Everything, Get, Numbered};
+use crate::meta::query::proto::{Everything, Get, Leases, Numbered};
 use crate::meta::query::range_query;
 use crate::meta::service::{KvUpdates, MetaError};
 
@@ -180,6 +180,15 @@ impl Kv<'_> {
     /// See [`MetaError`].
     pub async fn revoke_lease(&self, lease: u64) -> Result<u64, MetaError> {
         Ok(the!(Delete, self.0.one(Kind::RevokeLease(RevokeLease { id: lease })).await?)?.deleted)
+    }
+
+    /// Leases from a number on, in order, `limit` at most; 0: as many as fit, 10 000.
+    ///
+    /// # Errors
+    /// See [`MetaError`].
+    pub async fn leases(&self, from: u64, limit: usize) -> Result<Vec<Lease>, MetaError> {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        Ok(found!(Leases, self.0.ask(Query::Leases(Leases { from, limit })).await?)?.leases)
     }
 
     /// How many keys there are, how large they are, how far the history goes.

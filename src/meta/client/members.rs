@@ -4,8 +4,8 @@ use super::{Meta, Outcome, found, the};
 use crate::ident::{ClusterId, Incarnation, NodeId, SystemId};
 use crate::meta::proto::action::Kind;
 use crate::meta::proto::{
-    AddMember, ClusterHeader, CreateToken, ForceNew, Init, Member, MemberSpec, MemberState, RaiseVersion, RemoveMember,
-    RevokeToken, SetMemberState, StartMember, Token, UpdateMember,
+    AddMember, ClusterHeader, CreateToken, ForceNew, Init, Member, MemberSpec, MemberState, RaiseVersion, Refusal,
+    RemoveMember, RevokeToken, SetMemberState, StartMember, Token, UpdateMember,
 };
 use crate::meta::query::proto::query::Kind as Query;
 use crate::meta::query::proto::{Everything, Numbered};
@@ -66,6 +66,33 @@ impl Members<'_> {
     pub async fn set_state(&self, node: NodeId, from: MemberState, to: MemberState) -> Result<Member, MetaError> {
         let set = SetMemberState { id: node.get(), from: from.into(), to: to.into() };
         the!(Member, self.0.one(Kind::SetMemberState(set)).await?)
+    }
+
+    /// Has a member drain: it leads nothing and is to be sent no new clients, until it starts again or is [told
+    /// otherwise](Members::undrain). One that does already goes on.
+    ///
+    /// # Errors
+    /// See [`MetaError`]; refused if no other member is active.
+    pub async fn drain(&self, node: NodeId) -> Result<Member, MetaError> {
+        self.become_state(node, MemberState::Active, MemberState::Draining).await
+    }
+
+    /// Ends draining. A member that is active stays so.
+    ///
+    /// # Errors
+    /// See [`MetaError`].
+    pub async fn undrain(&self, node: NodeId) -> Result<Member, MetaError> {
+        self.become_state(node, MemberState::Draining, MemberState::Active).await
+    }
+
+    async fn become_state(&self, node: NodeId, from: MemberState, to: MemberState) -> Result<Member, MetaError> {
+        match self.set_state(node, from, to).await {
+            Err(error) if error.refusal() == Some(Refusal::MemberState) => match self.get(node).await? {
+                Some(member) if member.state() == to => Ok(member),
+                _ => Err(error),
+            },
+            other => other,
+        }
     }
 
     /// Removes a member that is decommissioned, or has not finished joining. Its number is not used again.

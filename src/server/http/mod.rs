@@ -7,7 +7,7 @@
 //! | `/metrics` | everything measured, in the Prometheus text format |
 //! | `/v1/cluster` | the cluster and its members, in JSON; 404 if this node is a member of none |
 //! | `/v1/events?from=N&limit=M` | its log of events, in JSON |
-//! | `POST /health/drain` | from now on the node is not ready, so that no new clients are sent to it; with a token only |
+//! | `POST /health/drain` | from now on the node is not ready, so that no new clients are sent to it, and leads nothing; with a token only |
 //!
 //! It answers before the node is ready, so that one can see what it waits for. It knows no node and no engine: it asks a
 //! [`Probe`]. Nothing is encrypted, so it listens on loopback only unless it is told otherwise. Nobody who reads is asked who

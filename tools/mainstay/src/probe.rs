@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mainstay::cluster;
+use mainstay::cluster::{self, MemberHandle};
 use mainstay::meta::client::Meta;
 use mainstay::net::NetConfig;
 use mainstay::server::http::{Probe, Readiness, Told};
@@ -28,6 +28,8 @@ pub struct NodeProbe {
     /// How the Raft groups of a member are.
     raft: Mutex<Option<cluster::HealthView>>,
     cluster: Mutex<Option<ClusterView>>,
+    /// This node as a member of it, while clients are served.
+    member: Mutex<Option<(MemberHandle, Handle)>>,
 }
 
 /// The cluster that the node is a member of.
@@ -71,9 +73,16 @@ impl NodeProbe {
         *self.phase.lock() = Phase::Serving(engine);
     }
 
+    /// The node is this member, which is asked to drain where this node is. Must be called on the runtime that the cluster
+    /// lives on.
+    pub fn is_member(&self, member: MemberHandle) {
+        *self.member.lock() = Some((member, Handle::current()));
+    }
+
     /// It takes no more, and lets go of the cluster.
     pub fn drain(&self) {
         *self.cluster.lock() = None;
+        *self.member.lock() = None;
         *self.phase.lock() = Phase::Draining;
     }
 
@@ -118,6 +127,9 @@ impl Probe for NodeProbe {
         if self.is_asked_to_drain.load(Ordering::SeqCst) {
             return Readiness::NotReady("draining: asked to take no new clients until it is restarted".to_owned());
         }
+        if self.member.lock().as_ref().is_some_and(|(member, _)| member.is_draining()) {
+            return Readiness::NotReady("draining: until it is restarted, or undrained".to_owned());
+        }
         let raft = self.raft.lock().clone();
         let why_not = |engine: Option<Arc<SqliteEngine>>| {
             let of_engine = engine.and_then(|engine| engine.why_not_ready());
@@ -145,7 +157,16 @@ impl Probe for NodeProbe {
     }
 
     fn begin_drain(&self) {
-        self.is_asked_to_drain.store(true, Ordering::SeqCst);
+        let Some((member, runtime)) = self.member.lock().clone() else {
+            return self.is_asked_to_drain.store(true, Ordering::SeqCst);
+        };
+        // From here on it is not ready; its leadership follows.
+        member.begin_drain();
+        runtime.spawn(async move {
+            if let Err(error) = member.drain("asked over HTTP").await {
+                tracing::warn!(%error, "this node drains, and the cluster could not be told");
+            }
+        });
     }
 }
 

@@ -176,7 +176,10 @@ async fn serve_node(
     let face = node.cluster().map(|member| Face::new(member.handle()));
     let server = match &face {
         Some(face) => {
-            node.cluster().into_iter().for_each(|member| probe.belongs_to(member.meta(), member.net().clone()));
+            if let Some(member) = node.cluster() {
+                probe.belongs_to(member.meta(), member.net().clone());
+                probe.is_member(member.handle());
+            }
             let backend = ClusterBackend::new(face.shared(), Some(node.engine().clone() as Arc<dyn Backend>));
             PgServer::start(settings.sql.clone(), Arc::new(backend)).await?
         }
@@ -215,6 +218,7 @@ async fn serve_member(
     let server = PgServer::start(settings.sql.clone(), Arc::new(backend)).await?;
     let _published = face.publish(server.local_addr());
     probe.belongs_to(member.meta(), member.net().clone());
+    probe.is_member(member.handle());
     probe.serve_member();
     announce("ready", Some(server.local_addr()), places);
     let failed = tokio::select! {

@@ -388,6 +388,55 @@ fn deleted_lines(mut watch: Following) -> Vec<Value> {
 }
 
 #[test]
+fn leases_are_granted_kept_alive_listed_and_revoked() {
+    let cluster = Cluster::start();
+    let lease = cluster.good(&["kv", "lease", "grant", "1min"]);
+    let lease = lease.trim();
+    assert_eq!(cluster.good(&["kv", "put", "a", "1", "--lease", lease]), "revision 1\n");
+    assert_eq!(cluster.json(&["kv", "get", "a", "--json"])["lease"].to_string(), lease);
+    assert_eq!(
+        cluster.good(&["kv", "lease", "keep-alive", lease, "--once"]),
+        format!("lease {lease} lasts 60000ms from now\n")
+    );
+    let other = cluster.json(&["kv", "lease", "grant", "5s", "--json"]);
+    assert_eq!((&other["ttl_ms"], &other["keys"]), (&5000.into(), &0.into()));
+    let table = cluster.good(&["kv", "lease", "list"]);
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((rows.len(), &rows[1][..]), (3, &[lease, "60000", "1"][..]), "{table}");
+    let lines = cluster.good(&["kv", "lease", "list", "--json"]);
+    let listed: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!((listed["lease"].to_string().as_str(), &listed["keys"]), (lease, &1.into()));
+
+    // It renews until the lease is gone.
+    let mut keeper =
+        Following::start(cluster.command(&["kv", "lease", "keep-alive", "--json", &other["lease"].to_string()]));
+    let renewed: Value = serde_json::from_str(&keeper.line()).unwrap();
+    assert_eq!(renewed["ttl_ms"], 5000);
+    assert_eq!(cluster.json(&["kv", "lease", "revoke", &other["lease"].to_string(), "--json"])["deleted"], 0);
+    assert_eq!(keeper.child.wait().unwrap().code(), Some(3));
+
+    assert_eq!(cluster.good(&["kv", "lease", "revoke", lease]), format!("lease {lease} ended, 1 deleted\n"));
+    assert_eq!(cluster.bad(&["kv", "get", "a"]).0, 3);
+    let (code, said) = cluster.bad(&["kv", "lease", "keep-alive", lease]);
+    assert!(code == 3 && said.contains(&format!("there is no lease {lease}")), "{code} {said}");
+    assert_eq!(cluster.bad(&["kv", "put", "a", "1", "--lease", lease]).0, 3);
+    assert_eq!(cluster.bad(&["kv", "lease", "grant", "1ms"]).0, 4, "shorter than a lease may be");
+    assert_eq!(cluster.good(&["kv", "lease", "list"]).lines().count(), 1);
+}
+
+#[test]
+fn a_watch_says_how_far_it_is_if_it_is_asked_to() {
+    let cluster = Cluster::start();
+    cluster.good(&["kv", "put", "a", "1"]);
+    let mut watch = Following::start(cluster.command(&["kv", "watch", "b", "--from", "1", "--progress", "200ms"]));
+    assert_eq!(watch.line(), "1  progress");
+    let mut watch =
+        Following::start(cluster.command(&["kv", "watch", "b", "--from", "1", "--progress", "200ms", "--json"]));
+    let progress: Value = serde_json::from_str(&watch.line()).unwrap();
+    assert_eq!((&progress["type"], &progress["revision"]), (&"progress".into(), &1.into()));
+}
+
+#[test]
 fn settings_are_listed_changed_and_reset_with_their_history() {
     let cluster = Cluster::start();
     let list = cluster.good(&["settings", "list"]);

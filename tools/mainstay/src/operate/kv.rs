@@ -9,9 +9,10 @@ use mainstay::meta::client::{Keys, Meta};
 use mainstay::meta::proto::KeyValue;
 use mainstay::meta::service::KvUpdates;
 use mainstay::meta::watch::{KvChange, KvUpdate, WatchError};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::connect::ConnectArgs;
+use super::connect::{ConnectArgs, time};
+use super::lease::{self, LeaseAction};
 use super::outcome::{EXIT_STATUS, Failed, Outcome};
 use super::show::{self, printable, put_bytes, shortened};
 use super::txn;
@@ -54,6 +55,9 @@ pub enum KvAction {
         key: String,
         /// Its value; without one, all of standard input.
         value: Option<String>,
+        /// The lease that it goes with.
+        #[arg(long, value_name = "LEASE", default_value_t = 0)]
+        lease: u64,
         /// Print the revision as JSON.
         #[arg(long)]
         json: bool,
@@ -107,6 +111,9 @@ pub enum KvAction {
         /// Begin with this revision instead of now.
         #[arg(long, value_name = "REVISION", default_value_t = 0)]
         from: u64,
+        /// Print also how far the watch is when nothing has changed for so long.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        progress: Option<Duration>,
         /// End after so many changes.
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
@@ -114,6 +121,9 @@ pub enum KvAction {
         #[arg(long)]
         json: bool,
     },
+    /// Grant leases, which hold keys for as long as somebody keeps them alive.
+    #[command(subcommand)]
+    Lease(LeaseAction),
     /// Compare, and do one thing or another, at once.
     #[command(long_about = txn::HELP, after_help = EXIT_STATUS)]
     Txn {
@@ -151,12 +161,12 @@ pub async fn run(action: &KvAction) -> Result<Outcome, Failed> {
         KvAction::Get { connect, read, key, raw, json } => {
             get(read.meta(connect)?, read.revision, key, *raw, *json).await
         }
-        KvAction::Put { connect, key, value, json } => {
+        KvAction::Put { connect, key, value, lease, json } => {
             let value = match value {
                 Some(value) => value.clone().into_bytes(),
                 None => input(io::stdin().lock())?,
             };
-            let revision = connect.meta(None)?.kv().put(key.as_str(), value).await?;
+            let revision = connect.meta(None)?.kv().put_leased(key.as_str(), value, *lease).await?;
             counted(*json, "revision", revision, &format!("revision {revision}"))?;
             Ok(Outcome::Done)
         }
@@ -173,10 +183,12 @@ pub async fn run(action: &KvAction) -> Result<Outcome, Failed> {
             };
             list(read.meta(connect)?, read.revision, prefix, limit.unwrap_or(usize::MAX), form).await
         }
-        KvAction::Watch { connect, key, prefix, from, limit, json } => {
-            let watch = connect.meta(None)?.kv().watch_noticed(keys(key, *prefix), *from, NOTICE_EVERY);
-            print_changes(watch, *limit, *json).await
+        KvAction::Watch { connect, key, prefix, from, progress, limit, json } => {
+            let notice_every = progress.unwrap_or(NOTICE_EVERY);
+            let watch = connect.meta(None)?.kv().watch_noticed(keys(key, *prefix), *from, notice_every);
+            print_changes(watch, progress.is_some(), *limit, *json).await
         }
+        KvAction::Lease(action) => lease::run(action).await,
         KvAction::Txn { connect, file, json } => {
             let text = match file {
                 Some(path) => input(std::fs::File::open(path)?)?,
@@ -297,12 +309,24 @@ pub(super) fn object(pair: &KeyValue) -> Value {
     Value::Object(object)
 }
 
-async fn print_changes(mut watch: Box<dyn KvUpdates>, limit: Option<u64>, json: bool) -> Result<Outcome, Failed> {
+async fn print_changes(
+    mut watch: Box<dyn KvUpdates>,
+    progress: bool,
+    limit: Option<u64>,
+    json: bool,
+) -> Result<Outcome, Failed> {
     let mut left = limit.unwrap_or(u64::MAX);
     while left > 0 {
         let (revision, changes) = match watch.next().await {
             Ok(KvUpdate::Changes { revision, changes }) => (revision, changes),
-            Ok(KvUpdate::Progress { .. }) => continue,
+            Ok(KvUpdate::Progress { revision }) => {
+                match (progress, json) {
+                    (false, _) => {}
+                    (true, true) => show::json(&json!({"revision": revision, "type": "progress"}))?,
+                    (true, false) => show::line(format!("{revision}  progress"))?,
+                }
+                continue;
+            }
             Err(WatchError::Unreachable { why }) => {
                 eprintln!("mainstay: trying on: no node can be watched: {}", printable(why.as_bytes()));
                 continue;

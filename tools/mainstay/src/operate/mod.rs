@@ -8,13 +8,14 @@
 //! | `outcome` | what a command came to, and its exit status |
 //! | `show` | tables, times, and bytes that do a terminal no harm |
 //! | `status` | `mainstay status` |
-//! | `kv`, `txn` | `mainstay kv` |
+//! | `kv`, `lease`, `txn` | `mainstay kv` |
 //! | `settings` | `mainstay settings` |
 //! | `events` | `mainstay events` |
 
 mod connect;
 mod events;
 mod kv;
+mod lease;
 mod outcome;
 mod settings;
 mod show;

@@ -200,9 +200,18 @@ impl Node {
 
     /// The status and body of an answer over HTTP.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.ask(&format!("GET {path} HTTP/1.1\r\n"))
+    }
+
+    /// The same of a request that shows a token.
+    pub fn post(&self, path: &str, token: &str) -> (u16, String) {
+        self.ask(&format!("POST {path} HTTP/1.1\r\nAuthorization: Bearer {token}\r\n"))
+    }
+
+    fn ask(&self, head: &str) -> (u16, String) {
         use std::io::Write;
         let mut stream = std::net::TcpStream::connect(&self.http).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "{head}Host: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let status = answer.split_whitespace().nth(1).unwrap().parse().unwrap();

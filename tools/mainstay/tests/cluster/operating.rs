@@ -87,3 +87,96 @@ fn a_cluster_is_looked_at_and_changed_over_every_face_of_every_member() {
     let stopped = a.stop();
     assert_eq!(stopped.code, Some(0), "{stopped:?}");
 }
+
+/// A number that `/metrics` tells.
+fn measured(node: &Node, name: &str) -> f64 {
+    let (code, text) = node.get("/metrics");
+    assert_eq!(code, 200, "{text}");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is not measured:\n{text}")).parse().unwrap()
+}
+
+/// Who leads, as the cluster says.
+fn leader(addresses: &str) -> Option<u64> {
+    let status = operate(addresses, &["status", "--json", "--timeout", "2s"]);
+    if status.code == Some(0) { json(&status.stdout)["leader"].as_u64() } else { None }
+}
+
+#[test]
+fn a_member_that_drains_hands_over_and_is_of_use_again_afterwards() {
+    let place = Place::new();
+    let mut a = place.start("a", &["--cluster-listen", "127.0.0.1:0"]);
+    let address = a.waiting();
+    let formed = json(&good(&address, &["cluster", "init", "--json"]));
+    a.ready();
+    assert_eq!((&formed["node"], formed["cluster_id"].as_str().map(str::len)), (&1.into(), Some(16)), "{formed}");
+    let secret = place.path("secret");
+    std::fs::write(&secret, "0123456789abcdef").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let flags =
+        ["--cluster-listen", "127.0.0.1:0", "--http-drain-token-file", secret.to_str().unwrap(), "--join", &address];
+    let join = |name: &str| {
+        let made = json(&good(&address, &["cluster", "token", "create", "--ttl", "90s", "--json"]));
+        assert_eq!((&made["ttl_ms"], made["id"].is_u64()), (&90_000.into(), true), "{made}");
+        let mut node = place.start_with_token(name, &flags, made["token"].as_str().unwrap());
+        node.ready();
+        node
+    };
+    let (b, c) = (join("b"), join("c"));
+    settled(&[&a.cluster], &[1, 2, 3]);
+    let all = [&*a.cluster, &b.cluster, &c.cluster].join(",");
+    assert_eq!((measured(&a, "mainstay_cluster_joins_total"), measured(&a, "mainstay_cluster_is_leader")), (2.0, 1.0));
+    eventually("it is measured", LIMIT, || measured(&b, r#"mainstay_cluster_members{state="active"}"#) == 3.0);
+    assert_eq!((measured(&b, "mainstay_cluster_leader"), measured(&b, "mainstay_cluster_is_leader")), (1.0, 0.0));
+
+    // From the command line, to a member that leads.
+    let drained = json(&good(&all, &["cluster", "drain", "1", "--reason", "a new disk", "--json"]));
+    assert_eq!((&drained["node"], &drained["state"]), (&1.into(), &"draining".into()), "{drained}");
+    eventually("another leads", LIMIT, || leader(&all).is_some_and(|leader| leader != 1));
+    eventually("it is not ready", LIMIT, || a.get("/readyz").0 == 503);
+    assert!(a.get("/readyz").1.starts_with("draining: "));
+    // They may have noticed that nobody led for a moment.
+    for other in [&b, &c] {
+        eventually("the others are ready", LIMIT, || other.get("/readyz").0 == 200);
+    }
+    eventually("it is measured", LIMIT, || measured(&a, "mainstay_cluster_is_draining") == 1.0);
+    assert_eq!(good(&all, &["cluster", "undrain", "1"]), "Node 1 (node1) is active.\n");
+    eventually("it is ready", LIMIT, || a.get("/readyz").0 == 200);
+    assert_eq!(operate(&all, &["cluster", "drain", "9"]).code, Some(3));
+
+    // Over HTTP, to whoever leads now, until it starts again.
+    let led = leader(&all).unwrap();
+    let (node, name) = if led == 2 { (b, "b") } else { (c, "c") };
+    assert_eq!(node.post("/health/drain", "0123456789abcdeX").0, 401);
+    assert_eq!(node.post("/health/drain", "0123456789abcdef").0, 200);
+    assert_eq!(node.get("/readyz").0, 503, "at once");
+    eventually("another leads", LIMIT, || leader(&all).is_some_and(|leader| leader != led));
+    let state = || json(&good(&all, &["status", "--json"]))["members"][led as usize - 1]["state"].clone();
+    eventually("the cluster knows", LIMIT, || state() == "draining");
+    assert_eq!(node.stop().code, Some(0));
+    let mut back = place.start(name, &[]);
+    back.ready();
+    settled(&[&a.cluster], &[1, 2, 3]);
+    eventually("it is ready", LIMIT, || back.get("/readyz").0 == 200);
+
+    let removed = json(&good(&all, &["cluster", "remove", "3", "--json"]));
+    assert_eq!((&removed["node"], &removed["name"]), (&3.into(), &"node3".into()), "{removed}");
+    let data_dir = place.path("a");
+    assert_eq!(a.stop().code, Some(0));
+    let force = ["cluster", "force-new", "--json", "--data-dir", data_dir.to_str().unwrap()];
+    let looked = operate("", &force);
+    let forecast = json(&looked.stdout);
+    assert_eq!((looked.code, &forecast["done"], &forecast["cluster_id"]), (Some(1), &false.into(), &Value::Null));
+    assert_eq!(
+        (&forecast["previous_cluster_id"], &forecast["lost_members"][0]["node"]),
+        (&formed["cluster_id"], &2.into())
+    );
+    let forced = operate("", &[&force[..], &["--yes"]].concat());
+    let result = json(&forced.stdout);
+    assert_eq!(
+        (forced.code, &result["done"], result["backup"].is_string()),
+        (Some(0), &true.into(), true),
+        "{forced:?}"
+    );
+    assert_ne!(result["cluster_id"], result["previous_cluster_id"]);
+}

@@ -1,0 +1,92 @@
+//! Known bugs that tests put back in, to see that they are caught, and the clock that simulated nodes go by. Outside of
+//! tests none of them exists.
+
+/// A rule that is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "only tests break rules"))]
+pub(crate) enum Fault {
+    /// An event says when it was applied, and not when it was proposed.
+    ClockInApply,
+    /// What the first actions of a refused command wrote stays.
+    HalfBatch,
+    /// A member gets the number behind how many there are: that of one that was removed.
+    MemberNumberReused,
+    /// Keys of a lease that ends are deleted in an order that depends on the replica.
+    ExpiryInAnyOrder,
+    /// An `Expire` ends also what was renewed since the clock looked.
+    ExpireUnchecked,
+    /// A renewal does not begin the time anew.
+    RenewalUncounted,
+    /// A new leader goes on counting where it was as a follower.
+    LeaderCountsOn,
+    /// What runs out is not read again from a snapshot.
+    TimersNotRestored,
+    /// A watch that finds its position compacted goes on behind.
+    WatchSkipsCompacted,
+    /// A watch resumes at the revision that it was given last.
+    WatchRepeats,
+    /// How far the machine is, is told before the tables show it.
+    ToldBeforeWritten,
+    /// Watches do not hear of a snapshot.
+    RestoredUntold,
+    /// The sweep takes what a key is now along.
+    SweepTakesPresent,
+    /// A token is not used up.
+    TokenNotUsed,
+    /// The header of keys and values is not written if only leases changed it.
+    HeaderNotWritten,
+}
+
+#[cfg(test)]
+impl Fault {
+    /// How many there are.
+    pub(crate) const ALL: usize = Fault::HeaderNotWritten as usize + 1;
+}
+
+#[cfg(test)]
+thread_local! {
+    static ACTIVE: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+    static NOW: std::cell::Cell<std::time::Duration> = const { std::cell::Cell::new(std::time::Duration::ZERO) };
+}
+
+/// Breaks a rule on this thread, or with `None` none any more.
+#[cfg(test)]
+pub(crate) fn set(fault: Option<Fault>) {
+    ACTIVE.set(fault);
+}
+
+/// Whether this rule is broken now.
+#[cfg(test)]
+pub(crate) fn active(fault: Fault) -> bool {
+    ACTIVE.get() == Some(fault)
+}
+
+/// Whether this rule is broken now: never.
+#[cfg(not(test))]
+pub(crate) const fn active(_: Fault) -> bool {
+    false
+}
+
+/// Sets the clock of the simulated node whose turn it is.
+#[cfg(test)]
+pub(crate) fn set_now(now: std::time::Duration) {
+    NOW.set(now);
+}
+
+/// That clock.
+#[cfg(test)]
+pub(crate) fn now() -> std::time::Duration {
+    NOW.get()
+}
+
+/// That clock in milliseconds.
+#[cfg(test)]
+pub(crate) fn millis() -> u64 {
+    NOW.get().as_millis() as u64
+}
+
+/// There is none.
+#[cfg(not(test))]
+pub(crate) const fn millis() -> u64 {
+    0
+}

@@ -1,0 +1,130 @@
+//! One replica that applies each entry for itself, as soon as anybody applies it: what all others are compared with, and
+//! what the model is asked about.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::super::tables::Tables;
+use super::super::world::{Checked, Violation, World, violated};
+use super::machine::{MetaReplica, Told};
+use super::model::Model;
+use crate::meta::command::{decode, decode_answer};
+use crate::meta::proto::{Command, answer};
+use crate::raftstore::entry::Entry;
+use crate::raftstore::log_store::Table;
+use crate::raftstore::state_machine::ApplyError;
+
+/// The tables that the machine writes.
+const OF_MACHINE: [Table; 2] = [Table::Cluster, Table::Kv];
+
+/// See the module.
+pub(super) struct Reference {
+    pub(super) tables: Tables,
+    machine: MetaReplica,
+    /// The digest of the tables after each entry; after none at first.
+    digests: Vec<u64>,
+    /// The answer to each operation.
+    pub(super) answers: BTreeMap<usize, Bytes>,
+    pub(super) model: Model,
+}
+
+impl Default for Reference {
+    fn default() -> Reference {
+        let tables = Tables::default();
+        let machine = MetaReplica::open(&tables).unwrap_or_else(|error| panic!("empty tables: {error}"));
+        let digests = vec![tables.digest()];
+        Reference { tables, machine, digests, answers: BTreeMap::new(), model: Model::default() }
+    }
+}
+
+pub(super) fn stopped(error: &ApplyError) -> Violation {
+    Violation { check: "the machine goes on", what: error.to_string() }
+}
+
+impl Reference {
+    /// How many entries it has applied.
+    fn applied(&self) -> u64 {
+        self.digests.len() as u64 - 1
+    }
+
+    /// The digest after an entry.
+    pub(super) fn digest(&self, index: u64) -> Option<u64> {
+        self.digests.get(index as usize).copied()
+    }
+
+    /// Applies an entry, if it has not yet.
+    fn apply(&mut self, entry: &Entry, rules: bool) -> Result<Option<Command>, Violation> {
+        let index = entry.index().get();
+        if index <= self.applied() {
+            return Ok(None);
+        }
+        if index != self.applied() + 1 {
+            violated("state-machine safety", format!("entry {index} is applied before the one before it"))?;
+        }
+        crate::meta::fault::set_now(std::time::Duration::ZERO);
+        let before = self.tables.digest_of(&OF_MACHINE);
+        let (writes, told) = self.machine.apply(&[entry]).map_err(|error| stopped(&error))?;
+        self.tables.write(&writes);
+        self.machine.written();
+        self.digests.push(self.tables.digest());
+        let after = self.tables.digest_of(&OF_MACHINE);
+        let Some(Told::Now(bytes)) = told.first() else {
+            return match before == after || !rules {
+                true => Ok(None),
+                false => Err(Violation { check: "commands apply once", what: format!("entry {index} again") }),
+            };
+        };
+        let unreadable = |error: crate::meta::command::Unknown| Violation {
+            check: "what is stored agrees",
+            what: format!("entry {index}: {error}"),
+        };
+        let (_, command) = decode(entry.data()).map_err(unreadable)?;
+        let outcome = decode_answer(bytes).map_err(unreadable)?.outcome;
+        if let Some(operation) = operation_of(&command) {
+            self.answers.insert(operation, bytes.clone());
+        }
+        match outcome {
+            Some(answer::Outcome::Done(done)) => {
+                self.model.apply(index, &command, &done)?;
+                if rules {
+                    self.model.check(&self.tables)?;
+                }
+            }
+            _ if rules && before != after => {
+                violated("what is refused writes nothing", format!("entry {index}: {command:?}"))?;
+            }
+            _ => self.model.ended.clear(),
+        }
+        Ok(Some(command))
+    }
+}
+
+/// Which operation a command is: what its reason says.
+fn operation_of(command: &Command) -> Option<usize> {
+    command.reason.parse().ok()
+}
+
+impl World {
+    /// An entry is applied somewhere.
+    pub(super) fn refer(&mut self, entry: &Entry) -> Checked {
+        let rules = self.rules;
+        let Some(metadata) = &mut self.metadata else { return Ok(()) };
+        match metadata.reference.apply(entry, rules)? {
+            Some(command) => self.check_ended(entry, &command),
+            None => Ok(()),
+        }
+    }
+
+    /// Replicas are equal: the tables of one are what the reference had after the same entry.
+    pub(super) fn compare(&self, place: usize, index: u64, when: &str) -> Checked {
+        let Some(metadata) = self.metadata.as_ref().filter(|_| self.rules) else { return Ok(()) };
+        let found = self.store(place).tables.digest();
+        match metadata.reference.digest(index) {
+            Some(expected) if expected != found => {
+                violated("replicas are equal", format!("{} has other tables {when} entry {index}", place + 1))
+            }
+            _ => Ok(()),
+        }
+    }
+}
