@@ -19,6 +19,10 @@ use crate::support::{LIMIT, Output, eventually, mainstay, run, runtime};
 /// How long a process may go on after a signal, or after it has failed.
 const POLL: Duration = Duration::from_millis(5);
 
+/// Where nodes listen for each other: any port. Where there is a second loopback address, nobody else listens there, and no
+/// connection begins there, so that a port is still free when its node comes back.
+pub const LISTEN: &str = if cfg!(target_os = "linux") { "127.0.0.2:0" } else { "127.0.0.1:0" };
+
 /// Directories, and addresses that nobody else has.
 pub struct Place(tempfile::TempDir);
 
@@ -38,7 +42,7 @@ impl Place {
 
     /// A cluster's first member.
     pub fn form(&self, name: &str) -> Node {
-        let mut node = self.start(name, &["--cluster-listen", "127.0.0.1:0"]);
+        let mut node = self.start(name, &["--cluster-listen", LISTEN]);
         let address = node.waiting();
         let formed = run(mainstay().args(["cluster", "init", "--addr", &address]));
         assert_eq!(formed.code, Some(0), "{formed:?}");
@@ -50,7 +54,7 @@ impl Place {
     /// A node that asks the member to be let in; not yet ready.
     pub fn joining(&self, name: &str, by: &Node) -> Node {
         let token = token(&by.cluster);
-        self.start_with_token(name, &["--cluster-listen", "127.0.0.1:0", "--join", &by.cluster], &token)
+        self.start_with_token(name, &["--cluster-listen", LISTEN, "--join", &by.cluster], &token)
     }
 
     pub fn start_with_token(&self, name: &str, arguments: &[&str], token: &str) -> Node {
@@ -180,8 +184,12 @@ impl Node {
 
     /// Asks it to stop, and waits for that.
     pub fn stop(self) -> Output {
-        assert!(Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap().success());
+        self.signal("-TERM");
         self.ended()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap().success());
     }
 
     /// Waits for its end.
@@ -214,6 +222,14 @@ impl Node {
 pub fn meta(addresses: &[&str]) -> Meta {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     Client::new(Nodes::new(addresses, &NetConfig::default()).unwrap()).meta("a test").within(Duration::from_secs(5))
+}
+
+/// Who leads, as the first of these knows that answers.
+pub fn leader(addresses: &[&str]) -> Option<u64> {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    let client = Client::new(Nodes::new(addresses, &NetConfig::default()).unwrap());
+    let status = runtime().block_on(async { client.status(Instant::now() + LIMIT).await.ok() })?;
+    Some(status.groups.first()?.leader).filter(|leader| *leader != 0)
 }
 
 /// The members, as any of these knows them after it asked the leader.
