@@ -19,7 +19,7 @@ use super::proto::{
 use super::record::addresses;
 use super::remove::remove;
 use super::rpc::proto::StatusResponse;
-use super::rpc::service::{MetadataService, Observed, raft_group};
+use super::rpc::service::{MetadataService, Observed, patience, raft_group};
 use crate::ident::{Incarnation, NodeId};
 use crate::meta::METADATA_GROUP;
 use crate::meta::limits::MAX_TEXT_BYTES;
@@ -179,7 +179,8 @@ impl Formation for Services {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let request = request.into_inner();
-        let meta = self.0.meta.acting(actor(&request.actor), "");
+        // Who asks hears in time that nobody leads, and need not wonder whether there is a token.
+        let meta = self.0.meta.acting(actor(&request.actor), "").within(patience(request.timeout_ms));
         let (token, record) = meta.tokens().create(request.ttl_ms).await.map_err(|error| status(&error))?;
         let (id, ttl_ms) = (record.id, record.ttl_ms);
         Ok(Response::new(CreateTokenResponse { token: token.reveal(), id, ttl_ms }))

@@ -88,7 +88,7 @@ fn calls(line: &Line) -> MetadataClient<Channel> {
 }
 
 /// How long a node may try, that has to answer until then.
-fn timeout_ms(until: Instant) -> u64 {
+pub(in crate::cluster) fn timeout_ms(until: Instant) -> u64 {
     u64::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX).max(1)
 }
 

@@ -49,6 +49,34 @@ fn a_member_is_removed_also_when_it_leads_and_its_place_is_taken_by_another() {
     settled(&[first], &[1, other, 4]);
 }
 
+/// What the leader was asked may be done when it goes on: nobody says that it had no effect.
+#[test]
+fn a_removal_whose_leader_hangs_is_not_known_and_can_be_asked_again() {
+    let place = Place::new();
+    let a = place.form("a");
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    let addresses = [a.cluster.clone(), b.cluster.clone(), c.cluster.clone()];
+    settled(&[&addresses[0]], &[1, 2, 3]);
+    let leads = leader(&[&addresses[0]]).expect("somebody leads") as usize;
+    // Another is asked to remove the third, and has spoken with the leader before.
+    let asked = if leads == 3 { 1 } else { 3 };
+    let gone = if leads == 2 { 3 } else { 2 };
+    let nodes = [a, b, c];
+    put(&[&addresses[asked - 1]], "k", "v");
+    nodes[leads - 1].signal("-STOP");
+    let removed = remove(&addresses[asked - 1], gone);
+    assert_eq!(removed.code, Some(5), "{removed:?}");
+    assert!(removed.stderr.contains("it is not known whether it was done"), "{removed:?}");
+    nodes[leads - 1].signal("-CONT");
+    let mut again = Some(1);
+    eventually("it is removed", LIMIT, || {
+        again = remove(&addresses[0], gone).code;
+        matches!(again, Some(0 | 3))
+    });
+    let stay: Vec<u64> = (1..=3).filter(|id| *id != gone).collect();
+    settled(&[&addresses[0]], &stay);
+}
+
 #[test]
 fn a_lost_majority_is_forced_and_who_was_lost_is_refused() {
     let place = Place::new();

@@ -16,4 +16,5 @@ mod joining;
 mod kills;
 mod leaving;
 mod operating;
+mod refused;
 mod tls;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use mainstay::cluster::rpc::channel::Nodes;
 use mainstay::cluster::rpc::client::Client;
+use mainstay::cluster::rpc::proto::RaftGroup;
 use mainstay::meta::client::Meta;
 use mainstay::meta::proto::{Member, MemberState};
 use mainstay::net::NetConfig;
@@ -224,12 +225,17 @@ pub fn meta(addresses: &[&str]) -> Meta {
     Client::new(Nodes::new(addresses, &NetConfig::default()).unwrap()).meta("a test").within(Duration::from_secs(5))
 }
 
-/// Who leads, as the first of these knows that answers.
-pub fn leader(addresses: &[&str]) -> Option<u64> {
+/// How the metadata group stands on the first of these that answers.
+pub fn group(addresses: &[&str]) -> Option<RaftGroup> {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     let client = Client::new(Nodes::new(addresses, &NetConfig::default()).unwrap());
     let status = runtime().block_on(async { client.status(Instant::now() + LIMIT).await.ok() })?;
-    Some(status.groups.first()?.leader).filter(|leader| *leader != 0)
+    status.groups.into_iter().next()
+}
+
+/// Who leads, as the first of these knows that answers.
+pub fn leader(addresses: &[&str]) -> Option<u64> {
+    group(addresses).map(|group| group.leader).filter(|leader| *leader != 0)
 }
 
 /// The members, as any of these knows them after it asked the leader.
