@@ -49,6 +49,24 @@ fn a_member_is_removed_also_when_it_leads_and_its_place_is_taken_by_another() {
     settled(&[first], &[1, other, 4]);
 }
 
+/// Nobody speaks any more to one that was removed while it heard nothing: it asks, and stops.
+#[test]
+fn a_member_that_slept_through_its_removal_stops_when_it_wakes() {
+    let place = Place::new();
+    let a = place.form("a");
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    settled(&[&a.cluster], &[1, 2, 3]);
+    let (sleeps, stays, gone) = if leader(&[&a.cluster]) == Some(3) { (b, c, 2) } else { (c, b, 3) };
+    sleeps.signal("-STOP");
+    let removed = remove(&a.cluster, gone);
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    sleeps.signal("-CONT");
+    let output = sleeps.ended();
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stderr.contains("was removed from the cluster"), "{output:?}");
+    settled(&[&a.cluster, &stays.cluster], &[1, 5 - gone]);
+}
+
 /// What the leader was asked may be done when it goes on: nobody says that it had no effect.
 #[test]
 fn a_removal_whose_leader_hangs_is_not_known_and_can_be_asked_again() {

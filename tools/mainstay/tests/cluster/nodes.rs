@@ -14,9 +14,13 @@ use mainstay::cluster::rpc::proto::RaftGroup;
 use mainstay::meta::client::Meta;
 use mainstay::meta::proto::{Member, MemberState};
 use mainstay::net::NetConfig;
+use tokio_postgres::SimpleQueryMessage;
 
 use crate::support::{LIMIT, Output, eventually, mainstay, run, runtime};
 
+/// How long commands wait that have to succeed, and are not about waiting: somewhat less than [`LIMIT`], after which they are
+/// killed.
+const PATIENCE: &str = "25s";
 /// How long a process may go on after a signal, or after it has failed.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -45,7 +49,7 @@ impl Place {
     pub fn form(&self, name: &str) -> Node {
         let mut node = self.start(name, &["--cluster-listen", LISTEN]);
         let address = node.waiting();
-        let formed = run(mainstay().args(["cluster", "init", "--addr", &address]));
+        let formed = run(mainstay().args(["cluster", "init", "--addr", &address, "--timeout", PATIENCE]));
         assert_eq!(formed.code, Some(0), "{formed:?}");
         assert!(formed.stdout.contains("its first member is node 1"), "{formed:?}");
         node.ready();
@@ -80,7 +84,7 @@ pub fn free_addresses(count: usize) -> Vec<String> {
 
 /// Makes a join token.
 pub fn token(address: &str) -> String {
-    let made = run(mainstay().args(["cluster", "token", "create", "--addr", address]));
+    let made = run(mainstay().args(["cluster", "token", "create", "--addr", address, "--timeout", PATIENCE]));
     assert_eq!(made.code, Some(0), "{made:?}");
     assert!(made.stderr.contains("lets one node in, once"), "{made:?}");
     made.stdout.trim().to_owned()
@@ -256,26 +260,28 @@ pub fn settled(addresses: &[&str], expected: &[u64]) {
 }
 
 pub fn put(addresses: &[&str], key: &str, value: &str) {
-    runtime().block_on(async { meta(addresses).kv().put(key, value).await.unwrap() });
+    runtime().block_on(async { meta(addresses).within(LIMIT).kv().put(key, value).await.unwrap() });
 }
 
 pub fn value(addresses: &[&str], key: &str) -> Option<Vec<u8>> {
-    runtime().block_on(async { meta(addresses).kv().get(key).await.unwrap().map(|pair| pair.value) })
+    let got = runtime().block_on(async { meta(addresses).within(LIMIT).kv().get(key).await.unwrap() });
+    got.map(|pair| pair.value)
+}
+
+/// What a statement comes to, which must be something: one that hangs is named.
+fn answer(sql_address: &str, statement: &str) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
+    let asked = async { crate::support::connect(sql_address).await.simple_query(statement).await };
+    let answered = runtime().block_on(async { tokio::time::timeout(LIMIT, asked).await });
+    answered.unwrap_or_else(|_| panic!("no answer within {LIMIT:?}: {statement}"))
 }
 
 /// The SQLSTATE, message and hint of what a statement fails with.
 pub fn refusal(sql_address: &str, statement: &str) -> (String, String, Option<String>) {
-    runtime().block_on(async {
-        let client = crate::support::connect(sql_address).await;
-        let error = client.simple_query(statement).await.unwrap_err();
-        let error = error.as_db_error().unwrap();
-        (error.code().code().to_owned(), error.message().to_owned(), error.hint().map(str::to_owned))
-    })
+    let error = answer(sql_address, statement).unwrap_err();
+    let error = error.as_db_error().unwrap();
+    (error.code().code().to_owned(), error.message().to_owned(), error.hint().map(str::to_owned))
 }
 
 pub fn execute(sql_address: &str, statement: &str) -> Vec<crate::support::Row> {
-    runtime().block_on(async {
-        let client = crate::support::connect(sql_address).await;
-        client.simple_query(statement).await.unwrap().into_iter().filter_map(crate::support::row).collect()
-    })
+    answer(sql_address, statement).unwrap().into_iter().filter_map(crate::support::row).collect()
 }
