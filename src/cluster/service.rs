@@ -165,7 +165,9 @@ impl Formation for Services {
             Err(error) => return Err(status(&error)),
         };
         tracing::info!(node = joined.id, addresses = ?joined.addresses, "a node joins");
-        let members = core.members().map_err(|error| Status::internal(error.to_string()))?;
+        // Not what this node knows by itself: it may have come just now, and know nothing yet. Who is not told where the
+        // leader is cannot answer it, and would never take part.
+        let members = meta.members().list().await.map_err(|error| status(&error))?;
         answer(join_response::Outcome::Joined(Joined {
             cluster: core.membership.cluster.get(),
             system: core.membership.system.get(),

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
@@ -24,9 +25,15 @@ const PATIENCE: &str = "25s";
 /// How long a process may go on after a signal, or after it has failed.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Where nodes listen for each other: any port. Where there is a second loopback address, nobody else listens there, and no
-/// connection begins there, so that a port is still free when its node comes back.
-pub const LISTEN: &str = if cfg!(target_os = "linux") { "127.0.0.2:0" } else { "127.0.0.1:0" };
+/// Where nodes listen for each other: any port. Where loopback is a whole network, each test has an address of its own there:
+/// nobody else listens on it, and no connection begins on it, so that a port is still free when its node comes back.
+pub static LISTEN: LazyLock<String> = LazyLock::new(|| {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    match cfg!(target_os = "linux") {
+        true => format!("127.{}.{middle}.{low}:0", 64 + high % 64),
+        false => "127.0.0.1:0".to_owned(),
+    }
+});
 
 /// Directories, and addresses that nobody else has.
 pub struct Place(tempfile::TempDir);
@@ -47,7 +54,7 @@ impl Place {
 
     /// A cluster's first member.
     pub fn form(&self, name: &str) -> Node {
-        let mut node = self.start(name, &["--cluster-listen", LISTEN]);
+        let mut node = self.start(name, &["--cluster-listen", &LISTEN]);
         let address = node.waiting();
         let formed = run(mainstay().args(["cluster", "init", "--addr", &address, "--timeout", PATIENCE]));
         assert_eq!(formed.code, Some(0), "{formed:?}");
@@ -59,7 +66,7 @@ impl Place {
     /// A node that asks the member to be let in; not yet ready.
     pub fn joining(&self, name: &str, by: &Node) -> Node {
         let token = token(&by.cluster);
-        self.start_with_token(name, &["--cluster-listen", LISTEN, "--join", &by.cluster], &token)
+        self.start_with_token(name, &["--cluster-listen", &LISTEN, "--join", &by.cluster], &token)
     }
 
     pub fn start_with_token(&self, name: &str, arguments: &[&str], token: &str) -> Node {
@@ -78,7 +85,7 @@ impl Place {
 
 /// Addresses of loopback that are free now.
 pub fn free_addresses(count: usize) -> Vec<String> {
-    let ports: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind(LISTEN.as_str()).unwrap()).collect();
     ports.iter().map(|port| port.local_addr().unwrap().to_string()).collect()
 }
 

@@ -35,7 +35,7 @@ fn who_is_not_let_in_is_told_why_and_the_token_stays_good() {
         assert!(!stderr.contains(token) && !stderr.contains("panicked"), "{stderr}");
         stderr
     };
-    let listen = ["--cluster-listen", LISTEN];
+    let listen = ["--cluster-listen", LISTEN.as_str()];
     let cases = [
         (&["--cluster-listen", a.cluster.as_str()][..], "in use"),
         (
@@ -67,7 +67,7 @@ fn addresses_that_do_not_answer_are_named_while_it_is_waited_for_them() {
     let place = Place::new();
     let nobody = &free_addresses(1)[0];
     let secret = format!("mainstay-join-1-{}", "ab".repeat(32));
-    let mut node = place.start_with_token("a", &["--cluster-listen", LISTEN, "--join", nobody], &secret);
+    let mut node = place.start_with_token("a", &["--cluster-listen", &LISTEN, "--join", nobody], &secret);
     let address = node.waiting();
     let mut why = String::new();
     eventually("it says who does not answer", LIMIT, || {
