@@ -136,7 +136,7 @@ impl MemberHandle {
     /// # Errors
     /// See [`OperatorError`]; refused if the cluster would not have a majority without it.
     pub async fn remove(&self, node: NodeId, actor: &str) -> Result<Member, OperatorError> {
-        let request = RemoveRequest { node: node.get(), actor: actor.to_owned(), hops: 0 };
+        let request = RemoveRequest { node: node.get(), actor: actor.to_owned(), ..RemoveRequest::default() };
         let removed = remove(&self.0, request).await.map_err(|status| OperatorError::from(&status))?;
         removed.ok_or_else(|| OperatorError::Unknown("the answer says nothing".to_owned()))
     }

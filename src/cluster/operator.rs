@@ -14,6 +14,7 @@ use super::proto::{
     CheckRequest, CheckResponse, CreateTokenRequest, DescribeRequest, Description, InitRequest, Phase, RemoveRequest,
 };
 use super::rpc::channel::{CallError, Line, Nodes, Purpose, Repeat};
+use super::rpc::client::timeout_ms;
 use crate::ident::{ClusterId, NodeId};
 use crate::meta::proto::Member;
 use crate::net::{Address, NetConfig, NetError};
@@ -147,11 +148,11 @@ impl Operator {
     /// See [`OperatorError`].
     pub async fn create_token(&self, ttl: Option<Duration>, actor: &str) -> Result<NewToken, OperatorError> {
         let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
-        let request = CreateTokenRequest { ttl_ms, actor: actor.to_owned() };
+        let request = CreateTokenRequest { ttl_ms, actor: actor.to_owned(), timeout_ms: 0 };
         // A second one would be one that nobody knows.
         let deadline = Instant::now() + self.timeout;
         let made = self.nodes.call(Purpose::Call, Repeat::Never, deadline, |line, until| {
-            let request = timed(request.clone(), until);
+            let request = CreateTokenRequest { timeout_ms: timeout_ms(until), ..request.clone() };
             async move { formation(&line).create_token(request).await }
         });
         let made = made.await?.into_inner();
@@ -163,10 +164,10 @@ impl Operator {
     /// # Errors
     /// See [`OperatorError`]; refused if the cluster would not have a majority without it.
     pub async fn remove(&self, node: NodeId, actor: &str) -> Result<Member, OperatorError> {
-        let request = RemoveRequest { node: node.get(), actor: actor.to_owned(), hops: 0 };
+        let request = RemoveRequest { node: node.get(), actor: actor.to_owned(), ..RemoveRequest::default() };
         let deadline = Instant::now() + self.timeout;
         let removed = self.nodes.call(Purpose::Call, Repeat::Never, deadline, |line, until| {
-            let request = timed(request.clone(), until);
+            let request = RemoveRequest { timeout_ms: timeout_ms(until), ..request.clone() };
             async move { formation(&line).remove(request).await }
         });
         let removed = removed.await?.into_inner().removed;

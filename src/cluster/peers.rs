@@ -346,6 +346,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_peer_may_have_heard_may_have_had_an_effect() {
+        let silent = [CallError::Silent, Status::unavailable("the connection broke").into()];
+        assert!(silent.iter().all(CallError::may_have_had_effect));
+        let unheard = [
+            CallError::Unknown(NodeId::new(2)),
+            CallError::Net(NetError::Connect { address: nowhere(), source: std::io::ErrorKind::TimedOut.into() }),
+            Status::permission_denied("who are you?").into(),
+            Status::failed_precondition("not now").into(),
+        ];
+        assert!(!unheard.iter().any(CallError::may_have_had_effect));
+    }
+
+    #[test]
     fn a_claim_is_read_as_it_was_said_and_other_versions_are_refused() {
         let identity = Identity { cluster: ClusterId::new(7), node: NodeId::new(2), incarnation: Incarnation::new(9) };
         let claim = identity.claim(NodeId::new(1));

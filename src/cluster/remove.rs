@@ -5,10 +5,11 @@
 //! or not done when it is asked for again, so that whatever dies on the way, asking again ends it. A change that would leave
 //! the group without a majority that lives is refused by the group, and the member goes on as it was.
 
+use std::error::Error;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tonic::{Code, Status};
+use tonic::{Code, ConnectError, Status};
 
 use super::core::Core;
 use super::metrics;
@@ -42,7 +43,11 @@ pub(super) const MAX_HOPS: u32 = 4;
 
 /// Removes a member; says how it was. A request that finds nothing left of it is "not found".
 pub(super) async fn remove(core: &Core, request: RemoveRequest) -> Result<Option<Member>, Status> {
-    let until = Instant::now() + REMOVE_TIMEOUT;
+    let patience = match request.timeout_ms {
+        0 => REMOVE_TIMEOUT,
+        milliseconds => Duration::from_millis(milliseconds).min(REMOVE_TIMEOUT),
+    };
+    let until = Instant::now() + patience;
     let node = NodeId::new(request.node);
     if node == super::FIRST_MEMBER {
         return Err(Status::failed_precondition(format!(
@@ -53,7 +58,7 @@ pub(super) async fn remove(core: &Core, request: RemoveRequest) -> Result<Option
     if leader != core.node() {
         return pass_on(core, leader, request, until).await;
     }
-    let meta = core.meta.acting(&request.actor, "removed").within(STEP_TIMEOUT);
+    let meta = core.meta.acting(&request.actor, "removed").within(patience.min(STEP_TIMEOUT));
     let found = meta.members().get(node).await.map_err(|error| status(&error))?;
     let member = found.ok_or_else(|| Status::not_found(format!("there is no member {node}")))?;
     majority_without(core, node).await?;
@@ -157,13 +162,30 @@ async fn pass_on(core: &Core, to: NodeId, request: RemoveRequest, until: Instant
     if request.hops >= MAX_HOPS {
         return Err(Status::unavailable("leadership changes all the time"));
     }
-    let request = RemoveRequest { hops: request.hops + 1, ..request };
     let limit = until.saturating_duration_since(Instant::now());
+    let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1);
+    let request = RemoveRequest { hops: request.hops + 1, timeout_ms, ..request };
     core.peers.remove(to, request, limit).await.map_err(|error| match error {
+        CallError::Status(status) if was_lost(&status) => {
+            Status::deadline_exceeded(format!("node {to}, which leads, was lost: {}", status.message()))
+        }
         CallError::Status(status) => *status,
         CallError::Silent => Status::deadline_exceeded(format!("node {to}, which leads, did not answer in time")),
         other => Status::unavailable(format!("node {to}, which leads, cannot be asked: {other}")),
     })
+}
+
+/// Whether a connection failed once something was asked over it: the status is not the node's own word, and nobody knows what
+/// the node has done, or will do when it goes on.
+fn was_lost(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            return false;
+        }
+        cause = error.source();
+    }
+    status.source().is_some()
 }
 
 /// The voter that is furthest and was heard of lately, of those that may lead.

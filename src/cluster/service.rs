@@ -21,7 +21,7 @@ use super::proto::{
 use super::record::addresses;
 use super::remove::remove;
 use super::rpc::proto::StatusResponse;
-use super::rpc::service::{MetadataService, Observed, raft_group};
+use super::rpc::service::{MetadataService, Observed, patience, raft_group};
 use crate::ident::{Incarnation, NodeId};
 use crate::meta::METADATA_GROUP;
 use crate::meta::limits::MAX_TEXT_BYTES;
@@ -168,7 +168,9 @@ impl Formation for Services {
         };
         tracing::info!(node = joined.id, addresses = ?joined.addresses, "a node joins");
         metrics::let_in();
-        let members = core.members().map_err(|error| Status::internal(error.to_string()))?;
+        // Not what this node knows by itself: it may have come just now, and know nothing yet. Who is not told where the
+        // leader is cannot answer it, and would never take part.
+        let members = meta.members().list().await.map_err(|error| status(&error))?;
         answer(join_response::Outcome::Joined(Joined {
             cluster: core.membership.cluster.get(),
             system: core.membership.system.get(),
@@ -182,7 +184,8 @@ impl Formation for Services {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let request = request.into_inner();
-        let meta = self.0.meta.acting(actor(&request.actor), "");
+        // Who asks hears in time that nobody leads, and need not wonder whether there is a token.
+        let meta = self.0.meta.acting(actor(&request.actor), "").within(patience(request.timeout_ms));
         let (token, record) = meta.tokens().create(request.ttl_ms).await.map_err(|error| status(&error))?;
         let (id, ttl_ms) = (record.id, record.ttl_ms);
         Ok(Response::new(CreateTokenResponse { token: token.reveal(), id, ttl_ms }))

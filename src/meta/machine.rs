@@ -195,3 +195,7 @@ fn number(table: Table, key: &[u8]) -> Result<u64, StoreError> {
 #[cfg(test)]
 #[path = "machine_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "restored_test.rs"]
+mod restored_tests;

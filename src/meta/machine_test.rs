@@ -1,6 +1,8 @@
 //! Three nodes of one process, over the network in memory, and single ones that restart.
 
 use std::ops::{Bound, Range};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use super::super::METADATA_GROUP;
@@ -31,8 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Ways {
     nodes: Mutex<std::collections::HashMap<NodeId, GroupHandle>>,
-    /// The next answer gets lost on its way.
-    loses: std::sync::atomic::AtomicBool,
+    /// So many answers get lost on their way.
+    loses: AtomicU64,
 }
 
 #[tonic::async_trait]
@@ -40,9 +42,9 @@ impl Forward for Ways {
     async fn propose(&self, leader: NodeId, attempt: Attempt, command: Vec<u8>) -> Result<Bytes, ProposeError> {
         let way = self.nodes.lock().get(&leader).cloned();
         let answer = way.ok_or(ProposeError::NotLeader { leader: None })?.propose_once(attempt, command).await;
-        match self.loses.swap(false, std::sync::atomic::Ordering::SeqCst) {
-            true => Err(ProposeError::Unknown { why: "the connection broke" }),
-            false => answer,
+        match self.loses.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Err(ProposeError::Unknown { why: "the connection broke" }),
+            Err(_) => answer,
         }
     }
 }
@@ -354,11 +356,17 @@ async fn a_command_whose_answer_was_lost_takes_effect_once() {
     let meta = nodes.meta(asked);
     form(&meta).await;
     for version in 1..=5 {
-        nodes.ways.loses.store(true, std::sync::atomic::Ordering::SeqCst);
+        nodes.ways.loses.store(1, SeqCst);
         assert_eq!(meta.kv().put("a", "1").await.unwrap(), version);
         assert_eq!(meta.kv().get("a").await.unwrap().unwrap().version, version);
     }
-    assert!(!nodes.ways.loses.load(std::sync::atomic::Ordering::SeqCst), "no answer was lost");
+    assert_eq!(nodes.ways.loses.load(SeqCst), 0, "no answer was lost");
+    // If none arrives until the deadline, nobody says that nothing happened.
+    nodes.ways.loses.store(u64::MAX, SeqCst);
+    let unknown = meta.within(Duration::from_millis(500)).kv().put("b", "1").await.unwrap_err();
+    assert!(matches!(unknown, MetaError::Unknown { .. }), "{unknown}");
+    nodes.ways.loses.store(0, SeqCst);
+    assert_eq!(meta.kv().get("b").await.unwrap().unwrap().value, b"1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

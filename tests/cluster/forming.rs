@@ -167,3 +167,29 @@ async fn of_five_that_were_told_the_same_one_forms_a_cluster_whoever_is_asked() 
         node.shutdown().await;
     }
 }
+
+/// First in its own list, it may form a cluster; but one of the others is a member of one by now.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_should_join_a_cluster_that_is_there_forms_no_second_one() {
+    let place = Place::new();
+    let a = place.form("a").await;
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let token = place.path("token");
+    let config = ClusterConfig {
+        listen: Some(address),
+        join: [address, a.local_addr()].map(|address| address.to_string().parse().unwrap()).into(),
+        token: mainstay::cluster::TokenSource::File(token.clone()),
+        ..ClusterConfig::default()
+    };
+    let joins = spawn(place.waiting("b", config).await);
+    let refused = operator(&[address.to_string()]).init().await.unwrap_err();
+    let cluster = format!("{:016x}", a.membership().cluster.get());
+    assert!(matches!(&refused, OperatorError::Refused(why) if why.contains(&cluster)), "{refused}");
+    let made = operator(&[a.local_addr().to_string()]).create_token(None, "a test").await.unwrap();
+    std::fs::write(token, made.token).unwrap();
+    let b = within(joins).await.unwrap().unwrap();
+    assert_eq!(b.membership().cluster, a.membership().cluster);
+    for node in [a, b] {
+        node.shutdown().await;
+    }
+}

@@ -1,7 +1,9 @@
 //! Being let in, starting again, and who is not let in.
 
+use mainstay::cluster::proto::formation_client::FormationClient;
+use mainstay::cluster::proto::{JoinRequest, join_response};
 use mainstay::cluster::{ClusterConfig, ClusterError, Entrance};
-use mainstay::meta::proto::Refusal;
+use mainstay::meta::proto::{MemberSpec, Refusal};
 use mainstay::meta::token::JoinToken;
 
 use crate::nodes::*;
@@ -38,6 +40,38 @@ async fn three_become_one_cluster_and_all_start_again_without_being_told() {
     assert_eq!(nodes[1].meta().kv().get("k").await.unwrap().unwrap().value, b"v");
     for id in 1..=3 {
         eventually("each start is noted", async || member(&nodes[0], id).await.unwrap().incarnation >= 2).await;
+    }
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+/// One that has just come has nothing of the cluster yet but its place in it. Whom it lets in must hear where the leader is,
+/// or could never answer it.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_have_just_come_let_others_in() {
+    let place = Place::new();
+    let mut nodes = vec![place.form("a").await];
+    let first = nodes[0].local_addr().to_string();
+    let operator = operator(&[first.clone()]);
+    let token = async || operator.create_token(None, "a test").await.unwrap().token;
+    for (number, name) in (1..).zip(["b", "c", "d"]) {
+        let (own, next) = (token().await, token().await);
+        let config = joining(&[first.clone()], &own);
+        let node = within(place.waiting(name, config).await.member()).await.unwrap();
+        let member = MemberSpec {
+            addresses: vec![format!("127.0.0.1:{number}")],
+            secret_hash: vec![number; 32],
+            version: 1,
+            ..MemberSpec::default()
+        };
+        let request = JoinRequest { member: Some(member), token: next, segment_size_bytes: SEGMENT };
+        let mut asked = FormationClient::connect(format!("http://{}", node.local_addr())).await.unwrap();
+        let answer = asked.join(request).await.unwrap().into_inner().outcome;
+        let Some(join_response::Outcome::Joined(joined)) = answer else { panic!("{answer:?}") };
+        let told = joined.members.iter().find(|member| member.node == 1);
+        assert!(told.is_some_and(|told| told.addresses == [first.clone()]), "{joined:?}");
+        nodes.push(node);
     }
     for node in nodes {
         node.shutdown().await;

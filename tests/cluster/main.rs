@@ -8,3 +8,4 @@ mod nodes;
 mod forming;
 mod joining;
 mod leaving;
+mod strangers;

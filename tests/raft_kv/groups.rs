@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use crate::Code;
 use crate::cluster::{Cluster, PATIENCE};
 use crate::operator::{Move, Operator};
 use crate::proto::kv_client::KvClient;
 use crate::proto::{GetRequest, PutRequest};
-use crate::register::{NEVER, Operation};
-use crate::{Code, History};
+use crate::register::{Action, History, NEVER, Operation};
 
 const GROUPS: u64 = 200;
 /// So short that a replica that is new, or was away, needs a snapshot.
@@ -37,10 +37,10 @@ const CALM: u64 = 800;
 const MOVES: u64 = 6;
 
 /// Numbers that look random, from a seed that is printed.
-struct Draw(u64);
+pub struct Draw(pub u64);
 
 impl Draw {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -89,13 +89,13 @@ impl Shared {
         let response = self.clients[node].clone().get(request).await.ok()?.into_inner();
         let bytes = response.value.first_chunk().copied().unwrap_or_default();
         let value = response.found.then_some(u64::from_be_bytes(bytes));
-        self.history.note(group, Operation { is_write: false, value, start, end: self.history.now() });
+        self.history.note(group, Operation { action: Action::Read(value), start, end: self.history.now() });
         Some(())
     }
 
     /// The same attempt until it is answered; says where that was.
     async fn write(&self, id: u64, group: u64, first: usize) -> usize {
-        let value = self.history.next_value.fetch_add(1, Ordering::SeqCst) + 1;
+        let value = self.history.new_value();
         let (start, deadline) = (self.history.now(), Instant::now() + CLIENT_PATIENCE);
         let key = self.keys[&group].clone();
         let put = PutRequest { key, value: value.to_be_bytes().into(), client: id + 1, sequence: value };
@@ -115,7 +115,7 @@ impl Shared {
                 }
             }
         }
-        self.history.note(group, Operation { is_write: true, value: Some(value), start, end });
+        self.history.note(group, Operation { action: Action::Write(value), start, end });
         node
     }
 

@@ -8,22 +8,21 @@ mod hosts;
 mod members;
 mod operator;
 mod register;
+mod register_test;
 
 mod proto {
     #![allow(missing_docs, clippy::all, reason = "generated")]
     tonic::include_proto!("raft_kv");
 }
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cluster::Cluster;
 use hosts::Hosts;
-use parking_lot::Mutex;
 use proto::{GetRequest, PutRequest};
-use register::{NEVER, Operation};
+use register::{Action, History, NEVER, Operation};
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -31,39 +30,6 @@ const KEYS: u64 = 3;
 const CLIENTS: u64 = 6;
 /// Kills in the test; `RAFT_KILLS` sets another number.
 const KILLS: u64 = 30;
-
-/// What all clients did, and in which order: starts and ends are numbered as they happen.
-#[derive(Default)]
-struct History {
-    clock: AtomicU64,
-    operations: Mutex<Vec<(u64, Operation)>>,
-    acknowledged: AtomicU64,
-    next_value: AtomicU64,
-}
-
-impl History {
-    fn now(&self) -> u64 {
-        self.clock.fetch_add(1, Ordering::SeqCst) + 1
-    }
-
-    fn note(&self, key: u64, operation: Operation) {
-        self.operations.lock().push((key, operation));
-    }
-
-    /// Checks every register by itself; says how many operations there were of each.
-    fn check(&self) -> BTreeMap<u64, usize> {
-        let mut registers = BTreeMap::<u64, Vec<Operation>>::new();
-        for (key, operation) in self.operations.lock().iter() {
-            registers.entry(*key).or_default().push(*operation);
-        }
-        for (key, operations) in &registers {
-            if let Err(what) = register::check(operations) {
-                panic!("key {key}: {what}\n{} operations", operations.len());
-            }
-        }
-        registers.into_iter().map(|(key, operations)| (key, operations.len())).collect()
-    }
-}
 
 /// A client: reads and writes through changing nodes until it is told to stop.
 async fn client(
@@ -85,13 +51,13 @@ async fn client(
                 let response = response.into_inner();
                 let bytes = response.value.first_chunk().copied().unwrap_or_default();
                 let value = response.found.then_some(u64::from_be_bytes(bytes));
-                history.note(key, Operation { is_write: false, value, start, end: history.now() });
+                history.note(key, Operation { action: Action::Read(value), start, end: history.now() });
             } else {
                 node = (node + 1) % clients.len();
             }
             continue;
         }
-        let value = history.next_value.fetch_add(1, Ordering::SeqCst) + 1;
+        let value = history.new_value();
         let start = history.now();
         // The same attempt until it is answered: it must not be applied twice.
         let put = PutRequest { key: name, value: value.to_be_bytes().into(), client: id + 1, sequence: value };
@@ -110,7 +76,7 @@ async fn client(
                 }
             }
         }
-        history.note(key, Operation { is_write: true, value: Some(value), start, end });
+        history.note(key, Operation { action: Action::Write(value), start, end });
     }
 }
 

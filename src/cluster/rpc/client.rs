@@ -88,7 +88,7 @@ fn calls(line: &Line) -> MetadataClient<Channel> {
 }
 
 /// How long a node may try, that has to answer until then.
-fn timeout_ms(until: Instant) -> u64 {
+pub(in crate::cluster) fn timeout_ms(until: Instant) -> u64 {
     u64::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
@@ -315,5 +315,37 @@ impl EventUpdates for Follow {
                 _ => self.stream.failed("it sent an event out of order, or what is not known").await,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::proto::{Change, Changes, Started};
+    use super::*;
+    use crate::net::NetConfig;
+
+    #[test]
+    fn a_revision_of_which_a_stream_brought_a_part_comes_as_a_whole_from_the_next() {
+        let nodes = Nodes::new(vec!["127.0.0.1:1".parse().unwrap()], &NetConfig::default()).unwrap();
+        let request = WatchRequest { range: None, from: 5, notice_every_ms: 1 };
+        let mut watch = KeyWatch { request, stream: Resumed::new(nodes), gathered: Vec::new() };
+        let message = |kind| WatchResponse { kind: Some(kind) };
+        let started = |next| message(WatchKind::Started(Started { next }));
+        let changes = |revision, keys: &[&str], more| {
+            let deleted = |key: &&str| Change { kind: Some(change::Kind::Deleted(key.as_bytes().to_vec())) };
+            message(WatchKind::Changes(Changes { revision, changes: keys.iter().map(deleted).collect(), more }))
+        };
+        assert_eq!(watch.take(started(5)), Ok(None));
+        assert_eq!(watch.take(changes(7, &["a"], true)), Ok(None));
+        // That stream ended here.
+        assert_eq!(watch.take(started(5)), Ok(None));
+        assert_eq!(watch.take(changes(7, &["a"], true)), Ok(None));
+        let Ok(Some(KvUpdate::Changes { revision, changes: given })) = watch.take(changes(7, &["b"], false)) else {
+            panic!("a revision is whole")
+        };
+        assert_eq!((revision, given.len(), watch.position()), (7, 2, 8));
+        // A node that begins elsewhere, or goes back, is not listened to.
+        assert!(watch.take(started(9)).is_err());
+        assert!(watch.take(changes(7, &["a"], false)).is_err());
     }
 }

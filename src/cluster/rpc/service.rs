@@ -110,13 +110,17 @@ impl MetadataService {
     }
 }
 
-/// Until when the node tries.
-fn deadline(timeout_ms: u64) -> Instant {
-    let timeout = match timeout_ms {
+/// How long the node tries.
+pub(in crate::cluster) fn patience(timeout_ms: u64) -> Duration {
+    match timeout_ms {
         0 => DEFAULT_TIMEOUT,
         milliseconds => Duration::from_millis(milliseconds).min(MAX_TIMEOUT),
-    };
-    Instant::now() + timeout
+    }
+}
+
+/// Until when the node tries.
+fn deadline(timeout_ms: u64) -> Instant {
+    Instant::now() + patience(timeout_ms)
 }
 
 /// Who acts: whom the certificate names, if it names anybody, and whom the client says.

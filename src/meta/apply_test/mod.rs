@@ -182,6 +182,24 @@ fn a_cluster_beyond_this_build_stops_the_replica() {
     assert!(error.to_string().contains("the cluster is of version 2; this build knows 1"), "{error}");
 }
 
+/// There is no later version yet, so that none can be written down in bytes.
+#[test]
+fn a_command_of_a_later_version_waits_until_the_cluster_is_raised() {
+    let replica = Replica::formed();
+    let command = Command::default();
+    let step = Step {
+        view: Overlay::new(&replica.tables),
+        state: State::load(&replica.tables).unwrap(),
+        origin: Origin { index: 9, command: &command },
+        change: ChangeSet::default(),
+        answer_bytes: 0,
+    };
+    let action = command::action(put("a", "1"));
+    assert!(step.allowed(1, &action).is_ok());
+    let Err(Fault::Refused(refused)) = step.allowed(2, &action) else { panic!("it is allowed") };
+    assert_eq!((refused.why(), refused.number), (Refusal::Version, 1));
+}
+
 #[test]
 fn nothing_but_forming_it_is_done_before_there_is_a_cluster_and_that_once() {
     let mut replica = Replica::default();

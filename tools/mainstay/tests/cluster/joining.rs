@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use mainstay::meta::proto::{EventKind, MemberState};
+
 use crate::nodes::*;
-use crate::support::{LIMIT, Random, eventually, mainstay, run};
+use crate::support::{LIMIT, Random, eventually, mainstay, run, runtime};
 
 #[test]
 fn two_join_refuse_sql_naming_the_primary_and_all_restart_without_flags() {
@@ -98,6 +100,53 @@ fn who_is_killed_while_joining_goes_on_and_so_does_a_cluster_whose_leader_is() {
     settled(&stay, &[1, 2, 3, 4]);
     put(&[&joiner.cluster], "k", "v");
     assert_eq!(value(&[&a.cluster], "k").unwrap(), b"v");
+}
+
+/// The leader dies at a certain moment of a join, and another ends what it began.
+#[test]
+fn a_join_ends_once_though_the_leader_dies_in_the_middle_of_it() {
+    let place = Place::new();
+    let a = place.form("a");
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    let mut nodes = vec![("a", a), ("b", b), ("c", c)];
+    settled(&[&nodes[0].1.cluster], &[1, 2, 3]);
+    for (name, is_in_the_middle) in [("d", is_added as fn(&str, u64) -> bool), ("e", is_learner)] {
+        let joins = nodes.len() as u64 + 1;
+        let leads = leader(&[&nodes[0].1.cluster]).expect("somebody leads") as usize - 1;
+        let by = &nodes[(leads + 1) % nodes.len()].1;
+        let mut joiner = place.joining(name, by);
+        eventually("the join is under way", LIMIT, || is_in_the_middle(&nodes[leads].1.cluster, joins));
+        let (killed, dead) = nodes.remove(leads);
+        dead.kill();
+        joiner.ready();
+        let expected: Vec<u64> = (1..=joins).collect();
+        settled(&[&joiner.cluster], &expected);
+        let mut back = place.start(killed, &[]);
+        back.ready();
+        nodes.insert(leads, (killed, back));
+        nodes.push((name, joiner));
+        settled(&[&nodes[leads].1.cluster], &expected);
+        assert_eq!(added(&nodes[leads].1.cluster), expected, "each was added once");
+    }
+}
+
+/// Whether a member has its number, and takes no part yet.
+fn is_added(address: &str, id: u64) -> bool {
+    let members = members(&[address]).unwrap_or_default();
+    members.iter().any(|member| member.id == id && member.state() == MemberState::Joining)
+}
+
+/// Whether the group has its replica, which does not vote yet.
+fn is_learner(address: &str, id: u64) -> bool {
+    let replicas = group(&[address]).map(|group| group.replicas).unwrap_or_default();
+    replicas.iter().any(|replica| replica.node == id && replica.is_learner)
+}
+
+/// The members that were added, in order, as the log of events has it.
+fn added(address: &str) -> Vec<u64> {
+    let events = runtime().block_on(async { meta(&[address]).events().list(1, 0).await.unwrap() });
+    let added = events.iter().filter(|event| event.kind() == EventKind::MemberAdded);
+    added.map(|event| event.subject.parse().unwrap()).collect()
 }
 
 #[test]

@@ -14,11 +14,12 @@ fn a_member_is_removed_also_when_it_leads_and_its_place_is_taken_by_another() {
     settled(&[first], &[1, 2, 3]);
     // Another than the first one leads.
     a.kill();
-    let mut leader = 0;
+    let mut leads = 0;
     eventually("another leads", LIMIT, || {
-        leader = status_leader(&addresses[1]).unwrap_or(0);
-        leader > 1
+        leads = leader(&[&addresses[1]]).unwrap_or(0);
+        leads > 1
     });
+    let leader = leads;
     let mut a = place.start("a", &[]);
     a.ready();
     settled(&[first], &[1, 2, 3]);
@@ -48,14 +49,50 @@ fn a_member_is_removed_also_when_it_leads_and_its_place_is_taken_by_another() {
     settled(&[first], &[1, other, 4]);
 }
 
-/// Who leads, as that node knows.
-fn status_leader(address: &str) -> Option<u64> {
-    use mainstay::cluster::rpc::channel::Nodes;
-    use mainstay::cluster::rpc::client::Client;
-    let nodes = Nodes::new(vec![address.parse().unwrap()], &mainstay::net::NetConfig::default()).unwrap();
-    let deadline = std::time::Instant::now() + LIMIT;
-    let status = crate::support::runtime().block_on(async { Client::new(nodes).status(deadline).await.ok() })?;
-    Some(status.groups.first()?.leader)
+/// Nobody speaks any more to one that was removed while it heard nothing: it asks, and stops.
+#[test]
+fn a_member_that_slept_through_its_removal_stops_when_it_wakes() {
+    let place = Place::new();
+    let a = place.form("a");
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    settled(&[&a.cluster], &[1, 2, 3]);
+    let (sleeps, stays, gone) = if leader(&[&a.cluster]) == Some(3) { (b, c, 2) } else { (c, b, 3) };
+    sleeps.signal("-STOP");
+    let removed = remove(&a.cluster, gone);
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    sleeps.signal("-CONT");
+    let output = sleeps.ended();
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stderr.contains("was removed from the cluster"), "{output:?}");
+    settled(&[&a.cluster, &stays.cluster], &[1, 5 - gone]);
+}
+
+/// What the leader was asked may be done when it goes on: nobody says that it had no effect.
+#[test]
+fn a_removal_whose_leader_hangs_is_not_known_and_can_be_asked_again() {
+    let place = Place::new();
+    let a = place.form("a");
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    let addresses = [a.cluster.clone(), b.cluster.clone(), c.cluster.clone()];
+    settled(&[&addresses[0]], &[1, 2, 3]);
+    let leads = leader(&[&addresses[0]]).expect("somebody leads") as usize;
+    // Another is asked to remove the third, and has spoken with the leader before.
+    let asked = if leads == 3 { 1 } else { 3 };
+    let gone = if leads == 2 { 3 } else { 2 };
+    let nodes = [a, b, c];
+    put(&[&addresses[asked - 1]], "k", "v");
+    nodes[leads - 1].signal("-STOP");
+    let removed = remove(&addresses[asked - 1], gone);
+    assert_eq!(removed.code, Some(5), "{removed:?}");
+    assert!(removed.stderr.contains("it is not known whether it was done"), "{removed:?}");
+    nodes[leads - 1].signal("-CONT");
+    let mut again = Some(1);
+    eventually("it is removed", LIMIT, || {
+        again = remove(&addresses[0], gone).code;
+        matches!(again, Some(0 | 3))
+    });
+    let stay: Vec<u64> = (1..=3).filter(|id| *id != gone).collect();
+    settled(&[&addresses[0]], &stay);
 }
 
 #[test]

@@ -2,14 +2,20 @@
 
 #![cfg(test)]
 
+#[path = "../../../../tests/raft_kv/register.rs"]
+mod register;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod nodes;
+mod registers;
+mod watched;
 
 mod checking;
 mod forming;
 mod joining;
+mod kills;
 mod leaving;
 mod operating;
+mod refused;
 mod tls;

@@ -4,20 +4,36 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
 use mainstay::cluster::rpc::channel::Nodes;
 use mainstay::cluster::rpc::client::Client;
+use mainstay::cluster::rpc::proto::RaftGroup;
 use mainstay::meta::client::Meta;
 use mainstay::meta::proto::{Member, MemberState};
 use mainstay::net::NetConfig;
+use tokio_postgres::SimpleQueryMessage;
 
 use crate::support::{LIMIT, Output, eventually, mainstay, run, runtime};
 
+/// How long commands wait that have to succeed, and are not about waiting: somewhat less than [`LIMIT`], after which they are
+/// killed.
+const PATIENCE: &str = "25s";
 /// How long a process may go on after a signal, or after it has failed.
 const POLL: Duration = Duration::from_millis(5);
+
+/// Where nodes listen for each other: any port. Where loopback is a whole network, each test has an address of its own there:
+/// nobody else listens on it, and no connection begins on it, so that a port is still free when its node comes back.
+pub static LISTEN: LazyLock<String> = LazyLock::new(|| {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    match cfg!(target_os = "linux") {
+        true => format!("127.{}.{middle}.{low}:0", 64 + high % 64),
+        false => "127.0.0.1:0".to_owned(),
+    }
+});
 
 /// Directories, and addresses that nobody else has.
 pub struct Place(tempfile::TempDir);
@@ -38,9 +54,9 @@ impl Place {
 
     /// A cluster's first member.
     pub fn form(&self, name: &str) -> Node {
-        let mut node = self.start(name, &["--cluster-listen", "127.0.0.1:0"]);
+        let mut node = self.start(name, &["--cluster-listen", &LISTEN]);
         let address = node.waiting();
-        let formed = run(mainstay().args(["cluster", "init", "--addr", &address]));
+        let formed = run(mainstay().args(["cluster", "init", "--addr", &address, "--timeout", PATIENCE]));
         assert_eq!(formed.code, Some(0), "{formed:?}");
         assert!(formed.stdout.contains("its first member is node 1"), "{formed:?}");
         node.ready();
@@ -50,7 +66,7 @@ impl Place {
     /// A node that asks the member to be let in; not yet ready.
     pub fn joining(&self, name: &str, by: &Node) -> Node {
         let token = token(&by.cluster);
-        self.start_with_token(name, &["--cluster-listen", "127.0.0.1:0", "--join", &by.cluster], &token)
+        self.start_with_token(name, &["--cluster-listen", &LISTEN, "--join", &by.cluster], &token)
     }
 
     pub fn start_with_token(&self, name: &str, arguments: &[&str], token: &str) -> Node {
@@ -69,13 +85,13 @@ impl Place {
 
 /// Addresses of loopback that are free now.
 pub fn free_addresses(count: usize) -> Vec<String> {
-    let ports: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind(LISTEN.as_str()).unwrap()).collect();
     ports.iter().map(|port| port.local_addr().unwrap().to_string()).collect()
 }
 
 /// Makes a join token.
 pub fn token(address: &str) -> String {
-    let made = run(mainstay().args(["cluster", "token", "create", "--addr", address]));
+    let made = run(mainstay().args(["cluster", "token", "create", "--addr", address, "--timeout", PATIENCE]));
     assert_eq!(made.code, Some(0), "{made:?}");
     assert!(made.stderr.contains("lets one node in, once"), "{made:?}");
     made.stdout.trim().to_owned()
@@ -180,8 +196,12 @@ impl Node {
 
     /// Asks it to stop, and waits for that.
     pub fn stop(self) -> Output {
-        assert!(Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap().success());
+        self.signal("-TERM");
         self.ended()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap().success());
     }
 
     /// Waits for its end.
@@ -225,6 +245,19 @@ pub fn meta(addresses: &[&str]) -> Meta {
     Client::new(Nodes::new(addresses, &NetConfig::default()).unwrap()).meta("a test").within(Duration::from_secs(5))
 }
 
+/// How the metadata group stands on the first of these that answers.
+pub fn group(addresses: &[&str]) -> Option<RaftGroup> {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    let client = Client::new(Nodes::new(addresses, &NetConfig::default()).unwrap());
+    let status = runtime().block_on(async { client.status(Instant::now() + LIMIT).await.ok() })?;
+    status.groups.into_iter().next()
+}
+
+/// Who leads, as the first of these knows that answers.
+pub fn leader(addresses: &[&str]) -> Option<u64> {
+    group(addresses).map(|group| group.leader).filter(|leader| *leader != 0)
+}
+
 /// The members, as any of these knows them after it asked the leader.
 pub fn members(addresses: &[&str]) -> Option<Vec<Member>> {
     runtime().block_on(async { meta(addresses).members().list().await.ok() })
@@ -243,26 +276,28 @@ pub fn settled(addresses: &[&str], expected: &[u64]) {
 }
 
 pub fn put(addresses: &[&str], key: &str, value: &str) {
-    runtime().block_on(async { meta(addresses).kv().put(key, value).await.unwrap() });
+    runtime().block_on(async { meta(addresses).within(LIMIT).kv().put(key, value).await.unwrap() });
 }
 
 pub fn value(addresses: &[&str], key: &str) -> Option<Vec<u8>> {
-    runtime().block_on(async { meta(addresses).kv().get(key).await.unwrap().map(|pair| pair.value) })
+    let got = runtime().block_on(async { meta(addresses).within(LIMIT).kv().get(key).await.unwrap() });
+    got.map(|pair| pair.value)
+}
+
+/// What a statement comes to, which must be something: one that hangs is named.
+fn answer(sql_address: &str, statement: &str) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
+    let asked = async { crate::support::connect(sql_address).await.simple_query(statement).await };
+    let answered = runtime().block_on(async { tokio::time::timeout(LIMIT, asked).await });
+    answered.unwrap_or_else(|_| panic!("no answer within {LIMIT:?}: {statement}"))
 }
 
 /// The SQLSTATE, message and hint of what a statement fails with.
 pub fn refusal(sql_address: &str, statement: &str) -> (String, String, Option<String>) {
-    runtime().block_on(async {
-        let client = crate::support::connect(sql_address).await;
-        let error = client.simple_query(statement).await.unwrap_err();
-        let error = error.as_db_error().unwrap();
-        (error.code().code().to_owned(), error.message().to_owned(), error.hint().map(str::to_owned))
-    })
+    let error = answer(sql_address, statement).unwrap_err();
+    let error = error.as_db_error().unwrap();
+    (error.code().code().to_owned(), error.message().to_owned(), error.hint().map(str::to_owned))
 }
 
 pub fn execute(sql_address: &str, statement: &str) -> Vec<crate::support::Row> {
-    runtime().block_on(async {
-        let client = crate::support::connect(sql_address).await;
-        client.simple_query(statement).await.unwrap().into_iter().filter_map(crate::support::row).collect()
-    })
+    answer(sql_address, statement).unwrap().into_iter().filter_map(crate::support::row).collect()
 }

@@ -1,0 +1,72 @@
+//! A machine whose tables were replaced beneath it, as a snapshot does.
+
+use std::ops::Bound;
+
+use super::super::proto::action::Kind;
+use super::super::proto::{self, GrantLease, Init, MemberSpec, Put};
+use super::super::view::MemoryTables;
+use super::*;
+use crate::ident::GroupId;
+use crate::raftstore::log_store::{ApplyWrite, KeyValue, TableStore};
+
+const TTL_MS: u64 = 3_600_000;
+
+#[derive(Default)]
+struct Tables(Mutex<MemoryTables>);
+
+impl TableStore for Tables {
+    fn get(&self, _: GroupId, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.lock().get(table, key)
+    }
+
+    fn scan(
+        &self,
+        _: GroupId,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, StoreError> {
+        let (Bound::Included(from), Bound::Excluded(to)) = range else { panic!("{range:?}") };
+        self.0.lock().scan(table, from..to, limit)
+    }
+
+    fn apply_all(&self, _: &[ApplyWrite<'_>]) -> Result<(), StoreError> {
+        panic!("nothing is applied here")
+    }
+}
+
+#[test]
+fn what_came_with_a_snapshot_is_told_and_runs() {
+    let tables = Arc::new(Tables::default());
+    let view = StoreView { store: Arc::clone(&tables) as _, group: GroupId::new(1) };
+    let (mut machine, mut seen) = MetaMachine::open(view.clone()).unwrap();
+    let first = MemberSpec {
+        addresses: vec!["10.0.0.1:7000".into()],
+        secret_hash: vec![1; 32],
+        version: 1,
+        ..MemberSpec::default()
+    };
+    let actions = vec![
+        Kind::Init(Init { cluster_id: 7, system_id: 8, member: Some(first) }),
+        Kind::Put(Put { key: b"a".to_vec(), value: b"1".to_vec(), lease: 0 }),
+        Kind::GrantLease(GrantLease { id: 5, ttl_ms: TTL_MS }),
+    ];
+    let actions = actions.into_iter().map(command::action).collect();
+    let mut applier = Applier::new(&view).unwrap();
+    applier.apply(LogIndex::new(1), &command::encode(&proto::Command { actions, ..Default::default() })).unwrap();
+    let (writes, reached) = applier.finish();
+    assert_eq!(reached.revision, 1);
+    tables.0.lock().write(writes);
+    machine.restored(LogIndex::new(1)).unwrap();
+    assert!(seen.progress.has_changed().unwrap(), "who watches looks again");
+    assert_eq!(*seen.progress.borrow_and_update(), reached);
+    let remaining = || seen.timers.lock().remaining(Limited::Lease(5), BootClock.now());
+    let whole = std::time::Duration::from_millis(TTL_MS);
+    let runs = remaining().unwrap();
+    assert!(runs <= whole && runs > whole / 2, "it runs from now on: {runs:?}");
+
+    // And what a later one no longer has, no longer runs.
+    *tables.0.lock() = MemoryTables::default();
+    machine.restored(LogIndex::new(2)).unwrap();
+    assert_eq!(remaining(), None);
+}
