@@ -8,10 +8,12 @@
 //! A cursor ends with its transaction; one WITH HOLD stays, if that was committed. Rolling back to a savepoint ends none.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::backend::{CommandTag, ResultSink, Scope, Session, TransactionStatus};
 use super::budget::{Budget, Reserved};
 use super::error::{SqlError, SqlState};
+use super::extended::{self, Prepared};
 use super::spool::{self, Spool};
 use super::types::{Column, OwnedValue, Value};
 
@@ -47,6 +49,11 @@ pub enum CursorCommand {
     /// `CLOSE`, of one cursor or of all.
     Close {
         /// The cursor's name; all, if there is none.
+        name: Option<String>,
+    },
+    /// `DEALLOCATE`, of one prepared statement or of all: the other thing of SQL that is the connection's.
+    Deallocate {
+        /// The statement's name; all, if there is none.
         name: Option<String>,
     },
 }
@@ -120,6 +127,7 @@ pub(super) struct Run<'a> {
 pub(super) fn execute(
     session: &mut dyn Session,
     cursors: &mut Cursors,
+    statements: &mut HashMap<String, Arc<Prepared>>,
     budget: &Budget,
     run: Run<'_>,
 ) -> Result<CommandTag, SqlError> {
@@ -149,6 +157,14 @@ pub(super) fn execute(
         CursorCommand::Close { name: None } => {
             cursors.clear();
             "CLOSE CURSOR ALL".to_owned()
+        }
+        CursorCommand::Deallocate { name: Some(name) } => {
+            statements.remove(&name).ok_or_else(|| extended::no_statement(&name))?;
+            "DEALLOCATE".to_owned()
+        }
+        CursorCommand::Deallocate { name: None } => {
+            statements.retain(|name, _| name.is_empty());
+            "DEALLOCATE ALL".to_owned()
         }
     };
     Ok(CommandTag(tag))

@@ -1,4 +1,4 @@
-//! `DECLARE`, `FETCH`, `MOVE` and `CLOSE`, in PostgreSQL's words. What they do is the server's affair.
+//! `DECLARE`, `FETCH`, `MOVE`, `CLOSE` and `DEALLOCATE`, in PostgreSQL's words. What they do is the server's affair.
 //!
 //! The query of a cursor is SQLite's: its text is taken as it stands.
 
@@ -26,6 +26,11 @@ pub(in super::super) fn parse_cursor(statement: &str) -> Result<Option<CursorCom
         let all = words.next.is_some_and(|token| token.is("ALL"));
         let name = words.name()?;
         CursorCommand::Close { name: (!all).then_some(name) }
+    } else if words.take("DEALLOCATE") {
+        words.take("PREPARE");
+        let all = words.next.is_some_and(|token| token.is("ALL"));
+        let name = words.name()?;
+        CursorCommand::Deallocate { name: (!all).then_some(name) }
     } else {
         return Ok(None);
     };
@@ -151,6 +156,9 @@ mod tests {
             ("CLOSE C", Some(CursorCommand::Close { name: Some("c".into()) })),
             ("CLOSE ALL", Some(CursorCommand::Close { name: None })),
             ("CLOSE \"ALL\"", Some(CursorCommand::Close { name: Some("ALL".into()) })),
+            ("deallocate _pg3_0", Some(CursorCommand::Deallocate { name: Some("_pg3_0".into()) })),
+            ("DEALLOCATE PREPARE \"A b\"", Some(CursorCommand::Deallocate { name: Some("A b".into()) })),
+            ("DEALLOCATE ALL", Some(CursorCommand::Deallocate { name: None })),
             ("SELECT 1", None),
             ("", None),
         ] {
@@ -177,6 +185,7 @@ mod tests {
             ("FETCH 0 FROM c", "0A000"),
             ("CLOSE", "42601"),
             ("CLOSE c, d", "42601"),
+            ("DEALLOCATE", "42601"),
         ] {
             assert_eq!(parse_cursor(sql).unwrap_err().state.0, state, "{sql}");
         }
