@@ -44,6 +44,7 @@ mod listener;
 mod message;
 mod outbox;
 mod quick;
+mod scroll;
 mod simple;
 mod sink;
 mod slow;
