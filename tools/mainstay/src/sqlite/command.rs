@@ -318,22 +318,6 @@ impl<'a> Words<'a> {
         Ok(token.text.to_owned())
     }
 
-    fn discard(&mut self) -> Result<Command, SqlError> {
-        self.advance();
-        let command = if self.take("ALL") {
-            Command::Discard { all: true }
-        } else if self.take("TEMP") || self.take("TEMPORARY") {
-            Command::Discard { all: false }
-        } else if self.take("PLANS") || self.take("SEQUENCES") {
-            // Plans follow the schema by themselves, and sequences keep nothing in a session.
-            Command::Set { tag: "DISCARD" }
-        } else {
-            return Err(self.unexpected());
-        };
-        self.end()?;
-        Ok(command)
-    }
-
     /// `RESET`, of one setting or all.
     fn reset(&mut self) -> Command {
         let tag = "RESET";
