@@ -173,6 +173,21 @@ fn a_transaction_that_writes_sees_both_of_its_sides() {
 }
 
 #[test]
+fn each_counter_begins_anew_where_it_is() {
+    let (database, mut client) = with(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, v); CREATE TABLE u (id INTEGER PRIMARY KEY AUTOINCREMENT, v);
+         INSERT INTO t (v) VALUES (1), (2); INSERT INTO u (v) VALUES (1), (2)",
+    );
+    client.ok("CREATE TEMP TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, v); INSERT INTO t (v) VALUES (1)");
+    client.ok("TRUNCATE u RESTART IDENTITY; INSERT INTO u (v) VALUES (3); TRUNCATE t RESTART IDENTITY; INSERT INTO t (v) VALUES (3)");
+    assert_eq!(client.rows("SELECT id FROM u"), [["1"]]);
+    assert_eq!(client.rows("SELECT id FROM t"), [["1"]]);
+    client.ok("INSERT INTO main.t (v) VALUES (3)");
+    assert_eq!(client.rows("SELECT id FROM main.t"), [["1"], ["2"], ["3"]]);
+    database.assert_replays();
+}
+
+#[test]
 fn read_only_and_stable_transactions() {
     let (database, mut client) = with(STORED);
     client.ok("CREATE TEMP TABLE t (a); BEGIN READ ONLY; INSERT INTO t VALUES (1)");

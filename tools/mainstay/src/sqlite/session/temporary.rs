@@ -232,6 +232,11 @@ impl SqliteSession {
         Ok(self.place_of(&command::temporary_in_words(insert).sql)? == Place::Here)
     }
 
+    /// Whether that name, alone, is that of a temporary table.
+    pub(super) fn is_temporary(&self, table: &str) -> bool {
+        self.temporary.as_ref().is_some_and(|temporary| temporary.names.contains(&table.to_ascii_lowercase()))
+    }
+
     /// Looks at the schema where temporary tables are; nothing if the table, which is also given as it is written, is none.
     pub(super) fn look_at_temporary<T>(
         &self,
