@@ -1,7 +1,7 @@
 //! TLS towards clients that are no nodes: PostgreSQL's drivers and tools. TLS 1.2 and 1.3.
 //!
 //! Clients check the server's name as they like. If authorities are configured, clients must show a certificate of theirs;
-//! what it says of them does not matter here. Files are read again when they change (`net/files`). Sessions are never
+//! for whom it speaks ([`super::subject`]) is for others to judge. Files are read again when they change (`net/files`). Sessions are never
 //! resumed: a resumed one would vouch for a certificate that may have lost its authority since.
 
 use std::path::{Path, PathBuf};

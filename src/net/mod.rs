@@ -7,6 +7,7 @@
 //! | [`identity`] | pure: what peers prove to each other: certificates, hellos, incarnations |
 //! | [`tls`] | mutual TLS between nodes |
 //! | [`endpoint_tls`] | TLS towards clients that are no nodes |
+//! | [`subject`], `der` | pure: for whom a client's certificate speaks |
 //! | `files` | small files that are read again when they change |
 //! | [`connection`] | a connection, plain or TLS, that is cut when its owner goes |
 //! | [`listener`] | accepting connections, within limits |
@@ -25,11 +26,13 @@ pub mod backoff;
 pub mod breaker;
 pub mod config;
 pub mod connection;
+pub(crate) mod der;
 pub mod endpoint_tls;
 mod error;
 pub(crate) mod files;
 pub mod identity;
 pub mod listener;
+pub mod subject;
 pub mod throttle;
 pub mod tls;
 

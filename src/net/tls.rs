@@ -146,12 +146,24 @@ fn read(path: &Path) -> Result<(Vec<u8>, Metadata), NetError> {
 
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetError> {
     let (bytes, _) = read(path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let certificates = certificates.map_err(|error| unusable(path, error))?;
+    let mut certificates = Vec::new();
+    for (index, certificate) in CertificateDer::pem_slice_iter(&bytes).enumerate() {
+        let certificate =
+            certificate.map_err(|error| unusable(path, format!("line {}: {error}", line_of(&bytes, index))))?;
+        certificates.push(certificate);
+    }
     if certificates.is_empty() {
         return Err(unusable(path, "holds no certificate"));
     }
     Ok(certificates)
+}
+
+/// The line, counted from 1, on which the certificate of that index begins; the last line if there is none.
+fn line_of(pem: &[u8], index: usize) -> usize {
+    let begins = |line: &[u8]| line.trim_ascii().starts_with(b"-----BEGIN");
+    let lines = || pem.split(|byte| *byte == b'\n');
+    let begin = lines().enumerate().filter(|(_, line)| begins(line)).nth(index);
+    begin.map_or_else(|| lines().count(), |(line, _)| line + 1)
 }
 
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, NetError> {

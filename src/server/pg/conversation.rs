@@ -203,7 +203,8 @@ impl Conversation {
         self.start_clock();
         let mut sink = RowSink::new(outbox, expected, &mut self.intake);
         let run = Run { statement, parameters, scope, sink: &mut sink };
-        let result = cursors::execute(self.session.as_mut(), &mut self.cursors, &self.budget, run);
+        let result =
+            cursors::execute(self.session.as_mut(), &mut self.cursors, &mut self.statements, &self.budget, run);
         self.watch.end(self.session.slow_log(), parameters);
         let failure = sink.into_failure();
         self.intake.end_copy();
@@ -241,7 +242,8 @@ impl Conversation {
         self.watch.begin(statement);
         self.start_clock();
         let run = Run { statement, parameters, scope, sink: &mut sink };
-        let result = cursors::execute(self.session.as_mut(), &mut self.cursors, &self.budget, run);
+        let result =
+            cursors::execute(self.session.as_mut(), &mut self.cursors, &mut self.statements, &self.budget, run);
         self.watch.end(self.session.slow_log(), parameters);
         let failure = sink.into_failure();
         self.stop_clock(match failure {

@@ -1,18 +1,20 @@
 //! Cursors of SQL: `DECLARE`, `FETCH`, `MOVE`, `CLOSE`. The engine's tool reads the words ([`CursorCommand`]); what they
 //! mean is here, because cursors are the connection's as portals are.
 //!
-//! A query runs to its end when its cursor is declared, and its rows wait in a [`Spool`]: so they are those of one moment,
-//! nothing of the engine is held up by a client that takes its time, and the session can do other things in between. They are
-//! fetched forwards, once.
+//! A query runs to its end when its cursor is declared, and its rows wait in a [`Scroll`]: so they are those of one moment,
+//! nothing of the engine is held up by a client that takes its time, and the session can do other things in between. Every
+//! cursor goes in both directions, unless it is declared NO SCROLL.
 //!
 //! A cursor ends with its transaction; one WITH HOLD stays, if that was committed. Rolling back to a savepoint ends none.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::backend::{CommandTag, ResultSink, Scope, Session, TransactionStatus};
 use super::budget::{Budget, Reserved};
 use super::error::{SqlError, SqlState};
-use super::spool::{self, Spool};
+use super::extended::{self, Prepared};
+use super::scroll::{self, Scroll};
 use super::types::{Column, OwnedValue, Value};
 
 /// A connection may keep so many cursors.
@@ -29,6 +31,8 @@ pub enum CursorCommand {
         query: String,
         /// `WITH HOLD`: it stays when its transaction is committed.
         hold: bool,
+        /// `NO SCROLL`: it goes forwards only.
+        forwards_only: bool,
     },
     /// `FETCH`
     Fetch {
@@ -49,19 +53,28 @@ pub enum CursorCommand {
         /// The cursor's name; all, if there is none.
         name: Option<String>,
     },
+    /// `DEALLOCATE`, of one prepared statement or of all: the other thing of SQL that is the connection's.
+    Deallocate {
+        /// The statement's name; all, if there is none.
+        name: Option<String>,
+    },
 }
 
-/// How far a cursor goes, always forwards.
+/// How far a cursor goes. It stands on a row, before the first, or behind the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steps {
-    /// So many rows.
+    /// So many rows further; none is the row on which it stands, once more.
     Next(u64),
-    /// All that are left.
+    /// All that are left, and behind the last.
     All,
+    /// So many rows back, the nearest first; none is the row on which it stands.
+    Prior(u64),
+    /// All before it, the nearest first, and before the first.
+    AllPrior,
     /// To the row that is so many further, and that one alone.
-    Relative(u64),
-    /// To the row of this number, counted from 1, and that one alone.
-    Absolute(u64),
+    Relative(i64),
+    /// To the row of this number, and that one alone: counted from 1, or from -1, which is the last. 0 is before the first.
+    Absolute(i64),
 }
 
 /// A connection's cursors.
@@ -70,9 +83,10 @@ pub(super) struct Cursors(HashMap<String, Cursor>);
 
 struct Cursor {
     columns: Vec<Column>,
-    rows: Spool,
-    /// Rows that were gone over.
+    rows: Scroll,
+    /// The number of the row on which it stands: 0 before the first, one more than there are behind the last.
     position: u64,
+    forwards_only: bool,
     hold: bool,
     /// The transaction that declared it was committed.
     settled: bool,
@@ -120,6 +134,7 @@ pub(super) struct Run<'a> {
 pub(super) fn execute(
     session: &mut dyn Session,
     cursors: &mut Cursors,
+    statements: &mut HashMap<String, Arc<Prepared>>,
     budget: &Budget,
     run: Run<'_>,
 ) -> Result<CommandTag, SqlError> {
@@ -128,9 +143,10 @@ pub(super) fn execute(
     };
     refuse_if_failed(session)?;
     let tag = match command {
-        CursorCommand::Declare { name, query, hold } => {
+        CursorCommand::Declare { name, query, hold, forwards_only } => {
             let Run { parameters, scope, sink, .. } = run;
-            declare(session, cursors, budget, Run { statement: &query, parameters, scope, sink }, (name, hold))?;
+            let declared = Declared { name, hold, forwards_only };
+            declare(session, cursors, budget, Run { statement: &query, parameters, scope, sink }, declared)?;
             "DECLARE CURSOR".to_owned()
         }
         CursorCommand::Fetch { name, steps } => {
@@ -150,6 +166,14 @@ pub(super) fn execute(
             cursors.clear();
             "CLOSE CURSOR ALL".to_owned()
         }
+        CursorCommand::Deallocate { name: Some(name) } => {
+            statements.remove(&name).ok_or_else(|| extended::no_statement(&name))?;
+            "DEALLOCATE".to_owned()
+        }
+        CursorCommand::Deallocate { name: None } => {
+            statements.retain(|name, _| name.is_empty());
+            "DEALLOCATE ALL".to_owned()
+        }
     };
     Ok(CommandTag(tag))
 }
@@ -164,12 +188,19 @@ pub(super) fn refuse_if_failed(session: &dyn Session) -> Result<(), SqlError> {
     Err(SqlError::new(SqlState::IN_FAILED_SQL_TRANSACTION, message))
 }
 
+/// What a cursor is declared as.
+struct Declared {
+    name: String,
+    hold: bool,
+    forwards_only: bool,
+}
+
 fn declare(
     session: &mut dyn Session,
     cursors: &mut Cursors,
     budget: &Budget,
     run: Run<'_>,
-    (name, hold): (String, bool),
+    Declared { name, hold, forwards_only }: Declared,
 ) -> Result<(), SqlError> {
     let alone = run.scope == Scope::Single && session.transaction_status() == TransactionStatus::Idle;
     if alone && !hold {
@@ -183,46 +214,76 @@ fn declare(
         return Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many cursors"));
     }
     let reserved = budget.reserve(size_of::<Cursor>() + name.len())?;
-    let rows = Spool::new(budget.reserve(spool::MEMORY_BYTES)?);
+    let rows = Scroll::new(budget.reserve(scroll::MEMORY_BYTES)?);
     let mut filling = Filling { columns: Vec::new(), rows, row: Vec::new(), notices: run.sink, failure: None };
     session.execute(run.statement, run.parameters, run.scope, &mut filling)?;
     if let Some(failure) = filling.failure {
         return Err(failure);
     }
-    let Filling { columns, rows, .. } = filling;
+    let Filling { columns, mut rows, .. } = filling;
+    rows.finish()?;
     if columns.is_empty() {
         return Err(SqlError::new(SqlState("42P11"), "a cursor is declared for a statement that returns rows"));
     }
-    cursors.0.insert(name, Cursor { columns, rows, position: 0, hold, settled: alone, _reserved: reserved });
+    cursors
+        .0
+        .insert(name, Cursor { columns, rows, position: 0, forwards_only, hold, settled: alone, _reserved: reserved });
     Ok(())
 }
 
 impl Cursor {
-    /// Goes forwards, and sends the rows if they are wanted; answers how many.
+    /// Goes where it is told, and sends the rows if they are wanted; answers how many.
     fn advance(&mut self, steps: Steps, mut sink: Option<&mut dyn ResultSink>) -> Result<u64, SqlError> {
-        let (skipped, wanted) = match steps {
-            Steps::Next(count) => (0, count),
-            Steps::All => (0, u64::MAX),
-            Steps::Relative(count) => (count.checked_sub(1).ok_or_else(only_forwards)?, 1),
-            Steps::Absolute(number) => (number.checked_sub(self.position + 1).ok_or_else(only_forwards)?, 1),
-        };
-        for _ in 0..skipped {
-            if self.rows.next()?.is_none() {
-                return Ok(0);
-            }
-            self.position += 1;
+        if self.forwards_only && self.goes_back(steps) {
+            return Err(only_forwards());
         }
+        let (mut next, way, wanted) = match steps {
+            Steps::Next(0) | Steps::Prior(0) => (self.position, Way::Forth, 1),
+            Steps::Next(count) => (self.position.saturating_add(1), Way::Forth, count),
+            Steps::All => (self.position.saturating_add(1), Way::Forth, u64::MAX),
+            Steps::Prior(count) => (self.position.saturating_sub(1), Way::Back, count),
+            Steps::AllPrior => (self.position.saturating_sub(1), Way::Back, u64::MAX),
+            Steps::Relative(offset) => (self.position.saturating_add_signed(offset), Way::Forth, 1),
+            Steps::Absolute(number) if number >= 0 => (number.unsigned_abs(), Way::Forth, 1),
+            Steps::Absolute(number) => (self.behind_the_last().saturating_add_signed(number), Way::Forth, 1),
+        };
         let mut count = 0;
         while count < wanted {
-            let Some(row) = self.rows.next()? else { break };
-            self.position += 1;
-            count += 1;
+            self.position = next.min(self.behind_the_last());
+            let Some(row) = self.rows.row(next)? else { break };
             if let Some(sink) = &mut sink {
-                sink.row(&row::decode(&row).ok_or_else(row::damaged)?)?;
+                sink.row(&row::decode(row).ok_or_else(row::damaged)?)?;
             }
+            count += 1;
+            next = match way {
+                Way::Forth => next + 1,
+                Way::Back => next - 1,
+            };
         }
         Ok(count)
     }
+
+    fn behind_the_last(&self) -> u64 {
+        self.rows.count() + 1
+    }
+
+    /// Whether it would have to see a row again, or one that it has gone over.
+    fn goes_back(&self, steps: Steps) -> bool {
+        match steps {
+            Steps::Next(count) => count == 0,
+            Steps::All => false,
+            Steps::Prior(_) | Steps::AllPrior => true,
+            Steps::Relative(offset) => offset <= 0,
+            Steps::Absolute(number) => u64::try_from(number).map_or(true, |number| number <= self.position),
+        }
+    }
+}
+
+/// In which direction.
+#[derive(Clone, Copy)]
+enum Way {
+    Forth,
+    Back,
 }
 
 fn no_cursor(name: &str) -> SqlError {
@@ -231,12 +292,13 @@ fn no_cursor(name: &str) -> SqlError {
 
 fn only_forwards() -> SqlError {
     SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "cursor can only scan forward")
+        .with_hint("Declare it with SCROLL option to enable backward scan.")
 }
 
 /// Takes the rows of a cursor while its query runs.
 struct Filling<'a> {
     columns: Vec<Column>,
-    rows: Spool,
+    rows: Scroll,
     /// The row that is being written, whose memory is used again.
     row: Vec<u8>,
     notices: &'a mut dyn ResultSink,
@@ -259,7 +321,7 @@ impl ResultSink for Filling<'_> {
     }
 }
 
-/// A row as it waits, in the frame of a message as the [`Spool`] has them.
+/// A row as it waits, in the frame of a message as the [`Scroll`] has them.
 ///
 /// ```text
 ///  D | length u32, itself included | per value: kind u8 | integer i64, or real f64, or length u32 and bytes

@@ -110,7 +110,9 @@ impl Conversation {
             CursorCommand::Fetch { name, .. } => {
                 Description { columns: self.cursors.columns(&name)?.to_vec(), ..Description::default() }
             }
-            CursorCommand::Move { .. } | CursorCommand::Close { .. } => Description::default(),
+            CursorCommand::Move { .. } | CursorCommand::Close { .. } | CursorCommand::Deallocate { .. } => {
+                Description::default()
+            }
         })
     }
 
@@ -248,15 +250,18 @@ impl Conversation {
     }
 
     fn prepared(&self, name: &str) -> Result<&Arc<Prepared>, SqlError> {
-        self.statements.get(name).ok_or_else(|| {
-            let message = if name.is_empty() {
-                "unnamed prepared statement does not exist".to_owned()
-            } else {
-                format!("prepared statement \"{name}\" does not exist")
-            };
-            SqlError::new(SqlState::INVALID_SQL_STATEMENT_NAME, message)
-        })
+        self.statements.get(name).ok_or_else(|| no_statement(name))
     }
+}
+
+/// No prepared statement of that name.
+pub(super) fn no_statement(name: &str) -> SqlError {
+    let message = if name.is_empty() {
+        "unnamed prepared statement does not exist".to_owned()
+    } else {
+        format!("prepared statement \"{name}\" does not exist")
+    };
+    SqlError::new(SqlState::INVALID_SQL_STATEMENT_NAME, message)
 }
 
 /// About so much memory a prepared statement takes.

@@ -36,6 +36,37 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After the grace, sessions get this long to end once they are interrupted.
 const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What the certificate of a client proves, in the words of PostgreSQL's `pg_hba.conf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// `clientcert=verify-ca`: that an authority knows the client. Any certificate goes with any user and his password.
+    VerifyCa,
+    /// `clientcert=verify-full`: also that it is the user, by the common name of the certificate. The password is asked for.
+    VerifyFull,
+    /// `cert`: as `verify-full`, and no password is asked for.
+    Cert,
+}
+
+impl ClientCertificates {
+    /// All there are.
+    pub const ALL: [ClientCertificates; 3] =
+        [ClientCertificates::VerifyCa, ClientCertificates::VerifyFull, ClientCertificates::Cert];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            ClientCertificates::VerifyCa => "verify-ca",
+            ClientCertificates::VerifyFull => "verify-full",
+            ClientCertificates::Cert => "cert",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<ClientCertificates> {
+        ClientCertificates::ALL.into_iter().find(|known| known.name() == name)
+    }
+}
+
 /// How a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PgConfig {
@@ -57,8 +88,10 @@ pub struct PgConfig {
     pub tls_certificate: Option<PathBuf>,
     /// The key of the certificate; nobody else may be able to read it.
     pub tls_key: Option<PathBuf>,
-    /// Authorities, in PEM, of which clients must show a certificate, beside their password. Default none: no certificate.
+    /// Authorities, in PEM, of which clients must show a certificate. Default none: no certificate.
     pub tls_client_authorities: Option<PathBuf>,
+    /// What such a certificate proves. Default [`ClientCertificates::VerifyCa`].
+    pub tls_client_certificates: ClientCertificates,
     /// Lets everybody in who reaches the address, also beyond loopback. Default false.
     pub allow_remote_without_password: bool,
     /// Lets clients on other machines speak without TLS: whoever is on the way reads and changes everything. Default false.
@@ -96,6 +129,7 @@ impl Default for PgConfig {
             tls_certificate: None,
             tls_key: None,
             tls_client_authorities: None,
+            tls_client_certificates: ClientCertificates::VerifyCa,
             allow_remote_without_password: false,
             allow_remote_plaintext: false,
             startup_timeout: Duration::from_secs(10),
@@ -142,6 +176,17 @@ impl PgConfig {
         if self.tls_client_authorities.is_some() && self.tls_certificate.is_none() {
             problems.push("tls_client_authorities means nothing without tls_certificate".to_owned());
         }
+        if self.tls_client_certificates != ClientCertificates::VerifyCa {
+            let name = self.tls_client_certificates.name();
+            for (needed, is_there) in [
+                ("tls_client_authorities", self.tls_client_authorities.is_some()),
+                ("users_file", self.users_file.is_some()),
+            ] {
+                if !is_there {
+                    problems.push(format!("tls_client_certificates = {name} needs {needed}"));
+                }
+            }
+        }
         if !problems.is_empty() {
             return Err(ServerError::InvalidSettings(problems.join("; ")));
         }
@@ -150,6 +195,11 @@ impl PgConfig {
 }
 
 impl PgConfig {
+    /// Reads the files that the settings name, as the start does; answers what is wrong with each. May block.
+    pub fn check_files(&self) -> Vec<ServerError> {
+        super::access::check_files(self)
+    }
+
     /// What sessions begin with.
     pub(super) fn timeouts(&self) -> Timeouts {
         Timeouts {

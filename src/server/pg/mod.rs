@@ -44,6 +44,7 @@ mod listener;
 mod message;
 mod outbox;
 mod quick;
+mod scroll;
 mod simple;
 mod sink;
 mod slow;
@@ -62,7 +63,7 @@ pub use backend::{
 };
 pub use cursors::{CursorCommand, Steps};
 pub use error::{Severity, SqlError, SqlState};
-pub use listener::{PgConfig, PgServer, ServerError};
+pub use listener::{ClientCertificates, PgConfig, PgServer, ServerError};
 pub use sink::Reply;
 pub use slow::SlowLog;
 pub use startup::SERVER_VERSION;

@@ -1,8 +1,8 @@
-//! Rows of a portal or cursor that its client fetches in parts.
+//! Rows of a portal that its client fetches in parts.
 //!
 //! The statement runs to its end at the first part, and its rows wait here: so no part of the engine is held up by a client
 //! that takes its time, the rows are those of one moment, and the session can run other statements in between. What does not
-//! fit into a little memory waits in a file without a name, which goes with the portal.
+//! fit into a little memory waits in a file without a name, which goes with the portal. Those of cursors are in [`super::scroll`].
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
@@ -16,7 +16,7 @@ use super::outbox::Outbox;
 /// So much waits in memory.
 pub(super) const MEMORY_BYTES: usize = 256 * 1024;
 /// So much waits in a file.
-const FILE_LIMIT_BYTES: u64 = 4 << 30;
+pub(super) const FILE_LIMIT_BYTES: u64 = 4 << 30;
 /// A type byte and the length field, which counts itself.
 const TYPE_BYTES: usize = 1;
 
@@ -52,8 +52,7 @@ impl Spool {
         }
         self.file_bytes += message.len() as u64;
         if self.file_bytes > FILE_LIMIT_BYTES {
-            let text = format!("rows that are fetched in parts take more than {FILE_LIMIT_BYTES} bytes");
-            return Err(SqlError::new(SqlState("53400"), text).with_hint("Fetch all rows at once, or use LIMIT."));
+            return Err(too_large());
         }
         self.write(message).map_err(|error| failed(&error))
     }
@@ -122,7 +121,14 @@ impl Spool {
     }
 }
 
-fn failed(error: &io::Error) -> SqlError {
+/// There is no place for so many rows.
+pub(super) fn too_large() -> SqlError {
+    let text = format!("rows that are fetched in parts take more than {FILE_LIMIT_BYTES} bytes");
+    SqlError::new(SqlState("53400"), text).with_hint("Fetch all rows at once, or use LIMIT.")
+}
+
+/// The rows could not be kept, or not be read again.
+pub(super) fn failed(error: &io::Error) -> SqlError {
     let state = if error.kind() == io::ErrorKind::StorageFull { SqlState::DISK_FULL } else { SqlState::IO_ERROR };
     SqlError::new(state, format!("rows that are fetched in parts could not be kept: {error}"))
 }

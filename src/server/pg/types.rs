@@ -58,6 +58,10 @@ impl PgType {
     pub const OID_VECTOR: PgType = PgType(30);
     /// `inet`
     pub const INET: PgType = PgType(869);
+    /// `boolean[]`
+    pub const BOOL_ARRAY: PgType = PgType(1000);
+    /// `bigint[]`
+    pub const INT8_ARRAY: PgType = PgType(1016);
     /// `"char"[]`
     pub const CHAR_ARRAY: PgType = PgType(1002);
     /// `name[]`

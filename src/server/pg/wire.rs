@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use super::error::SqlError;
 use super::outbox;
 use crate::net::endpoint_tls::Endpoint;
+use crate::net::subject;
 
 /// A client of which nothing was heard for so long is asked whether it is still there, and how often, before its connection
 /// counts as broken: after two minutes.
@@ -37,6 +38,8 @@ pub(super) struct Wire {
     pub(super) input: BytesMut,
     /// What it was secured with.
     endpoint: Option<Arc<Endpoint>>,
+    /// For whom the certificate speaks that the client showed.
+    certified: Option<String>,
     peer: Option<SocketAddr>,
 }
 
@@ -69,12 +72,17 @@ impl Wire {
         let peer = stream.peer_addr().ok();
         let (reader, writer) = stream.into_split();
         let (reader, writer) = (Reader::Plain(reader), Writer::Plain(writer));
-        Wire { reader, writer, input: BytesMut::new(), endpoint: None, peer }
+        Wire { reader, writer, input: BytesMut::new(), endpoint: None, certified: None, peer }
     }
 
     /// What it was secured with, if it was.
     pub(super) fn endpoint(&self) -> Option<&Endpoint> {
         self.endpoint.as_deref()
+    }
+
+    /// For whom the client's certificate speaks, if it showed one that names somebody.
+    pub(super) fn certified(&self) -> Option<&str> {
+        self.certified.as_deref()
     }
 
     /// The first byte that comes, which is left where it is; nothing if none does.
@@ -95,6 +103,8 @@ impl Wire {
         let tcp = reader.reunite(writer).map_err(io::Error::other)?;
         let stream = TlsAcceptor::from(Arc::clone(&endpoint.server)).accept(tcp).await?;
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        self.certified = certificate.and_then(subject::common_name);
         let (reader, writer) = split(stream);
         self.reader = Reader::Tls(reader);
         self.writer = Writer::Tls(TlsWriter { inner: writer, taken: 0 });

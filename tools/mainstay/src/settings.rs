@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use mainstay::config::{CheckpointConfig, NodeConfig, WalConfig};
 use mainstay::meta::token::JoinToken;
-use mainstay::net::Address;
+use mainstay::net::tls::Tls;
+use mainstay::net::{Address, NetError};
 use mainstay::server::http::HttpConfig;
-use mainstay::server::pg::PgConfig;
+use mainstay::server::pg::{ClientCertificates, PgConfig, ServerError, UsersError};
 
 use crate::logging::LogFormat;
 use crate::sqlite::SlowLog;
@@ -126,6 +127,8 @@ enum Kind {
     Seconds { low: u64, high: u64, field: fn(&mut Settings) -> &mut Duration },
     /// A number of things.
     Count { low: u64, high: u64, field: fn(&mut Settings) -> &mut usize },
+    /// What certificates of clients prove.
+    Certificates(fn(&mut Settings) -> &mut ClientCertificates),
     /// How the log is written.
     Format(fn(&mut Settings) -> &mut LogFormat),
     /// A name, or none.
@@ -272,12 +275,34 @@ pub fn gather(sources: &Sources<'_>) -> Result<Settings, Vec<Problem>> {
     if problems.is_empty() { Ok(settings) } else { Err(problems) }
 }
 
-/// Checks one file by itself, as `config check` does.
+/// Checks one file by itself, and those that it names, as `config check` does.
 ///
 /// # Errors
-/// Every problem in it.
+/// Every problem in it; if there is none, every problem in the others.
 pub fn check_file(path: &Path) -> Result<(), Vec<Problem>> {
-    gather(&Sources { flags: Vec::new(), variable: &|_| None, file: Some(path) }).map(|_| ())
+    let settings = gather(&Sources { flags: Vec::new(), variable: &|_| None, file: Some(path) })?;
+    let problems = check_named_files(&settings);
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// What is wrong with the files that settings name: users, certificates and keys.
+fn check_named_files(settings: &Settings) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = settings.sql.check_files().into_iter().map(file_problem).collect();
+    // That the cluster's settings make sense was checked before.
+    let tls = settings.cluster.config().ok().and_then(|cluster| cluster.tls);
+    if let Some(Err(error)) = tls.map(Tls::load) {
+        problems.push(file_problem(ServerError::Tls(error)));
+    }
+    problems
+}
+
+fn file_problem(error: ServerError) -> Problem {
+    let in_file = |path: PathBuf, line, what| Problem { origin: Origin::File { path, line, key: None }, what };
+    match error {
+        ServerError::Users(UsersError { path, line, what }) => in_file(path, line, what),
+        ServerError::Tls(NetError::TlsFile { path, what }) => in_file(path, None, what),
+        other => Problem { origin: Origin::Together, what: other.to_string() },
+    }
 }
 
 /// What the library finds wrong with settings that are each in range.

@@ -130,6 +130,56 @@ fn listening_beyond_loopback_needs_passwords_and_tls_or_to_be_allowed() {
 }
 
 #[test]
+fn certificates_that_name_users_need_an_authority_and_the_users() {
+    let tls = [("sql.tls_certificate", "/c"), ("sql.tls_key", "/k")];
+    let (authorities, users) = (("sql.tls_client_authorities", "/a"), ("sql.users_file", "/u"));
+    for value in ["verify-full", "cert"] {
+        let certificates = ("sql.tls_client_certificates", value);
+        let all = [tls[0], tls[1], authorities, users, certificates];
+        assert_eq!(gathered(&all, &[], None).unwrap().sql.tls_client_certificates.name(), value);
+        for missing in [authorities, users] {
+            let some: Vec<_> = all.into_iter().filter(|flag| *flag != missing).collect();
+            let found = gathered(&some, &[], None).unwrap_err()[0].to_string();
+            assert!(found.contains(&format!("= {value} needs {}", missing.0.trim_start_matches("sql."))), "{found}");
+        }
+    }
+    let found = gathered(&[("sql.tls_client_certificates", "trust")], &[], None).unwrap_err()[0].to_string();
+    assert!(found.ends_with("\"trust\" is not verify-ca, verify-full, cert"), "{found}");
+}
+
+#[test]
+fn a_file_is_checked_with_those_that_it_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
+    let named = |name: &str| path(name).display().to_string();
+    write("users", "# people\n\"ann\" hunter2\n");
+    write(
+        "server.pem",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n\n-----BEGIN CERTIFICATE-----\n?\n",
+    );
+    let settings = format!(
+        "[sql]\nusers_file = {:?}\ntls_certificate = {:?}\ntls_key = {:?}\n",
+        named("users"),
+        named("server.pem"),
+        named("server.key")
+    );
+    write("node.toml", &settings);
+    let found: Vec<String> = check_file(&path("node.toml")).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with(&format!("{}:2: is not \"NAME\"", named("users"))), "{found:?}");
+    assert!(!found[0].contains("hunter2"), "{found:?}");
+    assert!(found[1].starts_with(&format!("{}: line 5: ", named("server.pem"))), "{found:?}");
+    std::fs::remove_file(path("users")).unwrap();
+    let found = check_file(&path("node.toml")).unwrap_err()[0].to_string();
+    assert!(found.starts_with(&format!("{}: cannot be read", named("users"))), "{found}");
+    // What is wrong with the file itself comes first.
+    write("node.toml", &format!("{settings}nonsense = 1\n"));
+    let found = check_file(&path("node.toml")).unwrap_err();
+    assert!(found.len() == 1 && found[0].to_string().contains(":5: sql.nonsense"), "{found:?}");
+}
+
+#[test]
 fn what_may_be_off_can_be_turned_off() {
     let set = |key, value| gathered(&[(key, value)], &[], None);
     assert_eq!(set("http.listen", "OFF").unwrap().http.listen, None);
@@ -213,6 +263,7 @@ const OTHER_VALUES: &[&str] = &[
     "/c",
     "/k",
     "/a",
+    "cert",
     "true",
     "true",
     "3s",
@@ -271,6 +322,7 @@ fn every_field_has_its_row() {
         tls_certificate,
         tls_key,
         tls_client_authorities,
+        tls_client_certificates,
         allow_remote_without_password,
         allow_remote_plaintext,
         startup_timeout,
@@ -325,6 +377,7 @@ fn every_field_has_its_row() {
     assert_eq!(tls_certificate.as_deref(), Some(Path::new("/c")));
     assert_eq!(tls_key.as_deref(), Some(Path::new("/k")));
     assert_eq!(tls_client_authorities.as_deref(), Some(Path::new("/a")));
+    assert_eq!(tls_client_certificates, ClientCertificates::Cert);
     assert!(allow_remote_without_password && allow_remote_plaintext);
     assert_ne!(startup_timeout, default.sql.startup_timeout);
     assert_ne!(message_limit_bytes, default.sql.message_limit_bytes);

@@ -50,6 +50,15 @@ with psycopg.connect(dsn) as connection:
             connection.rollback()
         else:
             raise AssertionError("a cursor went back")
+    with connection.cursor("scrolls", scrollable=True) as cursor:
+        cursor.execute(query, [1])
+        assert cursor.fetchmany(3) == expected[:3]
+        cursor.scroll(-2)
+        assert cursor.fetchone() == expected[1]
+        cursor.scroll(899, mode="absolute")
+        assert cursor.fetchone() == expected[899]
+        cursor.scroll(0, mode="absolute")
+        assert cursor.fetchall() == expected
     one, other = connection.cursor("one"), connection.cursor("other")
     one.execute("SELECT n FROM t WHERE n < %s ORDER BY n", [3])
     other.execute("VALUES ('x'), ('y')")
@@ -138,6 +147,86 @@ fn cursors_end_when_their_transaction_does_unless_they_are_held() {
     for ((sql, expected), found) in script.into_iter().zip(found) {
         assert_eq!(found, expected, "{sql}");
     }
+}
+
+#[test]
+fn a_cursor_goes_both_ways() {
+    let (_directory, node) = node();
+    let rows = |rows: &[&str]| Ok(rows.iter().map(|row| (*row).to_owned()).collect::<Vec<_>>());
+    let script = [
+        ("BEGIN; DECLARE c SCROLL CURSOR FOR SELECT n FROM t WHERE n <= 5 ORDER BY n", rows(&[])),
+        ("FETCH PRIOR FROM c", rows(&[])),
+        ("FETCH 0 FROM c", rows(&[])),
+        ("FETCH 2 FROM c", rows(&["1", "2"])),
+        ("FETCH 0 FROM c", rows(&["2"])),
+        ("FETCH BACKWARD 0 FROM c", rows(&["2"])),
+        ("FETCH RELATIVE 0 FROM c", rows(&["2"])),
+        ("FETCH PRIOR FROM c", rows(&["1"])),
+        ("FETCH PRIOR FROM c", rows(&[])),
+        ("FETCH NEXT FROM c", rows(&["1"])),
+        ("FETCH LAST FROM c", rows(&["5"])),
+        ("FETCH NEXT FROM c", rows(&[])),
+        ("FETCH NEXT FROM c", rows(&[])),
+        ("FETCH BACKWARD 2 FROM c", rows(&["5", "4"])),
+        ("FETCH FORWARD ALL FROM c", rows(&["5"])),
+        ("FETCH BACKWARD ALL FROM c", rows(&["5", "4", "3", "2", "1"])),
+        ("FETCH c", rows(&["1"])),
+        ("FETCH ABSOLUTE 4 FROM c", rows(&["4"])),
+        ("FETCH ABSOLUTE -4 FROM c", rows(&["2"])),
+        ("FETCH RELATIVE 2 FROM c", rows(&["4"])),
+        ("FETCH RELATIVE -3 FROM c", rows(&["1"])),
+        ("FETCH ABSOLUTE 9 FROM c", rows(&[])),
+        ("FETCH -1 FROM c", rows(&["5"])),
+        ("FETCH ABSOLUTE -9 FROM c", rows(&[])),
+        ("FETCH FIRST FROM c", rows(&["1"])),
+        ("MOVE LAST FROM c; FETCH RELATIVE 0 FROM c", rows(&["5"])),
+        ("MOVE ABSOLUTE 0 FROM c; FETCH c", rows(&["1"])),
+        ("MOVE FORWARD 3 FROM c; MOVE BACKWARD 2 FROM c; FETCH 0 FROM c", rows(&["2"])),
+        ("DECLARE plain CURSOR FOR SELECT n FROM t ORDER BY n; FETCH 3 FROM plain", rows(&["1", "2", "3"])),
+        ("FETCH BACKWARD 2 FROM plain", rows(&["2", "1"])),
+        ("DECLARE none SCROLL CURSOR FOR SELECT n FROM t WHERE n > 5000; FETCH LAST FROM none", rows(&[])),
+        ("FETCH PRIOR FROM none; FETCH NEXT FROM none; FETCH 0 FROM none", rows(&[])),
+        ("DECLARE once NO SCROLL CURSOR FOR SELECT n FROM t ORDER BY n; FETCH 2 FROM once", rows(&["1", "2"])),
+        ("FETCH ABSOLUTE 4 FROM once; FETCH RELATIVE 2 FROM once", rows(&["4", "6"])),
+    ];
+    let found = answers(&node, &script.each_ref().map(|(sql, _)| *sql));
+    for ((sql, expected), found) in script.into_iter().zip(found) {
+        assert_eq!(found, expected, "{sql}");
+    }
+    for back in ["FETCH PRIOR", "FETCH 0", "FETCH ABSOLUTE 3", "FETCH LAST", "MOVE BACKWARD ALL", "FETCH RELATIVE -1"] {
+        let sql = format!("BEGIN; DECLARE c NO SCROLL CURSOR FOR SELECT n FROM t; MOVE 3 FROM c; {back} FROM c");
+        assert_eq!(node.sqlstate(&sql), "55000", "{back}");
+    }
+    let mut raw = Raw::login(&node.address);
+    raw.query("BEGIN; DECLARE c SCROLL CURSOR FOR SELECT n FROM t");
+    for (sql, tag) in
+        [("MOVE 10 FROM c", "MOVE 10"), ("MOVE BACKWARD ALL FROM c", "MOVE 9"), ("MOVE LAST FROM c", "MOVE 1")]
+    {
+        let said = raw.query(sql).iter().any(|message| message.0 == b'C' && message.1.starts_with(tag.as_bytes()));
+        assert!(said, "{sql}");
+    }
+}
+
+#[test]
+fn a_long_cursor_goes_both_ways_in_little_memory() {
+    let (_directory, node) = node();
+    python(
+        &node,
+        r#"
+length = 200000
+query = f"with recursive i (n) as (select 1 union all select n + 1 from i limit {length}) select n, printf('%.100c', 'x') from i"
+with psycopg.connect(dsn) as connection:
+    with connection.cursor("long", scrollable=True) as cursor:
+        cursor.execute(query)
+        for at in (length - 1, 0, length // 2, 7, length - 7):
+            cursor.scroll(at, mode="absolute")
+            assert [int(row[0]) for row in cursor.fetchmany(5)] == list(range(at + 1, min(at + 6, length + 1)))
+    connection.execute("declare back scroll cursor for " + query)
+    connection.execute("move last from back")
+    rows = connection.execute("fetch backward all from back").fetchall()
+    assert [int(row[0]) for row in rows] == list(range(length - 1, 0, -1))
+"#,
+    );
 }
 
 #[test]

@@ -162,6 +162,97 @@ Base.metadata.drop_all(engine, checkfirst=False)
 }
 
 #[test]
+fn sqlalchemy_reflects_what_is_there() {
+    let (_directory, node) = node();
+    node.rows(
+        "CREATE TABLE parent (id SERIAL PRIMARY KEY, name VARCHAR(30) NOT NULL UNIQUE, born DATE, price NUMERIC(10, 2) DEFAULT 5,
+                              ok BOOLEAN DEFAULT true, at TIMESTAMP WITH TIME ZONE, u UUID);
+         CREATE TABLE child (a INT NOT NULL, b TEXT NOT NULL, parent_id BIGINT REFERENCES parent (id) ON DELETE CASCADE,
+                             PRIMARY KEY (b, a), CONSTRAINT positive CHECK (a > 0));
+         CREATE INDEX child_parent ON child (parent_id, a);
+         CREATE UNIQUE INDEX child_low ON child (lower(b)) WHERE a > 5;
+         CREATE VIEW names AS SELECT name FROM parent",
+    );
+    python(
+        &node,
+        r#"
+import warnings
+from sqlalchemy import MetaData, create_engine, inspect, select
+warnings.simplefilter("ignore")
+engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn))
+found = inspect(engine)
+assert found.get_schema_names() == ["information_schema", "main"], found.get_schema_names()
+assert sorted(found.get_table_names()) == ["child", "parent"] and found.get_view_names() == ["names"]
+assert found.has_table("child") and not found.has_table("nobody")
+columns = {column["name"]: column for column in found.get_columns("parent")}
+assert list(columns) == ["id", "name", "born", "price", "ok", "at", "u"], list(columns)
+types = [str(column["type"]) for column in columns.values()]
+assert types[0] == "BIGINT" and types[2:5] == ["DATE", "NUMERIC", "BOOLEAN"] and types[6] == "UUID", types
+assert [name for name, column in columns.items() if not column["nullable"]] == ["id", "name"], columns
+assert columns["price"]["default"] == "5" and columns["born"]["default"] is None, columns
+assert [column["name"] for column in found.get_columns("names")] == ["name"]
+assert found.get_pk_constraint("child")["constrained_columns"] == ["b", "a"], found.get_pk_constraint("child")
+assert found.get_pk_constraint("parent")["constrained_columns"] == ["id"]
+[key] = found.get_foreign_keys("child")
+assert (key["constrained_columns"], key["referred_table"], key["referred_columns"]) == (["parent_id"], "parent", ["id"])
+assert key["options"] == {"ondelete": "CASCADE"}, key
+indexes = {index["name"]: index for index in found.get_indexes("child")}
+assert set(indexes) == {"child_parent", "child_low"}, indexes
+assert indexes["child_parent"]["column_names"] == ["parent_id", "a"] and not indexes["child_parent"]["unique"], indexes
+low = indexes["child_low"]
+assert low["unique"] and low["column_names"] == [None] and low["expressions"] == ["(lower(b))"], low
+assert low["dialect_options"]["postgresql_where"] == "a > 5", low
+[unique] = found.get_unique_constraints("parent")
+assert unique["column_names"] == ["name"], unique
+[check] = found.get_check_constraints("child")
+assert (check["name"], check["sqltext"]) == ("positive", "a > 0"), check
+assert found.get_table_comment("child") == {"text": None}
+assert "SELECT name FROM parent" in found.get_view_definition("names")
+metadata = MetaData()
+metadata.reflect(engine)
+parent, child = metadata.tables["parent"], metadata.tables["child"]
+with engine.begin() as connection:
+    connection.execute(parent.insert(), [{"name": "one"}, {"name": "two"}])
+    connection.execute(child.insert(), [{"a": 1, "b": "x", "parent_id": 2}])
+    rows = connection.execute(select(parent.c.name, parent.c.ok, child.c.b).join(child)).all()
+    assert rows == [("two", True, "x")], rows
+metadata.drop_all(engine, tables=[child])
+assert not inspect(engine).has_table("child")
+"#,
+    );
+}
+
+#[test]
+fn functions_of_many_rows_are_in_the_list_of_columns() {
+    let (_directory, node) = node();
+    node.rows("CREATE TABLE t (a INT, b TEXT, c INT, PRIMARY KEY (c, a)); CREATE INDEX i ON t (b)");
+    for (sql, expected) in [
+        ("SELECT unnest(indkey) FROM pg_index WHERE indexrelid = 'i'::regclass", "2"),
+        (
+            "SELECT relname, unnest(indkey) AS k, generate_subscripts(indkey, 1) AS s FROM pg_index \
+             JOIN pg_class ON pg_class.oid = indexrelid WHERE indisprimary",
+            "sqlite_autoindex_t_1|3|0,sqlite_autoindex_t_1|1|1",
+        ),
+        ("SELECT pg_catalog.generate_series(1, 3), unnest(ARRAY['a', 'b'])", "1|a,2|b,3|NULL"),
+        (
+            "SELECT array_agg(x.n ORDER BY x.n DESC), bool_and(x.n > 1), bool_or(x.n > 1) FROM \
+             (SELECT generate_series(1, 3) AS n) AS x",
+            "{3,2,1}|f|t",
+        ),
+        ("SELECT array_agg(relkind = 'r' ORDER BY relname) FROM pg_class WHERE relname IN ('i', 't')", "{f,t}"),
+        (
+            "SELECT y.t FROM (SELECT array_agg(x.t ORDER BY x.n) AS t FROM \
+             (SELECT attnum AS n, attnum = 2 AS t FROM pg_attribute WHERE attrelid = 't'::regclass) AS x) AS y",
+            "{f,t,f}",
+        ),
+        ("SELECT count(*) FROM (SELECT unnest('{}'::text[]) FROM pg_class) AS none", "0"),
+    ] {
+        let found: Vec<String> = node.rows(sql).into_iter().map(|row| row.join("|")).collect();
+        assert_eq!(found.join(","), expected, "{sql}");
+    }
+}
+
+#[test]
 fn node_postgres_queries_prepares_and_pools() {
     let Some(modules) = node_modules() else {
         println!("SKIPPED: node, or its package pg, is not there: tools/bootstrap.sh test says why");

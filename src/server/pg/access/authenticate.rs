@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::super::backend::ClientInfo;
 use super::super::error::{SqlError, SqlState};
+use super::super::listener::ClientCertificates;
 use super::super::wire::Wire;
 use super::super::work::session_fault;
 use super::super::{frame, message, outbox};
@@ -41,10 +42,36 @@ pub(in super::super) async fn admit(
         client.is_superuser = true;
         return Ok(());
     };
+    if access.certificates != ClientCertificates::VerifyCa && wire.certified() != Some(client.user.as_str()) {
+        return Err(not_certified(wire, &client.user, peer, "its common name is not the user's"));
+    }
+    if access.certificates == ClientCertificates::Cert {
+        let (User { superuser, .. }, is_known) = find(users, &client.user).await?;
+        if !is_known {
+            return Err(not_certified(wire, &client.user, peer, "there is no such user"));
+        }
+        metrics::counter!("mainstay_sql_logins_total", "outcome" => "ok").increment(1);
+        (client.is_superuser, client.is_authenticated) = (superuser, true);
+        return Ok(());
+    }
     let proof = authenticate(users, &access.throttle, wire, &client.user, peer, deadline);
     client.is_superuser = timeout_at(deadline, proof).await.map_err(|_| too_late())??;
     client.is_authenticated = true;
     Ok(())
+}
+
+/// The certificate of a client does not make it that user. It is told no more than PostgreSQL tells: who he is, he knows.
+fn not_certified(wire: &Wire, user: &str, peer: IpAddr, why: &str) -> SqlError {
+    tracing::info!(%peer, user, common_name = wire.certified(), why, "a login by certificate failed");
+    metrics::counter!("mainstay_sql_logins_total", "outcome" => "failed").increment(1);
+    let message = format!("certificate authentication failed for user \"{user}\"");
+    SqlError::fatal(SqlState::INVALID_AUTHORIZATION, message)
+}
+
+/// Looks a user up where that may block.
+async fn find(users: &Arc<UsersFile>, name: &str) -> Result<(User, bool), SqlError> {
+    let (file, name) = (Arc::clone(users), name.to_owned());
+    spawn_blocking(move || file.find(&name)).await.map_err(|error| session_fault(&error))
 }
 
 fn too_late() -> SqlError {
@@ -67,9 +94,7 @@ async fn authenticate(
     send(wire, &Authentication::SASL(scram::mechanisms(bound.is_some()))).await?;
     let (mechanism, first) = message::read_sasl_initial(receive(wire).await?)?;
 
-    let (file, name) = (Arc::clone(users), user.to_owned());
-    let found = spawn_blocking(move || file.find(&name)).await;
-    let (User { verifier, superuser }, is_known) = found.map_err(|error| session_fault(&error))?;
+    let (User { verifier, superuser }, is_known) = find(users, user).await?;
     let nonce = nonce()?;
     let refused = |refused| explain(refused, user);
     let exchange = Exchange::begin(&mechanism, &first, bound.as_deref(), (verifier, is_known), &nonce);

@@ -10,6 +10,8 @@
 
 use ring::digest::{self, Algorithm};
 
+use crate::net::der;
+
 const SEQUENCE: u8 = 0x30;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 
@@ -37,17 +39,8 @@ pub(super) fn of_certificate(certificate: &[u8]) -> Option<Vec<u8>> {
 
 /// The contents of the first element, which must be of that kind, and what is behind it.
 fn element(bytes: &[u8], kind: u8) -> Option<(&[u8], &[u8])> {
-    let (&found, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    (found == kind).then(|| rest.split_at_checked(length)).flatten()
+    let (found, contents, behind) = der::element(bytes)?;
+    (found == kind).then_some((contents, behind))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! - Without a users file everybody is let in, as a superuser; then the server listens on loopback addresses only, unless
 //!   it was told otherwise in so many words.
 //! - A client on another machine speaks TLS or is refused, before it is asked for a password.
+//! - Whose certificate it is that a client shows is looked at only after TLS has checked it against the authorities.
 //! - Nothing here logs a password, a verifier, a proof or a nonce.
 
 mod authenticate;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use self::throttle::Throttle;
 use self::users::UsersFile;
 use super::error::{SqlError, SqlState};
-use super::listener::{PgConfig, ServerError};
+use super::listener::{ClientCertificates, PgConfig, ServerError};
 use crate::net::EndpointTlsConfig;
 use crate::net::endpoint_tls::{Endpoint, EndpointTls};
 
@@ -44,6 +45,28 @@ pub(super) struct Access {
     tls: Option<EndpointTls>,
     throttle: Throttle,
     allow_remote_plaintext: bool,
+    certificates: ClientCertificates,
+}
+
+/// Reads the files that the settings name; answers what is wrong with each.
+pub(super) fn check_files(config: &PgConfig) -> Vec<ServerError> {
+    let users = load_users(config).err();
+    let tls = load_tls(config).err();
+    users.into_iter().chain(tls).collect()
+}
+
+fn load_users(config: &PgConfig) -> Result<Option<Arc<UsersFile>>, ServerError> {
+    Ok(config.users_file.as_deref().map(UsersFile::load).transpose()?.map(Arc::new))
+}
+
+fn load_tls(config: &PgConfig) -> Result<Option<EndpointTls>, ServerError> {
+    let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else { return Ok(None) };
+    Ok(Some(EndpointTls::load(EndpointTlsConfig {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        client_authorities: config.tls_client_authorities.clone(),
+        protocol: Some(PROTOCOL),
+    })?))
 }
 
 impl Access {
@@ -52,18 +75,13 @@ impl Access {
     /// # Errors
     /// [`ServerError::Users`] or [`ServerError::Tls`].
     pub(super) fn load(config: &PgConfig) -> Result<Access, ServerError> {
-        let users = config.users_file.as_deref().map(UsersFile::load).transpose()?.map(Arc::new);
-        let tls = match (&config.tls_certificate, &config.tls_key) {
-            (Some(certificate), Some(key)) => Some(EndpointTls::load(EndpointTlsConfig {
-                certificate: certificate.clone(),
-                key: key.clone(),
-                client_authorities: config.tls_client_authorities.clone(),
-                protocol: Some(PROTOCOL),
-            })?),
-            _ => None,
-        };
-        let allow_remote_plaintext = config.allow_remote_plaintext;
-        Ok(Access { users, tls, throttle: Throttle::default(), allow_remote_plaintext })
+        Ok(Access {
+            users: load_users(config)?,
+            tls: load_tls(config)?,
+            throttle: Throttle::default(),
+            allow_remote_plaintext: config.allow_remote_plaintext,
+            certificates: config.tls_client_certificates,
+        })
     }
 
     /// What TLS of a new connection needs, if there is TLS.

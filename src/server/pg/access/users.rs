@@ -28,12 +28,18 @@ const NAME_LIMIT_BYTES: usize = 63;
 
 /// What is wrong with a file of users. It never quotes the file.
 #[derive(Debug, thiserror::Error)]
-#[error("users file {path}: {what}", path = path.display())]
+#[error("users file {path}: {place}{what}", path = path.display(), place = at_line(*line))]
 pub struct UsersError {
     /// Which.
     pub path: PathBuf,
+    /// On which line, counted from 1; `None` if it is about the whole.
+    pub line: Option<usize>,
     /// What is wrong with it.
     pub what: String,
+}
+
+fn at_line(line: Option<usize>) -> String {
+    line.map_or_else(String::new, |line| format!("line {line}: "))
 }
 
 /// A user.
@@ -91,13 +97,17 @@ impl Users {
     fn read(path: &Path, disguise: &Disguise) -> Result<Users, UsersError> {
         let (bytes, metadata) = files::read(path).map_err(|error| wrong(path, format!("cannot be read: {error}")))?;
         let text = std::str::from_utf8(&bytes).map_err(|_| wrong(path, "is not UTF-8".to_owned()))?;
-        Users::parse(text, &metadata, disguise).map_err(|what| wrong(path, what))
+        Users::parse(text, &metadata, disguise).map_err(|(line, what)| UsersError {
+            path: path.to_owned(),
+            line: Some(line),
+            what,
+        })
     }
 
-    fn parse(text: &str, metadata: &Metadata, disguise: &Disguise) -> Result<Users, String> {
+    fn parse(text: &str, metadata: &Metadata, disguise: &Disguise) -> Result<Users, (usize, String)> {
         let (mut by_name, mut forms, mut plain) = (HashMap::new(), Vec::new(), 0);
         for (index, line) in text.lines().enumerate() {
-            let at_line = |what: String| format!("line {}: {what}", index + 1);
+            let at_line = |what: String| (index + 1, what);
             let Some(Line { name, secret, superuser }) = line_of(line).map_err(at_line)? else { continue };
             let verifier = if Verifier::is_meant(&secret) {
                 let malformed = || at_line("the verifier is malformed".to_owned());
@@ -128,7 +138,7 @@ impl Users {
 }
 
 fn wrong(path: &Path, what: String) -> UsersError {
-    UsersError { path: path.to_owned(), what }
+    UsersError { path: path.to_owned(), line: None, what }
 }
 
 /// A user's line.

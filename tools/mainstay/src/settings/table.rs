@@ -129,8 +129,15 @@ pub const TABLE: &[Setting] = &[
     Setting {
         section: "sql",
         name: "tls_client_authorities",
-        meaning: "Authorities, in PEM, of which every client must show a certificate, beside its password.",
+        meaning: "Authorities, in PEM, of which every client must show a certificate.",
         kind: Kind::File(|settings| &mut settings.sql.tls_client_authorities),
+    },
+    Setting {
+        section: "sql",
+        name: "tls_client_certificates",
+        meaning: "What the certificate of a client proves. verify-ca: that an authority knows it. verify-full: also that it is \
+                  the user, by its common name. cert: the same, and no password is asked for.",
+        kind: Kind::Certificates(|settings| &mut settings.sql.tls_client_certificates),
     },
     Setting {
         section: "sql",

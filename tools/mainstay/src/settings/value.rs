@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mainstay::meta::token::MalformedToken;
 use mainstay::net::Address;
+use mainstay::server::pg::ClientCertificates;
 
 use super::{Kind, Raw, Setting, Settings};
 use crate::logging::{self, LogFormat};
@@ -64,6 +65,11 @@ impl Setting {
                 *field(settings) =
                     in_memory(count, *low, *high).ok_or_else(|| format!("{count} is not {}", self.range_text()))?;
             }
+            Kind::Certificates(field) => {
+                let name = text(raw)?;
+                *field(settings) = ClientCertificates::from_name(&name)
+                    .ok_or_else(|| format!("{name:?} is not {}", self.range_text()))?;
+            }
             Kind::Format(field) => {
                 let name = text(raw)?;
                 *field(settings) =
@@ -117,6 +123,7 @@ impl Setting {
             Kind::Memory { field, .. } => bytes_text(*field(&mut settings) as u64),
             Kind::Seconds { field, .. } => seconds_text(field(&mut settings).as_secs()),
             Kind::Count { field, .. } => field(&mut settings).to_string(),
+            Kind::Certificates(field) => field(&mut settings).name().to_owned(),
             Kind::Format(field) => field(&mut settings).name().to_owned(),
             Kind::Name(field) => field(&mut settings).clone()?,
             Kind::NodeAddress(field) => field(&mut settings).as_ref()?.to_string(),
@@ -149,6 +156,7 @@ impl Setting {
             Kind::NodeAddress(_) => "HOST:PORT",
             Kind::NodeAddresses(_) => "HOST:PORT,…",
             Kind::Token(_) => "TOKEN",
+            Kind::Certificates(_) => "WHAT",
             Kind::Format(_) => "FORMAT",
             Kind::Filter(_) => "FILTER",
         }
@@ -183,6 +191,7 @@ impl Setting {
             Kind::NodeAddress(_) => "a HOST:PORT".to_owned(),
             Kind::NodeAddresses(_) => "one or more HOST:PORT".to_owned(),
             Kind::Token(_) => "a join token".to_owned(),
+            Kind::Certificates(_) => ClientCertificates::ALL.map(ClientCertificates::name).join(", "),
             Kind::Format(_) => "text or json".to_owned(),
             Kind::Filter(_) => "a log filter".to_owned(),
         }

@@ -14,6 +14,7 @@ mod cursor;
 mod modes;
 mod slow;
 mod table_as;
+mod temporary;
 mod timeouts;
 mod translated;
 
@@ -21,6 +22,7 @@ pub(super) use copy::{Copy, Direction, Source};
 pub(super) use cursor::parse_cursor;
 pub(super) use modes::{Asked, Isolation, Modes};
 pub(super) use table_as::TableAs;
+pub(super) use temporary::{OnCommit, in_words as temporary_in_words, is_temporary_name, makes_temporary};
 pub(super) use timeouts::{Timeout, show as show_timeout};
 pub(super) use translated::Translated;
 
@@ -62,6 +64,10 @@ pub(super) enum Command {
     /// Sets everything to what it was at first.
     ResetAll {
         tag: &'static str,
+    },
+    /// Drops the session's temporary tables, and sets everything to what it was at first if that is `all`.
+    Discard {
+        all: bool,
     },
     /// Sets what has no meaning here.
     Set {
@@ -110,8 +116,8 @@ pub(super) fn parse(statement: &str) -> Result<Option<Command>, SqlError> {
             Command::Release(words.name()?)
         }
         "SET" => return words.set().map(Some),
-        "RESET" => return Ok(Some(words.reset("RESET"))),
-        "DISCARD" => return Ok(Some(words.discard())),
+        "RESET" => return Ok(Some(words.reset())),
+        "DISCARD" => return words.discard().map(Some),
         "SHOW" => {
             words.advance();
             return words.show().map(Some);
@@ -312,15 +318,9 @@ impl<'a> Words<'a> {
         Ok(token.text.to_owned())
     }
 
-    fn discard(&mut self) -> Command {
-        let mut what = self.rest.clone();
-        let is_all = what.next().is_some_and(|token| token.is("ALL"));
-        // The server forgets its part by that tag.
-        self.reset(if is_all { "DISCARD ALL" } else { "DISCARD" })
-    }
-
-    /// `RESET` or `DISCARD`, of one setting or all.
-    fn reset(&mut self, tag: &'static str) -> Command {
+    /// `RESET`, of one setting or all.
+    fn reset(&mut self) -> Command {
+        let tag = "RESET";
         self.advance();
         let name = self.next.and_then(|token| token.name()).unwrap_or_default();
         if let Some(timeout) = Timeout::of(&name) {
@@ -475,7 +475,9 @@ mod tests {
             ("SET default_transaction_read_only TO DEFAULT", defaults(Some(false), None, "SET")),
             ("SET Default_Transaction_Isolation TO 'serializable'", defaults(None, serializable, "SET")),
             ("RESET default_transaction_read_only", defaults(Some(false), None, "RESET")),
-            ("DISCARD ALL", Command::ResetAll { tag: "DISCARD ALL" }),
+            ("DISCARD ALL", Command::Discard { all: true }),
+            ("discard temporary", Command::Discard { all: false }),
+            ("DISCARD PLANS", Command::Set { tag: "DISCARD" }),
             ("RESET all", Command::ResetAll { tag: "RESET" }),
             (
                 "SET LOCAL transaction_isolation = serializable",

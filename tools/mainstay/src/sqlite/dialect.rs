@@ -300,8 +300,9 @@ impl<'a> Statement<'a> {
     }
 
     fn serial_keys(&self, edits: &mut Edits) {
-        if !(self.get(0).is_some_and(|token| token.is("CREATE")) && self.get(1).is_some_and(|token| token.is("TABLE")))
-        {
+        let makes = ["TABLE", "TEMP", "TEMPORARY"];
+        let is = |at: usize, words: &[&str]| self.get(at).is_some_and(|token| words.iter().any(|word| token.is(word)));
+        if !(is(0, &["CREATE"]) && is(1, &makes)) {
             return;
         }
         let Some(open) = (0..self.tokens.len()).find(|at| self.symbol(*at, '(')) else { return };

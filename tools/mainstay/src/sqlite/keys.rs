@@ -46,7 +46,8 @@ struct KeyColumn {
 
 impl KeyColumn {
     fn new(table: &str, name: &str, untyped: bool, rowid_is_free: bool) -> KeyColumn {
-        let (table, key) = (quoted(table), quoted(name));
+        // A temporary table that is lent to the writer may have the same name.
+        let (table, key) = (format!("main.{}", quoted(table)), quoted(name));
         let real = if untyped { format!("typeof({key}) = 'real'") } else { "0".to_owned() };
         let sql = |only: &str| -> Arc<str> {
             format!("SELECT {key} IS NULL FROM {table} WHERE {only} AND ({key} IS NULL OR {real}) LIMIT 1").into()
@@ -63,8 +64,8 @@ impl KeyWatch {
     pub(super) fn install(connection: &mut Connection) -> rusqlite::Result<KeyWatch> {
         let watch = KeyWatch::default();
         let shared = Arc::clone(&watch.0);
-        connection.update_hook(Some(move |action: Action, _: &str, table: &str, rowid: i64| {
-            if action != Action::SQLITE_DELETE {
+        connection.update_hook(Some(move |action: Action, schema: &str, table: &str, rowid: i64| {
+            if action != Action::SQLITE_DELETE && schema == "main" {
                 shared.lock().note(table, rowid);
             }
         }))?;
@@ -76,10 +77,10 @@ impl KeyWatch {
         // An index of origin `pk` exists unless the key is the rowid itself or the table is WITHOUT ROWID, in which case
         // NULL is impossible.
         let sql = format!(
-            "SELECT t.name, c.name, {UNTYPED} FROM pragma_table_list t, pragma_table_xinfo(t.name) c \
+            "SELECT t.name, c.name, {UNTYPED} FROM pragma_table_list t, pragma_table_xinfo(t.name, 'main') c \
              WHERE t.schema = 'main' AND t.type = 'table' AND t.wr = 0 AND c.pk > 0 \
              AND (c.\"notnull\" = 0 OR {UNTYPED}) \
-             AND EXISTS (SELECT 1 FROM pragma_index_list(t.name) WHERE origin = 'pk')"
+             AND EXISTS (SELECT 1 FROM pragma_index_list(t.name, 'main') WHERE origin = 'pk')"
         );
         let mut tables: HashMap<String, Vec<KeyColumn>> = HashMap::new();
         let mut statement = connection.prepare_cached(&sql)?;
@@ -159,7 +160,7 @@ fn floating_key(table: &str, column: &str) -> SqlError {
 }
 
 fn rowid_is_free(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
-    let sql = "SELECT 1 FROM pragma_table_xinfo(?1) WHERE name = '_rowid_' COLLATE NOCASE";
+    let sql = "SELECT 1 FROM pragma_table_xinfo(?1, 'main') WHERE name = '_rowid_' COLLATE NOCASE";
     Ok(!connection.prepare_cached(sql)?.exists([table])?)
 }
 

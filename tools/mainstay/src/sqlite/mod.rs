@@ -9,8 +9,8 @@
 //! apart by the key), and the statistics of ANALYZE to the letter (it runs again).
 //!
 //! Statements are SQLite's. Those that this program answers itself are read in [`command`]; what PostgreSQL's drivers write
-//! otherwise, and mean the same by, is rewritten in [`dialect`]. Temporary tables are refused: what writes them and what reads
-//! them would have to be one connection, and the one that writes is shared.
+//! otherwise, and mean the same by, is rewritten in [`dialect`]. Temporary tables are on a connection of the session that has
+//! them, and in no record; what changes the database by what it reads of them gets copies ([`writer`]).
 //!
 //! One connection writes and sessions queue for it ([`turnstile`]); those that ask at the same time share a transaction
 //! ([`clerk`]). Each session reads on a connection of its own ([`session`]). What SQLite does not take and names PostgreSQL's
@@ -55,6 +55,8 @@ mod random_test;
 mod replay_test;
 #[cfg(test)]
 mod session_test;
+#[cfg(test)]
+mod temporary_test;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]

@@ -51,8 +51,11 @@ const CONNECTION_FUNCTIONS: &[&str] = &["changes", "last_insert_rowid", "total_c
 /// How the tables begin that SQLite has for its pragmas.
 const PRAGMA_TABLE_PREFIX: &str = "pragma_";
 
-const TEMPORARY: &str = "temporary tables, views and triggers are not supported: sessions share the connection that \
-                         writes, and would see each other's";
+/// Where SQLite keeps what is temporary.
+const TEMPORARY_SCHEMA: &str = "temp";
+
+const TEMPORARY: &str = "a temporary table cannot be made or changed by this statement here: it looks at tables that the \
+                         transaction may have changed, or its form is not understood";
 
 /// What a statement that changes rows calls itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +76,12 @@ pub(super) struct Actions {
     pub(super) dropped: Vec<String>,
     /// It calls functions, or reads what is made by one.
     pub(super) calls: bool,
+    /// It changes rows or definitions of what is temporary.
+    pub(super) changes_temporary: bool,
+    /// It changes others.
+    pub(super) changes_stored: bool,
+    /// It asks for a pragma, which may tell of either.
+    pub(super) asks_pragma: bool,
     creates_table: bool,
     selects: bool,
     internal_write: Option<String>,
@@ -110,14 +119,23 @@ impl Compiled for CachedStatement<'_> {
 }
 
 impl Policy {
-    /// Installs itself on `connection`.
+    /// Installs itself on `connection`, whose clients change no temporary tables there.
     pub(super) fn install(connection: &mut Connection) -> rusqlite::Result<Policy> {
+        Policy::install_on(connection, false)
+    }
+
+    /// Installs itself on the connection that a session keeps its temporary tables on.
+    pub(super) fn install_for_temporary(connection: &mut Connection) -> rusqlite::Result<Policy> {
+        Policy::install_on(connection, true)
+    }
+
+    fn install_on(connection: &mut Connection, keeps_temporary: bool) -> rusqlite::Result<Policy> {
         let policy = Policy(Arc::new(Mutex::new(Watch::Nobody)));
         let watched = policy.clone();
         let only_reads = connection.is_readonly(rusqlite::MAIN_DB)?;
         let pragma_tables = refused_pragma_tables(connection)?;
         connection.authorizer(Some(move |context: AuthContext<'_>| match &mut *watched.0.lock() {
-            Watch::Client(actions) => actions.note(&context, &pragma_tables),
+            Watch::Client(actions) => actions.note(&context, &pragma_tables, keeps_temporary),
             Watch::Own => Authorization::Allow,
             Watch::Nobody => unwatched(&context.action, only_reads),
         }))?;
@@ -186,13 +204,19 @@ fn refused_pragma_tables(connection: &Connection) -> rusqlite::Result<Vec<String
 }
 
 impl Actions {
-    fn note(&mut self, context: &AuthContext<'_>, refused_pragmas: &[String]) -> Authorization {
+    fn note(&mut self, context: &AuthContext<'_>, refused_pragmas: &[String], keeps_temporary: bool) -> Authorization {
         self.calls |= match context.action {
             AuthAction::Function { .. } | AuthAction::Pragma { .. } => true,
             AuthAction::Read { table_name, .. } => starts_with(table_name, PRAGMA_TABLE_PREFIX),
             _ => false,
         };
-        match self.check(context, refused_pragmas) {
+        self.note_place(context);
+        let checked = if self.changes_temporary && !keeps_temporary {
+            Err(refused(TEMPORARY))
+        } else {
+            self.check(context, refused_pragmas)
+        };
+        match checked {
             Ok(()) => Authorization::Allow,
             Err(refusal) => {
                 self.refusal.get_or_insert(refusal);
@@ -201,18 +225,33 @@ impl Actions {
         }
     }
 
-    fn check(&mut self, context: &AuthContext<'_>, refused_pragmas: &[String]) -> Result<(), SqlError> {
-        let makes = matches!(
-            context.action,
-            AuthAction::CreateTable { .. }
-                | AuthAction::CreateIndex { .. }
-                | AuthAction::CreateTrigger { .. }
-                | AuthAction::CreateView { .. }
-        );
-        if makes && context.database_name == Some("temp") {
-            // `CREATE TABLE temp.t` arrives as any CREATE TABLE, but for the database.
-            return Err(refused(TEMPORARY));
+    /// Notes in which schema something is done. SQLite's own tables follow from what is done to others.
+    fn note_place(&mut self, context: &AuthContext<'_>) {
+        let changes = match context.action {
+            AuthAction::Insert { table_name }
+            | AuthAction::Update { table_name, .. }
+            | AuthAction::Delete { table_name } => !is_internal(table_name),
+            AuthAction::Pragma { .. } => {
+                self.asks_pragma = true;
+                false
+            }
+            AuthAction::Select
+            | AuthAction::Read { .. }
+            | AuthAction::Function { .. }
+            | AuthAction::Recursive
+            | AuthAction::Transaction { .. }
+            | AuthAction::Savepoint { .. } => false,
+            // The rest changes the schema.
+            _ => true,
+        };
+        if is_of_temporary(context) {
+            self.changes_temporary |= changes;
+        } else {
+            self.changes_stored |= changes;
         }
+    }
+
+    fn check(&mut self, context: &AuthContext<'_>, refused_pragmas: &[String]) -> Result<(), SqlError> {
         match context.action {
             AuthAction::Select => self.selects = true,
             AuthAction::Insert { table_name } => self.writes(Verb::Insert, table_name, None)?,
@@ -220,16 +259,22 @@ impl Actions {
                 self.writes(Verb::Update, table_name, Some(column_name))?;
             }
             AuthAction::Delete { table_name } => self.writes(Verb::Delete, table_name, None)?,
-            AuthAction::CreateTable { table_name } => {
+            AuthAction::CreateTable { table_name } | AuthAction::CreateTempTable { table_name } => {
                 self.creates_table = true;
                 self.changes_schema(table_name)?;
             }
-            AuthAction::DropTable { table_name } => {
+            AuthAction::DropTable { table_name } | AuthAction::DropTempTable { table_name } => {
                 self.changes_schema(table_name)?;
                 self.dropped.push(table_name.to_owned());
             }
+            AuthAction::CreateTempTrigger { .. } => {
+                return Err(refused("triggers on temporary tables, and temporary ones, are not supported"));
+            }
             AuthAction::CreateIndex { index_name: name, table_name }
             | AuthAction::DropIndex { index_name: name, table_name }
+            | AuthAction::CreateTempIndex { index_name: name, table_name }
+            | AuthAction::DropTempIndex { index_name: name, table_name }
+            | AuthAction::DropTempTrigger { trigger_name: name, table_name }
             | AuthAction::CreateTrigger { trigger_name: name, table_name }
             | AuthAction::DropTrigger { trigger_name: name, table_name } => {
                 self.changes_schema(name)?;
@@ -237,22 +282,14 @@ impl Actions {
             }
             AuthAction::CreateView { view_name: name }
             | AuthAction::DropView { view_name: name }
+            | AuthAction::CreateTempView { view_name: name }
+            | AuthAction::DropTempView { view_name: name }
             | AuthAction::AlterTable { table_name: name, .. } => self.changes_schema(name)?,
             AuthAction::Analyze { .. } | AuthAction::Reindex { .. } => self.ddl = true,
             AuthAction::Pragma { pragma_name, pragma_value: Some(_) } if is_listed(CLIENT_PRAGMAS, pragma_name) => {
                 self.ddl = true;
             }
             AuthAction::Pragma { pragma_name, pragma_value } => pragma(pragma_name, pragma_value)?,
-            AuthAction::CreateTempIndex { .. }
-            | AuthAction::CreateTempTable { .. }
-            | AuthAction::CreateTempTrigger { .. }
-            | AuthAction::CreateTempView { .. }
-            | AuthAction::DropTempIndex { .. }
-            | AuthAction::DropTempTable { .. }
-            | AuthAction::DropTempTrigger { .. }
-            | AuthAction::DropTempView { .. } => {
-                return Err(refused(TEMPORARY));
-            }
             AuthAction::CreateVtable { .. } | AuthAction::DropVtable { .. } => {
                 return Err(refused("virtual tables are not supported: their changes cannot be captured for the WAL"));
             }
@@ -279,7 +316,7 @@ impl Actions {
 
     fn writes(&mut self, verb: Verb, table: &str, column: Option<&str>) -> Result<(), SqlError> {
         refuse_reserved(table)?;
-        let internal = starts_with(table, "sqlite_");
+        let internal = is_internal(table);
         let counter = table.eq_ignore_ascii_case("sqlite_sequence")
             && match verb {
                 Verb::Insert => false,
@@ -310,6 +347,26 @@ impl Actions {
         let message = format!("permission denied: \"{table}\" belongs to SQLite");
         Some(SqlError::new(SqlState("42501"), message))
     }
+}
+
+/// Whether something is done to what is temporary. `CREATE TABLE temp.t` arrives as any CREATE TABLE, but for the schema.
+fn is_of_temporary(context: &AuthContext<'_>) -> bool {
+    match context.action {
+        AuthAction::CreateTempIndex { .. }
+        | AuthAction::CreateTempTable { .. }
+        | AuthAction::CreateTempTrigger { .. }
+        | AuthAction::CreateTempView { .. }
+        | AuthAction::DropTempIndex { .. }
+        | AuthAction::DropTempTable { .. }
+        | AuthAction::DropTempTrigger { .. }
+        | AuthAction::DropTempView { .. } => true,
+        AuthAction::AlterTable { database_name, .. } => database_name.eq_ignore_ascii_case(TEMPORARY_SCHEMA),
+        _ => context.database_name.is_some_and(|schema| schema.eq_ignore_ascii_case(TEMPORARY_SCHEMA)),
+    }
+}
+
+fn is_internal(table: &str) -> bool {
+    starts_with(table, "sqlite_")
 }
 
 fn pragma(name: &str, value: Option<&str>) -> Result<(), SqlError> {

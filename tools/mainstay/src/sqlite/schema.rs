@@ -32,7 +32,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), SqlError> {
     }
     refuse_conflict_clauses(connection)?;
     // A session tells rows of a table without a key apart by their `_rowid_`, which must then be the real one.
-    let hidden = "SELECT t.name FROM pragma_table_list t, pragma_table_xinfo(t.name) c \
+    let hidden = "SELECT t.name FROM pragma_table_list t, pragma_table_xinfo(t.name, 'main') c \
                   WHERE t.schema = 'main' AND t.type = 'table' \
                   GROUP BY t.name HAVING max(c.pk) = 0 AND max(c.name = '_rowid_' COLLATE NOCASE)";
     let mut statement = connection.prepare_cached(hidden).map_err(failed)?;
@@ -47,7 +47,8 @@ pub(super) fn check(connection: &Connection) -> Result<(), SqlError> {
 /// A session tells rows apart by the bytes of their keys, SQLite by the key's collation: a key changed from `A` to `a` would
 /// be one row to SQLite and two in the changeset, which then fits nowhere. ([`super::keys`] sees to 1 and 1.0.)
 fn collating_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    let sql = "SELECT t.name FROM pragma_table_list t, pragma_index_list(t.name) i, pragma_index_xinfo(i.name) c \
+    let sql = "SELECT t.name FROM pragma_table_list t, pragma_index_list(t.name, 'main') i, \
+               pragma_index_xinfo(i.name, 'main') c \
                WHERE t.schema = 'main' AND t.type = 'table' AND i.origin = 'pk' AND c.key = 1 \
                AND c.coll <> 'BINARY' COLLATE NOCASE LIMIT 1";
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
@@ -57,7 +58,7 @@ fn collating_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
 /// SQLite does not tell which row of these was written.
 fn untyped_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let sql = format!(
-        "SELECT t.name FROM pragma_table_list t, pragma_table_xinfo(t.name) c \
+        "SELECT t.name FROM pragma_table_list t, pragma_table_xinfo(t.name, 'main') c \
          WHERE t.schema = 'main' AND t.wr = 1 AND c.pk > 0 AND {UNTYPED} LIMIT 1"
     );
     connection.prepare_cached(&sql)?.query_row([], |row| row.get(0)).optional()
@@ -65,7 +66,7 @@ fn untyped_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
 
 /// A foreign key to a table of ours would be checked when we write to it, after the transaction is in the WAL.
 fn reference_to_reserved(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    let sql = "SELECT f.\"table\" FROM pragma_table_list t, pragma_foreign_key_list(t.name) f \
+    let sql = "SELECT f.\"table\" FROM pragma_table_list t, pragma_foreign_key_list(t.name, 'main') f \
                WHERE t.schema = 'main' AND t.type = 'table' AND lower(substr(f.\"table\", 1, length(?1))) = ?1 LIMIT 1";
     connection.prepare_cached(sql)?.query_row([RESERVED_PREFIX], |row| row.get(0)).optional()
 }

@@ -19,7 +19,7 @@ pub(super) fn read(connection: &Connection) -> rusqlite::Result<Sequences> {
     if !connection.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'")?.exists([])? {
         return Ok(Sequences::new());
     }
-    let mut statement = connection.prepare_cached("SELECT name, seq FROM sqlite_sequence")?;
+    let mut statement = connection.prepare_cached("SELECT name, seq FROM main.sqlite_sequence")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
 }
@@ -49,12 +49,12 @@ pub(super) fn restore(connection: &Connection, expected: &Sequences) -> rusqlite
 
 fn write(connection: &Connection, change: &SequenceChange) -> rusqlite::Result<()> {
     let Some(value) = change.value else {
-        connection.prepare_cached("DELETE FROM sqlite_sequence WHERE name = ?1")?.execute([&change.table])?;
+        connection.prepare_cached("DELETE FROM main.sqlite_sequence WHERE name = ?1")?.execute([&change.table])?;
         return Ok(());
     };
-    let update = "UPDATE sqlite_sequence SET seq = ?2 WHERE name = ?1";
+    let update = "UPDATE main.sqlite_sequence SET seq = ?2 WHERE name = ?1";
     if connection.prepare_cached(update)?.execute(params![change.table, value])? == 0 {
-        let insert = "INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)";
+        let insert = "INSERT INTO main.sqlite_sequence (name, seq) VALUES (?1, ?2)";
         connection.prepare_cached(insert)?.execute(params![change.table, value])?;
     }
     Ok(())

@@ -28,6 +28,7 @@ mod savepoints;
 mod settings;
 mod slow;
 mod start;
+mod temporary;
 mod timeouts;
 mod translated;
 
@@ -35,6 +36,7 @@ use blocks::{read_only, warning};
 pub(super) use parameters::columns as stored_columns_of;
 use reader::{OneState, Reader};
 use start::Pending;
+use temporary::Temporary;
 use timeouts::SessionTimeouts;
 
 pub use slow::SlowLog;
@@ -44,6 +46,8 @@ pub(super) use slow::SlowSetting;
 pub(super) struct SqliteSession {
     shared: Arc<Shared>,
     reader: Option<Reader>,
+    /// Where its temporary tables are, from the first one on.
+    temporary: Option<Temporary>,
     control: Arc<Control>,
     transaction: Option<Transaction>,
     /// The modes of transactions that do not ask for others.
@@ -90,6 +94,7 @@ impl SqliteSession {
             control: Arc::new(Control::new(Arc::clone(&shared))),
             shared,
             reader: None,
+            temporary: None,
             transaction: None,
             defaults: Modes::default(),
             pending: None,
@@ -154,6 +159,9 @@ impl SqliteSession {
             return outcome;
         }
         let sql = &*dialect::in_sqlites_words(sql);
+        if let Some(outcome) = self.run_temporary(sql, parameters, sink) {
+            return outcome;
+        }
         let modes = self.modes();
         // A statement by itself sees one state anyway.
         let stable = modes.stable() && self.transaction.is_some();
@@ -325,6 +333,7 @@ impl SqliteSession {
     fn end(&mut self, commit: bool) -> Result<bool, SqlError> {
         let Some(mut transaction) = self.transaction.take() else { return Ok(commit) };
         let outcome = self.finish(&mut transaction, commit);
+        self.end_temporary(matches!(outcome, Ok(true)));
         self.timeouts.end(matches!(outcome, Ok(true)));
         if !matches!(outcome, Ok(true)) {
             self.defaults = transaction.defaults_before;
@@ -342,6 +351,15 @@ impl SqliteSession {
             Some(turn) if commit => self.commit(turn).map(|()| true),
             _ => Ok(commit),
         }
+    }
+
+    /// Sets everything to what it was at first.
+    fn reset_all(&mut self, scope: Scope) -> Result<(), SqlError> {
+        self.open_if_implicit(scope);
+        self.set_defaults(Asked::ORIGINAL)?;
+        self.timeouts.reset();
+        self.slow = *self.shared.slow_log.lock();
+        Ok(())
     }
 
     fn run_command(
@@ -384,11 +402,16 @@ impl SqliteSession {
                 tag
             }
             Command::ResetAll { tag } => {
-                self.open_if_implicit(scope);
-                self.set_defaults(Asked::ORIGINAL)?;
-                self.timeouts.reset();
-                self.slow = *self.shared.slow_log.lock();
+                self.reset_all(scope)?;
                 tag
+            }
+            Command::Discard { all } => {
+                self.discard_temporary(scope)?;
+                if all {
+                    self.reset_all(scope)?;
+                }
+                // The server forgets its part by that tag.
+                if all { "DISCARD ALL" } else { "DISCARD TEMP" }
             }
             Command::Set { tag } => {
                 sink.notice(&SqlError::notice("settings have no effect here"))?;
@@ -431,7 +454,11 @@ impl Session for SqliteSession {
             Some(_) => return Ok(Description::default()),
             None => self.refuse_if_failed()?,
         }
-        let described = self.describe_sql(&dialect::in_sqlites_words(statement), parameter_types);
+        let words = dialect::in_sqlites_words(statement);
+        let described = match self.describe_temporary(&words, parameter_types) {
+            Some(described) => described,
+            None => self.describe_sql(&words, parameter_types),
+        };
         match described {
             Err(error) if catalog::is_of_names(&error) => {
                 self.describe_catalogs(statement, parameter_types).unwrap_or(Err(error))

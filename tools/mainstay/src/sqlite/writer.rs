@@ -27,6 +27,7 @@ use super::sequences::Sequences;
 use super::{DATABASE, apply, command, sequences, values};
 
 mod ddl;
+pub(super) mod lent;
 
 /// The savepoint of a statement that shares a transaction.
 const SET_APART: &str = "SAVEPOINT mainstay_apart";

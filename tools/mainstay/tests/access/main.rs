@@ -283,6 +283,65 @@ fn clients_show_certificates_where_they_are_asked_for() {
     assert!(said.contains("FATAL:  connections without TLS are refused: clients have to show"), "{said}");
 }
 
+/// A node that asks for certificates, and what of them matters to it.
+fn with_certificates(what: &str) -> Rig {
+    Rig::start(|secrets| {
+        for name in ["ann", "postgres", "nobody"] {
+            let (certificate, key) = (secrets.path(&format!("{name}.pem")), secrets.path(&format!("{name}.key")));
+            secrets.authority.certify_user(name, &certificate, &key);
+        }
+        // It names her where PostgreSQL does not look.
+        secrets.authority.certify(&["ann"], &secrets.path("other.pem"), &secrets.path("other.key"));
+        Authority::new().certify_user("ann", &secrets.path("stranger.pem"), &secrets.path("stranger.key"));
+        let root = secrets.text("root.pem");
+        let more = ["--sql-tls-client-authorities", &root, "--sql-tls-client-certificates", what];
+        with(secrets.passwords_and_tls(), &more)
+    })
+}
+
+impl Rig {
+    /// How to connect as a user with the certificate of that name.
+    fn certified(&self, user: &str, name: &str) -> String {
+        let (certificate, key) = (self.secrets.text(&format!("{name}.pem")), self.secrets.text(&format!("{name}.key")));
+        self.verified(user, &format!("sslcert={certificate} sslkey={key}"))
+    }
+}
+
+#[test]
+fn a_certificate_is_the_users_password_where_it_is_enough() {
+    let rig = with_certificates("cert");
+    assert_eq!(prints(&rig.certified("ann", "ann"), None, "SELECT 7"), "7\n");
+    let script =
+        "import psycopg\nwith psycopg.connect(dsn) as c:\n    assert c.info.parameter_status('is_superuser') == ";
+    python_with(&rig.certified("postgres", "postgres"), &format!("{script}'on'"));
+    python_with(&rig.certified("ann", "ann"), &format!("{script}'off'"));
+    for (user, certificate) in
+        [("postgres", "ann"), ("ben", "ann"), ("nobody", "nobody"), ("ann", "other"), ("Ann", "ann")]
+    {
+        // Not with the password either.
+        let said = fails(&rig.certified(user, certificate), Some(PASSWORD));
+        let expected = format!("FATAL:  certificate authentication failed for user \"{user}\"");
+        assert!(said.contains(&expected), "{user} {certificate}: {said}");
+    }
+    assert!(fails(&rig.certified("ann", "stranger"), None).contains("alert"));
+    assert!(fails(&rig.verified("ann", ""), Some(PASSWORD)).contains("certificate required"));
+    let said = fails(&rig.libpq("ann", "sslmode=disable"), Some(PASSWORD));
+    assert!(said.contains("clients have to show a certificate"), "{said}");
+    // Who is taken from the file is not let in any more.
+    write(&rig.secrets.path("users"), &users_line("postgres", &Verifier::new(PASSWORD).unwrap(), true));
+    let ann = rig.certified("ann", "ann");
+    eventually("a user is gone", LIMIT, || psql_at(&ann, None, "SELECT 1").code == Some(2));
+}
+
+#[test]
+fn a_certificate_and_a_password_of_one_user_where_both_are_asked_for() {
+    let rig = with_certificates("verify-full");
+    assert_eq!(prints(&rig.certified("ann", "ann"), Some(PASSWORD), "SELECT 7"), "7\n");
+    assert!(fails(&rig.certified("ann", "ann"), Some("wrong")).contains("password authentication failed"));
+    let said = fails(&rig.certified("ann", "postgres"), Some(PASSWORD));
+    assert!(said.contains("certificate authentication failed for user \"ann\""), "{said}");
+}
+
 /// An address of this machine that is not a loopback address, if it has one.
 fn own_address() -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();

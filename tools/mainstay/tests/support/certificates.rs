@@ -33,6 +33,18 @@ impl Authority {
         write(path, &self.0.pem());
     }
 
+    /// Writes a certificate with this common name, and its key.
+    pub fn certify_user(&self, name: &str, certificate: &Path, key: &Path) {
+        let pair = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "tests");
+        params.distinguished_name.push(DnType::CommonName, name);
+        let signed = params.signed_by(&pair, &self.0).unwrap();
+        write(key, &pair.serialize_pem());
+        write(certificate, &signed.pem());
+    }
+
     /// Writes a certificate for these names and addresses, and its key.
     pub fn certify(&self, names: &[&str], certificate: &Path, key: &Path) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();

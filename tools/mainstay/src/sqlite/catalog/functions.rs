@@ -124,6 +124,8 @@ const FUNCTIONS: &[Known] = &[
     }),
     plain("pg_type_is_visible", BOOL, yes),
     plain("pg_function_is_visible", BOOL, yes),
+    plain("pg_collation_is_visible", BOOL, yes),
+    plain("pg_opclass_is_visible", BOOL, yes),
     plain("pg_relation_is_publishable", BOOL, |_, _| Ok(Value::Integer(0))),
     plain("pg_partition_ancestors", PgType::REGCLASS, |_, _| Ok(Value::Null)),
     plain("obj_description", TEXT, nothing),
@@ -244,12 +246,25 @@ const FUNCTIONS: &[Known] = &[
     plain("pg_array_json", TEXT, |given, _| {
         Ok(given.text(0).map_or_else(|| "[]".to_owned(), |array| arrays::json(&arrays::elements(&array))).into())
     }),
-    plain("pg_series_json", TEXT, |given, _| {
-        let (Some(from), Some(to)) = (given.integer(0), given.integer(1)) else { return Ok("[]".to_owned().into()) };
-        if to.saturating_sub(from) >= SERIES_LIMIT {
-            return Err(failed(format!("generate_series gives at most {SERIES_LIMIT} rows")));
-        }
-        Ok(arrays::json(&(from..=to).map(|number| Some(number.to_string())).collect::<Vec<_>>()).into())
+    plain("pg_series_json", TEXT, |given, _| Ok(arrays::json(&series(given)?).into())),
+    plain("pg_series", PgType::INT8_ARRAY, |given, _| Ok(arrays::array(series(given)?).into())),
+    plain("pg_subscripts", PgType::TEXT_ARRAY, |given, _| {
+        let Some(array) = given.text(0).filter(|_| given.integer(1) == Some(1)) else { return Ok(Value::Null) };
+        // Vectors are counted from 0, arrays from 1.
+        let first = usize::from(array.starts_with('{'));
+        let count = arrays::elements(&array).len();
+        Ok(arrays::array((first..first + count).map(|number| Some(number.to_string()))).into())
+    }),
+    plain("pg_rows_json", TEXT, |given, _| {
+        let arrays: Vec<_> = (0..given.len())
+            .map(|index| given.text(index).map(|array| arrays::elements(&array)).unwrap_or_default())
+            .collect();
+        let rows = arrays.iter().map(Vec::len).max().unwrap_or(0);
+        let row = |row: usize| {
+            let row: Vec<_> = arrays.iter().map(|array| array.get(row).cloned().flatten()).collect();
+            arrays::json(&row)
+        };
+        Ok(format!("[{}]", (0..rows).map(row).collect::<Vec<_>>().join(",")).into())
     }),
     plain("array_to_string", TEXT, |given, _| {
         let (Some(array), Some(between)) = (given.text(0), given.text(1)) else { return Ok(Value::Null) };
@@ -280,7 +295,8 @@ pub(super) fn register(connection: &Connection, facts: Facts) -> Result<()> {
             (known.run)(&Arguments(context), &facts)
         })?;
     }
-    connection.create_aggregate_function("array_agg", 1, FunctionFlags::SQLITE_UTF8, ArrayAggregate)
+    connection.create_aggregate_function("array_agg", 1, FunctionFlags::SQLITE_UTF8, ArrayAggregate(text_of))?;
+    connection.create_aggregate_function("pg_bool_array_agg", 1, FunctionFlags::SQLITE_UTF8, ArrayAggregate(truth_of))
 }
 
 /// What a function is called with.
@@ -349,7 +365,7 @@ fn text_of(value: ValueRef<'_>) -> Option<String> {
 }
 
 /// `array_agg`
-struct ArrayAggregate;
+struct ArrayAggregate(fn(ValueRef<'_>) -> Option<String>);
 
 impl Aggregate<Vec<Option<String>>, Option<String>> for ArrayAggregate {
     fn init(&self, _: &mut Context<'_>) -> Result<Vec<Option<String>>> {
@@ -357,7 +373,7 @@ impl Aggregate<Vec<Option<String>>, Option<String>> for ArrayAggregate {
     }
 
     fn step(&self, context: &mut Context<'_>, elements: &mut Vec<Option<String>>) -> Result<()> {
-        elements.push(text_of(context.get_raw(0)));
+        elements.push((self.0)(context.get_raw(0)));
         Ok(())
     }
 
@@ -368,6 +384,23 @@ impl Aggregate<Vec<Option<String>>, Option<String>> for ArrayAggregate {
 
 fn failed(message: String) -> Error {
     Error::UserFunctionError(message.into())
+}
+
+/// A truth as an array has it.
+fn truth_of(value: ValueRef<'_>) -> Option<String> {
+    match value {
+        ValueRef::Integer(number) => Some(if number == 0 { "f" } else { "t" }.to_owned()),
+        _ => None,
+    }
+}
+
+/// The numbers from one to another.
+fn series(given: &Arguments<'_>) -> Result<Vec<Option<String>>> {
+    let (Some(from), Some(to)) = (given.integer(0), given.integer(1)) else { return Ok(Vec::new()) };
+    if to.saturating_sub(from) >= SERIES_LIMIT {
+        return Err(failed(format!("generate_series gives at most {SERIES_LIMIT} rows")));
+    }
+    Ok((from..=to).map(|number| Some(number.to_string())).collect())
 }
 
 fn yes(_: &Arguments<'_>, _: &Facts) -> Result<Value> {

@@ -13,6 +13,7 @@ mod functions;
 mod intervals;
 mod rewrite;
 mod schema;
+mod set_returning;
 mod table_functions;
 mod types;
 

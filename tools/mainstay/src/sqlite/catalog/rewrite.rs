@@ -20,6 +20,7 @@ use sqlparser::parser::Parser;
 
 use super::super::lexer;
 use super::functions;
+use super::set_returning;
 use super::table_functions::table_function;
 use super::types::{self, Columns};
 
@@ -63,7 +64,8 @@ pub(super) fn rewrite(sql: &str) -> Option<Rewritten> {
         return None;
     }
     name_columns(&mut query.body);
-    let columns = Columns::of(&survey.relations);
+    let mut columns = Columns::of(&survey.relations);
+    columns.add_aliases(query);
     let mut rewriter = Rewriter { columns: &columns, parameters: BTreeMap::new() };
     let _ = query.visit(&mut rewriter);
     let parameters = rewriter.parameters;
@@ -129,10 +131,10 @@ impl VisitorMut for Survey {
     fn pre_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
         match expression {
             Expr::Function(function) => {
-                if let Some(known) = function_name(&function.name).and_then(|name| functions::find(&name)) {
-                    self.functions += 1;
-                    self.asks_schema |= known.asks_schema;
-                }
+                let name = function_name(&function.name).unwrap_or_default();
+                let known = functions::find(&name);
+                self.functions += usize::from(known.is_some() || set_returning::is_known(&name));
+                self.asks_schema |= known.is_some_and(|known| known.asks_schema);
             }
             Expr::Cast { data_type, .. } => {
                 let pg_type = cast_type(data_type);
@@ -270,12 +272,12 @@ fn output_function(pg_type: PgType) -> Option<&'static str> {
 }
 
 /// Takes an expression out of the tree.
-fn take(expression: &mut Expr) -> Expr {
+pub(super) fn take(expression: &mut Expr) -> Expr {
     std::mem::replace(expression, Expr::Value(Value::Null.into()))
 }
 
 /// A call of a function.
-fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
     let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
@@ -327,6 +329,11 @@ impl VisitorMut for Rewriter<'_> {
     fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
         let old = take(expression);
         *expression = self.rewritten(old);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        set_returning::move_to_from(select);
         ControlFlow::Continue(())
     }
 
@@ -392,9 +399,20 @@ impl Rewriter<'_> {
                 call(name, std::iter::once(*expr).chain(what).collect())
             }
             Expr::CompoundFieldAccess { root, access_chain } => subscript(*root, access_chain),
-            Expr::Function(function) => called(function),
+            Expr::Function(function) => self.called(function),
             other => other,
         }
+    }
+
+    /// A call of a function; what gathers truths says that it does, as they are numbers here.
+    fn called(&self, function: Function) -> Expr {
+        let gathers = function_name(&function.name).is_some_and(|name| name == "array_agg");
+        let of_truths = gathers && types::of_argument(&function, self.columns) == Some(PgType::BOOL);
+        let mut called = called(function);
+        if let (true, Expr::Function(function)) = (of_truths, &mut called) {
+            function.name = ObjectName::from(vec![Ident::new("pg_bool_array_agg")]);
+        }
+        called
     }
 
     fn cast(&self, expression: Expr, data_type: &DataType) -> Expr {
@@ -534,7 +552,14 @@ fn called(mut function: Function) -> Expr {
             return call("pg_array_or_empty", vec![Expr::Subquery(shell)]);
         }
     }
-    let name = if name == "current_timestamp" { "now".to_owned() } else { name };
+    let name = match name.as_str() {
+        "current_timestamp" => "now".to_owned(),
+        // Truth is a number here.
+        "bool_and" | "every" => "min".to_owned(),
+        "bool_or" => "max".to_owned(),
+        "json_build_object" => "json_object".to_owned(),
+        _ => name,
+    };
     function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]);
     if matches!(function.args, FunctionArguments::None) {
         let empty = FunctionArgumentList { duplicate_treatment: None, args: Vec::new(), clauses: Vec::new() };

@@ -1,26 +1,68 @@
 //! Types of expressions over the catalogs, as far as they are certain: what a column is sent as, and how it is shown.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use mainstay::server::pg::PgType;
 use mainstay::server::pg::catalog::Relation;
 use sqlparser::ast::{
-    BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, SelectItem,
-    SetExpr, UnaryOperator, Value,
+    BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Query, Select,
+    SelectItem, SetExpr, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
-use super::functions;
+use super::{functions, rewrite};
 
 /// The columns of the relations that a query names, by name. Columns of one name are of one type in almost all of them.
-pub(super) struct Columns(HashMap<&'static str, PgType>);
+/// Behind them, the names that the query itself gives.
+pub(super) struct Columns(HashMap<&'static str, PgType>, HashMap<String, PgType>);
+
+/// How often aliases of aliases are looked at.
+const ALIAS_ROUNDS: usize = 4;
+
+/// Names, in lower case, and what they are given to.
+struct Aliases(Vec<(String, Expr)>);
+
+impl VisitorMut for Aliases {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        for item in &select.projection {
+            if let SelectItem::ExprWithAlias { expr, alias } = item {
+                self.0.push((alias.value.to_ascii_lowercase(), expr.clone()));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
 
 impl Columns {
     pub(super) fn of(relations: &[&'static Relation]) -> Columns {
-        Columns(relations.iter().flat_map(|relation| relation.columns.iter().copied()).collect())
+        Columns(relations.iter().flat_map(|relation| relation.columns.iter().copied()).collect(), HashMap::new())
+    }
+
+    /// Adds the names that a query's own queries give to expressions of certain types.
+    pub(super) fn add_aliases(&mut self, query: &mut Query) {
+        let mut aliases = Aliases(Vec::new());
+        let _ = query.visit(&mut aliases);
+        // One may be made of another, which comes later in the text as a rule.
+        for _ in 0..ALIAS_ROUNDS {
+            let before = self.1.len();
+            for (name, expression) in aliases.0.iter().rev() {
+                if self.find(name).is_none()
+                    && let Some(pg_type) = of(expression, self)
+                {
+                    self.1.insert(name.clone(), pg_type);
+                }
+            }
+            if before == self.1.len() {
+                return;
+            }
+        }
     }
 
     fn find(&self, name: &str) -> Option<PgType> {
-        self.0.get(name.to_ascii_lowercase().as_str()).copied()
+        let name = name.to_ascii_lowercase();
+        self.0.get(name.as_str()).or_else(|| self.1.get(&name)).copied()
     }
 }
 
@@ -71,22 +113,12 @@ fn within(expression: &Expr, columns: &Columns, depth: usize) -> Option<PgType> 
             DataType::Integer(_) => Some(PgType::INT8),
             DataType::Real => Some(PgType::FLOAT8),
             DataType::Text => Some(PgType::TEXT),
-            _ => None,
+            // As it is before it is rewritten.
+            other => rewrite::cast_type(other),
         },
         Expr::Function(function) => {
-            let first = |list: &FunctionArgumentList| {
-                list.args.iter().find_map(|argument| match argument {
-                    FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => of(expression, columns),
-                    _ => None,
-                })
-            };
-            of_call(
-                &function.name.to_string(),
-                match &function.args {
-                    FunctionArguments::List(list) => first(list),
-                    _ => None,
-                },
-            )
+            let name = rewrite::function_name(&function.name)?;
+            of_call(&name, arguments(function).find_map(|argument| of(argument, columns)))
         }
         Expr::Case { conditions, else_result, .. } => {
             let results = conditions.iter().map(|when| &when.result).chain(else_result.as_deref());
@@ -118,6 +150,23 @@ fn within(expression: &Expr, columns: &Columns, depth: usize) -> Option<PgType> 
     }
 }
 
+/// The expressions that a function is called with.
+fn arguments(function: &Function) -> impl Iterator<Item = &Expr> {
+    let list = match &function.args {
+        FunctionArguments::List(list) => list.args.as_slice(),
+        _ => &[],
+    };
+    list.iter().filter_map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression),
+        _ => None,
+    })
+}
+
+/// The type of the first argument of a call whose type is certain.
+pub(super) fn of_argument(function: &Function, columns: &Columns) -> Option<PgType> {
+    arguments(function).find_map(|argument| of(argument, columns))
+}
+
 fn binary(op: &BinaryOperator, left: Option<PgType>, right: Option<PgType>) -> Option<PgType> {
     match op {
         BinaryOperator::Eq
@@ -141,10 +190,26 @@ fn binary(op: &BinaryOperator, left: Option<PgType>, right: Option<PgType>) -> O
 fn of_call(name: &str, argument: Option<PgType>) -> Option<PgType> {
     let name = name.to_ascii_lowercase();
     match name.as_str() {
-        "min" | "max" | "coalesce" | "nullif" => argument,
+        "min" | "max" | "coalesce" | "nullif" | "bool_and" | "bool_or" | "every" => argument,
+        "json_object" | "json_build_object" => Some(PgType::JSON),
+        "generate_subscripts" => Some(PgType::INT4),
+        "generate_series" => Some(PgType::INT8),
+        "unnest" => Some(match argument? {
+            PgType::INT2_VECTOR | PgType::INT2_ARRAY => PgType::INT2,
+            PgType::OID_VECTOR | PgType::OID_ARRAY => PgType::OID,
+            PgType::NAME_ARRAY => PgType::NAME,
+            _ => PgType::TEXT,
+        }),
+        "pg_bool_array_agg" => Some(PgType::BOOL_ARRAY),
+        "array_agg" => Some(match argument {
+            Some(PgType::BOOL) => PgType::BOOL_ARRAY,
+            Some(PgType::INT2 | PgType::INT4 | PgType::INT8) => PgType::INT8_ARRAY,
+            Some(PgType::OID) => PgType::OID_ARRAY,
+            _ => PgType::TEXT_ARRAY,
+        }),
         "count" | "length" | "row_number" | "rank" => Some(PgType::INT8),
         "lower" | "upper" | "substr" | "string_agg" | "concat" | "replace" | "trim" => Some(PgType::TEXT),
-        "array_agg" | "pg_array_or_empty" => Some(PgType::TEXT_ARRAY),
+        "pg_array_or_empty" => Some(PgType::TEXT_ARRAY),
         name => functions::find(name).map(|known| known.returns),
     }
 }

@@ -1,8 +1,8 @@
-//! `DECLARE`, `FETCH`, `MOVE` and `CLOSE`, in PostgreSQL's words. What they do is the server's affair.
+//! `DECLARE`, `FETCH`, `MOVE`, `CLOSE` and `DEALLOCATE`, in PostgreSQL's words. What they do is the server's affair.
 //!
 //! The query of a cursor is SQLite's: its text is taken as it stands.
 
-use mainstay::server::pg::{CursorCommand, SqlError, SqlState, Steps};
+use mainstay::server::pg::{CursorCommand, SqlError, Steps};
 
 use super::super::lexer::Kind;
 use super::super::policy;
@@ -26,6 +26,11 @@ pub(in super::super) fn parse_cursor(statement: &str) -> Result<Option<CursorCom
         let all = words.next.is_some_and(|token| token.is("ALL"));
         let name = words.name()?;
         CursorCommand::Close { name: (!all).then_some(name) }
+    } else if words.take("DEALLOCATE") {
+        words.take("PREPARE");
+        let all = words.next.is_some_and(|token| token.is("ALL"));
+        let name = words.name()?;
+        CursorCommand::Deallocate { name: (!all).then_some(name) }
     } else {
         return Ok(None);
     };
@@ -36,15 +41,15 @@ pub(in super::super) fn parse_cursor(statement: &str) -> Result<Option<CursorCom
 impl Words<'_> {
     fn declare(&mut self, statement: &str) -> Result<CursorCommand, SqlError> {
         let name = self.name()?;
+        let mut forwards_only = false;
         loop {
             if self.take("BINARY") {
                 return Err(policy::refused("binary cursors are not supported")
                     .with_hint("A driver that wants binary values asks for them with each FETCH."));
-            } else if self.take("SCROLL") {
-                return Err(policy::refused("DECLARE … SCROLL is not supported: cursors go forwards"));
             } else if self.take("NO") {
                 self.expect("SCROLL")?;
-            } else if !self.take("INSENSITIVE") && !self.take("ASENSITIVE") {
+                forwards_only = true;
+            } else if !self.take("SCROLL") && !self.take("INSENSITIVE") && !self.take("ASENSITIVE") {
                 break;
             }
         }
@@ -58,66 +63,57 @@ impl Words<'_> {
             token.kind == Kind::Symbol('(') || ["SELECT", "VALUES", "WITH"].iter().any(|word| token.is(word))
         });
         let start = first.ok_or_else(|| self.unexpected())?.range().start;
-        Ok(CursorCommand::Declare { name, query: statement.get(start..).unwrap_or_default().to_owned(), hold })
+        let query = statement.get(start..).unwrap_or_default().to_owned();
+        Ok(CursorCommand::Declare { name, query, hold, forwards_only })
     }
 
     /// `[direction] [FROM | IN] name`
     fn steps(&mut self) -> Result<(String, Steps), SqlError> {
-        let steps = if self.take("NEXT") {
-            Steps::Next(1)
-        } else if self.take("FIRST") {
+        let steps = if self.take("FIRST") {
             Steps::Absolute(1)
         } else if self.take("LAST") {
-            return Err(policy::refused("FETCH LAST and MOVE LAST are not supported: cursors go forwards, once"));
-        } else if self.take("PRIOR") || self.take("BACKWARD") {
-            return Err(backward());
+            Steps::Absolute(-1)
         } else if self.take("ABSOLUTE") {
             Steps::Absolute(self.count()?)
         } else if self.take("RELATIVE") {
             Steps::Relative(self.count()?)
-        } else if self.take("ALL") {
-            Steps::All
-        } else if self.take("FORWARD") {
-            if self.take("ALL") {
-                Steps::All
-            } else if self.is_count() {
-                Steps::Next(self.count()?)
-            } else {
-                Steps::Next(1)
-            }
-        } else if self.is_count() {
-            Steps::Next(self.count()?)
+        } else if self.take("PRIOR") {
+            Steps::Prior(1)
+        } else if self.take("BACKWARD") {
+            self.many()?.map_or(Steps::AllPrior, |count| towards(count.saturating_neg()))
         } else {
-            Steps::Next(1)
+            let _ = self.take("NEXT") || self.take("FORWARD");
+            self.many()?.map_or(Steps::All, towards)
         };
         let _ = self.take("FROM") || self.take("IN");
         Ok((self.name()?, steps))
     }
 
-    fn is_count(&self) -> bool {
-        self.next.is_some_and(|token| matches!(token.kind, Kind::Number | Kind::Symbol('+' | '-')))
+    /// `ALL`, which is `None`, or a number of rows, which is 1 if there is none.
+    fn many(&mut self) -> Result<Option<i64>, SqlError> {
+        if self.take("ALL") {
+            return Ok(None);
+        }
+        let is_count = self.next.is_some_and(|token| matches!(token.kind, Kind::Number | Kind::Symbol('+' | '-')));
+        if is_count { self.count().map(Some) } else { Ok(Some(1)) }
     }
 
-    /// A number of rows, of at least one: no row means the current one, which is gone.
-    fn count(&mut self) -> Result<u64, SqlError> {
-        if self.next.is_some_and(|token| token.kind == Kind::Symbol('-')) {
-            return Err(backward());
-        }
-        if self.next.is_some_and(|token| token.kind == Kind::Symbol('+')) {
+    /// A number with or without a sign.
+    fn count(&mut self) -> Result<i64, SqlError> {
+        let sign = self.next.filter(|token| matches!(token.kind, Kind::Symbol('+' | '-')));
+        if sign.is_some() {
             self.advance();
         }
         let token = self.next.filter(|token| token.kind == Kind::Number).ok_or_else(|| self.unexpected())?;
-        let count = token.text.parse().map_err(|_| self.unexpected())?;
-        if count == 0 {
-            return Err(policy::refused("a cursor's current row cannot be fetched again"));
-        }
+        let count: i64 = token.text.parse().map_err(|_| self.unexpected())?;
         self.advance();
-        Ok(count)
+        Ok(if sign.is_some_and(|sign| sign.text == "-") { -count } else { count })
     }
 }
 
-fn backward() -> SqlError {
-    SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "cursor can only scan forward")
+/// So many rows further, or back.
+fn towards(count: i64) -> Steps {
+    if count < 0 { Steps::Prior(count.unsigned_abs()) } else { Steps::Next(count.unsigned_abs()) }
 }
 
 #[cfg(test)]
@@ -126,19 +122,31 @@ mod tests {
 
     #[test]
     fn cursors_are_declared_fetched_moved_and_closed() {
-        let declare = |name: &str, query: &str, hold| {
+        let declare = |name: &str, query: &str, hold, forwards_only| {
             let (name, query) = (name.to_owned(), query.to_owned());
-            Some(CursorCommand::Declare { name, query, hold })
+            Some(CursorCommand::Declare { name, query, hold, forwards_only })
         };
         let fetch = |steps| Some(CursorCommand::Fetch { name: "c".into(), steps });
         for (sql, expected) in [
-            ("DECLARE c CURSOR FOR SELECT 1", declare("c", "SELECT 1", false)),
+            ("DECLARE c CURSOR FOR SELECT 1", declare("c", "SELECT 1", false, false)),
             (
                 "declare \"A b\" no scroll insensitive cursor with hold for /* x */ WITH x AS (VALUES (1)) TABLE",
-                declare("A b", "WITH x AS (VALUES (1)) TABLE", true),
+                declare("A b", "WITH x AS (VALUES (1)) TABLE", true, true),
             ),
-            ("DECLARE C CURSOR WITHOUT HOLD FOR values ($1)", declare("c", "values ($1)", false)),
+            ("DECLARE C CURSOR WITHOUT HOLD FOR values ($1)", declare("c", "values ($1)", false, false)),
+            ("DECLARE c INSENSITIVE SCROLL CURSOR FOR SELECT 1", declare("c", "SELECT 1", false, false)),
             ("FETCH c", fetch(Steps::Next(1))),
+            ("FETCH -3 FROM c", fetch(Steps::Prior(3))),
+            ("FETCH 0 c", fetch(Steps::Next(0))),
+            ("FETCH FORWARD -1 c", fetch(Steps::Prior(1))),
+            ("FETCH BACKWARD c", fetch(Steps::Prior(1))),
+            ("FETCH BACKWARD 7 IN c", fetch(Steps::Prior(7))),
+            ("FETCH BACKWARD -7 IN c", fetch(Steps::Next(7))),
+            ("FETCH BACKWARD ALL FROM c", fetch(Steps::AllPrior)),
+            ("FETCH PRIOR FROM c", fetch(Steps::Prior(1))),
+            ("FETCH LAST FROM c", fetch(Steps::Absolute(-1))),
+            ("FETCH ABSOLUTE -2 FROM c", fetch(Steps::Absolute(-2))),
+            ("FETCH RELATIVE -2 FROM c", fetch(Steps::Relative(-2))),
             ("fetch next from c", fetch(Steps::Next(1))),
             ("FETCH 10 IN c", fetch(Steps::Next(10))),
             ("FETCH FORWARD FROM c", fetch(Steps::Next(1))),
@@ -151,6 +159,9 @@ mod tests {
             ("CLOSE C", Some(CursorCommand::Close { name: Some("c".into()) })),
             ("CLOSE ALL", Some(CursorCommand::Close { name: None })),
             ("CLOSE \"ALL\"", Some(CursorCommand::Close { name: Some("ALL".into()) })),
+            ("deallocate _pg3_0", Some(CursorCommand::Deallocate { name: Some("_pg3_0".into()) })),
+            ("DEALLOCATE PREPARE \"A b\"", Some(CursorCommand::Deallocate { name: Some("A b".into()) })),
+            ("DEALLOCATE ALL", Some(CursorCommand::Deallocate { name: None })),
             ("SELECT 1", None),
             ("", None),
         ] {
@@ -161,7 +172,6 @@ mod tests {
     #[test]
     fn what_cursors_cannot_do_is_refused() {
         for (sql, state) in [
-            ("DECLARE c SCROLL CURSOR FOR SELECT 1", "0A000"),
             ("DECLARE c BINARY CURSOR FOR SELECT 1", "0A000"),
             ("DECLARE c CURSOR FOR DELETE FROM t", "42601"),
             ("DECLARE c CURSOR", "42601"),
@@ -169,14 +179,13 @@ mod tests {
             ("DECLARE", "42601"),
             ("FETCH", "42601"),
             ("FETCH 1.5 FROM c", "42601"),
+            ("FETCH - FROM c", "42601"),
+            ("FETCH ABSOLUTE c", "42601"),
+            ("FETCH 9223372036854775808 c", "42601"),
             ("FETCH c d", "42601"),
-            ("FETCH -1 FROM c", "55000"),
-            ("FETCH BACKWARD ALL FROM c", "55000"),
-            ("MOVE PRIOR FROM c", "55000"),
-            ("FETCH LAST FROM c", "0A000"),
-            ("FETCH 0 FROM c", "0A000"),
             ("CLOSE", "42601"),
             ("CLOSE c, d", "42601"),
+            ("DEALLOCATE", "42601"),
         ] {
             assert_eq!(parse_cursor(sql).unwrap_err().state.0, state, "{sql}");
         }

@@ -13,7 +13,7 @@ use mainstay::server::pg::{
 };
 use rusqlite::{Connection, Statement};
 
-use super::super::command::{Copy, Direction, Source};
+use super::super::command::{Copy, Direction, Source, temporary_in_words};
 use super::super::control::{Control, cancelled, revoked};
 use super::super::errors::from_sqlite;
 use super::super::keys::quoted;
@@ -41,13 +41,27 @@ impl SqliteSession {
             (Source::Table { name, sql, columns }, Direction::ToClient) => {
                 let names = match columns {
                     Some(columns) => columns.clone(),
-                    None => self.with_schema(|connection, _| stored_columns(connection, name, None))?.0,
+                    None => {
+                        let look = |connection: &Connection| stored_columns(connection, name, None);
+                        match self.look_at_temporary(name, sql, look) {
+                            Some(found) => found?.0,
+                            None => self.with_schema(|connection, _| look(connection))?.0,
+                        }
+                    }
                 };
                 // Without a column the table does not exist, and SQLite says so best.
                 let names = if names.is_empty() { "*".to_owned() } else { list(&names) };
                 self.copy_out(&format!("SELECT {names} FROM {sql}"), &copy.format, scope, sink)?
             }
             (Source::Table { name, sql, columns }, Direction::FromClient) => {
+                self.open_if_implicit(scope);
+                if self.may_be_temporary(sql)
+                    && let Some(rows) = self.in_transaction(|session| {
+                        session.copy_in_temporary(name, sql, columns.as_deref(), copy, sink)
+                    })?
+                {
+                    return Ok(CommandTag(format!("COPY {rows}")));
+                }
                 self.refuse_copy_in(scope)?;
                 let (names, types) = self.with_schema(|connection, policy| {
                     let stored = stored_columns(connection, name, columns.as_deref())?;
@@ -99,6 +113,35 @@ impl SqliteSession {
         let rows = self.insert_pieces(turn.ticket(), insert, input)?;
         self.commit(turn)?;
         Ok(rows)
+    }
+
+    /// Into a temporary table; `None` if it is not one.
+    fn copy_in_temporary(
+        &mut self,
+        name: &str,
+        sql: &str,
+        columns: Option<&[String]>,
+        copy: &Copy,
+        sink: &mut dyn ResultSink,
+    ) -> Result<Option<u64>, SqlError> {
+        if !self.inserts_temporary(&insert_into(sql, columns.unwrap_or_default()))? {
+            return Ok(None);
+        }
+        let look = |connection: &Connection| stored_columns(connection, name, columns);
+        let Some(stored) = self.look_at_temporary(name, sql, look) else { return Ok(None) };
+        let (names, types) = stored?;
+        let insert = temporary_in_words(&insert_into(sql, &names)).sql;
+        let decoder = CopyDecoder::new(copy.format.clone(), name, names);
+        let mut input = Input { decoder, types, sink, control: Arc::clone(&self.control), is_over: false };
+        self.note_started();
+        input.sink.copy_in(input.types.len())?;
+        let mut rows = 0;
+        while !input.is_over {
+            input.take_piece()?;
+            let inserted = self.insert_temporary(&insert, |statement| input.bind_next(statement));
+            rows += inserted.map_err(|error| error.with_context(input.decoder.context(None)))?;
+        }
+        Ok(Some(rows))
     }
 
     fn insert_pieces(&self, ticket: Ticket, insert: &str, input: &mut Input<'_>) -> Result<u64, SqlError> {

@@ -245,7 +245,7 @@ fn cast_type(name: &Token<'_>) -> Option<PgType> {
 
 /// The columns of a table or view that an INSERT without a list fills, in order; none if there is no such table.
 pub(in super::super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<(String, PgType)>> {
-    let mut statement = connection.prepare_cached("SELECT name, type FROM pragma_table_info(?1, 'main')")?;
+    let mut statement = connection.prepare_cached("SELECT name, type FROM pragma_table_info(?1)")?;
     let rows = statement.query_map([table], |row| {
         let declared: String = row.get(1)?;
         Ok((row.get(0)?, declared_type(&declared)))

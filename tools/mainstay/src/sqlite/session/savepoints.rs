@@ -27,7 +27,8 @@ impl SqliteSession {
     pub(super) fn savepoint(&mut self, name: String) -> Result<&'static str, SqlError> {
         let block = self.block("SAVEPOINT")?;
         block.on_writer(|writer| writer.savepoint(&name))?;
-        block.savepoints.push(name);
+        block.savepoints.push(name.clone());
+        self.at_temporary_savepoint("SAVEPOINT", &name)?;
         self.timeouts.savepoint();
         Ok("SAVEPOINT")
     }
@@ -37,6 +38,7 @@ impl SqliteSession {
         let position = block.find(name)?;
         block.on_writer(|writer| writer.release(name))?;
         block.savepoints.truncate(position);
+        self.at_temporary_savepoint("RELEASE", name)?;
         self.timeouts.release(position);
         Ok("RELEASE")
     }
@@ -47,6 +49,7 @@ impl SqliteSession {
         block.on_writer(|writer| writer.rollback_to(name))?;
         block.savepoints.truncate(position + 1);
         block.failed = false;
+        self.at_temporary_savepoint("ROLLBACK TO", name)?;
         self.timeouts.roll_back_to(position);
         Ok("ROLLBACK")
     }

@@ -10,6 +10,7 @@ use super::{SlowSetting, SqliteSession};
 const SETTINGS: &[(&str, &str, bool)] = &[
     ("client_encoding", "The encoding of text sent and received.", false),
     ("datestyle", "How dates are written.", false),
+    ("default_table_access_method", "How the rows of tables are kept.", false),
     ("default_transaction_isolation", "The isolation level of transactions that ask for none.", true),
     ("default_transaction_read_only", "Whether transactions that do not say so may only read.", true),
     ("log_min_duration_statement", "From how long on statements are logged; -1 means never.", true),
@@ -55,6 +56,7 @@ impl SqliteSession {
             "server_encoding" | "client_encoding" => "UTF8".to_owned(),
             "standard_conforming_strings" | "integer_datetimes" => "on".to_owned(),
             "search_path" => "main".to_owned(),
+            "default_table_access_method" => "heap".to_owned(),
             "timezone" => "UTC".to_owned(),
             "datestyle" => "ISO, MDY".to_owned(),
             _ => {

@@ -97,7 +97,7 @@ impl SqliteSession {
             Ok(Some(Command::Commit { chain })) if self.commits_elsewhere() => return self.start_commit(chain, reply),
             Ok(Some(Command::Copy(_) | Command::Translated(_))) => return Started::Blocks(reply),
             Ok(Some(Command::Show(name))) if catalogs::is_listed(&name) => return Started::Blocks(reply),
-            Ok(Some(_)) if self.turn().is_some() => return Started::Blocks(reply),
+            Ok(Some(_)) if self.turn().is_some() || self.is_in_temporary() => return Started::Blocks(reply),
             Ok(Some(command)) => self.run_command(command, scope, &mut reply),
             Err(error) => self.refuse_if_failed().and(Err(error)),
         };
@@ -110,6 +110,9 @@ impl SqliteSession {
             return Started::Done(Err(error), reply);
         }
         let sql = &*dialect::in_sqlites_words(sql);
+        if self.may_be_temporary(sql) {
+            return Started::Blocks(reply);
+        }
         let modes = self.modes();
         let does = Does::of(sql);
         let in_turn = self.turn().is_some();
@@ -222,7 +225,7 @@ impl SqliteSession {
     fn commits_elsewhere(&self) -> bool {
         let reads = self.reader.as_ref().is_some_and(|reader| !reader.connection.is_autocommit());
         let block = self.transaction.as_ref().filter(|transaction| transaction.block && !transaction.failed);
-        block.is_some_and(|block| block.turn.is_some()) && !reads
+        block.is_some_and(|block| block.turn.is_some()) && !reads && !self.is_in_temporary()
     }
 
     fn start_commit(&mut self, chain: bool, reply: Reply) -> Started {

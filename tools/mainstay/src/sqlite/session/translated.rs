@@ -37,8 +37,10 @@ impl SqliteSession {
             self.run_sql(sql, &[], Scope::Implicit, &mut Nobody)?;
         }
         for table in &translated.restarted {
-            let sql =
-                format!("DELETE FROM sqlite_sequence WHERE name = '{}' COLLATE NOCASE", table.replace('\'', "''"));
+            // There are two, once the session has a temporary table with a counter.
+            let schema = if self.is_temporary(table) { "temp" } else { "main" };
+            let name = table.replace('\'', "''");
+            let sql = format!("DELETE FROM {schema}.sqlite_sequence WHERE name = '{name}' COLLATE NOCASE");
             match self.run_sql(&sql, &[], Scope::Implicit, &mut Nobody) {
                 // There never was a counter.
                 Err(error) if error.state == SqlState::UNDEFINED_TABLE => {}

@@ -118,8 +118,10 @@ impl Writer {
         values::bind(&mut statement, &fill, parameters)?;
         statement.raw_execute().map_err(failed)?;
         drop(statement);
-        let definition = "SELECT sql FROM sqlite_temp_schema WHERE type = 'table'";
-        let definition: String = self.connection().query_row(definition, [], |row| row.get(0)).map_err(failed)?;
+        // Temporary tables may be lent meanwhile.
+        let definition = "SELECT sql FROM sqlite_temp_schema WHERE type = 'table' AND name = ?1";
+        let definition: String =
+            self.connection().query_row(definition, [&table.name], |row| row.get(0)).map_err(failed)?;
         self.batch(&definition)?;
         schema::check(self.connection())?;
         self.parts.push(Part::Ddl(definition));
