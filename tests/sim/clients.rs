@@ -262,7 +262,7 @@ impl World {
     }
 
     /// Those who take part, as their leader knows.
-    fn members(&self, group: usize) -> Vec<usize> {
+    pub(super) fn members(&self, group: usize) -> Vec<usize> {
         let replicas = self.places_of(group).map(|place| &self.replicas[place]);
         let leader = replicas.filter(|it| it.leads()).max_by_key(|it| it.positions.term);
         let members = leader.into_iter().flat_map(|leader| leader.membership.replicas());

@@ -32,10 +32,10 @@ impl Watchers {
     /// What somebody waits for next, and at which place.
     fn place_of(&self, watcher: usize) -> (u64, Option<usize>) {
         match self.of_keys.get(watcher) {
-            Some(it) => (it.next, it.at.as_ref().map(|at| at.0 + 1)),
+            Some(it) => (it.next, it.at.as_ref().map(|at| at.0)),
             None => {
                 let it = &self.of_events[watcher - self.of_keys.len()];
-                (it.next, it.at.as_ref().map(|at| at.0 + 1))
+                (it.next, it.at.as_ref().map(|at| at.0))
             }
         }
     }
@@ -103,13 +103,21 @@ impl World {
     pub(in super::super) fn watcher(&mut self, watcher: usize) -> Checked {
         let delay = 1 + self.rng.below(4 * TICK);
         self.after(delay, Event::Watcher { watcher });
-        let moves = self.rng.chance(MOVES);
+        let mut moves = self.rng.chance(MOVES);
         let host = self.rng.below(self.hosts.len() as u64) as usize;
-        let place = self.place_on(host, 0);
+        let mut place = self.place_on(host, 0);
+        // In the end it is asked of those who take part: others may never hear of anything.
+        let members = if self.healed { self.members(0) } else { Vec::new() };
+        if !members.is_empty() {
+            place = self.rng.pick(&members);
+            let at = self.metadata.as_ref().and_then(|it| it.watchers.place_of(watcher).1);
+            moves |= at.is_some_and(|at| !members.contains(&at));
+        }
         let most = if self.rng.chance(300) { self.rng.range(1, 3) as usize } else { usize::MAX };
         self.look(watcher, moves.then_some(place), place, most)?;
         self.note(|world| {
-            format!("watcher {watcher}: {:?}", world.metadata.as_ref().map(|it| it.watchers.place_of(watcher)))
+            let (next, at) = world.metadata.as_ref().map(|it| it.watchers.place_of(watcher)).unwrap_or_default();
+            format!("watcher {watcher}: waits for {next} at {:?}", at.map(|at| at + 1))
         });
         self.check_told(watcher)
     }
