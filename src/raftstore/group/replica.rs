@@ -125,11 +125,7 @@ impl Group {
         terms: TermRuns,
         seed: u64,
     ) -> Result<Group, GroupError> {
-        config.validate().map_err(|problems| GroupError::Config(problems.join("; ")))?;
-        if config.replica != stored.replica {
-            let what = format!("replica {} is stored, replica {} was asked for", stored.replica, config.replica);
-            return Err(GroupError::Config(what));
-        }
+        check_config(&config, stored)?;
         let membership_at = stored.applied;
         let mut stored = stored.clone();
         let can_capture = own.is_none_or(|own| own.gives_snapshots);
@@ -139,11 +135,7 @@ impl Group {
             stored.hard_state.commit = stored.hard_state.commit.max(applied);
             stored.applied = stored.applied.min(applied);
         }
-        let violations = crate::raftstore::check::check_bounds(&stored.clone().with_applied_committed());
-        if !violations.is_empty() {
-            let what: Vec<String> = violations.iter().map(ToString::to_string).collect();
-            return Err(GroupError::Stored(what.join("; ")));
-        }
+        check_stored(&stored)?;
         // Rule of durable order 3: the applied index is what was written with the effects, never what is committed.
         let applied = match fault::active(Fault::AppliedFromCommit) {
             true => stored.hard_state.commit.max(stored.applied),
@@ -560,6 +552,24 @@ impl Group {
         let nodes = self.membership.nodes.iter();
         nodes.filter(|(_, lives_on)| **lives_on == node).map(|(replica, _)| *replica).collect()
     }
+}
+
+fn check_config(config: &GroupConfig, stored: &StoredGroup) -> Result<(), GroupError> {
+    config.validate().map_err(|problems| GroupError::Config(problems.join("; ")))?;
+    if config.replica == stored.replica {
+        return Ok(());
+    }
+    let what = format!("replica {} is stored, replica {} was asked for", stored.replica, config.replica);
+    Err(GroupError::Config(what))
+}
+
+fn check_stored(stored: &StoredGroup) -> Result<(), GroupError> {
+    let violations = crate::raftstore::check::check_bounds(&stored.clone().with_applied_committed());
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let what: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    Err(GroupError::Stored(what.join("; ")))
 }
 
 /// Raft-rs' defaults are unsafe for us: no pre-vote, no check of the quorum, no bounds.

@@ -11,7 +11,7 @@
 //! then the replica is what it was before; a crash leaves nothing but tables that the next start removes.
 //!
 //! **A machine that keeps its own position** has a store of its own, and two stores share no batch. Its state travels and
-//! is filled in the same way, as pairs of one table ([`own`]). The tables of its group are otherwise empty, so what is
+//! is filled in the same way, as pairs of one table (`snapshot::own`). The tables of its group are otherwise empty, so what is
 //! visible in them is what it still has to install:
 //!
 //! ```text

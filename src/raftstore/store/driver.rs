@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use raft::prelude::MessageType;
 use tokio::sync::watch;
 
 use super::apply::{ApplyItem, ApplyTask};
@@ -23,8 +22,9 @@ use super::persist::{PersistTask, ReadTask, Workers};
 use super::snapshots::Filling;
 use super::turn::Turn;
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
+use crate::raftstore::context::Attempt;
 use crate::raftstore::group::{Answer, Committed, Effects, Group, Refusal, Rejected, RequestId, Role};
-use crate::raftstore::message::{Envelope, Message};
+use crate::raftstore::message::Message;
 use crate::raftstore::sessions::Sessions;
 use crate::raftstore::snapshot::Captured;
 use crate::raftstore::state_machine::StateMachine;
@@ -100,7 +100,7 @@ pub(super) struct Slot {
     /// A snapshot that is being filled for it.
     pub(super) filling: Option<Filling>,
     /// It stands in the driver's list.
-    is_dirty: bool,
+    pub(super) is_dirty: bool,
 }
 
 impl Driver {
@@ -195,35 +195,8 @@ impl Driver {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Propose { group, command, attempt, waiter } => {
-                metrics::taken(waiter.since.elapsed());
-                let request = self.request();
-                let is_full = self.is_persist_queue_full();
-                let Some(slot) = self.slot(group) else { return waiter.resolve(Err(destroyed(group).into())) };
-                match &mut slot.group {
-                    None => waiter.resolve(Err(slot.stopped().into())),
-                    Some(_) if is_full => waiter.resolve(Err(ProposeError::Busy)),
-                    Some(raft) => {
-                        slot.proposals.insert(request, waiter);
-                        raft.propose(request, command, attempt);
-                    }
-                }
-            }
-            Input::Read { group, waiter } => {
-                metrics::taken(waiter.since.elapsed());
-                let clock = self.clock;
-                let request = self.request();
-                let Some(slot) = self.slot(group) else { return waiter.resolve(Err(destroyed(group).into())) };
-                match &mut slot.group {
-                    None => waiter.resolve(Err(slot.stopped().into())),
-                    Some(raft) => {
-                        slot.reads.insert(request, waiter);
-                        // After a pause a lease may be over: looked at for each read.
-                        raft.clock(clock.thousandths());
-                        raft.read(request);
-                    }
-                }
-            }
+            Input::Propose { group, command, attempt, waiter } => self.propose(group, command, attempt, waiter),
+            Input::Read { group, waiter } => self.read(group, waiter),
             Input::Change { group, change, waiter } => self.change(group, &change, waiter),
             Input::Removed { from, envelope } => self.removed(from, &envelope),
             Input::Messages { from, messages } => {
@@ -271,6 +244,37 @@ impl Driver {
             Input::NothingToRead(closing) => drop(self.outside.workers.persist.send(PersistTask::Destroy(closing))),
             // Taken by the loop.
             Input::Stop(_) => {}
+        }
+    }
+
+    fn propose(&mut self, group: GroupId, command: Vec<u8>, attempt: Option<Attempt>, waiter: ProposalWaiter) {
+        metrics::taken(waiter.since.elapsed());
+        let request = self.request();
+        let is_full = self.is_persist_queue_full();
+        let Some(slot) = self.slot(group) else { return waiter.resolve(Err(destroyed(group).into())) };
+        match &mut slot.group {
+            None => waiter.resolve(Err(slot.stopped().into())),
+            Some(_) if is_full => waiter.resolve(Err(ProposeError::Busy)),
+            Some(raft) => {
+                slot.proposals.insert(request, waiter);
+                raft.propose(request, command, attempt);
+            }
+        }
+    }
+
+    fn read(&mut self, group: GroupId, waiter: ReadWaiter) {
+        metrics::taken(waiter.since.elapsed());
+        let clock = self.clock;
+        let request = self.request();
+        let Some(slot) = self.slot(group) else { return waiter.resolve(Err(destroyed(group).into())) };
+        match &mut slot.group {
+            None => waiter.resolve(Err(slot.stopped().into())),
+            Some(raft) => {
+                slot.reads.insert(request, waiter);
+                // After a pause a lease may be over: looked at for each read.
+                raft.clock(clock.thousandths());
+                raft.read(request);
+            }
         }
     }
 
@@ -440,22 +444,6 @@ impl Slot {
             self.answer(answer);
         }
         Ok(())
-    }
-
-    fn send(&mut self, id: GroupId, message: Message, turn: &mut Turn, outside: &Outside) {
-        let (from, to) = (message.from(), message.to());
-        let Some(node) = self.node_of(to) else { return };
-        let envelope = Envelope { group: id, from, to, message: message.encode() };
-        if message.kind() != MessageType::MsgSnapshot {
-            return turn.send(node, envelope, message.entries_size_bytes() > 0);
-        }
-        if self.send_snapshot(node, &message, envelope, outside) {
-            return;
-        }
-        if let Some(raft) = &mut self.group {
-            raft.snapshot_sent(to, false);
-            self.is_dirty = true;
-        }
     }
 
     fn item(&mut self, committed: Committed) -> ApplyItem {

@@ -7,14 +7,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use raft::prelude::MessageType;
+
 use super::apply::{ApplyItem, ApplyTask};
-use super::driver::{Driver, Outside};
+use super::driver::{Driver, Outside, Slot};
 use super::error::GroupFailure;
 use super::persist::{GroupWrites, PersistTask};
 use crate::ident::{GroupId, NodeId, ReplicaId};
 use crate::raftstore::entry::Entry;
 use crate::raftstore::group::Persist;
-use crate::raftstore::message::Envelope;
+use crate::raftstore::message::{Envelope, Message};
 
 /// See the module.
 #[derive(Default)]
@@ -103,6 +105,25 @@ impl Driver {
             {
                 raft.unreachable(*to);
             }
+        }
+    }
+}
+
+impl Slot {
+    /// A snapshot goes at once: it has a call of its own.
+    pub(super) fn send(&mut self, id: GroupId, message: Message, turn: &mut Turn, outside: &Outside) {
+        let (from, to) = (message.from(), message.to());
+        let Some(node) = self.node_of(to) else { return };
+        let envelope = Envelope { group: id, from, to, message: message.encode() };
+        if message.kind() != MessageType::MsgSnapshot {
+            return turn.send(node, envelope, message.entries_size_bytes() > 0);
+        }
+        if self.send_snapshot(node, &message, envelope, outside) {
+            return;
+        }
+        if let Some(raft) = &mut self.group {
+            raft.snapshot_sent(to, false);
+            self.is_dirty = true;
         }
     }
 }
