@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use super::error::ClusterError;
 use super::metrics;
@@ -248,8 +248,7 @@ impl Core {
     /// removed, or as whom another process runs.
     pub(super) async fn doubt(self: Arc<Core>) {
         let mut leaderless = 0;
-        let mut looks = interval(DOUBT_AFTER / 2);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = looks_every(DOUBT_AFTER / 2);
         loop {
             looks.tick().await;
             let view = self.metadata.group().view();
@@ -326,8 +325,7 @@ impl Core {
 
     /// Measures what is looked at rather than counted.
     pub(super) async fn measure(self: Arc<Core>) {
-        let mut looks = interval(MEASURE_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = looks_every(MEASURE_EVERY);
         loop {
             looks.tick().await;
             let view = self.metadata.group().view();
@@ -343,8 +341,7 @@ impl Core {
 
     /// Keeps the replicas those of the members, while this node leads.
     pub(super) async fn keep_replicas(self: Arc<Core>) {
-        let mut ticks = interval(KEEP_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = looks_every(KEEP_EVERY);
         loop {
             ticks.tick().await;
             let view = self.metadata.group().view();
@@ -399,6 +396,13 @@ impl Core {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// After a pause what is looked at is looked at once, and not as often as it was missed.
+fn looks_every(period: Duration) -> Interval {
+    let mut looks = interval(period);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
 }
 
 /// Addresses as the table has them; what is none is left out.

@@ -22,7 +22,8 @@
 //! | `watch` | Raft's invariants and ours, of each group, after every step |
 //! | `seen` | what happened, so that no test passes because nothing did |
 //! | `runs` | the tests: many seeds |
-//! | `mutations` | each known bug is put back and caught |
+//! | `proof` | how known bugs are put back, and caught |
+//! | `mutations` | those of Raft |
 //! | `metadata` | the metadata's machine in place of registers, and what is promised of it |
 //! | `hostile` | messages that no honest replica sends |
 //!
@@ -42,6 +43,7 @@ mod mirror;
 mod mutations;
 mod network;
 mod oracle;
+mod proof;
 mod replica;
 mod rng;
 mod runs;

@@ -1,29 +1,25 @@
 //! Each known bug is put back, and has to be caught. `docs/raft-faults.md` is the table; it is written anew by
 //! `SIM_TABLE=1 cargo nextest run -p mainstay --lib the_table`.
 
-use std::fmt::Write;
-use std::panic;
-
-use super::runs::{Mode, run};
+use super::proof::{self, Proof, prove};
+use super::runs::Mode;
 use super::scenario::{Plan, Trouble};
 use crate::raftstore::fault::Fault;
 
-/// Seeds until a bug counts as not caught.
-const SEEDS: u64 = 8000;
-
-/// A bug, and how it is looked for.
-struct Mutation {
-    fault: Fault,
-    what: &'static str,
-    /// What makes it likely; the runs are otherwise the same as everywhere.
-    adjust: Option<fn(&mut Plan)>,
-    /// Whether what follows from it shows as well, not only the broken rule.
-    follows: bool,
-}
+type Mutation = proof::Mutation<Fault>;
 
 const fn mutation(fault: Fault, what: &'static str) -> Mutation {
     Mutation { fault, what, adjust: None, follows: true }
 }
+
+const PROOF: Proof<Fault> = Proof {
+    mutations: MUTATIONS,
+    with: |fault| Mode { fault: Some(fault), ..Mode::default() },
+    first_seed: 20_000_000,
+    seeds: 8000,
+    table: concat!(env!("CARGO_MANIFEST_DIR"), "/docs/raft-faults.md"),
+    head: include_str!("faults_head.md"),
+};
 
 const MUTATIONS: &[Mutation] = &[
     mutation(Fault::VoteBeforeDurable, "a vote leaves before it is durable"),
@@ -140,56 +136,8 @@ fn own(plan: &mut Plan) {
     plan.faults.push((10, Trouble::Crash));
 }
 
-/// The first seed that catches a bug, and what it breaks.
-struct Catch {
-    seeds: u64,
-    check: &'static str,
-}
-
-/// Looks for a bug. `black_box`: only by what follows from it, not by the broken rule itself.
-fn search(mutation: &Mutation, black_box: bool) -> Option<Catch> {
-    let mode = Mode { fault: Some(mutation.fault), black_box, adjust: mutation.adjust, ..Mode::default() };
-    (0..SEEDS).find_map(|seed| {
-        let violation = run(20_000_000 + seed, mode).violation?;
-        Some(Catch { seeds: seed + 1, check: violation.check })
-    })
-}
-
-fn caught(fault: Fault) {
-    // A panic is what some of them end in: no need to print them all.
-    panic::set_hook(Box::new(|_| {}));
-    let mutation = MUTATIONS.iter().find(|mutation| mutation.fault == fault).unwrap();
-    let seen = search(mutation, false);
-    let followed = if mutation.follows { search(mutation, true) } else { None };
-    let _ = panic::take_hook();
-    for (kind, catch) in [("all checks", seen), ("what follows", followed)] {
-        match catch {
-            Some(catch) => println!("{fault:?}: {kind}: \"{}\" after {} seeds", catch.check, catch.seeds),
-            None => assert!(kind == "what follows" && !mutation.follows, "{fault:?} passes {kind} in {SEEDS} seeds"),
-        }
-    }
-}
-
-macro_rules! mutations {
-    ($($name:ident: $fault:ident,)*) => {
-        $(
-            #[test]
-            fn $name() {
-                caught(Fault::$fault);
-            }
-        )*
-
-        /// No bug without a test of its own.
-        #[test]
-        fn every_fault_is_tried() {
-            let tried = [$(Fault::$fault),*];
-            assert_eq!(tried.to_vec(), MUTATIONS.iter().map(|mutation| mutation.fault).collect::<Vec<_>>());
-            assert_eq!(tried.len(), Fault::ALL);
-        }
-    };
-}
-
-mutations! {
+prove! {
+    every_fault_is_tried;
     vote_before_durable: VoteBeforeDurable,
     leader_counts_itself_early: LeaderCountsItselfEarly,
     sole_voter_early: SoleVoterEarly,
@@ -222,25 +170,7 @@ mutations! {
     flip_not_durable: FlipNotDurable,
 }
 
-/// The table of the docs names every bug; with `SIM_TABLE=1` it is written anew.
 #[test]
 fn the_table() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/raft-faults.md");
-    if std::env::var_os("SIM_TABLE").is_none() {
-        let docs = std::fs::read_to_string(path).unwrap();
-        let missing = MUTATIONS.iter().find(|mutation| !docs.contains(mutation.what));
-        return assert!(missing.is_none(), "{path} does not know: {}", missing.map_or("", |it| it.what));
-    }
-    let mut table = String::from(include_str!("faults_head.md"));
-    panic::set_hook(Box::new(|_| {}));
-    for mutation in MUTATIONS {
-        let cell = |black_box: bool| match (!black_box || mutation.follows).then(|| search(mutation, black_box)) {
-            None => "— | —".to_owned(),
-            Some(Some(catch)) => format!("{} | {}", catch.check, catch.seeds),
-            Some(None) => format!("**nothing** | {SEEDS}"),
-        };
-        let _ = writeln!(table, "| {} | {} | {} |", mutation.what, cell(false), cell(true));
-    }
-    let _ = panic::take_hook();
-    std::fs::write(path, table).unwrap();
+    PROOF.check_table();
 }

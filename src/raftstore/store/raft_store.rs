@@ -451,7 +451,7 @@ fn random() -> Result<u64, OpenError> {
         .map_err(|error| OpenError::Io { doing: "draw a random number", source: io::Error::other(error.to_string()) })
 }
 
-/// A thread whose panic stops the store instead of leaving everyone waiting.
+/// One for each queue.
 fn apply_threads(
     tasks: Vec<Receiver<ApplyTask>>,
     observers: &Observers,
@@ -470,6 +470,7 @@ fn apply_threads(
     tasks.into_iter().enumerate().map(of_number).collect()
 }
 
+/// A thread whose panic stops the store instead of leaving everyone waiting.
 fn spawn(
     thread_name: &str,
     name: &'static str,

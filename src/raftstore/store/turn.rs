@@ -32,8 +32,8 @@ pub(super) struct Turn {
 #[derive(Default)]
 struct Messages {
     envelopes: Vec<Envelope>,
-    /// Which of them hold entries.
-    with_entries: Vec<bool>,
+    /// Which of them hold entries, by place, and whom those are for.
+    with_entries: Vec<(usize, GroupId, ReplicaId)>,
 }
 
 impl Turn {
@@ -45,8 +45,10 @@ impl Turn {
             self.messages.len() - 1
         });
         if let Some((_, messages)) = self.messages.get_mut(place) {
+            if has_entries {
+                messages.with_entries.push((messages.envelopes.len(), envelope.group, envelope.to));
+            }
             messages.envelopes.push(envelope);
-            messages.with_entries.push(has_entries);
         }
     }
 
@@ -97,13 +99,12 @@ impl Driver {
 
     fn send(&mut self, node: NodeId, messages: Messages) {
         let Messages { envelopes, with_entries } = messages;
-        let whom: Vec<(GroupId, ReplicaId)> = envelopes.iter().map(|envelope| (envelope.group, envelope.to)).collect();
         for dropped in self.outside.transport.send_all(node, envelopes) {
             // Otherwise raft-rs would go on as if it had arrived, until a later message is refused.
-            if let (Some(true), Some((group, to))) = (with_entries.get(dropped.place), whom.get(dropped.place))
-                && let Some(raft) = self.running(*group)
-            {
-                raft.unreachable(*to);
+            let Ok(found) = with_entries.binary_search_by_key(&dropped.place, |(place, ..)| *place) else { continue };
+            let (_, group, to) = with_entries[found];
+            if let Some(raft) = self.running(group) {
+                raft.unreachable(to);
             }
         }
     }
