@@ -30,6 +30,13 @@ const KEYS: u64 = 3;
 const CLIENTS: u64 = 6;
 /// Kills in the test; `RAFT_KILLS` sets another number.
 const KILLS: u64 = 30;
+/// Partitions in the test; `RAFT_CUTS` sets another number.
+const CUTS: u64 = 6;
+
+/// A number from the environment.
+fn told(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|told| told.parse().ok()).unwrap_or(otherwise)
+}
 
 /// A client: reads and writes through changing nodes until it is told to stop.
 async fn client(
@@ -93,7 +100,7 @@ fn start_clients(cluster: &Cluster, history: &Arc<History>, stop: &Arc<AtomicBoo
 /// instead. No acknowledged write is lost, no read is stale.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_and_pauses_under_load_lose_nothing() {
-    let kills = std::env::var("RAFT_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
+    let kills = told("RAFT_KILLS", KILLS);
     let mut cluster = Cluster::start(3);
     cluster.await_leader().await;
     let (history, stop) = (Arc::new(History::default()), Arc::new(AtomicBool::new(false)));
@@ -156,7 +163,7 @@ async fn partitions_lose_nothing_and_let_no_stale_read_through() {
     cluster.await_leader().await;
     let (history, stop) = (Arc::new(History::default()), Arc::new(AtomicBool::new(false)));
     let mut tasks = start_clients(&cluster, &history, &stop);
-    for round in 0..6 {
+    for round in 0..told("RAFT_CUTS", CUTS) {
         let leader = cluster.await_leader().await;
         let others = [(leader + 1) % 3, (leader + 2) % 3];
         for other in others {
