@@ -181,7 +181,7 @@ impl Waiting {
         if let (false, Some(identity), false) = (is_member, directory.identity(), config.join.is_empty()) {
             return Err(ClusterError::NotEmpty(identity.system));
         }
-        let socket = bind_socket(&net).await?;
+        let socket = bind_socket(&net)?;
         let real = |source| ClusterError::Io { doing: "ask where the port is", source };
         let listen = socket.local_addr().map_err(real)?;
         let net = NetConfig { listen, ..net };

@@ -3,11 +3,14 @@
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -37,18 +40,32 @@ pub struct Listener {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-/// Takes the address that the settings say.
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Takes the address that the settings say. Who connects is refused, and need not wait, until a [`Listener`] uses it.
 ///
 /// # Errors
 /// [`NetError::Plaintext`], [`NetError::AddressInUse`] or [`NetError::Listen`].
-pub async fn bind_socket(config: &NetConfig) -> Result<std::net::TcpListener, NetError> {
+pub fn bind_socket(config: &NetConfig) -> Result<std::net::TcpListener, NetError> {
     let address = config.listen;
     config.check_address(address)?;
-    let failed = |source: io::Error| match source.kind() {
+    let bound = || -> Result<OwnedFd, Errno> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+        net::sockopt::set_socket_reuseaddr(&socket, true)?;
+        net::bind(&socket, &address)?;
+        Ok(socket)
+    };
+    bound().map(std::net::TcpListener::from).map_err(|errno| cannot_listen(address, errno.into()))
+}
+
+fn cannot_listen(address: SocketAddr, source: io::Error) -> NetError {
+    match source.kind() {
         io::ErrorKind::AddrInUse => NetError::AddressInUse(address),
         _ => NetError::Listen { address, source },
-    };
-    TcpListener::bind(address).await.and_then(TcpListener::into_std).map_err(failed)
+    }
 }
 
 impl Listener {
@@ -56,21 +73,22 @@ impl Listener {
     ///
     /// # Errors
     /// See [`bind_socket`].
-    pub async fn bind(config: &NetConfig, tls: Option<Arc<Tls>>, holder: &Arc<Holder>) -> Result<Listener, NetError> {
-        Listener::on(bind_socket(config).await?, config, tls, holder)
+    pub fn bind(config: &NetConfig, tls: Option<Arc<Tls>>, holder: &Arc<Holder>) -> Result<Listener, NetError> {
+        Listener::on(bind_socket(config)?, config, tls, holder)
     }
 
     /// Listens on a socket of [`bind_socket`]. One after the other may use a socket: what connects in between waits.
     ///
     /// # Errors
-    /// [`NetError::Listen`].
+    /// [`NetError::AddressInUse`] or [`NetError::Listen`].
     pub fn on(
         socket: std::net::TcpListener,
         config: &NetConfig,
         tls: Option<Arc<Tls>>,
         holder: &Arc<Holder>,
     ) -> Result<Listener, NetError> {
-        let failed = |source: io::Error| NetError::Listen { address: config.listen, source };
+        let failed = |source: io::Error| cannot_listen(config.listen, source);
+        net::listen(&socket, BACKLOG).map_err(|errno| failed(errno.into()))?;
         let socket = TcpListener::from_std(socket).map_err(failed)?;
         Ok(Listener {
             address: socket.local_addr().map_err(failed)?,
@@ -143,4 +161,26 @@ fn turned_away(reason: &'static str, address: SocketAddr, why: impl Display) {
     metrics::counter!("mainstay_net_refused_connections_total", "reason" => reason).increment(1);
     // No louder: anybody who reaches the port can cause as many as they like.
     tracing::debug!(%address, "a connection was turned away: {why}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    /// Nodes that start together ask each other: an answer that does not come would cost each of them its patience.
+    #[tokio::test]
+    async fn who_connects_is_refused_until_somebody_listens() {
+        let config = NetConfig { listen: ([127, 0, 0, 1], 0).into(), ..NetConfig::default() };
+        let socket = bind_socket(&config).unwrap();
+        let address = socket.local_addr().unwrap();
+        assert_eq!(TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let holder = Arc::new(Holder::new());
+        let listener = Listener::on(socket, &config, None, &holder).unwrap();
+        assert!(TcpStream::connect(address).is_ok());
+        let taken = NetConfig { listen: address, ..config };
+        assert!(matches!(bind_socket(&taken), Err(NetError::AddressInUse(at)) if at == address));
+        drop(listener);
+    }
 }

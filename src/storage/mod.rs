@@ -17,12 +17,12 @@ mod frozen;
 mod identity;
 mod layout;
 mod lock;
+mod log_space;
 mod notes;
 mod sorted_file;
 mod store;
 mod tables;
 mod unsettled;
-mod warm;
 
 pub use error::StorageError;
 pub use frozen::Frozen;

@@ -5,7 +5,7 @@
 //! | `identity` | the bytes of [`identity`](super::identity) |
 //! | `checkpoint` | LSN, 8 bytes little-endian: everything before it is in the engine's files |
 //! | `clean_end` | LSN, 8 bytes little-endian: the last stop was clean and the WAL ended here; absent while a node runs |
-//! | `filler` | nothing of worth: see [`warm`](super::warm); absent but while it works |
+//! | `filler` | never there: its removal is written where a write of no meaning is needed |
 //! | `incarnation` | 8 bytes little-endian: how often the node was started as a member of a cluster |
 //! | `member` | what the node is as a member of a cluster; the bytes are those of `cluster/record` |
 

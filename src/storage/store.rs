@@ -16,10 +16,10 @@ use super::evidence::{self, SequenceEvidence};
 use super::identity::{self, Identity};
 use super::layout::{IDENTITY_FILE, MADE_BEFORE_IDENTITY, META_DIR};
 use super::lock::DirectoryLock;
+use super::log_space::{self, LogSpace};
 use super::notes;
 use super::tables::{Batch, Durability, Family, Tables};
 use super::unsettled::Unsettled;
-use super::warm;
 use crate::ident::Incarnation;
 use crate::lsn::Lsn;
 
@@ -41,6 +41,8 @@ pub struct Storage {
     evidence: Mutex<SequenceEvidence>,
     /// Why RocksDB cannot be written any more.
     poisoned: OnceLock<String>,
+    /// For stores whose commits people wait for.
+    pub(super) log_space: OnceLock<LogSpace>,
     /// Declared last, so that it is released after RocksDB is closed.
     _lock: DirectoryLock,
 }
@@ -72,7 +74,8 @@ impl Storage {
     /// An opened directory that has its identity.
     pub(super) fn of(identity: Identity, tables: Tables, lock: DirectoryLock) -> Result<Storage, StorageError> {
         let evidence = Mutex::new(SequenceEvidence::open(&tables.meta, tables.db.latest_sequence_number())?);
-        Ok(Storage { identity, tables, evidence, poisoned: OnceLock::new(), _lock: lock })
+        let (poisoned, log_space) = (OnceLock::new(), OnceLock::new());
+        Ok(Storage { identity, tables, evidence, poisoned, log_space, _lock: lock })
     }
 
     /// Who the directory belongs to.
@@ -217,17 +220,16 @@ impl Storage {
         self.commit(batch, durability)
     }
 
-    /// One batch of no importance, not synced.
-    pub(super) fn fill(&self, changes: WriteBatch) -> Result<(), StorageError> {
-        self.commit(changes, Durability::Buffered)
-    }
-
     pub(super) fn commit(&self, changes: WriteBatch, durability: Durability) -> Result<(), StorageError> {
         self.refuse_if_poisoned()?;
-        if durability == Durability::Buffered {
-            return self.poisoning(self.tables.write(changes));
-        }
+        let bytes = changes.size_in_bytes();
         self.poisoning(self.tables.write(changes))?;
+        if let Some(log_space) = self.log_space.get() {
+            log_space.wrote(bytes);
+        }
+        if durability == Durability::Buffered {
+            return Ok(());
+        }
         // Written first and synced then, so that the number that is noted covers this batch and nothing that another
         // thread writes during the sync: noting what is not durable would make damage of a power cut. It is also no
         // slower than RocksDB's own synced write, and who writes without a sync does not wait for ours: beside batches
@@ -411,7 +413,7 @@ fn options() -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_paranoid_checks(true);
-    options.set_recycle_log_file_num(warm::RECYCLED_LOGS);
+    options.set_recycle_log_file_num(log_space::RECYCLED_LOGS);
     options.set_db_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_total_wal_size(MAX_WAL_BYTES);
     options.set_max_open_files(MAX_OPEN_FILES);

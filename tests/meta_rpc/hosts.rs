@@ -67,7 +67,7 @@ impl Host {
         let holder = Arc::new(Holder::new());
         let tls = self.config.tls.clone().map(|config| Arc::new(Tls::load(config).unwrap()));
         let config = NetConfig { listen: self.address, ..self.config.clone() };
-        let listener = Listener::bind(&config, tls, &holder).await.unwrap();
+        let listener = Listener::bind(&config, tls, &holder).unwrap();
         self.address = listener.local_addr();
         let service = MetadataService::new(Arc::clone(&self.metadata), Arc::new(Stands)).into_server();
         let (stop, stopped) = oneshot::channel();

@@ -303,7 +303,10 @@ async fn survives(duration: Duration) {
     let (mut trouble, mut tasks) = Trouble::start(seed);
     trouble.await_write(&[]).await;
     let (mut rounds, mut wiped) = (0, None);
-    while begun.elapsed() < duration || wiped.is_none() {
+    // However slow the machine: until each group was used.
+    let has_swept =
+        |trouble: &Trouble| trouble.shared.swept.load(Ordering::Relaxed) / SWEEP_EVERY > GROUPS / SWEEP_GROUPS;
+    while begun.elapsed() < duration || wiped.is_none() || !has_swept(&trouble) {
         trouble.round(rounds).await;
         rounds += 1;
         if wiped.is_none() && begun.elapsed() >= duration / 3 {

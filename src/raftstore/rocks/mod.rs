@@ -123,7 +123,7 @@ impl RocksStore {
 
 impl LogStore for RocksStore {
     fn prepare(&self) -> Result<(), StoreError> {
-        Ok(self.storage.warm_log()?)
+        Ok(self.storage.keep_log_space()?)
     }
 
     fn settle(&self) -> Result<(), StoreError> {

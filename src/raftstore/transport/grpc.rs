@@ -156,10 +156,10 @@ impl GrpcTransport {
     ) -> Result<GrpcTransport, NetError> {
         config.validate()?;
         Handle::try_current().map_err(|_| NetError::NoRuntime)?;
-        GrpcTransport::start_on(bind_socket(&config).await?, config, identity, services)
+        GrpcTransport::start_on(bind_socket(&config)?, config, identity, services)
     }
 
-    /// The same on a socket that listens already.
+    /// The same on a socket that is bound already.
     ///
     /// # Errors
     /// Settings or TLS files cannot be used, or there is no runtime.
