@@ -32,12 +32,15 @@ pub struct MetaMachine {
     timers: Arc<Mutex<Timers>>,
     clock: Clock,
     pending: Option<Pending>,
+    /// As the tables are. `None`: to be read from there.
+    state: Option<apply::State>,
 }
 
 /// What the last batch leads to, once it is written.
 struct Pending {
     reached: Reached,
     countdowns: Vec<Countdown>,
+    state: apply::State,
     cluster: ClusterHeader,
     kv: KvHeader,
 }
@@ -71,25 +74,29 @@ impl MetaMachine {
         let (progress, receiver) = watch::channel(apply::reached(&view)?);
         let timers = Arc::new(Mutex::new(timers_in(&view, clock)?));
         let seen = MachineView { progress: receiver, timers: Arc::clone(&timers) };
-        Ok((MetaMachine { view, progress, timers, clock, pending: None }, seen))
+        Ok((MetaMachine { view, progress, timers, clock, pending: None, state: None }, seen))
     }
 }
 
 impl StateMachine for MetaMachine {
     fn apply(&mut self, commands: &[Command<'_>], batch: &mut ApplyBatch<'_>) -> Result<Vec<Bytes>, ApplyError> {
-        let mut applier = Applier::new(&self.view)?;
+        // A batch that is not written, or fails, leaves none.
+        let mut applier = match self.state.take() {
+            Some(state) => Applier::resume(&self.view, state)?,
+            None => Applier::new(&self.view)?,
+        };
         let mut answers = Vec::with_capacity(commands.len());
         for command in commands {
             let applied = applier.apply(command.index, command.data)?;
             metrics::answered(&applied.answer);
             answers.push(Bytes::from(command::encode_answer(applied.version, &applied.answer)));
         }
-        let (cluster, kv) = applier.headers();
+        let ((cluster, kv), state) = (applier.headers(), applier.state());
         let (writes, reached) = applier.finish();
         if fault::active(Fault::ToldBeforeWritten) {
             self.progress.send_replace(reached);
         }
-        self.pending = Some(Pending { reached, countdowns: countdowns(&writes)?, cluster, kv });
+        self.pending = Some(Pending { reached, countdowns: countdowns(&writes)?, state, cluster, kv });
         for (table, writes) in writes {
             for (key, value) in writes {
                 match value {
@@ -102,7 +109,7 @@ impl StateMachine for MetaMachine {
     }
 
     fn restored(&mut self, _: LogIndex) -> Result<(), ApplyError> {
-        self.pending = None;
+        (self.pending, self.state) = (None, None);
         // What runs out begins anew, as it does at a start: never earlier than promised.
         if !fault::active(Fault::TimersNotRestored) {
             *self.timers.lock() = timers_in(&self.view, self.clock)?;
@@ -114,7 +121,8 @@ impl StateMachine for MetaMachine {
     }
 
     fn written(&mut self) {
-        let Some(Pending { reached, countdowns, cluster, kv }) = self.pending.take() else { return };
+        let Some(Pending { reached, countdowns, state, cluster, kv }) = self.pending.take() else { return };
+        self.state = Some(state);
         metrics::reached(&cluster, &kv);
         if !countdowns.is_empty() {
             // Now, and not earlier: what was promised begins with the promise.

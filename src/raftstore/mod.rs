@@ -13,7 +13,7 @@
 //! | [`snapshot`] | a group's state for a replica that is too far behind |
 //! | [`state_machine`] | what an embedder implements |
 //! | [`recover`] | the last resort for a group that lost its majority |
-//! | [`store`] | the driver: one thread turns mailbox into effects, others persist and apply |
+//! | [`store`] | the driver turns a mailbox into effects; threads persist and apply |
 //! | [`transport`] | envelopes between nodes over gRPC |
 //!
 //! It may touch `storage` and `net`, and knows neither the WAL nor what the groups are for.

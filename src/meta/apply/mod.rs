@@ -42,9 +42,9 @@ use crate::ident::LogIndex;
 use crate::raftstore::log_store::{StoreError, Table};
 use crate::raftstore::state_machine::ApplyError;
 
-/// What applies to all commands of a batch.
+/// What applies to all commands of a batch, and stands in the tables.
 #[derive(Clone, Default)]
-struct State {
+pub struct State {
     cluster: proto::ClusterHeader,
     kv: proto::KvHeader,
     settings: Values,
@@ -146,7 +146,14 @@ impl<'a> Applier<'a> {
     /// # Errors
     /// The replica must stop: the store failed, or the cluster is of a version that this build does not know.
     pub fn new(base: &'a dyn View) -> Result<Applier<'a>, ApplyError> {
-        let state = State::load(base)?;
+        Applier::resume(base, State::load(base)?)
+    }
+
+    /// Goes on where an earlier batch has ended. All that it wrote is in the tables, and nothing else since.
+    ///
+    /// # Errors
+    /// See [`Applier::new`].
+    pub fn resume(base: &'a dyn View, state: State) -> Result<Applier<'a>, ApplyError> {
         let (in_force, known) = (state.cluster.version, command::VERSION);
         if in_force > known.into() {
             let what = format!("the cluster is of version {in_force}; this build knows {known}");
@@ -193,6 +200,11 @@ impl<'a> Applier<'a> {
     /// What the tables say of themselves, once all that was written so far is.
     pub fn headers(&self) -> (proto::ClusterHeader, proto::KvHeader) {
         (self.state.cluster, self.state.kv)
+    }
+
+    /// Where the next batch goes on, once all that was written so far is in the tables.
+    pub fn state(&self) -> State {
+        self.state.clone()
     }
 
     /// All that was written, and how far that reaches.

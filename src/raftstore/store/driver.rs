@@ -1,9 +1,10 @@
-//! The loop. One thread owns all groups of a node; nothing in it waits for anything but the mailbox.
+//! The driver of all groups of a node: it takes inputs out of the mailbox and carries out what follows. Nothing in it waits. Who
+//! turns it is for [`seat`](super::seat) to say.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -53,6 +54,7 @@ pub(super) struct Driver {
     pub(super) waiting: Arc<Waiting>,
     pub(super) outside: Outside,
     pub(super) tick: Duration,
+    pub(super) next_tick: Instant,
     pub(super) max_queued_bytes: usize,
     pub(super) failure: watch::Sender<Option<Arc<GroupFailure>>>,
     pub(super) groups: BTreeMap<GroupId, Slot>,
@@ -104,38 +106,47 @@ pub(super) struct Slot {
 }
 
 impl Driver {
-    pub(super) fn run(mut self) {
-        let mut next_tick = Instant::now() + self.tick;
-        loop {
-            let patience = next_tick.saturating_duration_since(Instant::now());
-            let mut input = match self.receiver.recv_timeout(patience) {
-                Ok(input) => Some(input),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            self.watched.begin();
-            let mut taken = 0;
-            while let Some(next) = input {
-                self.taken(&next);
-                if let Input::Stop(failure) = next {
-                    return self.stop(failure);
-                }
-                taken += next.len();
-                self.take(next);
-                input = if taken < MAX_INPUTS_PER_TURN { self.receiver.try_recv().ok() } else { None };
+    /// Takes what is in the mailbox, ticks if it is time, and carries out what follows. `None`: it has stopped.
+    pub(super) fn turn_and_tick(self: Box<Driver>) -> Option<Box<Driver>> {
+        self.turn_round(MAX_INPUTS_PER_TURN, true)
+    }
+
+    /// The same between ticks, with so many inputs at most.
+    pub(super) fn turn_inputs(self: Box<Driver>, most: usize) -> Option<Box<Driver>> {
+        self.turn_round(most, false)
+    }
+
+    fn turn_round(mut self: Box<Driver>, most: usize, may_tick: bool) -> Option<Box<Driver>> {
+        self.watched.begin();
+        let mut taken = 0;
+        while taken < most
+            && let Ok(next) = self.receiver.try_recv()
+        {
+            self.taken(&next);
+            if let Input::Stop(failure) = next {
+                self.stop(failure);
+                return None;
             }
-            let now = Instant::now();
-            let ticks = now >= next_tick;
-            if ticks {
-                // After a pause time does not pass all at once: what arrived meanwhile is heard first.
-                next_tick = now + self.tick;
-                metrics::queues(&self.waiting, self.outside.queued_bytes.load(Ordering::Relaxed));
-            }
-            if let Err(failure) = self.turn(ticks) {
-                return self.stop(failure);
-            }
-            self.watched.end();
+            taken += next.len();
+            self.take(next);
         }
+        if taken >= most {
+            // There may be more.
+            self.outside.mailbox.call_driver();
+        }
+        let now = Instant::now();
+        let ticks = may_tick && now >= self.next_tick;
+        if ticks {
+            // After a pause time does not pass all at once: what arrived meanwhile is heard first.
+            self.next_tick = now + self.tick;
+            metrics::queues(&self.waiting, self.outside.queued_bytes.load(Ordering::Relaxed));
+        }
+        if let Err(failure) = self.turn(ticks) {
+            self.stop(failure);
+            return None;
+        }
+        self.watched.end();
+        Some(self)
     }
 
     /// An input is out of the mailbox.
@@ -394,7 +405,7 @@ impl Driver {
         drop(self.outside.workers.apply(closing.group).send(ApplyTask::Close(closing)));
     }
 
-    fn stop(mut self, failure: Arc<GroupFailure>) {
+    fn stop(mut self: Box<Driver>, failure: Arc<GroupFailure>) {
         // Said first: whoever hears "unknown" and looks for the reason finds it.
         self.failure.send_replace(Some(Arc::clone(&failure)));
         for slot in self.groups.values_mut() {

@@ -1,5 +1,7 @@
 //! Stores, ways and machines that do as a test tells them, and nodes made of them.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// Sums what it is given: the response is the sum so far. `poison` cannot be applied.
@@ -150,6 +152,10 @@ pub(super) struct Gate {
     pub(super) inner: MemoryTransport,
     pub(super) closed: Mutex<bool>,
     pub(super) opened: Condvar,
+    /// The names of the threads that sent.
+    pub(super) senders: Mutex<BTreeSet<String>>,
+    /// A thread of this name panics.
+    pub(super) panics_for: Mutex<Option<String>>,
 }
 
 impl Gate {
@@ -161,6 +167,9 @@ impl Gate {
 
 impl Transport for Gate {
     fn send(&self, to: NodeId, envelope: Envelope) -> Result<(), Unsent> {
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        assert_ne!(self.panics_for.lock().as_ref(), Some(&thread), "as told");
+        self.senders.lock().insert(thread);
         self.opened.wait_while(&mut self.closed.lock(), |closed| *closed);
         self.inner.send(to, envelope)
     }
@@ -194,7 +203,8 @@ impl Nodes {
         let running = (0..count).map(|_| None).collect();
         let gate = |number| {
             let (inner, closed, opened) = (network.transport(NodeId::new(number)), Mutex::default(), Condvar::new());
-            Arc::new(Gate { inner, closed, opened })
+            let (senders, panics_for) = Default::default();
+            Arc::new(Gate { inner, closed, opened, senders, panics_for })
         };
         let gates = (1..=count).map(gate).collect();
         let mut nodes = Nodes { network, stores, running, gates, tune, tune_store };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::error::{GroupFailure, ProposeError, ReadError, StoreStopped, TransferError};
-use super::mailbox::{Input, Mailbox, Share, Unaccepted};
+use super::mailbox::{Input, Mailbox, Share, Unaccepted, Unanswered};
 use crate::ident::{GroupId, LogIndex, NodeId, ReplicaId};
 use crate::raftstore::context::Attempt;
 use crate::raftstore::group::GroupStatus;
@@ -41,26 +41,38 @@ pub struct GroupHandle {
 
 /// Who waits for a proposal. Dropped unanswered it says "unknown".
 pub(super) struct ProposalWaiter {
-    pub(super) answer: oneshot::Sender<Result<Bytes, ProposeError>>,
+    answer: oneshot::Sender<Result<Bytes, ProposeError>>,
     pub(super) since: Instant,
+    unanswered: Unanswered,
 }
 
 /// Who waits for a read.
 pub(super) struct ReadWaiter {
-    pub(super) answer: oneshot::Sender<Result<LogIndex, ReadError>>,
+    answer: oneshot::Sender<Result<LogIndex, ReadError>>,
     pub(super) since: Instant,
+    unanswered: Unanswered,
 }
 
 impl ProposalWaiter {
+    pub(super) fn new(answer: oneshot::Sender<Result<Bytes, ProposeError>>, mailbox: &Mailbox) -> ProposalWaiter {
+        ProposalWaiter { answer, since: Instant::now(), unanswered: mailbox.begin_request() }
+    }
+
     /// Whoever waited may have gone.
     pub(super) fn resolve(self, answer: Result<Bytes, ProposeError>) {
+        drop(self.unanswered);
         let _ = self.answer.send(answer);
     }
 }
 
 impl ReadWaiter {
+    pub(super) fn new(answer: oneshot::Sender<Result<LogIndex, ReadError>>, mailbox: &Mailbox) -> ReadWaiter {
+        ReadWaiter { answer, since: Instant::now(), unanswered: mailbox.begin_request() }
+    }
+
     /// Whoever waited may have gone.
     pub(super) fn resolve(self, answer: Result<LogIndex, ReadError>) {
+        drop(self.unanswered);
         let _ = self.answer.send(answer);
     }
 }
@@ -131,7 +143,7 @@ impl GroupHandle {
             return Err(ProposeError::TooLarge { limit_bytes: self.max_command_bytes });
         }
         let (answer, waiting) = oneshot::channel();
-        let waiter = ProposalWaiter { answer, since: Instant::now() };
+        let waiter = ProposalWaiter::new(answer, &self.mailbox);
         match self.mailbox.request(&self.share, Input::Propose { group: self.group, command, attempt, waiter }) {
             Ok(()) => Ok(waiting),
             Err(Unaccepted::Full) => Err(ProposeError::Busy),
@@ -147,7 +159,7 @@ impl GroupHandle {
     /// See [`ReadError`].
     pub async fn read_barrier(&self) -> Result<LogIndex, ReadError> {
         let (answer, answered) = oneshot::channel();
-        let waiter = ReadWaiter { answer, since: Instant::now() };
+        let waiter = ReadWaiter::new(answer, &self.mailbox);
         match self.mailbox.request(&self.share, Input::Read { group: self.group, waiter }) {
             Ok(()) => {}
             Err(Unaccepted::Full) => return Err(ReadError::Busy),

@@ -24,7 +24,15 @@ use crate::raftstore::transport::InboxFull;
 
 use super::driver::OpenedGroup;
 use super::error::GroupFailure;
+use super::seat::Seat;
 use super::snapshots::Offer;
+
+/// With no more unanswered requests than this a node has next to nothing to do.
+pub(super) const FEW_REQUESTS: usize = 2;
+/// Nor with no more bytes of entries than this in an input, or on their way to the disk.
+const FEW_BYTES: usize = 4 << 10;
+/// Nor with no more messages than this in an input.
+const FEW_MESSAGES: usize = 8;
 
 /// Bounds of a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,6 +174,7 @@ pub(super) struct Mailbox {
     config: MailboxConfig,
     waiting: Arc<Waiting>,
     pub(super) words: Words,
+    seat: Arc<Seat>,
 }
 
 /// How many of the requests that wait are those of one group.
@@ -195,10 +204,39 @@ impl Input {
             _ => None,
         }
     }
+
+    /// Whether it takes the driver no time worth mentioning.
+    fn is_light(&self) -> bool {
+        match self {
+            Input::Propose { command, .. } => command.len() <= FEW_BYTES,
+            Input::Messages { messages, .. } => messages.len() <= FEW_MESSAGES && entries_bytes(messages) <= FEW_BYTES,
+            Input::Persisted(done) => done.len() <= FEW_MESSAGES,
+            Input::Applied(done) => done.len() <= FEW_MESSAGES,
+            Input::Read { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+fn entries_bytes(messages: &[(GroupId, Message)]) -> usize {
+    messages.iter().map(|(_, message)| message.entries_size_bytes()).sum()
+}
+
+/// A request that is not answered yet.
+pub(super) struct Unanswered(Arc<Waiting>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.0.unanswered.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
 pub(super) struct Waiting {
+    /// Requests whose waiters have no answer yet, in the mailbox or behind it.
+    unanswered: AtomicUsize,
+    /// Bytes handed to the persist thread and not written.
+    pub(super) queued_bytes: Arc<AtomicUsize>,
     requests: AtomicUsize,
     messages: AtomicUsize,
     message_bytes: AtomicUsize,
@@ -215,7 +253,7 @@ impl Waiting {
                 self.messages.fetch_sub(1, Ordering::Relaxed);
             }
             Input::Messages { messages, .. } => {
-                let bytes = messages.iter().map(|(_, message)| message.entries_size_bytes()).sum();
+                let bytes = entries_bytes(messages);
                 self.messages.fetch_sub(messages.len(), Ordering::Relaxed);
                 self.message_bytes.fetch_sub(bytes, Ordering::Relaxed);
             }
@@ -230,13 +268,47 @@ impl Waiting {
     pub(super) fn messages(&self) -> usize {
         self.messages.load(Ordering::Relaxed)
     }
+
+    /// Whether there is next to nothing to do.
+    fn is_calm(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) <= FEW_REQUESTS
+            && self.queued_bytes.load(Ordering::Relaxed) <= FEW_BYTES
+    }
 }
 
 impl Mailbox {
     pub(super) fn new(config: MailboxConfig) -> (Mailbox, Receiver<Input>, Arc<Waiting>) {
         let (sender, receiver) = channel();
         let waiting = Arc::new(Waiting::default());
-        (Mailbox { sender, config, waiting: Arc::clone(&waiting), words: Words::default() }, receiver, waiting)
+        let (words, seat) = (Words::default(), Arc::default());
+        (Mailbox { sender, config, waiting: Arc::clone(&waiting), words, seat }, receiver, waiting)
+    }
+
+    /// What is turned by who brings inputs.
+    pub(super) fn seat(&self) -> Arc<Seat> {
+        Arc::clone(&self.seat)
+    }
+
+    /// There is something for the driver's thread to do.
+    pub(super) fn call_driver(&self) {
+        self.seat.call();
+    }
+
+    /// Begins a request: it counts as unanswered until this is dropped.
+    pub(super) fn begin_request(&self) -> Unanswered {
+        self.waiting.unanswered.fetch_add(1, Ordering::Relaxed);
+        Unanswered(Arc::clone(&self.waiting))
+    }
+
+    /// Puts an input into the mailbox and has the driver turned: here and now if there is next to nothing to do.
+    fn bring(&self, input: Input) -> Result<(), SendError<Input>> {
+        let in_passing = input.is_light() && self.waiting.is_calm();
+        self.sender.send(input)?;
+        match in_passing {
+            true => self.seat.turn_in_passing(),
+            false => self.seat.call(),
+        }
+        Ok(())
     }
 
     /// A proposal or read; given back if the mailbox is full or the driver gone.
@@ -255,7 +327,7 @@ impl Mailbox {
             metrics::shed("request");
             return Err(Unaccepted::Full);
         }
-        self.sender.send(input).map_err(|_| {
+        self.bring(input).map_err(|_| {
             self.waiting.requests.fetch_sub(1, Ordering::Relaxed);
             Unaccepted::Stopped
         })
@@ -263,7 +335,7 @@ impl Mailbox {
 
     /// What one of the driver's own threads, or an operator, has to say. A driver that is gone needs no news.
     pub(super) fn tell(&self, input: Input) {
-        let _ = self.sender.send(input);
+        let _ = self.bring(input);
     }
 }
 
@@ -312,7 +384,7 @@ impl Mailbox {
             }
         }
         if !messages.is_empty()
-            && let Err(SendError(input)) = self.sender.send(Input::Messages { from, messages })
+            && let Err(SendError(input)) = self.bring(Input::Messages { from, messages })
         {
             self.waiting.taken(&input);
             dropped.extend(places);
@@ -339,14 +411,12 @@ impl Mailbox {
         if !self.reserve(0) {
             return false;
         }
-        self.sender.send(input).map_err(|SendError(input)| self.waiting.taken(&input)).is_ok()
+        self.bring(input).map_err(|SendError(input)| self.waiting.taken(&input)).is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     #[test]
@@ -354,7 +424,7 @@ mod tests {
         let config = MailboxConfig { max_requests: 10, max_group_requests: 4, ..MailboxConfig::default() };
         let (mailbox, receiver, waiting) = Mailbox::new(config);
         let read = |group: u64| {
-            let waiter = ReadWaiter { answer: oneshot::channel().0, since: Instant::now() };
+            let waiter = ReadWaiter::new(oneshot::channel().0, &mailbox);
             Input::Read { group: GroupId::new(group), waiter }
         };
         let (flooded, quiet) = (Share::default(), Share::default());

@@ -108,7 +108,7 @@ impl GroupHandle {
 
     async fn submit_change(&self, change: MembershipChange) -> Result<Bytes, ChangeError> {
         let (answer, waiting) = oneshot::channel();
-        let waiter = ProposalWaiter { answer, since: Instant::now() };
+        let waiter = ProposalWaiter::new(answer, &self.mailbox);
         match self.mailbox.request(&self.share, Input::Change { group: self.group, change: Box::new(change), waiter }) {
             Ok(()) => {}
             Err(Unaccepted::Full) => return Err(ChangeError::Busy),

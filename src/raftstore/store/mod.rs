@@ -12,7 +12,8 @@
 //! | `raft_store` | [`RaftStore`]: opens groups, starts and stops the threads |
 //! | `handle` | [`GroupHandle`]: proposals, reads, status; every request resolves exactly once |
 //! | `mailbox` | bounded: what does not fit is shed, the loop never blocks |
-//! | `driver` | the loop: one thread owns the pure [`Group`](super::group::Group)s |
+//! | `driver` | turns inputs into effects: it owns the pure [`Group`](super::group::Group)s |
+//! | `seat` | who turns the driver: its thread, or in calm whoever brings an input |
 //! | `turn` | what one turn of the driver hands out, gathered over all groups |
 //! | `hibernation` | groups that sleep, and other nodes' lives |
 //! | `persist` | gathers log writes into one batch and one sync |
@@ -41,6 +42,7 @@ mod membership;
 pub mod metrics;
 mod persist;
 mod raft_store;
+mod seat;
 mod snapshots;
 mod turn;
 

@@ -80,17 +80,21 @@ impl PersistThread {
             };
             unsettled = first.is_some();
             self.watched.begin();
+            let mut done = Vec::new();
             let written = match first {
                 Some(PersistTask::Write(first)) => {
                     let batch;
                     (batch, next) = self.gather(first);
-                    self.write(batch)
+                    self.write(batch).map(|written| done = written)
                 }
                 Some(PersistTask::Unhealthy(group, unhealthy)) => self.mark_unhealthy(group, unhealthy),
                 Some(PersistTask::Destroy(closing)) => self.destroy(closing),
                 None => self.store.settle(),
             };
             self.watched.end();
+            if !done.is_empty() {
+                self.mailbox.tell(Input::Persisted(done));
+            }
             if let Err(error) = written {
                 // Rule of durable order 5: nothing is written after a write that failed.
                 tracing::error!(%error, "a write of the Raft log failed; the raftstore stops");
@@ -131,7 +135,8 @@ impl PersistThread {
         Ok(())
     }
 
-    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+    /// Says what is done with it.
+    fn write(&self, batch: Batch) -> Result<Vec<(GroupId, PersistId)>, StoreError> {
         let begun = Instant::now();
         self.store.write(&batch.writes, batch.must_sync)?;
         metrics::persisted(begun.elapsed(), batch.entries, batch.bytes, batch.must_sync);
@@ -142,8 +147,7 @@ impl PersistThread {
             written.bytes += batch.bytes as u64;
         }
         self.queued_bytes.fetch_sub(batch.bytes, Ordering::Relaxed);
-        self.mailbox.tell(Input::Persisted(batch.done));
-        Ok(())
+        Ok(batch.done)
     }
 }
 

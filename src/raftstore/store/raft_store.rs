@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -168,7 +167,7 @@ impl RaftStore {
         let (persist, persist_tasks) = channel();
         let (apply, apply_tasks): (Vec<_>, Vec<_>) = (0..config.apply_threads).map(|_| channel()).unzip();
         let (log_reader, log_reads) = channel();
-        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let queued_bytes = Arc::clone(&waiting.queued_bytes);
         let written = Arc::new(Mutex::new(Written::default()));
         let (failed, failure) = watch::channel(None);
         let progress = Progress::new(config.stall_limit, config.apply_threads);
@@ -197,6 +196,7 @@ impl RaftStore {
                 troubles: Arc::clone(&troubles),
             },
             tick: config.tick,
+            next_tick: Instant::now() + config.tick,
             max_queued_bytes: config.max_persist_queue_bytes,
             failure: failed.clone(),
             groups: BTreeMap::new(),
@@ -215,7 +215,8 @@ impl RaftStore {
             let name = format!("raft-apply-{number}");
             threads.push(spawn(&name, "apply", &mailbox, &failed, move || thread.run())?);
         }
-        threads.push(spawn("raft-driver", "driver", &mailbox, &failed, move || driver.run())?);
+        let seat = mailbox.seat();
+        threads.push(spawn("raft-driver", "driver", &mailbox, &failed, move || seat.run(driver))?);
         let threads = Mutex::new(threads);
         let open = Mutex::default();
         let snapshot_reserve_bytes = config.snapshot_reserve_bytes;

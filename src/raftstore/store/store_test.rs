@@ -28,6 +28,8 @@ mod fakes;
 mod health;
 #[path = "hibernation_test.rs"]
 mod hibernation;
+#[path = "seat_test.rs"]
+mod seat;
 
 use fakes::*;
 

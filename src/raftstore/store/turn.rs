@@ -76,20 +76,26 @@ impl Turn {
 }
 
 impl Driver {
-    /// Messages first: they travel while this node writes.
+    /// Messages first: they travel while this node writes. But what somebody here waits for is applied before word goes out
+    /// that it is committed, which nobody waits for.
     pub(super) fn hand_out(&mut self, turn: Turn) -> Result<(), Arc<GroupFailure>> {
-        let Turn { messages, writes, applies } = turn;
+        let Turn { messages, writes, mut applies } = turn;
+        let is_answered = applies.iter().flatten().any(|(_, items)| items.iter().any(|item| item.waiter.is_some()));
+        if is_answered && messages.iter().all(|(_, messages)| messages.with_entries.is_empty()) {
+            self.apply(std::mem::take(&mut applies))?;
+        }
         for (node, messages) in messages {
             self.send(node, messages);
         }
-        let workers = &self.outside.workers;
         if !writes.is_empty() {
-            workers
-                .persist
-                .send(PersistTask::Write(writes))
-                .map_err(|_| Arc::new(GroupFailure::Panicked("persist")))?;
+            let task = PersistTask::Write(writes);
+            self.outside.workers.persist.send(task).map_err(|_| Arc::new(GroupFailure::Panicked("persist")))?;
         }
-        for (thread, work) in workers.apply.iter().zip(applies) {
+        self.apply(applies)
+    }
+
+    fn apply(&self, applies: Vec<Vec<(GroupId, Vec<ApplyItem>)>>) -> Result<(), Arc<GroupFailure>> {
+        for (thread, work) in self.outside.workers.apply.iter().zip(applies) {
             if !work.is_empty() {
                 thread.send(ApplyTask::Apply(work)).map_err(|_| Arc::new(GroupFailure::Panicked("apply")))?;
             }
