@@ -189,6 +189,7 @@ impl World {
         self.note(|_| format!("{id} leads term {term}"));
         self.seen.note(super::seen::Happening::Elected);
         self.at_border(self.replicas[place].host);
+        self.check_may_lead(place)?;
         self.metadata_led(term);
         if std::mem::take(&mut self.replicas[place].offered_leadership) {
             self.seen.note(super::seen::Happening::Transferred);
