@@ -51,6 +51,7 @@ impl Mode {
         let mut plan = Plan::draw(&mut Rng::new(0));
         self.adjust.into_iter().for_each(|adjust| adjust(&mut plan));
         match plan {
+            Plan { tight: true, .. } => "one_seed_of_tight_metadata",
             Plan { metadata: true, .. } => "one_seed_of_metadata",
             Plan { check_ticks: 1.., .. } => "one_seed_of_checks",
             Plan { groups: 1, .. } => "one_seed",

@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) own_snapshots: bool,
     /// The state machine is the metadata's, and not registers.
     pub(super) metadata: bool,
+    /// There is so little room for the metadata's keys, values and their history that it runs out.
+    pub(super) tight: bool,
     /// Leaders answer reads by their leases.
     pub(super) lease_reads: bool,
     pub(super) election_ticks: u64,
@@ -130,6 +132,7 @@ impl Plan {
             own_machine: rng.chance(300),
             own_snapshots: false,
             metadata: false,
+            tight: false,
             lease_reads: rng.chance(400),
             election_ticks: rng.range(3, 6),
             request_ticks: rng.range(8, 60),

@@ -104,6 +104,8 @@ happenings! {
     LeaseOfAnotherLeader = "a lease expired under another leader than it was renewed under",
     WatchMoved = "a watch went on at another replica",
     WatchTooLate = "a watch was told that its revision was compacted",
+    NoRoom = "a put was refused for want of room",
+    HistoryShortened = "a history that was too large was shortened",
 }
 
 /// What happens only where there are many groups, and replicas are destroyed.
@@ -145,12 +147,16 @@ const OF_METADATA: [Happening; 8] = [
     Happening::WatchTooLate,
 ];
 
+/// What happens only where room is tight.
+const OF_TIGHT: [Happening; 2] = [Happening::NoRoom, Happening::HistoryShortened];
+
 /// What runs are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     One,
     Many,
     Metadata,
+    Tight,
     Checks,
 }
 
@@ -174,6 +180,7 @@ impl Seen {
         let kind = |happening: &Happening| match happening {
             it if OF_MANY.contains(it) => Kind::Many,
             it if OF_CHECKS.contains(it) => Kind::Checks,
+            it if OF_TIGHT.contains(it) => Kind::Tight,
             it if OF_METADATA.contains(it) => Kind::Metadata,
             _ => Kind::One,
         };

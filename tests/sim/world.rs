@@ -211,6 +211,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng);
         adjust(&mut plan);
+        super::metadata::set_room(&plan);
         let count = plan.replicas() as usize;
         let mut hosts: Vec<Host> = (0..count).map(|_| Host::new(&mut rng)).collect();
         let mut replicas = Vec::new();

@@ -15,7 +15,9 @@
 //! **What is checked.** After every batch, start and snapshot a replica's tables are those of the reference, by hash. What
 //! is refused has written nothing, what is done was done whole. What commands come to is what the model says; numbers of
 //! members, tokens and leases are given once. Watches give every revision of their range once, in order, with what the model
-//! says of it, or say that it was compacted. No lease ends before its time, counted by the clock of the leader that let it
+//! says of it, or say that it was compacted. Where room is
+//! tight, puts are refused for want of it if there is none, and never else, also after deletions; and a history is shortened
+//! only if it is too long. No lease ends before its time, counted by the clock of the leader that let it
 //! expire, from its last renewal and from when that leader began to lead. In the end nothing is left that should have
 //! expired, and every watch is through.
 //!
@@ -41,6 +43,7 @@ use self::commands::Known;
 use self::machine::Told;
 use self::reference::{Reference, stopped};
 use self::watchers::Watchers;
+use super::scenario::Plan;
 use super::watch::Mark;
 use super::world::{Checked, TICK, Violation, World};
 use crate::meta::fault;
@@ -49,6 +52,14 @@ use crate::raftstore::log_store::TableWrite;
 
 /// Those who ask for something.
 const OPERATORS: usize = 3;
+
+/// A cluster where room is tight has so many times less of it.
+const TIGHT: u64 = 4096;
+
+/// How much room the nodes of this run have.
+pub(super) fn set_room(plan: &Plan) {
+    fault::set_shrink(if plan.tight { TIGHT } else { 1 });
+}
 
 /// What is known of the metadata in the whole cluster.
 #[derive(Default)]
