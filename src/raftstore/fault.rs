@@ -74,8 +74,6 @@ pub(super) enum Fault {
     MarkedGives,
     /// What any replica has is right, whatever the majority has.
     MinorityRight,
-    /// A snapshot repairs a replica that has acknowledged entries behind it.
-    RepairForgets,
     /// Who leads goes on although his disk hangs.
     StallIgnored,
 }

@@ -39,8 +39,8 @@ pub(super) struct Truth {
     registers: BTreeMap<u8, u64>,
     /// After each entry, from index 1 on.
     digests: Vec<u64>,
-    /// What a replica had as of an entry that asked, and whether that was right.
-    hashed: BTreeMap<(LogIndex, ReplicaId), (Digest, bool)>,
+    /// What a replica had as of an entry that asked, and whether that was right: more than once, if it was restarted.
+    hashed: BTreeMap<(LogIndex, ReplicaId, Digest), bool>,
     /// What the last check showed a leader.
     pub(super) verdict: Option<Verdict>,
 }
@@ -160,10 +160,10 @@ impl World {
             hasher.add(&pairs(if own { Tables::of(&it.machine.registers) } else { store.tables.clone() }));
             hasher.finish()
         });
-        let (life, cell, key) = (it.life, it.cell, (LogIndex::new(at), ReplicaId::new(it.id)));
+        let (life, cell, id) = (it.life, it.cell, ReplicaId::new(it.id));
         if let Some(digest) = digest {
             self.seen.note(Happening::Hashed);
-            self.cells[cell].truth.hashed.insert(key, (digest, is_right));
+            self.cells[cell].truth.hashed.insert((LogIndex::new(at), id, digest), is_right);
         }
         let delay = self.delay(self.replicas[place].host, 4 * self.plan.read_delay);
         self.after(delay, Event::Hashed { place, life, at, digest });
@@ -238,12 +238,12 @@ impl World {
         let it = &self.replicas[place];
         let membership = &it.config_now;
         let (id, truth) = (ReplicaId::new(it.id), &self.cells[it.cell].truth);
-        let had = |replica: ReplicaId| truth.hashed.get(&(at.index, replica)).copied();
-        let untrue = digests.iter().find(|(replica, digest)| had(*replica).is_none_or(|(hashed, _)| hashed != *digest));
+        let said = |replica: ReplicaId| digests.iter().find(|(who, _)| *who == replica).map(|(_, digest)| *digest);
+        let was_right = |replica: ReplicaId| truth.hashed.get(&(at.index, replica, said(replica)?)).copied();
+        let untrue = digests.iter().find(|(replica, _)| was_right(*replica).is_none());
         if let Some(untrue) = untrue.filter(|_| self.rules) {
             return violated("a check says what was hashed", format!("{untrue:?} as of {at:?}"));
         }
-        let said = |replica: ReplicaId| digests.iter().find(|(who, _)| *who == replica).map(|(_, digest)| *digest);
         let most = |voters: &[ReplicaId], is_such: &dyn Fn(ReplicaId) -> bool| {
             voters.iter().filter(|voter| is_such(**voter)).count() * 2 > voters.len()
         };
@@ -255,9 +255,8 @@ impl World {
         let own = said(id).filter(|_| membership.nodes.contains_key(&id));
         let differs = right.is_some_and(|right| own.is_some_and(|own| own != right));
         let is_marked = committed.unhealthy.is_some();
-        let was_right = had(id).is_some_and(|(_, is_right)| is_right);
-        let majority_is_right = majority(&|who| said(who).is_some() && had(who).is_some_and(|(_, is_right)| is_right));
-        if is_marked && was_right && majority_is_right {
+        let majority_is_right = majority(&|who| was_right(who) == Some(true));
+        if is_marked && was_right(id) == Some(true) && majority_is_right {
             return violated("nobody is marked who is right", format!("{id} as of {at:?}: {digests:?}"));
         }
         // A snapshot since then has replaced what was hashed.

@@ -87,13 +87,15 @@ const MUTATIONS: &[Mutation] = &[
         adjust: Some(own),
         ..mutation(Fault::FlipNotDurable, "a machine installs a snapshot before it is durable that it is taken over")
     },
-    checked(Fault::MarkNotDurable, "that a replica's state is wrong is forgotten by a restart"),
+    Mutation {
+        adjust: Some(marks),
+        ..mutation(Fault::MarkNotDurable, "that a replica's state is wrong is forgotten by a restart")
+    },
     checked(Fault::MarkedStands, "a replica whose state is wrong stands for election"),
     checked(Fault::MarkedReads, "a replica whose state is wrong answers reads"),
-    checked(Fault::MarkedGives, "a replica whose state is wrong gives snapshots"),
+    Mutation { follows: false, ..checked(Fault::MarkedGives, "a replica whose state is wrong gives snapshots") },
     checked(Fault::MinorityRight, "what a minority has is taken for right"),
-    checked(Fault::RepairForgets, "a snapshot repairs a replica that has acknowledged entries behind it"),
-    checked(Fault::StallIgnored, "a leader goes on although its disk hangs"),
+    Mutation { follows: false, ..checked(Fault::StallIgnored, "a leader goes on although its disk hangs") },
 ];
 
 /// An old completion matters if an entry is cut off and comes back while it is being written: for a replica with a slow
@@ -142,6 +144,14 @@ fn ending(plan: &mut Plan) {
     plan.faults.push((20, Trouble::StopReplica));
 }
 
+/// Marks matter while no snapshot has come, to who is restarted and read from.
+fn marks(plan: &mut Plan) {
+    super::runs::checked(plan);
+    (plan.dropped, plan.outage_ticks) = (200, 3);
+    (plan.think_ticks, plan.read_per_mille) = (1, 700);
+    plan.faults.push((60, Trouble::Crash));
+}
+
 /// Machines that keep their own position, and often need a snapshot.
 fn own(plan: &mut Plan) {
     (plan.own_machine, plan.own_snapshots, plan.small) = (true, true, true);
@@ -185,7 +195,6 @@ prove! {
     marked_reads: MarkedReads,
     marked_gives: MarkedGives,
     minority_right: MinorityRight,
-    repair_forgets: RepairForgets,
     stall_ignored: StallIgnored,
 }
 

@@ -256,8 +256,7 @@ impl Group {
     /// nothing is lost by it that may have been acknowledged.
     pub(super) fn is_repaired_by(&self, index: LogIndex) -> bool {
         let log = &self.node.raft.raft_log;
-        let forgets = fault::active(Fault::RepairForgets);
-        self.health.unhealthy.is_some() && (index.get() >= log.last_index() || forgets) && index.get() >= log.committed
+        self.health.unhealthy.is_some() && index.get() >= log.last_index() && index.get() >= log.committed
     }
 
     /// Before raft-rs is given such a snapshot, which it would take for old else.
