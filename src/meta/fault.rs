@@ -39,12 +39,14 @@ pub(crate) enum Fault {
     DeletedCounts,
     /// A history that is too large is shortened, and nobody hears of it.
     ShortenedUntold,
+    /// A member that goes on alone gives the numbers of those who are gone again.
+    ForcedReuses,
 }
 
 #[cfg(test)]
 impl Fault {
     /// How many there are.
-    pub(crate) const ALL: usize = Fault::ShortenedUntold as usize + 1;
+    pub(crate) const ALL: usize = Fault::ForcedReuses as usize + 1;
 }
 
 #[cfg(test)]

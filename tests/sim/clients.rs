@@ -259,7 +259,8 @@ impl World {
         for place in 0..self.replicas.len() {
             let it = &mut self.replicas[place];
             it.next_apply_fails = false;
-            if it.group.is_none() && !it.is_closing && self.is_made(place) {
+            let is_up = self.hosts[it.host].is_up;
+            if is_up && it.group.is_none() && !it.is_closing && self.is_made(place) {
                 self.start(place)?;
             }
         }

@@ -11,6 +11,7 @@ use crate::raftstore::entry::{Entry, HardState, Membership, Position, Unhealthy}
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::group::Persist;
 use crate::raftstore::log_store::{StoredGroup, TableWrite};
+use crate::raftstore::recover::Recovery;
 use crate::raftstore::snapshot::{Restore, SnapshotId};
 
 /// One write to a replica.
@@ -29,6 +30,8 @@ pub(super) enum Op {
         membership: Option<Membership>,
     },
     Fill(Fill),
+    /// The replica goes on alone.
+    Recover(Box<Recovery>),
     /// What it holds is wrong.
     Mark(Unhealthy),
     /// What a machine that keeps its own position has installed goes.
@@ -82,6 +85,13 @@ impl Store {
             Op::Fill(Fill::Last(id)) => {
                 if let Some(filling) = self.filling.as_mut().filter(|filling| filling.id == *id) {
                     filling.is_complete = true;
+                }
+            }
+            Op::Recover(recovery) => {
+                self.hard_state = recovery.hard_state;
+                self.membership = recovery.membership.clone();
+                for position in &recovery.dropped_changes {
+                    self.log[position.index.get() as usize - 1] = Recovery::without_effect(*position);
                 }
             }
             Op::Mark(unhealthy) => self.unhealthy = Some(*unhealthy),

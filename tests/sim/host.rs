@@ -33,6 +33,8 @@ pub(super) struct Host {
     /// Counts starts and crashes.
     pub(super) life: u32,
     pub(super) is_up: bool,
+    /// For good.
+    pub(super) is_gone: bool,
     pub(super) disk: Disk,
     pub(super) paused_until: u64,
     pub(super) stalled_until: u64,
@@ -52,6 +54,7 @@ impl Host {
         Host {
             life: 0,
             is_up: false,
+            is_gone: false,
             disk: Disk::default(),
             paused_until: 0,
             stalled_until: 0,
@@ -84,6 +87,9 @@ impl World {
 
     /// The process starts.
     pub(super) fn start_host(&mut self, host: usize) -> Checked {
+        if self.hosts[host].is_gone {
+            return Ok(());
+        }
         let word = self.rng.next();
         let it = &mut self.hosts[host];
         it.life += 1;

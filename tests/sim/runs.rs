@@ -14,7 +14,7 @@ use crate::raftstore::message::Message;
 const SEEDS: u64 = 1500;
 
 /// The same of each of the tests of checks.
-const CHECKED_SEEDS: u64 = 1000;
+const CHECKED_SEEDS: u64 = 500;
 
 /// A fault that is in force as long as this lives.
 struct Broken;
@@ -52,6 +52,9 @@ impl Mode {
         self.adjust.into_iter().for_each(|adjust| adjust(&mut plan));
         match plan {
             Plan { tight: true, .. } => "one_seed_of_tight_metadata",
+            Plan { metadata: true, ref faults, .. } if faults.iter().any(|(_, it)| *it == Trouble::Force) => {
+                "one_seed_of_forced_metadata"
+            }
             Plan { metadata: true, .. } => "one_seed_of_metadata",
             Plan { check_ticks: 1.., .. } => "one_seed_of_checks",
             Plan { groups: 1, .. } => "one_seed",

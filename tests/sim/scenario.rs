@@ -87,6 +87,8 @@ pub(super) enum Trouble {
     ApplyFails,
     /// A leader is to compare the states of all replicas.
     Check,
+    /// All nodes but one are lost for good.
+    Force,
     /// Bits flip in a replica's state.
     Damage,
     /// Members are added, promoted, demoted, removed.

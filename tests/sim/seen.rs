@@ -104,6 +104,9 @@ happenings! {
     LeaseOfAnotherLeader = "a lease expired under another leader than it was renewed under",
     WatchMoved = "a watch went on at another replica",
     WatchTooLate = "a watch was told that its revision was compacted",
+    Forced = "all nodes but one were lost, and that one went on",
+    ForcedUnsure = "the one that went on had entries of which it was not known whether they were acknowledged",
+    ForcedLost = "the one that went on lacked entries that were acknowledged",
     NoRoom = "a put was refused for want of room",
     HistoryShortened = "a history that was too large was shortened",
 }
@@ -147,6 +150,9 @@ const OF_METADATA: [Happening; 8] = [
     Happening::WatchTooLate,
 ];
 
+/// What happens only where nodes are lost.
+const OF_FORCED: [Happening; 3] = [Happening::Forced, Happening::ForcedUnsure, Happening::ForcedLost];
+
 /// What happens only where room is tight.
 const OF_TIGHT: [Happening; 2] = [Happening::NoRoom, Happening::HistoryShortened];
 
@@ -157,6 +163,7 @@ pub(super) enum Kind {
     Many,
     Metadata,
     Tight,
+    Forced,
     Checks,
 }
 
@@ -180,6 +187,7 @@ impl Seen {
         let kind = |happening: &Happening| match happening {
             it if OF_MANY.contains(it) => Kind::Many,
             it if OF_CHECKS.contains(it) => Kind::Checks,
+            it if OF_FORCED.contains(it) => Kind::Forced,
             it if OF_TIGHT.contains(it) => Kind::Tight,
             it if OF_METADATA.contains(it) => Kind::Metadata,
             _ => Kind::One,

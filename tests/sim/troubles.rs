@@ -52,6 +52,7 @@ impl World {
                 let group = self.draw_group();
                 return self.begin_check(group);
             }
+            Trouble::Force => return self.force(host),
             Trouble::Damage => self.damage(host),
             Trouble::Change => return self.change(),
             Trouble::StopReplica => return self.stop_replica(host),

@@ -188,7 +188,7 @@ impl World {
             }
             None => {}
         }
-        if self.healed && is_formed {
+        if self.healed && is_formed && !self.is_forcing() {
             // Where there is no room, somebody makes some.
             if !(self.plan.tight && operator == 0) {
                 return Ok(());
@@ -218,7 +218,8 @@ impl World {
 
     fn new_command(&mut self, operator: usize) -> Checked {
         let place = self.somewhere();
-        let makes_room = self.healed && self.metadata.as_ref().is_some_and(|it| it.reference.model.is_formed);
+        let makes_room =
+            self.plan.tight && self.healed && self.metadata.as_ref().is_some_and(|it| it.reference.model.is_formed);
         let sets = !makes_room && self.rng.chance(250);
         let register = sets.then(|| self.rng.below(self.plan.keys) as u8);
         let operation = self.begin_call(register);
@@ -227,6 +228,8 @@ impl World {
         if makes_room {
             kinds = vec![make_room()];
         }
+        kinds = self.forced_command().unwrap_or(kinds);
+        let Some(metadata) = &mut self.metadata else { return Ok(()) };
         if let Some(register) = register {
             let at = self.rng.below(kinds.len() as u64 + 1) as usize;
             kinds.insert(at, put_register(register, operation as u64 + 1, 0));

@@ -7,6 +7,7 @@
 //! | `model` | what commands mean, written down a second time |
 //! | `commands` | commands of all kinds, drawn at random |
 //! | `calls` | operators, who ask again until they know |
+//! | `forced` | the majority is lost, and one node goes on alone |
 //! | `keeping` | leaders let expire what is due; nothing ends too early |
 //! | `watchers` | watches of keys and events, that go on elsewhere |
 //! | `runs` | the tests: many seeds |
@@ -25,6 +26,7 @@
 
 mod calls;
 mod commands;
+mod forced;
 mod keeping;
 mod machine;
 mod model;
@@ -74,6 +76,8 @@ pub(super) struct Metadata {
     /// When each term was first led.
     led: BTreeMap<u64, u64>,
     watchers: Watchers,
+    /// One node goes on alone.
+    is_forced: bool,
 }
 
 /// What a batch writes, and the responses to requests.

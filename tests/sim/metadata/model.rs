@@ -42,6 +42,8 @@ pub(super) struct Model {
     /// The secrets that they were added with.
     secrets: BTreeMap<u64, Vec<u8>>,
     pub(super) is_formed: bool,
+    /// Whether one member goes on alone.
+    pub(super) knows_forced: bool,
     /// Numbers that were given, of leases only those that were not asked for.
     given: BTreeSet<(&'static str, u64)>,
     used_tokens: BTreeSet<Vec<u8>>,
@@ -159,6 +161,12 @@ impl Model {
             (Kind::RemoveMember(_), Outcome::Member(member)) => {
                 self.members.remove(&member.id);
                 self.secrets.remove(&member.id);
+                Ok(())
+            }
+            (Kind::ForceNew(force), _) => {
+                self.knows_forced = true;
+                self.members.retain(|id, _| *id == force.survivor);
+                self.secrets.retain(|id, _| *id == force.survivor);
                 Ok(())
             }
             (Kind::SetSetting(set), _) => {

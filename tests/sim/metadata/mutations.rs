@@ -3,7 +3,7 @@
 
 use super::super::proof::{self, Proof, prove};
 use super::super::runs::Mode;
-use super::runs::{metadata, tight};
+use super::runs::{forced, metadata, tight};
 use crate::meta::fault::Fault;
 
 type Mutation = proof::Mutation<Fault>;
@@ -42,6 +42,10 @@ const MUTATIONS: &[Mutation] = &[
         ..mutation(Fault::DeletedCounts, "what is deleted goes on counting for the quota")
     },
     Mutation {
+        adjust: Some(forced),
+        ..mutation(Fault::ForcedReuses, "a member that goes on alone gives the numbers of those who are gone again")
+    },
+    Mutation {
         adjust: Some(tight),
         ..mutation(Fault::ShortenedUntold, "a history that is too large is shortened, and watches do not hear of it")
     },
@@ -65,6 +69,7 @@ prove! {
     token_not_used: TokenNotUsed,
     header_not_written: HeaderNotWritten,
     deleted_counts: DeletedCounts,
+    forced_reuses: ForcedReuses,
     shortened_untold: ShortenedUntold,
 }
 

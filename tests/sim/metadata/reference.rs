@@ -57,8 +57,12 @@ impl Reference {
         self.digests.get(index as usize).copied()
     }
 
+    pub(super) fn register(&self, key: u8) -> u64 {
+        self.machine.register(key)
+    }
+
     /// Applies an entry, if it has not yet.
-    fn apply(&mut self, entry: &Entry, rules: bool) -> Result<Option<Command>, Violation> {
+    pub(super) fn apply(&mut self, entry: &Entry, rules: bool) -> Result<Option<Command>, Violation> {
         let index = entry.index().get();
         if index <= self.applied() {
             return Ok(None);
