@@ -35,17 +35,24 @@ pub(crate) enum Fault {
     TokenNotUsed,
     /// The header of keys and values is not written if only leases changed it.
     HeaderNotWritten,
+    /// What is deleted goes on counting for the quota.
+    DeletedCounts,
+    /// A history that is too large is shortened, and nobody hears of it.
+    ShortenedUntold,
+    /// A member that goes on alone gives the numbers of those who are gone again.
+    ForcedReuses,
 }
 
 #[cfg(test)]
 impl Fault {
     /// How many there are.
-    pub(crate) const ALL: usize = Fault::HeaderNotWritten as usize + 1;
+    pub(crate) const ALL: usize = Fault::ForcedReuses as usize + 1;
 }
 
 #[cfg(test)]
 thread_local! {
     static ACTIVE: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+    static SHRINK: std::cell::Cell<u64> = const { std::cell::Cell::new(1) };
     static NOW: std::cell::Cell<std::time::Duration> = const { std::cell::Cell::new(std::time::Duration::ZERO) };
 }
 
@@ -65,6 +72,24 @@ pub(crate) fn active(fault: Fault) -> bool {
 #[cfg(not(test))]
 pub(crate) const fn active(_: Fault) -> bool {
     false
+}
+
+/// Makes the bounds of what is kept so many times smaller: simulated clusters do not live long enough to fill them.
+#[cfg(test)]
+pub(crate) fn set_shrink(times: u64) {
+    SHRINK.set(times);
+}
+
+/// A bound of what is kept, as a simulated node has it.
+#[cfg(test)]
+pub(crate) fn shrunk(bytes: u64) -> u64 {
+    bytes / SHRINK.get()
+}
+
+/// A bound as it is.
+#[cfg(not(test))]
+pub(crate) const fn shrunk(bytes: u64) -> u64 {
+    bytes
 }
 
 /// Sets the clock of the simulated node whose turn it is.

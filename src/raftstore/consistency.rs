@@ -39,6 +39,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::entry::{Membership, Position};
+use super::fault::{self, Fault};
 use super::snapshot::chunk::table_number;
 use super::snapshot::{Pair, SnapshotMeta};
 use crate::ident::{LogIndex, ReplicaId};
@@ -222,7 +223,10 @@ impl Verdict {
         let is_member = |replica: &ReplicaId| membership.nodes.contains_key(replica);
         let digests: BTreeMap<_, _> = digests.iter().copied().filter(|(replica, _)| is_member(replica)).collect();
         let has = |digest: &Digest| is_majority(membership, |replica| digests.get(&replica) == Some(digest));
-        let right = digests.values().find(|digest| has(digest)).copied();
+        let right = match fault::active(Fault::MinorityRight) {
+            true => digests.values().min().copied(),
+            false => digests.values().find(|digest| has(digest)).copied(),
+        };
         let missing = membership.replicas().filter(|replica| !digests.contains_key(replica)).collect();
         Verdict { index, right, digests, missing }
     }

@@ -64,12 +64,24 @@ pub(super) enum Fault {
     ClearedBeforeInstalled,
     /// A snapshot counts as taken over before that is durable.
     FlipNotDurable,
+    /// That a replica's state is wrong is forgotten by a restart.
+    MarkNotDurable,
+    /// A replica whose state is wrong stands for election.
+    MarkedStands,
+    /// A replica whose state is wrong answers reads.
+    MarkedReads,
+    /// A replica whose state is wrong gives snapshots.
+    MarkedGives,
+    /// What any replica has is right, whatever the majority has.
+    MinorityRight,
+    /// Who leads goes on although his disk hangs.
+    StallIgnored,
 }
 
 #[cfg(test)]
 impl Fault {
     /// How many there are.
-    pub(super) const ALL: usize = Fault::FlipNotDurable as usize + 1;
+    pub(super) const ALL: usize = Fault::StallIgnored as usize + 1;
 }
 
 #[cfg(test)]

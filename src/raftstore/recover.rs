@@ -56,7 +56,7 @@ impl Recovery {
     }
 
     /// What stands in place of a change that will not happen.
-    pub(super) fn without_effect(position: Position) -> Entry {
+    pub(in crate::raftstore) fn without_effect(position: Position) -> Entry {
         Entry::new(EntryKind::Command, position, Vec::new(), Vec::new())
     }
 }

@@ -21,6 +21,7 @@ use mainstay::net::tls::Tls;
 use mainstay::net::{Address, NetConfig, TlsConfig};
 use mainstay::raftstore::context::Attempt;
 use parking_lot::Mutex;
+use tokio::net::TcpSocket;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -41,6 +42,8 @@ pub struct Host {
     metadata: Arc<dyn Metadata>,
     config: NetConfig,
     serving: Option<(Arc<Holder>, oneshot::Sender<()>, JoinHandle<()>)>,
+    /// While it does not serve: bound and not listening, so that whoever connects is refused and nobody else gets the port.
+    kept: Option<TcpSocket>,
 }
 
 struct Stands;
@@ -57,7 +60,7 @@ impl Host {
     }
 
     pub async fn start_with(metadata: Arc<dyn Metadata>, config: NetConfig) -> Host {
-        let mut host = Host { address: config.listen, metadata, config, serving: None };
+        let mut host = Host { address: config.listen, metadata, config, serving: None, kept: None };
         host.restart().await;
         host
     }
@@ -67,6 +70,7 @@ impl Host {
         let holder = Arc::new(Holder::new());
         let tls = self.config.tls.clone().map(|config| Arc::new(Tls::load(config).unwrap()));
         let config = NetConfig { listen: self.address, ..self.config.clone() };
+        drop(self.kept.take());
         let listener = Listener::bind(&config, tls, &holder).unwrap();
         self.address = listener.local_addr();
         let service = MetadataService::new(Arc::clone(&self.metadata), Arc::new(Stands)).into_server();
@@ -79,12 +83,16 @@ impl Host {
         self.serving = Some((holder, stop, server));
     }
 
-    /// Cuts all connections and stops listening.
+    /// Cuts all connections and stops listening. Its port stays its own.
     pub async fn stop(&mut self) {
         let Some((holder, stop, server)) = self.serving.take() else { return };
         drop(stop);
         drop(holder);
         server.await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(self.address).unwrap();
+        self.kept = Some(socket);
     }
 }
 

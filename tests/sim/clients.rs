@@ -9,6 +9,8 @@ use crate::raftstore::group::{Refusal, RequestId};
 
 /// After the last fault, so long may it take until everything works again.
 const PATIENCE_TICKS: u64 = 400;
+/// So much longer where states are to be repaired.
+const REPAIR_TICKS: u64 = 600;
 /// A client waits no longer for an answer: the node may be asleep.
 pub(super) const CLIENT_TICKS: u64 = 60;
 
@@ -213,6 +215,10 @@ impl World {
 
     pub(super) fn readable(&mut self, place: usize, request: u64, index: u64) -> Checked {
         let (operation, term) = self.take_request(place, request)?;
+        if !self.check_read(place)? {
+            self.unknown(operation);
+            return Ok(());
+        }
         let it = &self.replicas[place];
         if it.positions.term.get() != term {
             self.seen.note(Happening::ReadAskedAgain);
@@ -253,7 +259,8 @@ impl World {
         for place in 0..self.replicas.len() {
             let it = &mut self.replicas[place];
             it.next_apply_fails = false;
-            if it.group.is_none() && !it.is_closing && self.is_made(place) {
+            let is_up = self.hosts[it.host].is_up;
+            if is_up && it.group.is_none() && !it.is_closing && self.is_made(place) {
                 self.start(place)?;
             }
         }
@@ -273,7 +280,7 @@ impl World {
     pub(super) fn probe(&mut self) -> Checked {
         self.after(TICK, Event::Probe);
         for group in 0..self.cells.len() {
-            if self.now > (self.plan.chaos_ticks + PATIENCE_TICKS) * TICK && !self.cells[group].probe.is_done {
+            if self.now > (self.plan.chaos_ticks + self.patience_ticks()) * TICK && !self.cells[group].probe.is_done {
                 let running = self.places_of(group).filter_map(|place| self.replicas[place].group.as_ref());
                 let running: Vec<_> = running.map(|it| it.status()).collect();
                 let written = self.cells[group].probe.written;
@@ -285,7 +292,13 @@ impl World {
         Ok(())
     }
 
+    /// Those who are wrong are found and repaired one after the other.
+    fn patience_ticks(&self) -> u64 {
+        PATIENCE_TICKS + if self.checks() { REPAIR_TICKS } else { 0 }
+    }
+
     fn probe_group(&mut self, group: usize) -> Checked {
+        let is_hopeless = self.is_hopeless(group);
         let probe = &mut self.cells[group].probe;
         if let Some(operation) = probe.operation.take() {
             match self.history.operations[operation].outcome {
@@ -295,6 +308,8 @@ impl World {
                 }
                 Outcome::Done(..) if !probe.written => probe.written = true,
                 Outcome::Done(..) => probe.read += 1,
+                // From a state that is wrong, and that nobody can repair, nobody reads.
+                Outcome::Unknown if probe.written && is_hopeless => probe.read += 1,
                 Outcome::Refused | Outcome::Unknown => {}
             }
         }
@@ -302,6 +317,8 @@ impl World {
         if !written {
             let leader = self.find_leader(group, 0);
             self.cells[group].probe.operation = Some(self.call(0, false, leader)?);
+        } else if !self.is_repaired(group)? {
+            return Ok(());
         } else if let Some(member) = self.members(group).get(read) {
             self.cells[group].probe.operation = Some(self.call(0, true, *member)?);
         } else {

@@ -7,10 +7,11 @@ use super::rng::Rng;
 use super::snapshots::{Fill, Filling};
 use super::tables::Tables;
 use crate::ident::{GroupId, LogIndex, ReplicaId, Term};
-use crate::raftstore::entry::{Entry, HardState, Membership, Position};
+use crate::raftstore::entry::{Entry, HardState, Membership, Position, Unhealthy};
 use crate::raftstore::fault::{self, Fault};
 use crate::raftstore::group::Persist;
 use crate::raftstore::log_store::{StoredGroup, TableWrite};
+use crate::raftstore::recover::Recovery;
 use crate::raftstore::snapshot::{Restore, SnapshotId};
 
 /// One write to a replica.
@@ -29,6 +30,10 @@ pub(super) enum Op {
         membership: Option<Membership>,
     },
     Fill(Fill),
+    /// The replica goes on alone.
+    Recover(Box<Recovery>),
+    /// What it holds is wrong.
+    Mark(Unhealthy),
     /// What a machine that keeps its own position has installed goes.
     Clear,
     /// Only a broken driver moves a replica to a snapshot that Raft did not ask for.
@@ -48,6 +53,9 @@ pub(super) struct Store {
     pub(super) staged: Option<u64>,
     pub(super) filling: Option<Filling>,
     pub(super) membership: Membership,
+    pub(super) unhealthy: Option<Unhealthy>,
+    /// As of the last snapshot that was taken over.
+    pub(super) restored: u64,
 }
 
 impl Store {
@@ -79,6 +87,14 @@ impl Store {
                     filling.is_complete = true;
                 }
             }
+            Op::Recover(recovery) => {
+                self.hard_state = recovery.hard_state;
+                self.membership = recovery.membership.clone();
+                for position in &recovery.dropped_changes {
+                    self.log[position.index.get() as usize - 1] = Recovery::without_effect(*position);
+                }
+            }
+            Op::Mark(unhealthy) => self.unhealthy = Some(*unhealthy),
             Op::Clear => {
                 self.tables.replace(&Tables::default());
                 self.staged = None;
@@ -95,6 +111,7 @@ impl Store {
         self.tables.replace(&filling.tables);
         self.log = filling.log;
         self.staged = Some(position.index.get());
+        (self.unhealthy, self.restored) = (None, position.index.get());
         (self.applied, self.truncated) = (position.index.get(), position.index.get());
     }
 
@@ -159,7 +176,7 @@ impl Store {
             applied: LogIndex::new(applied),
             truncated: self.position(self.truncated),
             last: self.last(),
-            unhealthy: None,
+            unhealthy: self.unhealthy,
         }
     }
 }
@@ -220,6 +237,15 @@ impl Disk {
         self.unsynced.push((place, op));
     }
 
+    /// Bits flip: in what the process sees, and in what survives.
+    pub(super) fn damage(&mut self, place: usize, writes: &[TableWrite]) {
+        for stores in [&mut self.current, &mut self.durable] {
+            if let Some(store) = stores.stores.get_mut(&place) {
+                store.tables.write(writes);
+            }
+        }
+    }
+
     /// Leftovers of a snapshot are of no use after a start.
     pub(super) fn forget_filling(&mut self, place: usize) -> bool {
         if let Some(store) = self.durable.stores.get_mut(&place) {
@@ -234,6 +260,9 @@ impl Disk {
     }
 
     fn survives(&mut self, place: usize, op: &Op) {
+        if matches!(op, Op::Mark(_)) && fault::active(Fault::MarkNotDurable) {
+            return;
+        }
         self.durable.write(place, op);
         if let Op::Destroy { group, .. } = op
             && fault::active(Fault::TombstoneNotDurable)

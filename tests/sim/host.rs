@@ -6,6 +6,7 @@ use super::disk::{Disk, Op};
 use super::replica::Replica;
 use super::rng::Rng;
 use super::seen::Happening;
+use super::stalls::DiskWatch;
 use super::world::{Checked, Event, TICK, World};
 use crate::raftstore::beat::Word;
 use crate::raftstore::fault::{self, Fault};
@@ -32,12 +33,15 @@ pub(super) struct Host {
     /// Counts starts and crashes.
     pub(super) life: u32,
     pub(super) is_up: bool,
+    /// For good.
+    pub(super) is_gone: bool,
     pub(super) disk: Disk,
     pub(super) paused_until: u64,
     pub(super) stalled_until: u64,
     pub(super) next_write_fails: bool,
     pub(super) to_write: VecDeque<Task>,
     writing: Vec<Task>,
+    pub(super) disk_watch: DiskWatch,
     /// What others said since the last tick.
     pub(super) words: BTreeMap<usize, Word>,
     pub(super) sleepers: Sleepers,
@@ -50,16 +54,22 @@ impl Host {
         Host {
             life: 0,
             is_up: false,
+            is_gone: false,
             disk: Disk::default(),
             paused_until: 0,
             stalled_until: 0,
             next_write_fails: false,
             to_write: VecDeque::new(),
             writing: Vec::new(),
+            disk_watch: DiskWatch::default(),
             words: BTreeMap::new(),
             sleepers: Sleepers::new(0),
             tick: rng.range(TICK - 10, TICK + 10),
         }
+    }
+
+    pub(super) fn is_writing(&self) -> bool {
+        !self.writing.is_empty()
     }
 
     /// What a replica wanted to be written is not.
@@ -77,12 +87,16 @@ impl World {
 
     /// The process starts.
     pub(super) fn start_host(&mut self, host: usize) -> Checked {
+        if self.hosts[host].is_gone {
+            return Ok(());
+        }
         let word = self.rng.next();
         let it = &mut self.hosts[host];
         it.life += 1;
         it.is_up = true;
         it.sleepers = Sleepers::new(word);
         it.words.clear();
+        it.disk_watch = DiskWatch::default();
         let (life, tick) = (it.life, it.tick);
         let after = self.rng.below(tick) + 1;
         self.after(after, Event::Tick { host, life });
@@ -136,6 +150,7 @@ impl World {
         let (life, tick) = (self.hosts[host].life, self.hosts[host].tick);
         self.after(tick, Event::Tick { host, life });
         self.tick_lives(host)?;
+        self.watch_disk(host)?;
         let (clock, word) = (self.clock(host), self.hosts[host].sleepers.own());
         for place in self.places_on(host) {
             // One of them may have brought the node down.
@@ -150,6 +165,7 @@ impl World {
             group.tick();
             self.drive(place)?;
             self.keep_time(place)?;
+            self.tick_checked(place)?;
         }
         Ok(())
     }
@@ -175,6 +191,7 @@ impl World {
         let writes = it.to_write.iter().take(most).take_while(|task| matches!(task, Task::Write { .. })).count();
         it.writing = it.to_write.drain(..writes.max(1)).collect();
         let life = it.life;
+        it.disk_watch.writing_since = self.now;
         let delay = self.delay(host, self.plan.write_delay);
         self.after(delay, Event::Written { host, life });
     }

@@ -31,7 +31,10 @@ impl World {
     fn draw_change(&mut self, group: usize, now: &Membership) -> MembershipChange {
         let mut change = MembershipChange::default();
         // One that waits to be added.
-        let waits = |place: &usize| self.replicas[*place].id > now.highest.get() && self.is_made(*place);
+        let waits = |place: &usize| {
+            let it = &self.replicas[*place];
+            it.id > now.highest.get() && self.is_made(*place) && !self.hosts[it.host].is_gone
+        };
         let next = self.places_of(group).find(waits).map(|place| &self.replicas[place]);
         if let Some((next, host)) = next.map(|next| (next.id, next.host))
             && self.rng.chance(500)

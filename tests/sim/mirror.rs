@@ -7,9 +7,12 @@ use crate::raftstore::group::{Effects, Group, Persist};
 
 impl World {
     pub(super) fn watch_changes(&mut self, place: usize, effects: &Effects) -> Checked {
-        for now in effects.apply.iter().filter_map(|committed| committed.membership.as_ref()) {
-            let before = std::mem::replace(&mut self.replicas[place].config_now, now.clone());
-            self.changed(place, &before, now)?;
+        for committed in &effects.apply {
+            if let Some(now) = &committed.membership {
+                let before = std::mem::replace(&mut self.replicas[place].config_now, now.clone());
+                self.changed(place, &before, now)?;
+            }
+            self.judged(place, committed)?;
         }
         if let Some(restore) = effects.persist.iter().find_map(|persist| persist.restore.as_ref()) {
             let before = std::mem::replace(&mut self.replicas[place].config_now, restore.membership.clone());
@@ -36,7 +39,8 @@ impl World {
             if persist.truncate.is_some() {
                 self.seen.note(Happening::Compacted);
             }
-            if persist.restore.is_some() {
+            if let Some(restore) = &persist.restore {
+                self.replicas[place].restored_to = restore.position.index.get();
                 let Some(taking) = self.replicas[place].taking.take() else {
                     return violated("a snapshot was filled", format!("{}: {persist:?}", place + 1));
                 };

@@ -18,6 +18,8 @@
 //! | `replica` | the driver: carries out effects, applies |
 //! | `lives` | replicas are made, destroyed, made again |
 //! | `clients`, `oracle` | who writes and reads, and whether what they saw is possible |
+//! | `checks` | states are damaged, compared, repaired |
+//! | `stalls` | the watchdog over a node's disk |
 //! | `hibernation` | who sleeps, and on whose word |
 //! | `watch` | Raft's invariants and ours, of each group, after every step |
 //! | `seen` | what happened, so that no test passes because nothing did |
@@ -30,6 +32,7 @@
 //! A failure prints its seed and the end of its trace. `SIM_SEED=7 cargo nextest run one_seed --no-capture` replays
 //! seed 7; `SIM_SEEDS=10000` sets how many seeds each test of many runs.
 
+mod checks;
 mod clients;
 mod disk;
 mod hibernation;
@@ -50,6 +53,7 @@ mod runs;
 mod scenario;
 mod seen;
 mod snapshots;
+mod stalls;
 mod tables;
 mod troubles;
 mod watch;

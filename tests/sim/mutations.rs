@@ -12,6 +12,11 @@ const fn mutation(fault: Fault, what: &'static str) -> Mutation {
     Mutation { fault, what, adjust: None, follows: true }
 }
 
+/// Where states are damaged and compared, and disks looked after.
+const fn checked(fault: Fault, what: &'static str) -> Mutation {
+    Mutation { adjust: Some(super::runs::checked), ..mutation(fault, what) }
+}
+
 const PROOF: Proof<Fault> = Proof {
     mutations: MUTATIONS,
     with: |fault| Mode { fault: Some(fault), ..Mode::default() },
@@ -82,6 +87,15 @@ const MUTATIONS: &[Mutation] = &[
         adjust: Some(own),
         ..mutation(Fault::FlipNotDurable, "a machine installs a snapshot before it is durable that it is taken over")
     },
+    Mutation {
+        adjust: Some(marks),
+        ..mutation(Fault::MarkNotDurable, "that a replica's state is wrong is forgotten by a restart")
+    },
+    checked(Fault::MarkedStands, "a replica whose state is wrong stands for election"),
+    checked(Fault::MarkedReads, "a replica whose state is wrong answers reads"),
+    Mutation { follows: false, ..checked(Fault::MarkedGives, "a replica whose state is wrong gives snapshots") },
+    checked(Fault::MinorityRight, "what a minority has is taken for right"),
+    Mutation { follows: false, ..checked(Fault::StallIgnored, "a leader goes on although its disk hangs") },
 ];
 
 /// An old completion matters if an entry is cut off and comes back while it is being written: for a replica with a slow
@@ -130,6 +144,14 @@ fn ending(plan: &mut Plan) {
     plan.faults.push((20, Trouble::StopReplica));
 }
 
+/// Marks matter while no snapshot has come, to who is restarted and read from.
+fn marks(plan: &mut Plan) {
+    super::runs::checked(plan);
+    (plan.dropped, plan.outage_ticks) = (200, 3);
+    (plan.think_ticks, plan.read_per_mille) = (1, 700);
+    plan.faults.push((60, Trouble::Crash));
+}
+
 /// Machines that keep their own position, and often need a snapshot.
 fn own(plan: &mut Plan) {
     (plan.own_machine, plan.own_snapshots, plan.small) = (true, true, true);
@@ -168,6 +190,12 @@ prove! {
     install_forgotten: InstallForgotten,
     cleared_before_installed: ClearedBeforeInstalled,
     flip_not_durable: FlipNotDurable,
+    mark_not_durable: MarkNotDurable,
+    marked_stands: MarkedStands,
+    marked_reads: MarkedReads,
+    marked_gives: MarkedGives,
+    minority_right: MinorityRight,
+    stall_ignored: StallIgnored,
 }
 
 #[test]

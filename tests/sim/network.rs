@@ -37,6 +37,7 @@ impl World {
             captured.push(message.clone());
         }
         if message.kind() == MessageType::MsgSnapshot {
+            self.check_gives(from)?;
             self.send_snapshot(from, message);
             return Ok(());
         }

@@ -38,6 +38,11 @@ pub(super) struct History {
     /// Values that some state machine took.
     applied: BTreeSet<u64>,
     refused: BTreeSet<u64>,
+    /// It began anew at some time, with these values, and with what may have taken effect behind that of what came before.
+    start: u64,
+    initial: BTreeMap<u8, u64>,
+    open: BTreeSet<usize>,
+    settled: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -67,18 +72,31 @@ impl History {
         }
     }
 
-    /// Checks the whole history.
+    /// What was seen so far counts no more: from now on there are these values.
+    pub(super) fn begin_anew(&mut self, now: u64, values: BTreeMap<u8, u64>) {
+        let may_come = |it: &Operation| matches!(it.outcome, Outcome::Open | Outcome::Unknown);
+        let open = self.operations.iter().enumerate().filter(|(_, it)| may_come(it)).map(|(number, _)| number);
+        (self.open, self.settled) = (open.collect(), self.operations.len());
+        (self.start, self.initial) = (now, values);
+    }
+
+    /// Checks the whole history, or what there is of it since it began anew.
     pub(super) fn check(&self) -> Result<(), String> {
         let keys: BTreeSet<u8> = self.operations.iter().map(|operation| operation.key).collect();
         keys.into_iter().try_for_each(|key| self.check_key(key))
     }
 
     fn check_key(&self, key: u8) -> Result<(), String> {
-        let mut zones = BTreeMap::from([(0, Zone { value: 0, first_return: 0, last_call: 0 })]);
-        let mut called = BTreeMap::from([(0, 0)]);
-        let of_key = || self.operations.iter().filter(move |operation| operation.key == key);
+        let (first, at) = (self.initial.get(&key).copied().unwrap_or(0), self.start);
+        let mut zones = BTreeMap::from([(first, Zone { value: first, first_return: at, last_call: at })]);
+        let mut called = BTreeMap::from([(first, at)]);
+        let counts = |number: usize| number >= self.settled || self.open.contains(&number);
+        let of_key = || {
+            let of = self.operations.iter().enumerate();
+            of.filter(move |(number, it)| it.key == key && counts(*number)).map(|(_, it)| it)
+        };
         for operation in of_key() {
-            let Some(value) = operation.written else { continue };
+            let Some(value) = operation.written.filter(|value| *value != first) else { continue };
             let first_return = match operation.outcome {
                 Outcome::Done(at, _) => at,
                 Outcome::Refused => continue,
@@ -112,7 +130,7 @@ impl History {
             // Zones that do not overlap are in one order by both of their ends.
             let before = forward.partition_point(|other| other.first_return < zone.last_call);
             let within = before.checked_sub(1).map(|place| forward[place]);
-            if let Some(other) = within.filter(|other| other.last_call > zone.first_return && zone.value != 0) {
+            if let Some(other) = within.filter(|other| other.last_call > zone.first_return && zone.value != first) {
                 let (value, other) = (zone.value, other.value);
                 return Err(format!("key {key}: {value} was written while {other} was the last value all the time"));
             }

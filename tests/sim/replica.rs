@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::checks::Trust;
 use super::disk::{Op, Store};
 use super::host::Task;
 use super::metadata::MetaReplica;
-use super::rng::Digest;
 use super::scenario::Plan;
 use super::seen::Happening;
 use super::snapshots::Captured;
@@ -38,11 +38,6 @@ impl Machine {
     pub(super) fn of(store: &Store) -> Machine {
         Machine { applied: store.applied, registers: store.tables.registers() }
     }
-
-    fn digest(&self) -> u64 {
-        let fold = |digest: Digest, (key, value): (&u8, &u64)| digest.number(u64::from(*key)).number(*value);
-        self.registers.iter().fold(Digest::new(), fold).0
-    }
 }
 
 pub(super) struct Replica {
@@ -71,6 +66,9 @@ pub(super) struct Replica {
     pub(super) taking: Option<Vec<Mark>>,
     /// From Raft's word until the machine knows.
     pub(super) is_taking_over: bool,
+    /// As of the last snapshot that it took over in this life.
+    pub(super) restored_to: u64,
+    pub(super) trust: Trust,
     /// Up to where writes are in `mirror`.
     pub(super) mirrored: PersistId,
     /// The log as the group sees it, from index 1 on.
@@ -121,6 +119,8 @@ impl Replica {
             captured: None,
             taking: None,
             is_taking_over: false,
+            restored_to: 0,
+            trust: Trust::default(),
             mirrored: PersistId::default(),
             mirror: Vec::new(),
             positions: Positions::default(),
@@ -157,7 +157,7 @@ impl World {
         }
         let it = &mut self.replicas[place];
         it.life += 1;
-        (it.captured, it.taking, it.is_taking_over) = (None, None, false);
+        (it.captured, it.taking, it.is_taking_over, it.restored_to) = (None, None, false, 0);
         it.mirrored = PersistId::default();
         let store = self.hosts[host].disk.current.of(place);
         it.machine = match own {
@@ -190,7 +190,9 @@ impl World {
             self.seen.note(Happening::StartedJoint);
         }
         let it = &mut self.replicas[place];
-        it.group = Some(group.map_err(|error| Violation { check: "it opens", what: error.to_string() })?);
+        let mut group = group.map_err(|error| Violation { check: "it opens", what: error.to_string() })?;
+        group.stall(self.hosts[host].disk_watch.is_stalled);
+        it.group = Some(group);
         let (life, cell) = (it.life, it.cell);
         if stored.applied < stored.last.index && life > 1 {
             self.seen.note(Happening::Replayed);
@@ -206,6 +208,7 @@ impl World {
             before = mark.term;
         }
         self.start_metadata(place)?;
+        self.start_checked(place)?;
         self.drive(place)
     }
 
@@ -276,6 +279,7 @@ impl World {
             self.after(delay, Event::Capture { place, life, id });
         }
         if may() {
+            self.carry_out_checks(place, effects.checks, effects.checked)?;
             self.read_log(place, effects.read_log);
             for answer in effects.answers {
                 self.answer(place, &answer)?;
@@ -294,7 +298,9 @@ impl World {
             return;
         }
         let most = self.rng.range(1, it.to_apply.len() as u64) as usize;
-        // What comes with a snapshot comes alone.
+        // What comes with a snapshot comes alone; a state that is to be hashed is as of its entry and nothing behind it.
+        let is_hashed = |work: &Work| matches!(work, Work::Apply(committed) if committed.hash);
+        let most = it.to_apply.iter().take(most).position(is_hashed).map_or(most, |at| at + 1);
         let commands = it.to_apply.iter().take(most).take_while(|work| matches!(work, Work::Apply(_))).count();
         it.applying = it.to_apply.drain(..commands.max(1)).collect();
         let life = it.life;
@@ -330,6 +336,7 @@ impl World {
         let kept = batch.iter().rev().find_map(|committed| committed.membership.clone());
         let membership = kept.filter(|_| !fault::active(Fault::MembershipNotKept));
         let through = batch.last().map_or(0, |committed| committed.entry.index().get());
+        self.write_mark(place, &batch);
         if self.plan.own_machine {
             let index = self.store(place).applied.max(through);
             self.write(place, Op::Apply { index, writes: Vec::new(), membership });
@@ -347,6 +354,9 @@ impl World {
                 continue;
             }
             self.acknowledged(place, request, &data)?;
+        }
+        if batch.last().is_some_and(|committed| committed.hash) {
+            self.hash(place, through);
         }
         let Some(group) = &mut self.replicas[place].group else { return Ok(()) };
         group.applied(LogIndex::new(through), LogIndex::new(durable));
@@ -373,11 +383,12 @@ impl World {
         if it.machine.applied != index {
             return violated("a snapshot moves forward", format!("{}: {index}, {}", it.id, it.machine.applied));
         }
-        let (id, mark, digest) = (it.id, it.mirror[index as usize - 1], it.machine.digest());
+        let (id, mark) = (it.id, it.mirror[index as usize - 1]);
         self.note(|_| format!("{id}: goes on from a snapshot at {index}"));
         if !self.restore_metadata(place)? {
-            self.cells[self.replicas[place].cell].watch.state(id, index, mark, digest)?;
+            self.check_state(place, index, mark, None)?;
         }
+        self.replaced(place);
         let Some(group) = &mut self.replicas[place].group else { return Ok(()) };
         group.applied(LogIndex::new(index), LogIndex::new(index));
         self.drive(place)?;
@@ -398,7 +409,8 @@ impl World {
         }
         it.machine.applied = index;
         let is_command = committed.entry.kind() == EntryKind::Command;
-        if let Some((key, value)) = super::clients::decode(data).filter(|_| is_command) {
+        let written = super::clients::decode(data).filter(|_| is_command);
+        if let Some((key, value)) = written {
             // Only reached with a failure when that is ignored.
             if !std::mem::take(&mut it.next_apply_fails) {
                 it.machine.registers.insert(key, value);
@@ -406,8 +418,7 @@ impl World {
             }
             self.history.applied(value).or_else(|what| violated("refused has no effect", what))?;
         }
-        let it = &self.replicas[place];
-        self.cells[it.cell].watch.state(it.id, index, Mark::of(&committed.entry), it.machine.digest())
+        self.check_state(place, index, Mark::of(&committed.entry), written)
     }
 
     /// Memory is bounded: what is applied leaves the cache when that is over its bound.

@@ -13,6 +13,9 @@ use crate::raftstore::message::Message;
 /// Seeds of each of the tests of many, unless `SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 1500;
 
+/// The same of each of the tests of checks.
+const CHECKED_SEEDS: u64 = 500;
+
 /// A fault that is in force as long as this lives.
 struct Broken;
 
@@ -48,7 +51,12 @@ impl Mode {
         let mut plan = Plan::draw(&mut Rng::new(0));
         self.adjust.into_iter().for_each(|adjust| adjust(&mut plan));
         match plan {
+            Plan { tight: true, .. } => "one_seed_of_tight_metadata",
+            Plan { metadata: true, ref faults, .. } if faults.iter().any(|(_, it)| *it == Trouble::Force) => {
+                "one_seed_of_forced_metadata"
+            }
             Plan { metadata: true, .. } => "one_seed_of_metadata",
+            Plan { check_ticks: 1.., .. } => "one_seed_of_checks",
             Plan { groups: 1, .. } => "one_seed",
             _ => "one_seed_of_many",
         }
@@ -132,6 +140,43 @@ pub(super) fn many(plan: &mut Plan) {
     plan.faults.extend([(4, Trouble::Change), (6, Trouble::Destroy), (6, Trouble::Remake)]);
 }
 
+/// States are damaged and compared, and somebody looks after the disks.
+pub(super) fn checked(plan: &mut Plan) {
+    (plan.check_ticks, plan.stall_ticks) = (10 + plan.request_ticks, 3 + plan.election_ticks);
+    plan.own_snapshots = true;
+    plan.voters = if plan.voters == 1 { 3 } else { plan.voters };
+    plan.fault_every = plan.fault_every.min(12 * super::world::TICK);
+    plan.faults.extend([(40, Trouble::Check), (12, Trouble::Damage), (6, Trouble::DiskStall), (4, Trouble::Crash)]);
+}
+
+fn run_checks(first: u64) {
+    let seen = run_many(first, CHECKED_SEEDS, Some(checked));
+    let enough = number("SIM_SEEDS").unwrap_or(CHECKED_SEEDS) >= CHECKED_SEEDS;
+    assert!(!enough || seen.missing(Kind::Checks).is_empty(), "never happened: {:?}", seen.missing(Kind::Checks));
+}
+
+#[test]
+fn checks_a() {
+    run_checks(12_000_000);
+}
+
+#[test]
+fn checks_b() {
+    run_checks(13_000_000);
+}
+
+#[test]
+#[ignore = "soak: 50 000 seeds, about ten minutes"]
+fn checks_soak() {
+    run_many(14_000_000, 50_000, Some(checked));
+}
+
+/// Replays `SIM_SEED` of checks.
+#[test]
+fn one_seed_of_checks() {
+    replay(Some(checked));
+}
+
 fn run_many_groups(first: u64) {
     let seen = run_many(first, SEEDS, Some(many));
     let enough = number("SIM_SEEDS").unwrap_or(SEEDS) >= SEEDS;
@@ -166,6 +211,18 @@ fn seeds_c() {
 #[test]
 fn seeds_d() {
     run_and_count(3_000_000);
+}
+
+/// Seeds that once broke a promise.
+#[test]
+fn seeds_that_were_found() {
+    // A snapshot of a leader arrived where it was known already that he had been removed.
+    run_many(10_002_002, 1, None);
+    // A machine that keeps its own position had forgotten the entry by which a learner became a voter, and its replica
+    // that the entry was committed; the learner did not know, had more of the log, and so nobody could be elected.
+    run_many(10_010_327, 1, None);
+    // One that was marked could not be opened when its machine had forgotten the entry that asked.
+    run_many(12_000_396, 1, Some(checked));
 }
 
 #[test]

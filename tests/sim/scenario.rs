@@ -26,10 +26,16 @@ pub(super) struct Plan {
     pub(super) own_snapshots: bool,
     /// The state machine is the metadata's, and not registers.
     pub(super) metadata: bool,
+    /// There is so little room for the metadata's keys, values and their history that it runs out.
+    pub(super) tight: bool,
     /// Leaders answer reads by their leases.
     pub(super) lease_reads: bool,
     pub(super) election_ticks: u64,
     pub(super) request_ticks: u64,
+    /// A check of the states that takes longer goes on without those that did not say; 0: nobody checks.
+    pub(super) check_ticks: u64,
+    /// A write that takes longer is said to hang; 0: nobody looks.
+    pub(super) stall_ticks: u64,
     /// 0: nobody ever sleeps.
     pub(super) hibernate_after: u64,
     pub(super) chaos_ticks: u64,
@@ -79,6 +85,12 @@ pub(super) enum Trouble {
     DiskStall,
     WriteFails,
     ApplyFails,
+    /// A leader is to compare the states of all replicas.
+    Check,
+    /// All nodes but one are lost for good.
+    Force,
+    /// Bits flip in a replica's state.
+    Damage,
     /// Members are added, promoted, demoted, removed.
     Change,
     /// A replica ends on a node that goes on.
@@ -122,9 +134,12 @@ impl Plan {
             own_machine: rng.chance(300),
             own_snapshots: false,
             metadata: false,
+            tight: false,
             lease_reads: rng.chance(400),
             election_ticks: rng.range(3, 6),
             request_ticks: rng.range(8, 60),
+            check_ticks: 0,
+            stall_ticks: 0,
             hibernate_after,
             chaos_ticks: rng.range(80, 220),
             clients: rng.pick(&[2, 3, 5, 12]),
@@ -193,6 +208,9 @@ impl Plan {
         config.request_ticks = self.request_ticks;
         config.hibernate_after_ticks = self.hibernate_after;
         config.lease_reads = self.lease_reads;
+        if self.check_ticks > 0 {
+            config.check_ticks = self.check_ticks;
+        }
         if self.small {
             config.max_lag_entries = 15;
             config.max_entry_bytes = 1 << 10;

@@ -85,6 +85,17 @@ happenings! {
     LateForDestroyed = "a message came for a replica that was destroyed",
     RemakeRefused = "a replica that was destroyed was not made again",
     Remade = "a node took part again, under a new number",
+    Damaged = "bits flipped in a state",
+    Hashed = "a state was hashed",
+    Agreed = "a check showed that the states are the same",
+    Differed = "a check showed which states differ from the majority's",
+    Undecided = "a check showed that states differ and no majority agrees",
+    CheckGivenUp = "a check was given up",
+    Marked = "a replica was marked, whose state was wrong",
+    LeaderMarked = "a leader was marked",
+    StartedMarked = "a replica was opened that was marked",
+    Repaired = "a snapshot replaced a state that was wrong",
+    LeaderStalled = "the disk of a leader hung until that was noticed",
     BatchDone = "a batch of actions took effect",
     BatchRefused = "a later action of a batch was refused",
     FormedBefore = "a cluster was to be formed twice",
@@ -93,6 +104,11 @@ happenings! {
     LeaseOfAnotherLeader = "a lease expired under another leader than it was renewed under",
     WatchMoved = "a watch went on at another replica",
     WatchTooLate = "a watch was told that its revision was compacted",
+    Forced = "all nodes but one were lost, and that one went on",
+    ForcedUnsure = "the one that went on had entries of which it was not known whether they were acknowledged",
+    ForcedLost = "the one that went on lacked entries that were acknowledged",
+    NoRoom = "a put was refused for want of room",
+    HistoryShortened = "a history that was too large was shortened",
 }
 
 /// What happens only where there are many groups, and replicas are destroyed.
@@ -103,6 +119,21 @@ const OF_MANY: [Happening; 6] = [
     Happening::LateForDestroyed,
     Happening::RemakeRefused,
     Happening::Remade,
+];
+
+/// What happens only where states are damaged and compared, and somebody looks after the disks.
+const OF_CHECKS: [Happening; 11] = [
+    Happening::Damaged,
+    Happening::Hashed,
+    Happening::Agreed,
+    Happening::Differed,
+    Happening::Undecided,
+    Happening::CheckGivenUp,
+    Happening::Marked,
+    Happening::LeaderMarked,
+    Happening::StartedMarked,
+    Happening::Repaired,
+    Happening::LeaderStalled,
 ];
 
 /// What is rare, and has runs of its own.
@@ -119,12 +150,21 @@ const OF_METADATA: [Happening; 8] = [
     Happening::WatchTooLate,
 ];
 
+/// What happens only where nodes are lost.
+const OF_FORCED: [Happening; 3] = [Happening::Forced, Happening::ForcedUnsure, Happening::ForcedLost];
+
+/// What happens only where room is tight.
+const OF_TIGHT: [Happening; 2] = [Happening::NoRoom, Happening::HistoryShortened];
+
 /// What runs are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     One,
     Many,
     Metadata,
+    Tight,
+    Forced,
+    Checks,
 }
 
 /// How often each happened.
@@ -146,6 +186,9 @@ impl Seen {
     pub(super) fn missing(&self, of: Kind) -> Vec<&'static str> {
         let kind = |happening: &Happening| match happening {
             it if OF_MANY.contains(it) => Kind::Many,
+            it if OF_CHECKS.contains(it) => Kind::Checks,
+            it if OF_FORCED.contains(it) => Kind::Forced,
+            it if OF_TIGHT.contains(it) => Kind::Tight,
             it if OF_METADATA.contains(it) => Kind::Metadata,
             _ => Kind::One,
         };

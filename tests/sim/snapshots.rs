@@ -24,6 +24,7 @@ pub(super) struct Captured {
     pub(super) meta: SnapshotMeta,
     pub(super) tables: Tables,
     pub(super) log: Vec<Entry>,
+    is_right: bool,
 }
 
 /// What a disk holds of one that is not visible yet.
@@ -69,13 +70,14 @@ impl World {
             self.after(again, Event::Capture { place, life, id });
             return Ok(());
         }
+        let is_right = self.is_right(place);
         let it = &mut self.replicas[place];
         let store = self.hosts[it.host].disk.current.of(place);
         let membership = store.membership.clone();
         let tables = if own { Tables::of(&it.machine.registers) } else { store.tables.clone() };
         let meta = SnapshotMeta { id, position: store.position(store.applied), membership };
         let log = store.log.iter().take(store.applied as usize).cloned().collect();
-        it.captured = Some(Captured { meta: meta.clone(), tables, log });
+        it.captured = Some(Captured { meta: meta.clone(), tables, log, is_right });
         self.seen.note(Happening::Captured);
         self.note(|_| format!("{}: captured {meta:?}", place + 1));
         let Some(group) = &mut self.replicas[place].group else { return Ok(()) };
@@ -161,6 +163,11 @@ impl World {
                 Ok(false)
             }
             Ok(Offered::Busy) | Err(Rejected::NotAMember) => Ok(false),
+            // It left while the sender was a member, and arrives when the receiver knows that it is none any more.
+            Err(Rejected::Removed) => {
+                self.seen.note(Happening::RemovedRefused);
+                Ok(false)
+            }
             other => {
                 super::world::violated("honest messages are taken", format!("{other:?}"))?;
                 Ok(false)
@@ -178,6 +185,7 @@ impl World {
         let it = &mut self.replicas[place];
         if taken {
             it.taking = Some(transfer.captured.log.iter().map(Mark::of).collect());
+            it.trust.may_be_wrong |= !transfer.captured.is_right;
         } else if fault::active(Fault::OldSnapshotAccepted) {
             self.hosts[it.host].disk.write(place, Op::Moved(transfer.captured.meta.id, position));
             it.machine.applied = position.index.get();

@@ -48,6 +48,12 @@ impl World {
                 let place = self.place_on(host, group);
                 self.replicas[place].next_apply_fails = true;
             }
+            Trouble::Check => {
+                let group = self.draw_group();
+                return self.begin_check(group);
+            }
+            Trouble::Force => return self.force(host),
+            Trouble::Damage => self.damage(host),
             Trouble::Change => return self.change(),
             Trouble::StopReplica => return self.stop_replica(host),
             Trouble::Destroy => return self.destroy_removed(),

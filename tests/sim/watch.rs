@@ -54,6 +54,17 @@ impl Watch {
         }
     }
 
+    /// One replica goes on alone: what it has applied stays, and the states after each of these entries.
+    pub(super) fn cut(&mut self, states: Vec<u64>) {
+        let applied = states.len();
+        self.leaders.clear();
+        self.entries.clear();
+        self.committed.truncate(applied);
+        self.committed_in.truncate(applied);
+        self.committed_at.truncate(applied);
+        self.states = states;
+    }
+
     /// Log matching: an entry is the same wherever it stands, and so is the one before it; so by induction are all.
     pub(super) fn entry(&mut self, index: u64, mark: Mark, before: u64) -> Checked {
         let now = (mark.digest, before);
@@ -189,6 +200,7 @@ impl World {
         self.note(|_| format!("{id} leads term {term}"));
         self.seen.note(super::seen::Happening::Elected);
         self.at_border(self.replicas[place].host);
+        self.check_may_lead(place)?;
         self.metadata_led(term);
         if std::mem::take(&mut self.replicas[place].offered_leadership) {
             self.seen.note(super::seen::Happening::Transferred);

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use super::checks::Truth;
 use super::clients::{Client, Probe};
 use super::disk::{Op, Store};
 use super::host::Host;
@@ -16,6 +17,7 @@ use super::snapshots::Transfer;
 use super::watch::Watch;
 use crate::ident::ReplicaId;
 use crate::raftstore::beat::Word;
+use crate::raftstore::consistency::{CheckMessage, Digest as StateDigest};
 use crate::raftstore::group::LogRead;
 use crate::raftstore::message::Message;
 use crate::raftstore::snapshot::SnapshotId;
@@ -56,6 +58,20 @@ pub(super) enum Event {
         from: usize,
         host: usize,
         word: Word,
+    },
+    /// A replica says something about a check of the states.
+    CheckSaid {
+        host: usize,
+        group: usize,
+        from: ReplicaId,
+        to: ReplicaId,
+        message: CheckMessage,
+    },
+    Hashed {
+        place: usize,
+        life: u32,
+        at: u64,
+        digest: Option<StateDigest>,
     },
     Written {
         host: usize,
@@ -126,6 +142,7 @@ pub(super) enum Event {
 pub(super) struct Cell {
     pub(super) watch: Watch,
     pub(super) probe: Probe,
+    pub(super) truth: Truth,
 }
 
 struct Scheduled {
@@ -194,6 +211,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng);
         adjust(&mut plan);
+        super::metadata::set_room(&plan);
         let count = plan.replicas() as usize;
         let mut hosts: Vec<Host> = (0..count).map(|_| Host::new(&mut rng)).collect();
         let mut replicas = Vec::new();
@@ -206,7 +224,8 @@ impl World {
             }
         }
         hosts.iter_mut().for_each(|host| host.disk.sync());
-        let cells = (0..plan.groups).map(|_| Cell { watch: Watch::new(), probe: Probe::default() }).collect();
+        let cell = |_| Cell { watch: Watch::new(), probe: Probe::default(), truth: Truth::default() };
+        let cells = (0..plan.groups).map(cell).collect();
         let clients = (0..plan.clients).map(|_| Client::default()).collect();
         World {
             rng,
@@ -284,6 +303,8 @@ impl World {
                 self.word(from, host, word);
                 Ok(())
             }
+            Event::CheckSaid { host, group, from, to, message } => self.check_said(host, group, (from, to), message),
+            Event::Hashed { place, life, at, digest } if self.lives(place, life) => self.hashed(place, at, digest),
             Event::Written { host, life } if self.is_up(host, life) => self.written(host),
             Event::Applied { place, life } if self.lives(place, life) => self.applied(place),
             Event::LogRead { place, life, read } if self.lives(place, life) => self.log_read(place, &read),
@@ -330,9 +351,11 @@ impl World {
             Event::Tick { host, .. }
             | Event::Deliver { host, .. }
             | Event::Word { host, .. }
+            | Event::CheckSaid { host, .. }
             | Event::Written { host, .. } => *host,
             Event::Applied { place, .. }
             | Event::LogRead { place, .. }
+            | Event::Hashed { place, .. }
             | Event::Capture { place, .. }
             | Event::SnapshotSent { place, .. }
             | Event::Removed { place, .. }

@@ -30,7 +30,7 @@ impl Step<'_> {
 
     /// Removes some of what was compacted, and compacts when the history is too large.
     pub(super) fn sweep(&mut self) -> Result<(), Fault> {
-        let max_bytes = self.setting(Name::KvHistoryBytes);
+        let max_bytes = fault::shrunk(self.setting(Name::KvHistoryBytes));
         if self.state.kv.compacted <= self.state.kv.swept && self.state.kv.history_bytes <= max_bytes {
             return Ok(());
         }
@@ -46,7 +46,9 @@ impl Step<'_> {
                     is_through = true;
                     break;
                 }
-                self.state.kv.compacted = revision;
+                if !fault::active(Broken::ShortenedUntold) {
+                    self.state.kv.compacted = revision;
+                }
             }
             let change: Change = keys::decode(Table::Kv, &key, &value)?;
             self.sweep_change(revision, &change)?;

@@ -2,6 +2,7 @@
 //! changes once in it.
 
 use super::{Fault, Step, ensure, refused};
+use crate::meta::fault::{self, Fault as Broken};
 use crate::meta::keys::{self, Kv};
 use crate::meta::limits::{
     MAX_ANSWER_BYTES, MAX_ANSWER_PAIRS, MAX_DELETED_KEYS, MAX_KEY_BYTES, MAX_TXN_OPS, PAIR_OVERHEAD_BYTES,
@@ -26,7 +27,8 @@ impl Step<'_> {
         })?;
         let before = read::latest(&self.view, &put.key)?;
         let (size, freed) = (size_bytes(&put.key, &put.value), before.as_ref().map_or(0, size_of));
-        let (quota, live) = (self.setting(Name::KvQuotaBytes), self.state.kv.live_bytes.saturating_sub(freed));
+        let (quota, live) =
+            (fault::shrunk(self.setting(Name::KvQuotaBytes)), self.state.kv.live_bytes.saturating_sub(freed));
         // What takes no more room than it did is welcome also when there is too much.
         ensure(live + size <= quota || size <= freed, Refusal::Quota, || {
             format!("keys and values take {} bytes of {quota} (kv.quota_bytes): delete some", self.state.kv.live_bytes)
@@ -64,7 +66,9 @@ impl Step<'_> {
         let revision = self.change(&pair.key, size_bytes(&pair.key, &[]), true)?;
         self.put_record(Table::Kv, keys::version(&pair.key, revision), &Version::default());
         self.state.kv.keys = self.state.kv.keys.saturating_sub(1);
-        self.state.kv.live_bytes = self.state.kv.live_bytes.saturating_sub(size_of(pair));
+        if !fault::active(Broken::DeletedCounts) {
+            self.state.kv.live_bytes = self.state.kv.live_bytes.saturating_sub(size_of(pair));
+        }
         Ok(())
     }
 

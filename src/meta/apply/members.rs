@@ -189,6 +189,9 @@ impl Step<'_> {
         for other in &others {
             self.forget_member(other)?;
         }
+        if fault::active(Broken::ForcedReuses) {
+            self.state.cluster.next_member = before.id + 1;
+        }
         let mut member = before.clone();
         member.state = MemberState::Active.into();
         member.changed = self.origin.index;

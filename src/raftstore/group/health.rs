@@ -4,11 +4,11 @@
 //! that has most of the log and is not known to be unhealthy itself; if that has not happened after an election time-out it
 //! steps down, and the others elect somebody. It goes on to vote and to acknowledge: its log is as good as any.
 //!
-//! **An unhealthy replica** answers no reads, takes no proposals and gives no snapshots. It asks its leader for one, as
-//! replicas do that are new. While it asks it takes no entries, so it asks for a while only, and then follows the log for as
-//! long before it asks again: a group that cannot be without it goes on, however long its leader has none to give. The
-//! snapshot it takes must not be behind *its last entry*, since it may have acknowledged all of them, and taking over a
-//! snapshot is forgetting the log.
+//! **An unhealthy replica** answers no reads, those that wait included, takes no proposals and gives no snapshots. It asks
+//! its leader for one, as replicas do that are new. While it asks it takes no entries, so it asks for a while only, and then
+//! follows the log for as long before it asks again: a group that cannot be without it goes on, however long its leader has
+//! none to give. The snapshot it takes must not be behind *its last entry*, since it may have acknowledged all of them, and
+//! taking over a snapshot is forgetting the log.
 //!
 //! **A replica whose state is damaged** applies nothing any more: what it would apply to is not there. Entries that were
 //! handed out are as good as lost, and it takes entries only up to its bounds, until a snapshot replaces the state.
@@ -18,6 +18,7 @@ use raft::StateRole;
 use super::replica::Group;
 use crate::ident::{LogIndex, ReplicaId};
 use crate::raftstore::entry::{Cause, Unhealthy};
+use crate::raftstore::fault::{self, Fault};
 
 /// A leader that must not lead steps down after so many election time-outs.
 const STEP_DOWN_ELECTIONS: u64 = 1;
@@ -69,7 +70,8 @@ impl Group {
 
     /// Whether it may lead.
     pub(super) fn may_lead(&self) -> bool {
-        self.health.unhealthy.is_none() && !self.health.is_stalled
+        let is_stalled = self.health.is_stalled && !fault::active(Fault::StallIgnored);
+        (self.health.unhealthy.is_none() || fault::active(Fault::MarkedStands)) && !is_stalled
     }
 
     /// Whether what is committed can be applied.
@@ -87,6 +89,12 @@ impl Group {
     pub(super) fn set_unhealthy(&mut self, unhealthy: Unhealthy) {
         self.health.unhealthy = Some(unhealthy);
         self.health.asks_from = self.now;
+        if !fault::active(Fault::MarkedReads) {
+            self.reads.refuse_all(&mut self.answers);
+        }
+        if fault::active(Fault::MarkedGives) {
+            return;
+        }
         self.capturing.withhold();
         let view = self.node.mut_store();
         view.set_captured(None);

@@ -156,6 +156,24 @@ fn an_unhealthy_replica_answers_nothing_and_asks_for_a_snapshot_at_intervals() {
     assert!(sent(&bench, MessageType::MsgAppendResponse).any(|it| it.0.request_snapshot == 4), "it asks again");
 }
 
+/// Whoever waits when the state turns out to be wrong is not told to read it.
+#[test]
+fn reads_that_wait_are_refused_when_the_state_is_wrong() {
+    let mut bench = Bench::new(membership(3, None), |_| {}).lead();
+    let applied = bench.group.positions().applied;
+    // One waits for the quorum, one for the state machine, and one does not know yet that it may read.
+    bench.group.read(RequestId(1));
+    bench.group.reads.leased(LogIndex::new(applied.get() + 1), RequestId(2), 100);
+    bench.group.answers.push(Answer::Readable(RequestId(3), applied));
+    bench.group.set_unhealthy(DIFFERS);
+    let mut answers = bench.group.effects().unwrap().answers;
+    answers.sort_by_key(|answer| match answer {
+        Answer::Refused(request, _) | Answer::Readable(request, _) | Answer::Unknown(request) => request.0,
+    });
+    let refused = |number| Answer::Refused(RequestId(number), Refusal::Unhealthy);
+    assert_eq!(answers, [refused(1), refused(2), refused(3)]);
+}
+
 /// Taking over a snapshot is forgetting the log, and what is in it may be acknowledged.
 #[test]
 fn a_repair_loses_nothing_that_was_acknowledged() {

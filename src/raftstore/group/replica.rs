@@ -131,11 +131,15 @@ impl Group {
         let can_capture = own.is_none_or(|own| own.gives_snapshots);
         config.snapshots &= can_capture;
         let content = if own.is_some() { Content::Machine } else { Content::Tables };
-        if let Some(OwnPosition { applied, .. }) = own {
-            stored.hard_state.commit = stored.hard_state.commit.max(applied);
-            stored.applied = stored.applied.min(applied);
-        }
         check_stored(&stored)?;
+        if let Some(OwnPosition { applied, .. }) = own {
+            // What was noted as applied was committed, also what the machine has forgotten. The membership is as of there, and
+            // whoever does not know yet that he votes by now hears it only from who knows that it is committed.
+            stored.hard_state.commit = stored.hard_state.commit.max(applied).max(stored.applied);
+            stored.applied = stored.applied.min(applied);
+            // As of which entry the state was found to be wrong says nothing of what the machine has forgotten since.
+            check_stored(&StoredGroup { unhealthy: None, ..stored.clone() })?;
+        }
         // Rule of durable order 3: the applied index is what was written with the effects, never what is committed.
         let applied = match fault::active(Fault::AppliedFromCommit) {
             true => stored.hard_state.commit.max(stored.applied),
@@ -334,7 +338,8 @@ impl Group {
     /// Raft thesis 6.4). All that ask before the next effects are answered by one round to the quorum.
     pub fn read(&mut self, request: RequestId) {
         self.rouse();
-        if self.health.unhealthy().is_some() || self.health.is_being_replaced() {
+        let is_wrong = self.health.unhealthy().is_some() || self.health.is_being_replaced();
+        if is_wrong && !fault::active(Fault::MarkedReads) {
             self.answers.push(Answer::Refused(request, Refusal::Unhealthy));
             return;
         }

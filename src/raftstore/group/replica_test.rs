@@ -7,7 +7,7 @@ use super::persisting::MAX_HELD_MESSAGES;
 use super::*;
 use crate::ident::{LogIndex, NodeId, ReplicaId, Term};
 use crate::raftstore::consistency::{CheckMessage, GivenUp, Verdict};
-use crate::raftstore::entry::{Entry, HardState, Membership, Position};
+use crate::raftstore::entry::{Cause, Entry, HardState, Membership, Position, Unhealthy};
 use crate::raftstore::log_store::StoredGroup;
 use crate::raftstore::message::Message;
 
@@ -467,4 +467,26 @@ fn a_replica_that_may_have_promised_a_lease_gives_no_vote_right_after_its_start(
         }
         assert_eq!(bench.group.step(ask()), Ok(()), "the lease is over by then");
     }
+}
+
+/// A machine that keeps its own position may have forgotten what its replica has noted as applied. That was committed all the
+/// same, whatever of the commit index has survived: the membership is as of there.
+#[test]
+fn what_was_noted_as_applied_was_committed() {
+    let stored = StoredGroup {
+        replica: ReplicaId::new(1),
+        hard_state: HardState { term: Term::new(1), vote: None, commit: LogIndex::new(1) },
+        membership: membership(3, None),
+        applied: LogIndex::new(3),
+        truncated: Position::default(),
+        last: Position::new(4, 1),
+        // Nor is it a contradiction that its state was found to be wrong as of an entry that it has forgotten.
+        unhealthy: Some(Unhealthy { cause: Cause::Differs, index: LogIndex::new(3) }),
+    };
+    let terms = TermRuns::find(stored.truncated, stored.last, |index| Ok::<_, ()>(Term::new(index.get().min(1))));
+    let own = OwnPosition { applied: LogIndex::new(2), gives_snapshots: true };
+    let group = Group::open(GroupConfig::new(ReplicaId::new(1)), &stored, Some(own), terms.unwrap(), 7).unwrap();
+    let now = group.positions();
+    assert_eq!((now.applied.get(), now.committed.get(), now.last.get()), (2, 3, 4));
+    assert!(group.unhealthy().is_some());
 }

@@ -187,11 +187,25 @@ impl Reads {
         }
     }
 
+    /// Nobody who waits, or has not heard yet that he may, reads the state here.
+    pub(super) fn refuse_all(&mut self, answers: &mut Vec<Answer>) {
+        for answer in &mut *answers {
+            if let Answer::Readable(request, _) = *answer {
+                *answer = Answer::Refused(request, Refusal::Unhealthy);
+            }
+        }
+        self.end_all(Refusal::Unhealthy, answers);
+    }
+
     pub(super) fn fail_all(&mut self, answers: &mut Vec<Answer>) {
+        self.end_all(Refusal::Expired, answers);
+    }
+
+    fn end_all(&mut self, refusal: Refusal, answers: &mut Vec<Answer>) {
         self.ask_again();
         let indexed = self.indexed.drain(..).map(|(_, read)| read);
         let all = self.waiting.drain(..).chain(indexed);
-        answers.extend(all.map(|read| Answer::Refused(read.request, Refusal::Expired)));
+        answers.extend(all.map(|read| Answer::Refused(read.request, refusal)));
     }
 }
 

@@ -5,7 +5,7 @@ use super::super::clients::CLIENT_TICKS;
 use super::super::oracle::{Operation, Outcome};
 use super::super::seen::Happening;
 use super::super::world::{Checked, Event, TICK, World, violated};
-use super::commands::{command, encode, put_register};
+use super::commands::{command, encode, make_room, put_register};
 use crate::meta::command::decode_answer;
 use crate::meta::proto::{Command, Refusal, answer};
 use crate::raftstore::context::Attempt;
@@ -146,6 +146,9 @@ impl World {
                 if refused.action > 0 {
                     self.seen.note(Happening::BatchRefused);
                 }
+                if refused.why() == Refusal::Quota {
+                    self.seen.note(Happening::NoRoom);
+                }
                 if refused.why() == Refusal::AlreadyFormed {
                     self.seen.note(Happening::FormedBefore);
                 }
@@ -185,8 +188,15 @@ impl World {
             }
             None => {}
         }
-        if self.healed && is_formed {
-            return Ok(());
+        if self.healed && is_formed && !self.is_forcing() {
+            // Where there is no room, somebody makes some.
+            if !(self.plan.tight && operator == 0) {
+                return Ok(());
+            }
+            if self.metadata.as_ref().is_some_and(|it| !it.reference.model.has_more_than_registers()) {
+                self.think(operator);
+                return Ok(());
+            }
         }
         self.think(operator);
         self.new_command(operator)
@@ -208,10 +218,18 @@ impl World {
 
     fn new_command(&mut self, operator: usize) -> Checked {
         let place = self.somewhere();
-        let register = self.rng.chance(250).then(|| self.rng.below(self.plan.keys) as u8);
+        let makes_room =
+            self.plan.tight && self.healed && self.metadata.as_ref().is_some_and(|it| it.reference.model.is_formed);
+        let sets = !makes_room && self.rng.chance(250);
+        let register = sets.then(|| self.rng.below(self.plan.keys) as u8);
         let operation = self.begin_call(register);
         let Some(metadata) = &mut self.metadata else { return Ok(()) };
-        let mut kinds = metadata.known.draw(&mut self.rng, &metadata.reference.model);
+        let mut kinds = metadata.known.draw(&mut self.rng, &metadata.reference.model, self.plan.tight);
+        if makes_room {
+            kinds = vec![make_room()];
+        }
+        kinds = self.forced_command().unwrap_or(kinds);
+        let Some(metadata) = &mut self.metadata else { return Ok(()) };
         if let Some(register) = register {
             let at = self.rng.below(kinds.len() as u64 + 1) as usize;
             kinds.insert(at, put_register(register, operation as u64 + 1, 0));

@@ -14,6 +14,9 @@ use crate::meta::proto::{
 
 /// Keys that anything may happen to.
 const KEYS: u64 = 8;
+/// Settings of what is kept.
+pub(super) const QUOTA: &str = "kv.quota_bytes";
+pub(super) const HISTORY: &str = "kv.history_bytes";
 /// Times to live: short enough that many end within a run.
 const TTLS_MS: [u64; 4] = [1000, 1500, 2500, 4000];
 
@@ -73,11 +76,14 @@ fn some(rng: &mut Rng, numbers: impl Iterator<Item = u64>) -> u64 {
 
 impl Known {
     /// What one command is to do.
-    pub(super) fn draw(&mut self, rng: &mut Rng, model: &Model) -> Vec<Kind> {
+    pub(super) fn draw(&mut self, rng: &mut Rng, model: &Model, tight: bool) -> Vec<Kind> {
         if !model.is_formed {
             self.secrets += 1;
             let (cluster_id, system_id) = (rng.next() | 1, rng.next() | 1);
             return vec![Kind::Init(Init { cluster_id, system_id, member: Some(spec(self.secrets)) })];
+        }
+        if tight && rng.chance(300) {
+            return vec![of_room(rng)];
         }
         let count = if rng.chance(300) { rng.range(2, 4) } else { 1 };
         (0..count).map(|_| self.action(rng, model)).collect()
@@ -148,6 +154,25 @@ impl Known {
             _ => Kind::ResetSetting(ResetSetting { name: "events.max_count".into() }),
         }
     }
+}
+
+/// What has to do with room: much of it is asked for, and it is made wider and narrower.
+fn of_room(rng: &mut Rng) -> Kind {
+    let set = |name: &str, value: &str| Kind::SetSetting(SetSetting { name: name.into(), value: value.into() });
+    match rng.below(12) {
+        0 => set(QUOTA, "1 MiB"),
+        1 => set(QUOTA, "2 MiB"),
+        2 => Kind::ResetSetting(ResetSetting { name: QUOTA.into() }),
+        3 => set(HISTORY, "16 MiB"),
+        4 => Kind::ResetSetting(ResetSetting { name: HISTORY.into() }),
+        5 => Kind::Delete(Delete { range: Some(range(rng)) }),
+        _ => Kind::Put(Put { key: key(rng), value: vec![rng.next() as u8; rng.below(120) as usize], lease: 0 }),
+    }
+}
+
+/// Everything but the registers is to go.
+pub(super) fn make_room() -> Kind {
+    Kind::Delete(Delete { range: Some(KeyRange { key: b"k/".to_vec(), end: b"k0".to_vec() }) })
 }
 
 fn spec(secret: u64) -> MemberSpec {

@@ -7,6 +7,7 @@
 //! | `model` | what commands mean, written down a second time |
 //! | `commands` | commands of all kinds, drawn at random |
 //! | `calls` | operators, who ask again until they know |
+//! | `forced` | the majority is lost, and one node goes on alone |
 //! | `keeping` | leaders let expire what is due; nothing ends too early |
 //! | `watchers` | watches of keys and events, that go on elsewhere |
 //! | `runs` | the tests: many seeds |
@@ -15,7 +16,9 @@
 //! **What is checked.** After every batch, start and snapshot a replica's tables are those of the reference, by hash. What
 //! is refused has written nothing, what is done was done whole. What commands come to is what the model says; numbers of
 //! members, tokens and leases are given once. Watches give every revision of their range once, in order, with what the model
-//! says of it, or say that it was compacted. No lease ends before its time, counted by the clock of the leader that let it
+//! says of it, or say that it was compacted. Where room is
+//! tight, puts are refused for want of it if there is none, and never else, also after deletions; and a history is shortened
+//! only if it is too long. No lease ends before its time, counted by the clock of the leader that let it
 //! expire, from its last renewal and from when that leader began to lead. In the end nothing is left that should have
 //! expired, and every watch is through.
 //!
@@ -23,6 +26,7 @@
 
 mod calls;
 mod commands;
+mod forced;
 mod keeping;
 mod machine;
 mod model;
@@ -41,6 +45,7 @@ use self::commands::Known;
 use self::machine::Told;
 use self::reference::{Reference, stopped};
 use self::watchers::Watchers;
+use super::scenario::Plan;
 use super::watch::Mark;
 use super::world::{Checked, TICK, Violation, World};
 use crate::meta::fault;
@@ -49,6 +54,14 @@ use crate::raftstore::log_store::TableWrite;
 
 /// Those who ask for something.
 const OPERATORS: usize = 3;
+
+/// A cluster where room is tight has so many times less of it.
+const TIGHT: u64 = 4096;
+
+/// How much room the nodes of this run have.
+pub(super) fn set_room(plan: &Plan) {
+    fault::set_shrink(if plan.tight { TIGHT } else { 1 });
+}
 
 /// What is known of the metadata in the whole cluster.
 #[derive(Default)]
@@ -63,6 +76,8 @@ pub(super) struct Metadata {
     /// When each term was first led.
     led: BTreeMap<u64, u64>,
     watchers: Watchers,
+    /// One node goes on alone.
+    is_forced: bool,
 }
 
 /// What a batch writes, and the responses to requests.

@@ -6,13 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::tables::Tables;
 use super::super::world::{Checked, violated};
+use super::commands::{HISTORY, QUOTA};
 use crate::ident::GroupId;
+use crate::meta::fault;
 use crate::meta::proto::action::Kind;
 use crate::meta::proto::compare::Target;
 use crate::meta::proto::op::Kind as OpKind;
 use crate::meta::proto::op_done::Kind as OpOutcome;
 use crate::meta::proto::result::Kind as Outcome;
-use crate::meta::proto::{Command, Compare, Done, KeyRange, KeyValue, Op, Put, Relation};
+use crate::meta::proto::{AddMember, Command, Compare, Done, KeyRange, KeyValue, Op, Put, Refusal, Refused, Relation};
 use crate::meta::read;
 use crate::meta::view::StoreView;
 use crate::meta::watch::KvChange;
@@ -37,19 +39,31 @@ pub(super) struct Model {
     /// Leases that the last command let expire.
     pub(super) ended: Vec<(u64, Lease)>,
     pub(super) members: BTreeMap<u64, u64>,
+    /// The secrets that they were added with.
+    secrets: BTreeMap<u64, Vec<u8>>,
     pub(super) is_formed: bool,
+    /// Whether one member goes on alone.
+    pub(super) knows_forced: bool,
     /// Numbers that were given, of leases only those that were not asked for.
     given: BTreeSet<(&'static str, u64)>,
     used_tokens: BTreeSet<Vec<u8>>,
+    /// Settings that are not what they are by default: the quota, and the bound of the history.
+    room: BTreeMap<&'static str, u64>,
+    /// The least that the history was bounded by since the command began.
+    least_history: u64,
+    /// Whether it was shortened by itself.
+    pub(super) was_shortened: bool,
     /// Whether this action has changed anything yet.
     changes: bool,
 }
 
+const MIB: u64 = 1 << 20;
 const WHAT: &str = "commands do what they say";
 
 impl Model {
     pub(super) fn apply(&mut self, index: u64, command: &Command, done: &Done) -> Checked {
         self.ended.clear();
+        (self.least_history, self.was_shortened) = (self.bound(HISTORY), false);
         if done.results.len() != command.actions.len() {
             return violated("batches are atomic", format!("{done:?} for {command:?}"));
         }
@@ -65,7 +79,7 @@ impl Model {
     fn act(&mut self, index: u64, kind: &Kind, outcome: &Outcome) -> Checked {
         match (kind, outcome) {
             (Kind::Put(put), Outcome::Put(done)) => {
-                self.put(put);
+                self.put(put)?;
                 expect("the revision of a put", done.revision, self.revision)
             }
             (Kind::Delete(delete), Outcome::Delete(done)) => {
@@ -127,11 +141,13 @@ impl Model {
                 self.members.insert(member.id, member.incarnation);
                 self.give("a member", member.id)
             }
-            // A node that asks again hears of itself.
-            (Kind::AddMember(add), Outcome::Member(member)) if member.added == index => {
+            // A node that asks again hears of itself, also in the same command.
+            (Kind::AddMember(add), Outcome::Member(member)) if member.added == index && !self.knows(add, member.id) => {
                 if !self.used_tokens.insert(add.token_hash.clone()) {
                     return violated("tokens are good once", format!("member {} came with one again", member.id));
                 }
+                let secret = add.member.as_ref().map(|member| member.secret_hash.clone());
+                self.secrets.insert(member.id, secret.unwrap_or_default());
                 self.members.insert(member.id, member.incarnation);
                 self.give("a member", member.id)
             }
@@ -144,11 +160,37 @@ impl Model {
             }
             (Kind::RemoveMember(_), Outcome::Member(member)) => {
                 self.members.remove(&member.id);
+                self.secrets.remove(&member.id);
+                Ok(())
+            }
+            (Kind::ForceNew(force), _) => {
+                self.knows_forced = true;
+                self.members.retain(|id, _| *id == force.survivor);
+                self.secrets.retain(|id, _| *id == force.survivor);
+                Ok(())
+            }
+            (Kind::SetSetting(set), _) => {
+                if let Some(name) = [QUOTA, HISTORY].into_iter().find(|name| *name == set.name) {
+                    let mib: u64 = set.value.trim_end_matches(" MiB").parse().unwrap_or_default();
+                    self.room.insert(name, mib * MIB);
+                    self.least_history = self.least_history.min(self.bound(HISTORY));
+                }
+                Ok(())
+            }
+            (Kind::ResetSetting(reset), _) => {
+                self.room.remove(reset.name.as_str());
+                self.least_history = self.least_history.min(self.bound(HISTORY));
                 Ok(())
             }
             (Kind::CreateToken(_), Outcome::Token(token)) => self.give("a token", token.id),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the node that is to be added is the member of this number.
+    fn knows(&self, add: &AddMember, id: u64) -> bool {
+        let secret = add.member.as_ref().map(|member| &member.secret_hash);
+        secret.is_some_and(|secret| self.secrets.get(&id) == Some(secret))
     }
 
     /// Numbers are given once.
@@ -167,7 +209,52 @@ impl Model {
         self.history.entry(self.revision).or_default().push(change);
     }
 
-    fn put(&mut self, put: &Put) {
+    /// What a setting of what is kept comes to.
+    fn bound(&self, name: &'static str) -> u64 {
+        let default = if name == QUOTA { 256 * MIB } else { 64 * MIB };
+        fault::shrunk(self.room.get(name).copied().unwrap_or(default))
+    }
+
+    /// Whether there is room for a put, or it needs no more than what it replaces.
+    fn has_room(&self, put: &Put) -> bool {
+        let (size, freed) = (bytes(&put.key, &put.value), self.pairs.get(&put.key).map_or(0, bytes_of));
+        let live: u64 = self.pairs.values().map(bytes_of).sum();
+        live - freed + size <= self.bound(QUOTA) || size <= freed
+    }
+
+    /// A command was refused, and has changed nothing.
+    pub(super) fn refused(&mut self, command: &Command, refused: &Refused) -> Checked {
+        self.ended.clear();
+        let first = command.actions.first().and_then(|action| action.kind.as_ref());
+        match first {
+            Some(Kind::Put(put)) if refused.why() == Refusal::Quota && refused.action == 0 && self.has_room(put) => {
+                violated("what fits is taken", format!("{put:?}: {refused:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The history was shortened by itself, if it says so: up to a revision whose changes and all later ones were too much.
+    pub(super) fn shortened(&mut self, compacted: u64) -> Checked {
+        if compacted <= self.compacted {
+            return expect("what is compacted", compacted, self.compacted);
+        }
+        let kept: u64 = self.history.range(compacted..).flat_map(|(_, changes)| changes).map(bytes_of_change).sum();
+        (self.compacted, self.was_shortened) = (compacted, true);
+        match kept > self.least_history {
+            true => Ok(()),
+            false => violated("only what is too much is forgotten", format!("{compacted}, behind it {kept} bytes")),
+        }
+    }
+
+    pub(super) fn has_more_than_registers(&self) -> bool {
+        self.pairs.keys().any(|key| key.starts_with(b"k/"))
+    }
+
+    fn put(&mut self, put: &Put) -> Checked {
+        if !self.has_room(put) {
+            return violated("nothing is taken that does not fit", format!("{put:?}"));
+        }
         self.begin_change();
         let revision = self.revision;
         let before = self.pairs.get(&put.key);
@@ -181,6 +268,7 @@ impl Model {
         };
         self.pairs.insert(put.key.clone(), pair.clone());
         self.note(KvChange::Put(pair));
+        Ok(())
     }
 
     fn delete(&mut self, range: Option<&KeyRange>) -> u64 {
@@ -207,7 +295,7 @@ impl Model {
     fn op(&mut self, op: &Op, outcome: Option<&OpOutcome>) -> Checked {
         match (&op.kind, outcome) {
             (Some(OpKind::Put(put)), Some(OpOutcome::Put(done))) => {
-                self.put(put);
+                self.put(put)?;
                 expect("the revision of a put in a transaction", done.revision, self.revision)
             }
             (Some(OpKind::Delete(delete)), Some(OpOutcome::Delete(done))) => {
@@ -266,6 +354,22 @@ pub(super) fn is_in(range: &KeyRange, key: &[u8]) -> bool {
         [] => key == range.key,
         [0] => key >= range.key.as_slice(),
         end => key >= range.key.as_slice() && key < end,
+    }
+}
+
+/// What a key and its value count for, beside which each takes a little more.
+fn bytes(key: &[u8], value: &[u8]) -> u64 {
+    (key.len() + value.len()) as u64 + 64
+}
+
+fn bytes_of(pair: &KeyValue) -> u64 {
+    bytes(&pair.key, &pair.value)
+}
+
+fn bytes_of_change(change: &KvChange) -> u64 {
+    match change {
+        KvChange::Put(pair) => bytes_of(pair),
+        KvChange::Deleted { key } => bytes(key, &[]),
     }
 }
 

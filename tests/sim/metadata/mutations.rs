@@ -3,7 +3,7 @@
 
 use super::super::proof::{self, Proof, prove};
 use super::super::runs::Mode;
-use super::runs::metadata;
+use super::runs::{forced, metadata, tight};
 use crate::meta::fault::Fault;
 
 type Mutation = proof::Mutation<Fault>;
@@ -37,6 +37,18 @@ const MUTATIONS: &[Mutation] = &[
     mutation(Fault::SweepTakesPresent, "the sweep takes what a key is now along"),
     mutation(Fault::TokenNotUsed, "a join token is not used up"),
     mutation(Fault::HeaderNotWritten, "the counters of keys and leases are not always written"),
+    Mutation {
+        adjust: Some(tight),
+        ..mutation(Fault::DeletedCounts, "what is deleted goes on counting for the quota")
+    },
+    Mutation {
+        adjust: Some(forced),
+        ..mutation(Fault::ForcedReuses, "a member that goes on alone gives the numbers of those who are gone again")
+    },
+    Mutation {
+        adjust: Some(tight),
+        ..mutation(Fault::ShortenedUntold, "a history that is too large is shortened, and watches do not hear of it")
+    },
 ];
 
 prove! {
@@ -56,6 +68,9 @@ prove! {
     sweep_takes_present: SweepTakesPresent,
     token_not_used: TokenNotUsed,
     header_not_written: HeaderNotWritten,
+    deleted_counts: DeletedCounts,
+    forced_reuses: ForcedReuses,
+    shortened_untold: ShortenedUntold,
 }
 
 #[test]

@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::super::seen::Happening;
 use super::super::tables::Tables;
 use super::super::world::{Checked, Violation, World, violated};
 use super::machine::{MetaReplica, Told};
 use super::model::Model;
+use crate::ident::GroupId;
+use crate::meta::apply::reached;
 use crate::meta::command::{decode, decode_answer};
 use crate::meta::proto::{Command, answer};
+use crate::meta::view::StoreView;
 use crate::raftstore::entry::Entry;
 use crate::raftstore::log_store::Table;
 use crate::raftstore::state_machine::ApplyError;
@@ -53,8 +57,12 @@ impl Reference {
         self.digests.get(index as usize).copied()
     }
 
+    pub(super) fn register(&self, key: u8) -> u64 {
+        self.machine.register(key)
+    }
+
     /// Applies an entry, if it has not yet.
-    fn apply(&mut self, entry: &Entry, rules: bool) -> Result<Option<Command>, Violation> {
+    pub(super) fn apply(&mut self, entry: &Entry, rules: bool) -> Result<Option<Command>, Violation> {
         let index = entry.index().get();
         if index <= self.applied() {
             return Ok(None);
@@ -87,6 +95,8 @@ impl Reference {
         match outcome {
             Some(answer::Outcome::Done(done)) => {
                 self.model.apply(index, &command, &done)?;
+                let view = StoreView { store: self.tables.shown(), group: GroupId::new(1) };
+                self.model.shortened(reached(&view).map_or(0, |reached| reached.compacted))?;
                 if rules {
                     self.model.check(&self.tables)?;
                 }
@@ -94,7 +104,8 @@ impl Reference {
             _ if rules && before != after => {
                 violated("what is refused writes nothing", format!("entry {index}: {command:?}"))?;
             }
-            _ => self.model.ended.clear(),
+            Some(answer::Outcome::Refused(refused)) => self.model.refused(&command, &refused)?,
+            None => self.model.ended.clear(),
         }
         Ok(Some(command))
     }
@@ -110,7 +121,11 @@ impl World {
     pub(super) fn refer(&mut self, entry: &Entry) -> Checked {
         let rules = self.rules;
         let Some(metadata) = &mut self.metadata else { return Ok(()) };
-        match metadata.reference.apply(entry, rules)? {
+        let command = metadata.reference.apply(entry, rules)?;
+        if std::mem::take(&mut metadata.reference.model.was_shortened) {
+            self.seen.note(Happening::HistoryShortened);
+        }
+        match command {
             Some(command) => self.check_ended(entry, &command),
             None => Ok(()),
         }

@@ -1,11 +1,16 @@
 //! The tests: many seeds.
 
 use super::super::runs::{Mode, number, report, run, run_many};
-use super::super::scenario::Plan;
+use super::super::scenario::{Plan, Trouble};
 use super::super::seen::Kind;
 
 /// Seeds of each of the tests of many, unless `SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 400;
+
+/// Where nodes are lost.
+const FORCED_SEEDS: u64 = 150;
+/// Where room runs out.
+const TIGHT_SEEDS: u64 = 150;
 
 /// One group, whose machine is the metadata's.
 pub(super) fn metadata(plan: &mut Plan) {
@@ -28,10 +33,56 @@ fn metadata_b() {
     run_and_count(31_000_000);
 }
 
+/// The same, where room runs out.
+pub(super) fn tight(plan: &mut Plan) {
+    metadata(plan);
+    (plan.tight, plan.command_bytes) = (true, 0);
+}
+
+/// The same, where all nodes but one are lost at some time.
+pub(super) fn forced(plan: &mut Plan) {
+    metadata(plan);
+    plan.voters = plan.voters.max(2);
+    plan.faults.push((12, Trouble::Force));
+}
+
+#[test]
+fn forced_metadata() {
+    let seen = run_many(36_000_000, FORCED_SEEDS, Some(forced));
+    let enough = number("SIM_SEEDS").unwrap_or(FORCED_SEEDS) >= FORCED_SEEDS;
+    assert!(!enough || seen.missing(Kind::Forced).is_empty(), "never happened: {:?}", seen.missing(Kind::Forced));
+}
+
+/// Replays `SIM_SEED` of it.
+#[test]
+fn one_seed_of_forced_metadata() {
+    super::super::runs::replay(Some(forced));
+}
+
+#[test]
+fn tight_metadata() {
+    let seen = run_many(35_000_000, TIGHT_SEEDS, Some(tight));
+    let enough = number("SIM_SEEDS").unwrap_or(TIGHT_SEEDS) >= TIGHT_SEEDS;
+    assert!(!enough || seen.missing(Kind::Tight).is_empty(), "never happened: {:?}", seen.missing(Kind::Tight));
+}
+
+/// Replays `SIM_SEED` of it.
+#[test]
+fn one_seed_of_tight_metadata() {
+    super::super::runs::replay(Some(tight));
+}
+
 #[test]
 #[ignore = "soak: 60 000 seeds, about twenty minutes"]
 fn metadata_soak() {
     run_many(32_000_000, 60_000, Some(metadata));
+}
+
+/// Seeds that once broke a promise.
+#[test]
+fn seeds_of_metadata_that_were_found() {
+    // A node was added twice by one command.
+    run_many(32_001_351, 1, Some(metadata));
 }
 
 /// Replays `SIM_SEED` of the metadata.

@@ -29,6 +29,17 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
+    /// Of another cluster they know nothing.
+    pub(super) fn begin_anew(&mut self) {
+        for it in &mut self.of_keys {
+            (it.next, it.given, it.is_through, it.at) = (1, 0, false, None);
+        }
+        for it in &mut self.of_events {
+            (it.next, it.at) = (1, None);
+        }
+        self.events.clear();
+    }
+
     /// What somebody waits for next, and at which place.
     fn place_of(&self, watcher: usize) -> (u64, Option<usize>) {
         match self.of_keys.get(watcher) {
