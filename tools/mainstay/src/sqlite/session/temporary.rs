@@ -16,6 +16,7 @@
 //! - From then on what the block reads together with temporary tables is as it was at that moment, unless the block has the
 //!   writer. Statements that name none see what is committed, as ever.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use mainstay::server::pg::{CommandTag, Description, OwnedValue, PgType, ResultSink, Scope, SqlError};
@@ -230,6 +231,11 @@ impl SqliteSession {
             return Ok(false);
         }
         Ok(self.place_of(&command::temporary_in_words(insert).sql)? == Place::Here)
+    }
+
+    /// A temporary table, or what else is temporary, of which `find` finds the name among all there are, in lower case.
+    pub(super) fn find_temporary<'a>(&self, find: impl FnOnce(&HashSet<String>) -> Option<&'a str>) -> Option<&'a str> {
+        self.temporary.as_ref().and_then(|temporary| find(&temporary.names))
     }
 
     /// Whether that name, alone, is that of a temporary table.
