@@ -25,6 +25,7 @@ use rusqlite::Connection;
 use super::super::command;
 use super::super::errors::from_sqlite;
 use super::super::keys::quoted;
+use super::super::writer::rows::{Row, RowParameters};
 use super::super::{catalog, control};
 use super::SqliteSession;
 use super::reader::describe;
@@ -260,11 +261,11 @@ impl SqliteSession {
     pub(super) fn insert_temporary(
         &mut self,
         insert: &str,
-        bind_next: impl FnMut(&mut rusqlite::Statement<'_>) -> Result<bool, SqlError>,
+        next: impl FnMut(Row, &mut RowParameters<'_, '_>) -> Result<bool, SqlError>,
     ) -> Result<u64, SqlError> {
         self.with_temporary(|session, temporary| {
             let interrupt = Arc::clone(&temporary.interrupt);
-            let inserted = session.control.run(&interrupt, || temporary.insert_rows(insert, bind_next));
+            let inserted = session.control.run(&interrupt, || temporary.insert_rows(insert, next));
             session.note_end_by_statement(temporary, inserted.is_err());
             inserted
         })
