@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::access::Roles;
 use super::activity::{Activities, Activity};
 use super::cursors::CursorCommand;
 use super::error::{SqlError, SqlState};
@@ -42,6 +43,8 @@ pub struct ClientInfo {
     pub is_authenticated: bool,
     /// It may have the connections that are kept for superusers.
     pub is_superuser: bool,
+    /// Who else can log in, for whoever is let in.
+    pub roles: Roles,
     /// Those that a session has unless it sets others.
     pub timeouts: Timeouts,
 }

@@ -55,7 +55,7 @@ mod types;
 mod wire;
 mod work;
 
-pub use access::{PasswordError, UsersError, Verifier, users_line};
+pub use access::{PasswordError, Roles, UsersError, Verifier, users_line};
 pub use activity::{Activities, Activity, Seen, timestamp};
 pub use backend::{
     Backend, ClientInfo, CommandTag, Copied, Description, Interrupt, ResultSink, Scope, Session, Started,

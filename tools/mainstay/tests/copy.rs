@@ -268,3 +268,29 @@ fn rebuilt(data_dir: &Path, look: impl FnOnce(&Running)) {
     fs::remove_dir_all(data_dir.join("engine")).unwrap();
     look(&Running::start(data_dir, &SMALL));
 }
+
+#[test]
+fn what_was_copied_survives_a_kill_and_the_loss_of_the_engines_files() {
+    let (directory, node) = node();
+    let file = directory.path().join("rows");
+    node.rows(
+        "CREATE TABLE plain (id bigint PRIMARY KEY, v text, at timestamp); CREATE TABLE mixed (id int, v numeric)",
+    );
+    let rows: String = (1..=20_000).map(|id| format!("{id}\tvalue {id}\t2020-01-01 00:00:{:02}\n", id % 60)).collect();
+    fs::write(&file, rows).unwrap();
+    let copy = |table: &str| psql(&node, &["-c", &format!("\\copy {table} from '{}'", file.display())]);
+    assert_eq!(copy("plain").stdout, "COPY 20000\n");
+    fs::write(&file, "1\t1.50\n2\tx\n3\t007\n").unwrap();
+    assert_eq!(copy("mixed").stdout, "COPY 3\n");
+    fs::write(&file, "20001\tnew\t\\N\n7\tthere already\t\\N\n").unwrap();
+    assert_eq!(copy("plain").code, Some(1));
+    let all = "SELECT count(*), sum(id), group_concat(v || at), group_concat(typeof(id) || typeof(v)) FROM plain";
+    let mixed = "SELECT id, quote(v) FROM mixed ORDER BY id";
+    let before = (node.rows(all), node.rows(mixed));
+    assert_eq!(before.0[0][0], "20000");
+    assert_eq!(before.1, [["1", "1.5"], ["2", "'x'"], ["3", "7"]]);
+    node.kill();
+    fs::remove_dir_all(directory.path().join("data/engine")).unwrap();
+    let node = Running::start(&directory.path().join("data"), &[]);
+    assert!((node.rows(all), node.rows(mixed)) == before, "the log has what was copied");
+}

@@ -115,7 +115,60 @@ fn what_sqlite_accepts_is_sqlites() {
         1
     );
     assert_eq!(node.sqlstate("SELECT * FROM pg_nothing"), "42P01");
-    assert_eq!(node.sqlstate("SELECT * FROM pg_type JOIN parents ON true"), "42P01");
+    assert_eq!(node.sqlstate("SELECT * FROM pg_type JOIN nothing ON true"), "42P01");
+}
+
+#[test]
+fn catalogs_are_joined_with_tables() {
+    let (_directory, node) = node();
+    node.rows(
+        "CREATE TABLE notes (\"table\" TEXT, note VARCHAR_5, size INT, done BOOLEAN);
+         INSERT INTO notes VALUES ('parents', 'old', 7, true), ('children', 'new', NULL, false), ('gone', '', 1, false)",
+    );
+    let joined = "SELECT c.relname, n.note, n.size + 1 FROM pg_catalog.pg_class c JOIN notes n ON n.\"table\" = c.relname \
+                  WHERE c.relkind = 'r' ORDER BY 1";
+    let row = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
+    let rows = node.rows(joined);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!((&rows[0][..2], &rows[1]), (&row(&["children", "new"])[..], &row(&["parents", "old", "8"])));
+    let missing = "SELECT n.\"table\" FROM main.notes AS n WHERE NOT EXISTS \
+                   (SELECT 1 FROM pg_tables t WHERE t.tablename = n.\"table\")";
+    assert_eq!(node.rows(missing), [row(&["gone"])]);
+    let own = "WITH notes AS (SELECT 'children' AS t) SELECT relname FROM notes JOIN pg_class ON relname = t";
+    assert_eq!(node.rows(own), [row(&["children"])]);
+
+    runtime().block_on(async {
+        let client = connect(&node, "joining").await;
+        // Types are the tables' own, and parameters are bound.
+        let typed = "SELECT n.size, n.done, c.oid, c.relhasindex, n.note FROM notes n, pg_class c \
+                     WHERE c.relname = n.\"table\" AND n.\"table\" = $1";
+        let row = client.query_one(typed, &[&"parents"]).await.unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1), row.get::<_, bool>(3)), (7, true, false));
+        assert!(row.get::<_, u32>(2) > 0 && row.get::<_, &str>(4) == "old");
+        let refused = async |sql: &str| {
+            let error = client.batch_execute(sql).await.unwrap_err();
+            client.batch_execute("ROLLBACK").await.unwrap();
+            let told = error.as_db_error().unwrap();
+            assert_eq!(told.code().code(), "0A000", "{told:?}");
+            told.message().to_owned()
+        };
+        // Where it would be something else than what the transaction sees, it says so.
+        let said = refused(&format!("BEGIN; DELETE FROM notes; {joined}")).await;
+        assert_eq!(
+            said,
+            "table \"notes\", in a transaction that has written, cannot be queried together with the catalogs"
+        );
+        let said = refused(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT * FROM names; {joined}")).await;
+        assert!(said.contains("that sees one state"), "{said}");
+        client.batch_execute("BEGIN; SELECT 1; ").await.unwrap();
+        assert_eq!(client.simple_query(joined).await.unwrap().len(), 4, "a block that has not written sees what is");
+        client.batch_execute("COMMIT; CREATE TEMP TABLE notes (\"table\" TEXT, note TEXT, size INT)").await.unwrap();
+        assert!(refused(joined).await.starts_with("temporary table \"notes\""));
+        // Nothing can be written through it, and the catalogs' own tables are not left behind.
+        client.batch_execute("DROP TABLE notes").await.unwrap();
+        assert_eq!(client.query(joined, &[]).await.unwrap().len(), 2);
+    });
+    assert_eq!(node.rows("SELECT count(*) FROM notes"), [row(&["3"])]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::super::{frame, message, outbox};
 use super::scram::{self, Exchange, Refused};
 use super::throttle::Throttle;
 use super::users::{User, UsersFile};
-use super::{Access, binding};
+use super::{Access, Roles, binding};
 
 /// Length of the server's part of a nonce, before it is written in base64; as in PostgreSQL.
 const NONCE_BYTES: usize = 18;
@@ -42,6 +42,7 @@ pub(in super::super) async fn admit(
         client.is_superuser = true;
         return Ok(());
     };
+    client.roles = Roles::of(users);
     if access.certificates != ClientCertificates::VerifyCa && wire.certified() != Some(client.user.as_str()) {
         return Err(not_certified(wire, &client.user, peer, "its common name is not the user's"));
     }

@@ -5,6 +5,7 @@
 //! scram       the exchange, pure           binding    to which certificate a proof is bound
 //! throttle    failed logins slow down      authenticate   the exchange over a connection
 //! slots       connections, some of them kept for superusers
+//! roles       the users as the catalogs list them
 //! ```
 //!
 //! - Without a users file everybody is let in, as a superuser; then the server listens on loopback addresses only, unless
@@ -15,6 +16,7 @@
 
 mod authenticate;
 mod binding;
+mod roles;
 mod scram;
 mod slots;
 mod throttle;
@@ -32,6 +34,7 @@ use crate::net::EndpointTlsConfig;
 use crate::net::endpoint_tls::{Endpoint, EndpointTls};
 
 pub(super) use self::authenticate::admit;
+pub use self::roles::Roles;
 pub(super) use self::slots::Slots;
 pub use self::users::{UsersError, users_line};
 pub use self::verifier::{PasswordError, Verifier};

@@ -68,6 +68,12 @@ impl UsersFile {
         Ok(UsersFile { path: path.to_owned(), disguise, users })
     }
 
+    /// The names of all users, and which are superusers, in no order. May block.
+    pub(super) fn names(&self) -> Vec<(String, bool)> {
+        let users = self.users.current(|| Users::read(&self.path, &self.disguise));
+        users.by_name.iter().map(|(name, user)| (name.clone(), user.superuser)).collect()
+    }
+
     /// The user of that name and whether there is one: for a name that nobody has, a user whom no password fits. May block.
     pub(super) fn find(&self, name: &str) -> (User, bool) {
         let users = self.users.current(|| Users::read(&self.path, &self.disguise));

@@ -61,8 +61,8 @@ impl Source for Everything {
         Ok(vec![Database { oid: 5, name: "d".into(), size_bytes: None }])
     }
 
-    fn roles(&self) -> Vec<Role> {
-        vec![Role { oid: 10, name: "r".into(), superuser: true }]
+    fn roles(&self) -> Arc<[Role]> {
+        Arc::new([Role { oid: 10, name: "r".into(), superuser: true, can_login: true }])
     }
 
     fn settings(&self) -> Vec<Setting> {

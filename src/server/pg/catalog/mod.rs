@@ -59,8 +59,8 @@ pub trait Source {
     /// They cannot be read now.
     fn databases(&self) -> Result<Vec<model::Database>, SqlError>;
 
-    /// The roles that may connect.
-    fn roles(&self) -> Vec<model::Role>;
+    /// The roles that may connect, and the one that owns everything.
+    fn roles(&self) -> Arc<[model::Role]>;
 
     /// The settings that SHOW knows.
     fn settings(&self) -> Vec<model::Setting>;

@@ -170,7 +170,7 @@ pub struct Database {
     pub size_bytes: Option<u64>,
 }
 
-/// A role that may connect.
+/// A role: who may connect, or owns something.
 #[derive(Clone, Debug)]
 pub struct Role {
     /// Its object identifier.
@@ -179,6 +179,8 @@ pub struct Role {
     pub name: String,
     /// Everything is allowed to it.
     pub superuser: bool,
+    /// It may connect.
+    pub can_login: bool,
 }
 
 /// A setting that SHOW knows.

@@ -347,7 +347,7 @@ fn trigger(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
 
 /// The name of the role that owns everything.
 pub(super) fn owner(source: &dyn Source) -> Option<String> {
-    source.roles().into_iter().find(|role| role.oid == OWNER_OID).map(|role| role.name)
+    source.roles().iter().find(|role| role.oid == OWNER_OID).map(|role| role.name.clone())
 }
 
 fn tables(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {

@@ -75,17 +75,19 @@ fn database(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
 }
 
 fn roles(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
-    for role in source.roles() {
-        let all = role.superuser;
-        emit(row! { role.name, all, true, all, all, true, all, -1i64, "********", NONE, all, NONE, role.oid })?;
+    for role in source.roles().iter() {
+        let (all, can_login) = (role.superuser, role.can_login);
+        emit(
+            row! { role.name.as_str(), all, true, all, all, can_login, all, -1i64, "********", NONE, all, NONE, role.oid },
+        )?;
     }
     Ok(())
 }
 
 fn users(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
-    for role in source.roles() {
+    for role in source.roles().iter().filter(|role| role.can_login) {
         let all = role.superuser;
-        emit(row! { role.name, role.oid, all, all, all, all, "********", NONE, NONE })?;
+        emit(row! { role.name.as_str(), role.oid, all, all, all, all, "********", NONE, NONE })?;
     }
     Ok(())
 }

@@ -120,8 +120,16 @@ impl CopyDecoder {
             let shown: String = shown.chars().take(SHOWN_CHARACTERS).collect();
             return Err(error.with_context(format!("{}: \"{shown}\"", self.context(None))));
         }
+        self.row().map(Some)
+    }
+
+    /// The row that was read last.
+    ///
+    /// # Errors
+    /// 22021: it is no text in UTF-8.
+    pub fn row(&self) -> Result<CopyRow<'_>, SqlError> {
         match std::str::from_utf8(&self.text) {
-            Ok(text) if !self.text.contains(&0) => Ok(Some(CopyRow { text, fields: &self.fields })),
+            Ok(text) if !self.text.contains(&0) => Ok(CopyRow { text, fields: &self.fields }),
             _ => Err(not_utf8().with_context(self.context(None))),
         }
     }

@@ -20,6 +20,7 @@ use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
 use super::clerk::{Clerk, Statement};
 use super::copier::{Copier, Copying};
+use super::errors::from_sqlite;
 use super::health::Health;
 use super::log::Log;
 use super::measures::{self, Measures};
@@ -183,6 +184,22 @@ impl Shared {
         let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         prepare_connection(&connection)?;
         Ok(connection)
+    }
+
+    /// Opens such a connection, to which databases in memory can be attached; it sees one state until it is closed.
+    pub(super) fn open_reader_to_attach_to(&self) -> Result<Connection, SqlError> {
+        // An absolute path is no URI.
+        let path =
+            std::path::absolute(&self.path).map_err(|error| SqlError::new(SqlState::IO_ERROR, error.to_string()))?;
+        let open = || -> rusqlite::Result<Connection> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            let connection = Connection::open_with_flags(path, flags)?;
+            prepare_connection(&connection)?;
+            connection.execute_batch("BEGIN")?;
+            connection.prepare("SELECT 1 FROM sqlite_schema")?.exists([])?;
+            Ok(connection)
+        };
+        open().map_err(|error| from_sqlite(&error))
     }
 
     /// After a commit: keeps SQLite's WAL file short. See [`super::copier`].

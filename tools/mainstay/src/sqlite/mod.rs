@@ -44,6 +44,8 @@ mod writer;
 #[cfg(test)]
 mod capture_test;
 #[cfg(test)]
+mod copied_test;
+#[cfg(test)]
 mod escape_test;
 #[cfg(test)]
 mod group_test;

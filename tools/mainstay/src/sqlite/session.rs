@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use mainstay::server::pg::{
     self, Activity, ClientInfo, Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply,
-    ResultSink, Scope, Session, SqlError, SqlState, Started, Timeouts, TransactionStatus, Value,
+    ResultSink, Roles, Scope, Session, SqlError, SqlState, Started, Timeouts, TransactionStatus, Value,
 };
 
 use super::catalog;
@@ -59,6 +59,8 @@ pub(super) struct SqliteSession {
     slow: SlowLog,
     /// Where it is seen what it does.
     activity: Option<Arc<Activity>>,
+    /// Who else can log in.
+    roles: Roles,
 }
 
 /// A transaction, of a block or implicit.
@@ -100,6 +102,7 @@ impl SqliteSession {
             pending: None,
             slow,
             activity: None,
+            roles: client.roles.clone(),
         })
     }
 

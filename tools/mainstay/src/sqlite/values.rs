@@ -60,13 +60,18 @@ pub(super) struct Parameter<'a>(pub(super) &'a OwnedValue);
 
 impl ToSql for Parameter<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self.0 {
-            OwnedValue::Null => ValueRef::Null,
-            OwnedValue::Integer(value) => ValueRef::Integer(*value),
-            OwnedValue::Real(value) => ValueRef::Real(*value),
-            OwnedValue::Text(value) => ValueRef::Text(value.as_bytes()),
-            OwnedValue::Blob(value) => ValueRef::Blob(value),
-        }))
+        Ok(ToSqlOutput::Borrowed(as_stored(self.0)))
+    }
+}
+
+/// A value in SQLite's words.
+pub(super) fn as_stored(value: &OwnedValue) -> ValueRef<'_> {
+    match value {
+        OwnedValue::Null => ValueRef::Null,
+        OwnedValue::Integer(value) => ValueRef::Integer(*value),
+        OwnedValue::Real(value) => ValueRef::Real(*value),
+        OwnedValue::Text(value) => ValueRef::Text(value.as_bytes()),
+        OwnedValue::Blob(value) => ValueRef::Blob(value),
     }
 }
 

@@ -28,6 +28,9 @@ use super::{DATABASE, apply, command, sequences, values};
 
 mod ddl;
 pub(super) mod lent;
+pub(super) mod rows;
+
+use rows::PlainRows;
 
 /// The savepoint of a statement that shares a transaction.
 const SET_APART: &str = "SAVEPOINT mainstay_apart";
@@ -42,6 +45,8 @@ pub(super) struct Writer {
     /// Tables that the running session leaves out.
     excluded: Arc<Mutex<Vec<String>>>,
     parts: Vec<Part>,
+    /// While COPY inserts into a plain table: its rows so far, and no session captures.
+    rows: Option<PlainRows>,
     savepoints: Vec<Savepoint>,
     /// The AUTOINCREMENT counters when the transaction began.
     sequences: Sequences,
@@ -98,6 +103,7 @@ impl Writer {
             keys,
             excluded: Arc::default(),
             parts: Vec::new(),
+            rows: None,
             savepoints: Vec::new(),
             sequences: Sequences::new(),
             schema_changed: false,
@@ -146,6 +152,7 @@ impl Writer {
 
     fn undo(&mut self) {
         self.capture.stop();
+        self.rows = None;
         self.parts.clear();
         self.savepoints.clear();
         if !self.connection().is_autocommit()
@@ -175,6 +182,7 @@ impl Writer {
         parameters: &[OwnedValue],
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
+        self.refuse_among_rows()?;
         let words = command::leading_words(sql);
         let first = words.split(' ').next().unwrap_or_default();
         if matches!(first, "CREATE" | "DROP" | "ALTER" | "REINDEX" | "ANALYZE") {
@@ -217,28 +225,6 @@ impl Writer {
             None if first == "EXPLAIN" => words,
             None => format!("SELECT {rows}"),
         }))
-    }
-
-    /// Runs an INSERT again and again in the open transaction, each time with the values that `bind_next` binds, until it
-    /// says that there are none; answers how often.
-    ///
-    /// # Errors
-    /// As [`execute`](Writer::execute), and those of `bind_next`.
-    pub(super) fn insert_rows(
-        &mut self,
-        sql: &str,
-        mut bind_next: impl FnMut(&mut rusqlite::Statement<'_>) -> Result<bool, SqlError>,
-    ) -> Result<u64, SqlError> {
-        let connection = self.capture.connection();
-        let (mut statement, _) = self.policy.watch(|| connection.prepare_cached(sql))?;
-        let mut count = 0;
-        while bind_next(&mut statement)? {
-            self.keys.forget();
-            statement.raw_execute().map_err(|error| from_sqlite(&error))?;
-            self.keys.check(connection, &[])?;
-            count += 1;
-        }
-        Ok(count)
     }
 
     /// Runs a statement that changes rows as a transaction of its own would be, within the open one: if it fails, or leaves a
@@ -301,12 +287,21 @@ impl Writer {
     pub(super) fn rollback_to(&mut self, name: &str) -> Result<(), SqlError> {
         let position = self.find(name)?;
         self.batch(&format!("ROLLBACK TO {}", quoted(name)))?;
+        self.rows = None;
         self.savepoints.truncate(position + 1);
         if let Some(savepoint) = self.savepoints.last() {
             self.parts.truncate(savepoint.parts);
         }
         let again = self.schema_moved().and_then(|()| self.start_capture());
         again.map_err(|error| from_sqlite(&error))
+    }
+
+    /// Nothing would capture what is done now.
+    fn refuse_among_rows(&self) -> Result<(), SqlError> {
+        match self.rows {
+            None => Ok(()),
+            Some(_) => Err(SqlError::new(SqlState::INTERNAL_ERROR, "a COPY has not ended")),
+        }
     }
 
     fn find(&self, name: &str) -> Result<usize, SqlError> {
@@ -391,6 +386,7 @@ impl Writer {
         if self.is_ended() {
             return Err(SqlError::new(SqlState("40000"), "the transaction was rolled back by one of its statements"));
         }
+        self.refuse_among_rows()?;
         let failed = |error: rusqlite::Error| from_sqlite(&error);
         // What stands there is of no meaning yet; that it can be written is.
         apply::store_lsn(self.connection(), Lsn::NONE).map_err(failed)?;

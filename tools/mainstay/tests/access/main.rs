@@ -140,6 +140,40 @@ fn users_come_and_go_while_the_node_runs() {
 }
 
 #[test]
+fn users_are_listed_as_roles_without_their_secrets() {
+    let rig = Rig::start(Secrets::passwords);
+    let ann = rig.libpq("ann", "");
+    let told = prints(&ann, Some(PASSWORD), "\\du");
+    let line =
+        |name: &str| told.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {told}"));
+    assert!(line("postgres").contains("Superuser") && !line("postgres").contains("Cannot login"), "{told}");
+    assert!(!line("ann").contains("Superuser") && !line("ben").contains("Superuser"), "{told}");
+    let all = "SELECT rolname, oid, rolsuper, rolcanlogin, rolpassword FROM pg_roles ORDER BY 1";
+    let before = prints(&ann, Some(PASSWORD), all);
+    assert!(before.contains("postgres|10|t|t|********\n"), "{before}");
+    let text = std::fs::read_to_string(rig.secrets.path("users")).unwrap();
+    let secrets = text.lines().map(|line| line.split('"').nth(3).unwrap());
+    for secret in secrets.flat_map(|secret| secret.split(['$', ':']).filter(|part| part.len() > 8)) {
+        assert!(secret == "SCRAM-SHA-256" || !before.contains(secret), "{secret}: {before}");
+    }
+    let shown = "SELECT usename FROM pg_user WHERE passwd <> '********' OR usename = current_user";
+    assert_eq!(prints(&ann, Some(PASSWORD), shown), "ann\n");
+    let own = "SELECT r.rolname FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid";
+    assert_eq!(prints(&ann, Some(PASSWORD), own), "ann\n");
+
+    // Without the owner, and with somebody new: who stays keeps his number.
+    let line = |name| users_line(name, &Verifier::new(PASSWORD).unwrap(), false);
+    write(&rig.secrets.path("users"), &format!("{}\n{}\n", line("zoe"), line("ann")));
+    let roles = || prints(&ann, Some(PASSWORD), all);
+    eventually("the users are read again", LIMIT, || roles().contains("zoe"));
+    let after = roles();
+    assert!(after.contains("postgres|10|t|f|********\n") && !after.contains("ben"), "{after}");
+    let of_ann = |told: &str| told.lines().find(|line| line.starts_with("ann|")).unwrap().to_owned();
+    assert_eq!(of_ann(&after), of_ann(&before));
+    assert_eq!(prints(&ann, Some(PASSWORD), "SELECT count(*) FROM pg_user"), "2\n");
+}
+
+#[test]
 fn a_terminal_does_not_show_the_password() {
     let program = env!("CARGO_BIN_EXE_mainstay");
     let script = format!(

@@ -10,7 +10,7 @@ fn view(connection: &Connection) -> View {
         version: "PostgreSQL 15".into(),
         process_id: 7,
         databases: vec![Database { oid: 5, name: "postgres".into(), size_bytes: Some(8192) }],
-        roles: vec![Role { oid: 10, name: "postgres".into(), superuser: true }],
+        roles: Arc::new([Role { oid: 10, name: "postgres".into(), superuser: true, can_login: true }]),
         settings: vec![Setting { name: "timezone".into(), value: "UTC".into(), meaning: "".into(), settable: false }],
         activity: Vec::new(),
         schema: Arc::new(read_schema(connection).unwrap()),
@@ -43,7 +43,7 @@ fn rows(connection: &Connection, sql: &str) -> Vec<String> {
 fn rows_with(connection: &Connection, sql: &str, parameters: &[OwnedValue]) -> Vec<String> {
     let query = understand(sql).unwrap_or_else(|| panic!("not of the catalogs: {sql}"));
     let view = view(connection);
-    let loaded = query.load(&view).unwrap();
+    let loaded = query.load(&view, None).unwrap();
     let mut statement = loaded.prepare(&query.0.sql).unwrap_or_else(|error| panic!("{error}: {}", query.0.sql));
     values::bind(&mut statement, &query.0.sql, parameters).unwrap();
     let columns = statement.column_count();
@@ -70,7 +70,7 @@ fn everything_that_psql_sends_is_understood() {
     for sql in statements {
         rows(&connection, sql);
         let query = understand(sql).unwrap();
-        query.describe(&view(&connection), &[]).unwrap_or_else(|error| panic!("{error}: {sql}"));
+        query.describe(&view(&connection), None, &[]).unwrap_or_else(|error| panic!("{error}: {sql}"));
     }
 }
 
@@ -170,7 +170,7 @@ fn parameters_and_arrays_work() {
     assert_eq!(rows_with(&connection, "SELECT relname FROM pg_class WHERE relname = $1", &name), ["p"]);
     let described = understand("SELECT oid, relname, relhasindex FROM pg_class WHERE oid = $1")
         .unwrap()
-        .describe(&view(&connection), &[PgType::UNSPECIFIED])
+        .describe(&view(&connection), None, &[PgType::UNSPECIFIED])
         .unwrap();
     assert_eq!(described.parameters, [PgType::OID]);
     let types: Vec<_> = described.columns.iter().map(|column| column.pg_type).collect();
@@ -201,14 +201,14 @@ fn a_query_can_do_nothing_but_read_what_is_there() {
     let connection = database();
     let refused = |sql: &str| {
         let query = understand(sql).unwrap();
-        let loaded = query.load(&view(&connection)).unwrap();
+        let loaded = query.load(&view(&connection), None).unwrap();
         loaded.prepare(&query.0.sql).unwrap_err()
     };
     let error = refused("SELECT * FROM pg_class JOIN c ON true");
     assert_eq!((error.state, error.hint.is_some()), (SqlState::UNDEFINED_TABLE, true));
     assert_eq!(refused("SELECT nope FROM pg_class").state, SqlState::UNDEFINED_COLUMN);
     assert_eq!(refused("SELECT nope(1) FROM pg_class").state, SqlState::UNDEFINED_FUNCTION);
-    let loaded = understand("SELECT 1 FROM pg_class").unwrap().load(&view(&connection)).unwrap();
+    let loaded = understand("SELECT 1 FROM pg_class").unwrap().load(&view(&connection), None).unwrap();
     for sql in ["ATTACH 'x' AS x", "DELETE FROM pg_class", "PRAGMA page_size", "CREATE TABLE t (a)"] {
         assert!(loaded.prepare(sql).is_err(), "{sql}");
     }

@@ -32,7 +32,7 @@ pub(super) struct Facts {
     pub(super) user: String,
     pub(super) process_id: i32,
     pub(super) version: String,
-    pub(super) roles: Vec<Role>,
+    pub(super) roles: Arc<[Role]>,
     pub(super) databases: Vec<Database>,
     pub(super) settings: Vec<Setting>,
     pub(super) now: SystemTime,

@@ -1,11 +1,13 @@
 //! Queries of PostgreSQL's catalogs, run by an SQLite of their own: in memory, for one query, with the rows of the relations
-//! that it names and PostgreSQL's functions.
+//! that it names and PostgreSQL's functions. If it names tables of the database too, it is a connection that reads these, and
+//! has the catalogs attached in memory.
 //!
 //! A query comes here only if SQLite does not take it as it stands and it names something of the catalogs: what SQLite
 //! accepts is SQLite's. It is parsed as PostgreSQL's and put into SQLite's words ([`rewrite`]); the rows come from the
 //! library's [`catalog`], which makes them of what this session sees of the database ([`schema`]).
 //!
-//! - Tables of the database cannot be queried together with the catalogs.
+//! - Tables and catalogs of one query are of one state, the last that was committed: tables that the transaction may see
+//!   otherwise cannot be queried together with the catalogs, nor can temporary ones.
 //! - The connection that a query runs on can do nothing but read what was put there.
 
 mod arrays;
@@ -17,7 +19,7 @@ mod set_returning;
 mod table_functions;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -67,7 +69,7 @@ pub(super) struct View {
     pub(super) version: String,
     pub(super) process_id: i32,
     pub(super) databases: Vec<Database>,
-    pub(super) roles: Vec<Role>,
+    pub(super) roles: Arc<[Role]>,
     pub(super) settings: Vec<Setting>,
     pub(super) activity: Vec<Seen>,
     pub(super) schema: Arc<Schema>,
@@ -90,8 +92,8 @@ impl Source for View {
         Ok(self.databases.clone())
     }
 
-    fn roles(&self) -> Vec<Role> {
-        self.roles.clone()
+    fn roles(&self) -> Arc<[Role]> {
+        Arc::clone(&self.roles)
     }
 
     fn settings(&self) -> Vec<Setting> {
@@ -104,17 +106,38 @@ impl Source for View {
 }
 
 impl Query {
-    /// Whether it needs [`read_schema`].
+    /// Whether it needs [`read_schema`]: also to know whether what is none of the catalogs' is a table.
     pub(super) fn needs_schema(&self) -> bool {
-        self.0.needs_schema
+        self.0.needs_schema || self.names_others()
+    }
+
+    /// Whether it names something that is none of the catalogs', such as a table, or a query of its own.
+    pub(super) fn names_others(&self) -> bool {
+        !self.0.strangers.is_empty()
+    }
+
+    /// Something that it names and that is in `names`, which are in lower case.
+    pub(super) fn names_one_of(&self, names: &HashSet<String>) -> Option<&str> {
+        let named = |name: &&String| names.contains(&name.to_ascii_lowercase());
+        self.0.strangers.iter().find(named).map(String::as_str)
+    }
+
+    /// A table or view of the database that it names.
+    pub(super) fn table<'a>(&'a self, schema: &Schema) -> Option<&'a str> {
+        self.0.strangers.iter().find(|name| schema.table_named(name).is_some()).map(String::as_str)
     }
 
     /// What it takes and returns.
     ///
     /// # Errors
     /// It names what does not exist, or SQLite does not take it in its own words either.
-    pub(super) fn describe(&self, view: &View, declared: &[PgType]) -> Result<Description, SqlError> {
-        let loaded = Loaded::open(&self.0, view, false)?;
+    pub(super) fn describe(
+        &self,
+        view: &View,
+        tables: Option<Connection>,
+        declared: &[PgType],
+    ) -> Result<Description, SqlError> {
+        let loaded = Loaded::open(&self.0, view, tables, false)?;
         let statement = loaded.prepare(&self.0.sql)?;
         let numbers = values::parameter_numbers(&statement, &self.0.sql)?;
         let count = numbers.into_iter().max().unwrap_or(0).max(declared.len());
@@ -122,12 +145,12 @@ impl Query {
         Ok(Description { parameters, columns: columns(&statement, self.0.types.as_deref()) })
     }
 
-    /// Puts what it reads before it.
+    /// Puts what it reads before it: what is known for the catalogs, beside the `tables` that a connection reads.
     ///
     /// # Errors
     /// The catalogs are too large, or SQLite's.
-    pub(super) fn load(&self, view: &View) -> Result<Loaded, SqlError> {
-        Loaded::open(&self.0, view, true)
+    pub(super) fn load(&self, view: &View, tables: Option<Connection>) -> Result<Loaded, SqlError> {
+        Loaded::open(&self.0, view, tables, true)
     }
 
     /// Runs it on what was loaded.
@@ -162,12 +185,16 @@ fn parameter_types(known: &BTreeMap<usize, PgType>, declared: &[PgType], count: 
     (0..count).map(|position| stated(position).or_else(|| inferred(position)).unwrap_or(PgType::TEXT)).collect()
 }
 
-/// The columns of a query's rows. Those of relations say in their declaration what type they are.
+/// The columns of a query's rows. Those of the catalogs' relations say in their declaration what type they are.
 fn columns(statement: &Statement<'_>, types: Option<&[Option<PgType>]>) -> Vec<Column> {
-    let declared = |declared: &str| declared.rsplit_once('_')?.1.parse().ok().map(PgType);
+    let numbered = |declared: &str| declared.rsplit_once('_')?.1.parse().ok().map(PgType);
     let known = types.filter(|types| types.len() == statement.column_count()).unwrap_or_default();
     let column = |(position, (column, origin)): (usize, (rusqlite::Column<'_>, rusqlite::ColumnMetadata<'_>))| {
-        let of_relation = origin.origin_name().and(column.decl_type()).and_then(declared);
+        let declared = origin.origin_name().and(column.decl_type());
+        let of_relation = match origin.database_name() {
+            Some(SCHEMA_NAME) => declared.map(values::declared_type),
+            _ => declared.and_then(numbered),
+        };
         let pg_type = of_relation.or_else(|| known.get(position).copied().flatten()).unwrap_or(PgType::TEXT);
         Column { name: column.name().to_owned(), pg_type }
     };
@@ -181,11 +208,12 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    fn open(query: &Rewritten, view: &View, with_rows: bool) -> Result<Loaded, SqlError> {
+    fn open(query: &Rewritten, view: &View, tables: Option<Connection>, with_rows: bool) -> Result<Loaded, SqlError> {
         let failed = |error: rusqlite::Error| from_sqlite(&error);
-        let mut connection = Connection::open_in_memory().map_err(failed)?;
+        let mut connection = tables.map_or_else(Connection::open_in_memory, Ok).map_err(failed)?;
         for schema in [catalog::PG_CATALOG, catalog::INFORMATION_SCHEMA] {
-            connection.execute_batch(&format!("ATTACH ':memory:' AS {schema}")).map_err(failed)?;
+            // Named so, it can be written although the connection only reads.
+            connection.execute_batch(&format!("ATTACH 'file:{schema}?mode=memory' AS {schema}")).map_err(failed)?;
         }
         // As in PostgreSQL; what asks for any case says so.
         connection.pragma_update(None, "case_sensitive_like", true).map_err(failed)?;
@@ -207,7 +235,7 @@ impl Loaded {
         self.connection.prepare(sql).map_err(|error| {
             let told = from_sqlite(&error);
             if told.state == SqlState::UNDEFINED_TABLE {
-                told.with_hint("Tables of the database cannot be queried together with the catalogs.")
+                told.with_hint("The query is read as one of the catalogs, and of the database's own tables.")
             } else {
                 told
             }
@@ -223,7 +251,7 @@ fn facts(view: &View) -> Facts {
         user: view.user.clone(),
         process_id: view.process_id,
         version: view.version.clone(),
-        roles: view.roles.clone(),
+        roles: Arc::clone(&view.roles),
         databases: view.databases.clone(),
         settings: view.settings.clone(),
         now: SystemTime::now(),
@@ -259,7 +287,7 @@ fn create(connection: &Connection, relation: &Relation) -> rusqlite::Result<()> 
 fn fill(connection: &Connection, relation: &Relation, view: &View, room: &mut usize) -> Result<(), SqlError> {
     let marks = vec!["?"; relation.columns.len()].join(", ");
     let sql = format!("INSERT INTO {}.{} VALUES ({marks})", relation.schema, relation.name);
-    connection.execute_batch("BEGIN").map_err(|error| from_sqlite(&error))?;
+    connection.execute_batch("SAVEPOINT fill").map_err(|error| from_sqlite(&error))?;
     let mut insert = connection.prepare(&sql).map_err(|error| from_sqlite(&error))?;
     relation.rows(view, &mut |row| {
         *room = room.checked_sub(1).ok_or_else(|| {
@@ -269,7 +297,7 @@ fn fill(connection: &Connection, relation: &Relation, view: &View, room: &mut us
         insert.execute(params_from_iter(row.iter().map(Parameter))).map(drop).map_err(|error| from_sqlite(&error))
     })?;
     drop(insert);
-    connection.execute_batch("COMMIT").map_err(|error| from_sqlite(&error))
+    connection.execute_batch("RELEASE fill").map_err(|error| from_sqlite(&error))
 }
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ pub(super) struct Rewritten {
     pub(super) parameters: BTreeMap<usize, PgType>,
     /// It asks for what is known of tables only from the database's schema.
     pub(super) needs_schema: bool,
+    /// What it names that is none of the catalogs', without the schema.
+    pub(super) strangers: Vec<String>,
 }
 
 /// The query in SQLite's words, if it is one that parses and names something of the catalogs.
@@ -59,7 +61,7 @@ pub(super) fn rewrite(sql: &str) -> Option<Rewritten> {
         return None;
     }
     let Statement::Query(query) = &mut statement else { return None };
-    let names_function = survey.functions > 0 && survey.strange_relations == 0;
+    let names_function = survey.functions > 0 && survey.strangers.is_empty();
     if survey.relations.is_empty() && !names_function {
         return None;
     }
@@ -72,7 +74,8 @@ pub(super) fn rewrite(sql: &str) -> Option<Rewritten> {
     write_out(&mut query.body, &columns);
     let types = types::of_projection(&query.body, &columns);
     let needs_schema = survey.asks_schema || survey.relations.iter().any(|relation| is_of_schema(relation));
-    Some(Rewritten { sql: statement.to_string(), relations: survey.relations, types, parameters, needs_schema })
+    let Survey { relations, strangers, .. } = survey;
+    Some(Rewritten { sql: statement.to_string(), relations, types, parameters, needs_schema, strangers })
 }
 
 /// Whether a relation's rows are made of the database's schema.
@@ -86,7 +89,7 @@ fn is_of_schema(relation: &Relation) -> bool {
 struct Survey {
     relations: Vec<&'static Relation>,
     /// Names of relations that are none of the catalogs'.
-    strange_relations: usize,
+    strangers: Vec<String>,
     /// Calls of functions that are the catalogs'.
     functions: usize,
     asks_schema: bool,
@@ -123,7 +126,7 @@ impl VisitorMut for Survey {
                 self.relations.push(relation);
             }
             Some(_) => {}
-            None => self.strange_relations += 1,
+            None => self.strangers.extend(names(name).last().map(|name| (*name).to_owned())),
         }
         ControlFlow::Continue(())
     }

@@ -10,7 +10,7 @@ use mainstay::server::pg::{
 use mainstay::wal::Health;
 use rusqlite::Connection;
 
-use super::super::catalog::{self, View};
+use super::super::catalog::{self, Query, View};
 use super::super::control::revoked;
 use super::super::engine::{ONLY_NAME, server_version};
 use super::super::errors::from_sqlite;
@@ -67,8 +67,9 @@ impl SqliteSession {
             Ok(view) => view?,
             Err(error) => return Some(Err(error)),
         };
-        let mut run = || {
-            let loaded = query.load(&view)?;
+        let run = || {
+            let (view, tables) = self.beside_tables(&query, view)?;
+            let loaded = query.load(&view, tables)?;
             self.control.run(&loaded.interrupt, || query.run(&loaded, parameters, sink))
         };
         Some(run())
@@ -81,10 +82,41 @@ impl SqliteSession {
         declared: &[PgType],
     ) -> Option<Result<Description, SqlError>> {
         let query = catalog::understand(sql)?;
-        match self.view_unless_taken(sql, false) {
-            Ok(view) => Some(query.describe(&view?, declared)),
+        match self.view_unless_taken(sql, query.names_others()) {
+            Ok(view) => {
+                let described = self.beside_tables(&query, view?);
+                Some(described.and_then(|(view, tables)| query.describe(&view, tables, declared)))
+            }
             Err(error) => Some(Err(error)),
         }
+    }
+
+    /// Where a query of the catalogs finds the tables of the database that it names too, if it names any: on a connection of
+    /// its own, with the schema of the same state.
+    ///
+    /// # Errors
+    /// It names what may be otherwise to this transaction, or temporary.
+    fn beside_tables(&self, query: &Query, mut view: View) -> Result<(View, Option<Connection>), SqlError> {
+        if !query.names_others() {
+            return Ok((view, None));
+        }
+        let refused = |what: String| {
+            let message = format!("{what} cannot be queried together with the catalogs");
+            Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message))
+        };
+        if let Some(temporary) = self.find_temporary(|names| query.names_one_of(names)) {
+            return refused(format!("temporary table \"{temporary}\""));
+        }
+        let Some(table) = query.table(&view.schema) else { return Ok((view, None)) };
+        if self.turn().is_some() {
+            return refused(format!("table \"{table}\", in a transaction that has written,"));
+        }
+        if self.transaction.is_some() && self.modes().stable() {
+            return refused(format!("table \"{table}\", in a transaction that sees one state,"));
+        }
+        let tables = self.shared.open_reader_to_attach_to()?;
+        view.schema = Arc::new(catalog::read_schema(&tables)?);
+        Ok((view, Some(tables)))
     }
 
     /// What the catalogs are made of; nothing if SQLite takes the statement as it stands.
@@ -128,12 +160,27 @@ impl SqliteSession {
                 name: ONLY_NAME.to_owned(),
                 size_bytes: u64::try_from(size).ok(),
             }],
-            roles: vec![Role { oid: OWNER_OID, name: ONLY_NAME.to_owned(), superuser: true }],
+            roles: self.all_roles(),
             settings: self.settings(),
             activity: self.shared.activities.seen(),
             schema: Arc::new(schema),
             user,
         }))
+    }
+
+    /// Who owns everything, and who is in the users file. The owner is also one who may log in if he is in it, or if there is
+    /// none.
+    fn all_roles(&self) -> Arc<[Role]> {
+        let mut owner = Role { oid: OWNER_OID, name: ONLY_NAME.to_owned(), superuser: true, can_login: true };
+        let Some(mut users) = self.roles.list() else { return Arc::new([owner]) };
+        match users.iter_mut().find(|user| user.name == ONLY_NAME) {
+            Some(user) => user.oid = OWNER_OID,
+            None => {
+                owner.can_login = false;
+                users.push(owner);
+            }
+        }
+        users.into()
     }
 
     /// Runs a SHOW that answers rows.

@@ -11,7 +11,8 @@ use mainstay::server::pg::copy::{CopyDecoder, CopyEncoder, CopyFormat};
 use mainstay::server::pg::{
     Column, CommandTag, Copied, OwnedValue, PgType, ResultSink, Scope, Session, SqlError, Value,
 };
-use rusqlite::{Connection, Statement};
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::super::command::{Copy, Direction, Source, temporary_in_words};
 use super::super::control::{Control, cancelled, revoked};
@@ -19,7 +20,8 @@ use super::super::errors::from_sqlite;
 use super::super::keys::quoted;
 use super::super::policy::{self, Policy};
 use super::super::turnstile::Ticket;
-use super::super::values::Parameter;
+use super::super::values::as_stored;
+use super::super::writer::rows::{Row, RowParameters};
 use super::parameters;
 use super::reader::OneState;
 use super::{SqliteSession, read_only};
@@ -72,7 +74,7 @@ impl SqliteSession {
                 let decoder = CopyDecoder::new(copy.format.clone(), name, names.clone());
                 let control = Arc::clone(&self.control);
                 let mut input = Input { decoder, types, sink, control, is_over: false };
-                self.copy_in(&insert_into(sql, &names), &mut input)?
+                self.copy_in(&Target { table: name, columns: &names, insert: &insert_into(sql, &names) }, &mut input)?
             }
         };
         Ok(CommandTag(format!("COPY {rows}")))
@@ -101,16 +103,16 @@ impl SqliteSession {
         look(&reader.connection, &reader.policy)
     }
 
-    fn copy_in(&mut self, insert: &str, input: &mut Input<'_>) -> Result<u64, SqlError> {
+    fn copy_in(&mut self, target: &Target<'_>, input: &mut Input<'_>) -> Result<u64, SqlError> {
         self.note_started();
         input.sink.copy_in(input.types.len())?;
         // Nobody waits for a client that has nothing to say.
         input.take_piece()?;
         if self.transaction.is_some() {
-            return self.with_turn(|session, ticket| session.insert_pieces(ticket, insert, input));
+            return self.with_turn(|session, ticket| session.insert_pieces(ticket, target, input));
         }
         let turn = self.take_turn(&[])?;
-        let rows = self.insert_pieces(turn.ticket(), insert, input)?;
+        let rows = self.insert_pieces(turn.ticket(), target, input)?;
         self.commit(turn)?;
         Ok(rows)
     }
@@ -138,22 +140,25 @@ impl SqliteSession {
         let mut rows = 0;
         while !input.is_over {
             input.take_piece()?;
-            let inserted = self.insert_temporary(&insert, |statement| input.bind_next(statement));
+            let inserted = self.insert_temporary(&insert, |row, parameters| input.bind(row, parameters));
             rows += inserted.map_err(|error| error.with_context(input.decoder.context(None)))?;
         }
         Ok(Some(rows))
     }
 
-    fn insert_pieces(&self, ticket: Ticket, insert: &str, input: &mut Input<'_>) -> Result<u64, SqlError> {
+    fn insert_pieces(&self, ticket: Ticket, target: &Target<'_>, input: &mut Input<'_>) -> Result<u64, SqlError> {
+        let writer = || self.shared.turnstile.writer(ticket).ok_or_else(revoked);
+        writer()?.begin_rows(target.table, target.columns)?;
         let mut rows = 0;
         loop {
             let inserted = {
-                let mut writer = self.shared.turnstile.writer(ticket).ok_or_else(revoked)?;
-                let work = || writer.insert_rows(insert, |statement| input.bind_next(statement));
+                let mut writer = writer()?;
+                let work = || writer.insert_rows(target.insert, |row, parameters| input.bind(row, parameters));
                 self.control.run(&self.shared.writer_interrupt, work)
             };
             rows += inserted.map_err(|error| error.with_context(input.decoder.context(None)))?;
             if input.is_over {
+                writer()?.end_rows()?;
                 return Ok(rows);
             }
             input.take_piece()?;
@@ -206,6 +211,13 @@ fn insert_into(table: &str, columns: &[String]) -> String {
     format!("INSERT INTO {table} ({}) VALUES ({})", list(columns), values.join(", "))
 }
 
+/// Where rows go.
+struct Target<'a> {
+    table: &'a str,
+    columns: &'a [String],
+    insert: &'a str,
+}
+
 /// The rows that come from the client.
 struct Input<'a> {
     decoder: CopyDecoder,
@@ -242,14 +254,18 @@ impl Input<'_> {
         Ok(())
     }
 
-    /// Binds the values of the next row; answers whether there is one.
-    fn bind_next(&mut self, statement: &mut Statement<'_>) -> Result<bool, SqlError> {
+    /// Binds the values of a row; answers whether there is one.
+    fn bind(&mut self, row: Row, parameters: &mut RowParameters<'_, '_>) -> Result<bool, SqlError> {
         let mut at = 0;
-        let bound = match self.decoder.next_row()? {
+        let row = match row {
+            Row::Next => self.decoder.next_row()?,
+            Row::Same => Some(self.decoder.row()?),
+        };
+        let bound = match row {
             None => return Ok(false),
             Some(row) => self.types.iter().enumerate().try_for_each(|(column, pg_type)| {
                 at = column;
-                bind(statement, column, row.field(column)?, *pg_type)
+                bind(parameters, row.field(column)?, *pg_type)
             }),
         };
         bound.map_err(|error| error.with_context(self.decoder.context(Some(at))))?;
@@ -257,16 +273,13 @@ impl Input<'_> {
     }
 }
 
-/// Binds a field as the value of its column, counted from 0.
-fn bind(statement: &mut Statement<'_>, column: usize, field: Option<&str>, pg_type: PgType) -> Result<(), SqlError> {
-    let bound = match field {
-        Some(text) if pg_type != PgType::TEXT => {
-            let value = OwnedValue::from_text(text, pg_type)?;
-            statement.raw_bind_parameter(column + 1, Parameter(&value))
-        }
-        text => statement.raw_bind_parameter(column + 1, text),
-    };
-    bound.map_err(|error| from_sqlite(&error))
+/// Binds a field as the value of its column.
+fn bind(parameters: &mut RowParameters<'_, '_>, field: Option<&str>, pg_type: PgType) -> Result<(), SqlError> {
+    match field {
+        Some(text) if pg_type != PgType::TEXT => parameters.put(as_stored(&OwnedValue::from_text(text, pg_type)?)),
+        Some(text) => parameters.put(ValueRef::Text(text.as_bytes())),
+        None => parameters.put(ValueRef::Null),
+    }
 }
 
 /// Makes data of rows.

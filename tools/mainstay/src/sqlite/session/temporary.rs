@@ -16,6 +16,7 @@
 //! - From then on what the block reads together with temporary tables is as it was at that moment, unless the block has the
 //!   writer. Statements that name none see what is committed, as ever.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use mainstay::server::pg::{CommandTag, Description, OwnedValue, PgType, ResultSink, Scope, SqlError};
@@ -24,6 +25,7 @@ use rusqlite::Connection;
 use super::super::command;
 use super::super::errors::from_sqlite;
 use super::super::keys::quoted;
+use super::super::writer::rows::{Row, RowParameters};
 use super::super::{catalog, control};
 use super::SqliteSession;
 use super::reader::describe;
@@ -232,6 +234,11 @@ impl SqliteSession {
         Ok(self.place_of(&command::temporary_in_words(insert).sql)? == Place::Here)
     }
 
+    /// A temporary table, or what else is temporary, of which `find` finds the name among all there are, in lower case.
+    pub(super) fn find_temporary<'a>(&self, find: impl FnOnce(&HashSet<String>) -> Option<&'a str>) -> Option<&'a str> {
+        self.temporary.as_ref().and_then(|temporary| find(&temporary.names))
+    }
+
     /// Whether that name, alone, is that of a temporary table.
     pub(super) fn is_temporary(&self, table: &str) -> bool {
         self.temporary.as_ref().is_some_and(|temporary| temporary.names.contains(&table.to_ascii_lowercase()))
@@ -254,11 +261,11 @@ impl SqliteSession {
     pub(super) fn insert_temporary(
         &mut self,
         insert: &str,
-        bind_next: impl FnMut(&mut rusqlite::Statement<'_>) -> Result<bool, SqlError>,
+        next: impl FnMut(Row, &mut RowParameters<'_, '_>) -> Result<bool, SqlError>,
     ) -> Result<u64, SqlError> {
         self.with_temporary(|session, temporary| {
             let interrupt = Arc::clone(&temporary.interrupt);
-            let inserted = session.control.run(&interrupt, || temporary.insert_rows(insert, bind_next));
+            let inserted = session.control.run(&interrupt, || temporary.insert_rows(insert, next));
             session.note_end_by_statement(temporary, inserted.is_err());
             inserted
         })

@@ -14,6 +14,7 @@ use super::super::super::lexer::tokens;
 use super::super::super::policy::{self, Policy, Verb};
 use super::super::super::values;
 use super::super::super::writer::lent::{Kind, Lent, Object};
+use super::super::super::writer::rows::{Row, RowParameters};
 use super::super::read_only;
 
 /// The temporary tables of a session take at most so much of the disk (1 GiB in pages of 4 KiB).
@@ -336,11 +337,11 @@ impl Temporary {
     pub(super) fn insert_rows(
         &self,
         sql: &str,
-        mut bind_next: impl FnMut(&mut rusqlite::Statement<'_>) -> Result<bool, SqlError>,
+        mut next: impl FnMut(Row, &mut RowParameters<'_, '_>) -> Result<bool, SqlError>,
     ) -> Result<u64, SqlError> {
         let (mut statement, _) = self.policy.watch(|| self.connection.prepare(sql))?;
         let mut count = 0;
-        while bind_next(&mut statement)? {
+        while next(Row::Next, &mut RowParameters::of(&mut statement))? {
             statement.raw_execute().map_err(|error| explain_full(from_sqlite(&error)))?;
             count += 1;
         }
