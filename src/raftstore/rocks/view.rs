@@ -9,11 +9,14 @@ use crate::raftstore::check::{self, LogCheck, Violation};
 use crate::raftstore::entry::{Entry, Position};
 use crate::raftstore::format::{self, Marker};
 use crate::raftstore::log_store::{KeyValue, StoreError, StoredGroup, Table};
-use crate::raftstore::snapshot::SnapshotId;
+use crate::raftstore::snapshot::{SnapshotId, own};
 use crate::storage::StorageView;
 
 /// Sets of tables of a group that are named at once; more of them say nothing new.
 const MAX_GENERATIONS: usize = 10;
+
+/// Pairs that tell whose tables they are.
+const FIRST_PAIRS: usize = 2;
 
 /// A store in a data directory on which no node runs.
 #[derive(Debug)]
@@ -110,6 +113,17 @@ impl RocksView {
     pub fn filling(&self, group: GroupId) -> Result<Option<StoredFill>, StoreError> {
         let marker = self.reader().load(group)?.and_then(|loaded| loaded.marker);
         Ok(marker.map(|Marker { generation, id, position }| StoredFill { generation: generation.0, id, position }))
+    }
+
+    /// As of which entry a state was taken over that a machine which keeps its own position has yet to install; `None` if none
+    /// waits, or the group was never made. The next start installs it.
+    ///
+    /// # Errors
+    /// See [`RocksView::load`].
+    pub fn waiting_install(&self, group: GroupId) -> Result<Option<Position>, StoreError> {
+        let Some(Loaded { stored, generation, .. }) = self.reader().load(group)? else { return Ok(None) };
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        own::seen(&stored, |table| self.reader().scan(group, generation, table, all, FIRST_PAIRS))
     }
 
     /// The value of a key in a group's table.

@@ -115,6 +115,31 @@ pub(in crate::raftstore) fn pending(store: &dyn GroupStore, group: GroupId) -> R
         .transpose()
 }
 
+/// The same of tables that are only looked at, where nobody says which kind of machine they are of: those of any other look
+/// like this by chance at most.
+///
+/// # Errors
+/// The tables cannot be read.
+pub(in crate::raftstore) fn seen(
+    stored: &StoredGroup,
+    first_pairs: impl Fn(Table) -> Result<Vec<KeyValue>, StoreError>,
+) -> Result<Option<Position>, StoreError> {
+    for table in Table::ALL.into_iter().filter(|table| *table != TABLE) {
+        if !first_pairs(table)?.is_empty() {
+            return Ok(None);
+        }
+    }
+    let pairs = first_pairs(TABLE)?;
+    let Some(((HEADER_KEY, header), rest)) =
+        pairs.split_first().map(|((key, value), rest)| ((key.as_slice(), value), rest))
+    else {
+        return Ok(None);
+    };
+    let is_machines = rest.iter().all(|(key, _)| key.first() == Some(&MACHINE_PREFIX));
+    let is_taken_over = |position: &Position| *position == stored.truncated && position.index == stored.applied;
+    Ok(decode(header).filter(|position| is_machines && is_taken_over(position)))
+}
+
 /// Steps 3 and 4, behind a flip that is durable: the machine installs what the tables hold, as of this entry.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use mainstay::ident::{GroupId, LogIndex, ReplicaId, Term};
 use mainstay::raftstore::entry::{Entry, HardState, Position};
 use mainstay::raftstore::log_store::{AppliedTo, LogStore, LogWrite, Table, TableStore, TableWrite};
 use mainstay::raftstore::rocks::RocksStore;
-use mainstay::raftstore::snapshot::{SnapshotId, SnapshotMeta, SnapshotStore};
+use mainstay::raftstore::snapshot::{Pair, Place as At, Restore, SnapshotId, SnapshotMeta, SnapshotStore};
 use mainstay::storage::Family;
 use serde_json::{Value, json};
 
@@ -122,4 +122,42 @@ fn a_group_that_was_destroyed_says_so_and_one_that_is_back_shows_both() {
     drop(store);
     let (code, report) = place.inspect_json(&["raft", "group", "7"]);
     assert_eq!((code, &report["destroyed"], &report["state"]["replica"]), (0, &3.into(), &9.into()), "{report:#}");
+}
+
+/// A node that was killed between taking a snapshot over and its machine's having installed it.
+#[test]
+fn a_state_that_waits_for_its_machine_is_shown() {
+    let place = place();
+    let group = GroupId::new(7);
+    let (code, report) = place.inspect_json(&["raft", "group", "7"]);
+    assert_eq!((code, &report["install"]), (0, &Value::Null), "{report:#}");
+    assert!(!place.inspect(&["raft", "group", "7"]).text.contains("  install "));
+    let store = RocksStore::open(Arc::new(storage(&place))).unwrap();
+    let (id, position) = (SnapshotId(5), Position::new(12, 3));
+    let meta = SnapshotMeta { id, position, membership: membership() };
+    store.begin_fill(group, &meta).unwrap();
+    let header = [&[1][..], &12u64.to_le_bytes(), &3u64.to_le_bytes()].concat();
+    let pair =
+        |key: &[u8], value: &[u8]| Pair { place: At { table: Table::Kv, key: key.to_vec() }, value: value.to_vec() };
+    store.fill(group, id, &[pair(&[0], &header), pair(b"\x01key", b"value"), pair(b"\x01other", b"")], true).unwrap();
+    let restore = Some(Restore { id, position, membership: membership() });
+    store.write(&[LogWrite { restore, ..LogWrite::new(group) }], true).unwrap();
+    drop(store);
+    let (code, report) = place.inspect_json(&["raft", "group", "7"]);
+    assert_eq!((code, &report["install"]), (0, &json!({"index": 12, "term": 3})), "{report:#}");
+    let text = place.inspect(&["raft", "group", "7"]).text;
+    let line = "  install          the state as of 12 of term 3 was taken over, and its state machine has yet to install it; \
+                the next start does";
+    assert!(text.lines().any(|found| found == line), "{line:?} in\n{text}");
+    // What its machine has installed is cleared away.
+    let store = RocksStore::open(Arc::new(storage(&place))).unwrap();
+    store.clear(group).unwrap();
+    drop(store);
+    assert_eq!(place.inspect_json(&["raft", "group", "7"]).1["install"], Value::Null);
+    // Tables of another machine may have such a key.
+    tamper(&place, |batch| {
+        batch.put(Family::Kv, &[&7u64.to_be_bytes()[..], &2u32.to_be_bytes(), &[0]].concat(), &header)
+    });
+    tamper(&place, |batch| batch.put(Family::Kv, &[&7u64.to_be_bytes()[..], &2u32.to_be_bytes(), b"2"].concat(), b""));
+    assert_eq!(place.inspect_json(&["raft", "group", "7"]).1["install"], Value::Null);
 }

@@ -26,6 +26,8 @@ pub struct OneGroup {
     log: Option<Log>,
     /// One that was being filled when the node stopped. The next start removes it.
     snapshot: Option<Fill>,
+    /// One that was taken over, and that a state machine which keeps its own position has yet to install. The next start does.
+    install: Option<Install>,
     /// Clients whose last commands are remembered.
     sessions: Option<u64>,
     /// The last replica that was destroyed here: neither it nor an earlier one is made again.
@@ -56,6 +58,12 @@ struct Fill {
     generation: u32,
 }
 
+#[derive(Debug, Serialize)]
+struct Install {
+    index: u64,
+    term: u64,
+}
+
 /// Shows one group.
 ///
 /// # Errors
@@ -67,6 +75,7 @@ pub fn raft_group(directory: &DataDirectory, group: GroupId) -> anyhow::Result<O
         state: None,
         log: None,
         snapshot: None,
+        install: None,
         sessions: None,
         destroyed: None,
         findings,
@@ -112,6 +121,12 @@ impl OneGroup {
             term: position.term.get(),
             generation,
         });
+        match view.waiting_install(group) {
+            Ok(position) => {
+                self.install = position.map(|at| Install { index: at.index.get(), term: at.term.get() });
+            }
+            Err(error) => self.findings.add_stored(error)?,
+        }
         self.sessions = match count_sessions(view, group) {
             Ok(sessions) => Some(sessions),
             Err(error) => self.findings.add_stored(error).map(|()| None)?,
@@ -146,6 +161,13 @@ impl Report for OneGroup {
                      {generation}; the next start removes it"
                 )?,
             }
+        }
+        if let Some(Install { index, term }) = &self.install {
+            writeln!(
+                out,
+                "  install          the state as of {index} of term {term} was taken over, and its state machine has yet to \
+                 install it; the next start does"
+            )?;
         }
         if let Some(sessions) = self.sessions {
             writeln!(out, "  sessions         {}", text::count(sessions, "client"))?;
