@@ -143,7 +143,7 @@ fn catalogs_are_joined_with_tables() {
         let typed = "SELECT n.size, n.done, c.oid, c.relhasindex, n.note FROM notes n, pg_class c \
                      WHERE c.relname = n.\"table\" AND n.\"table\" = $1";
         let row = client.query_one(typed, &[&"parents"]).await.unwrap();
-        assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1), row.get::<_, bool>(3)), (7, true, false));
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1), row.get::<_, bool>(3)), (7, true, true));
         assert!(row.get::<_, u32>(2) > 0 && row.get::<_, &str>(4) == "old");
         let refused = async |sql: &str| {
             let error = client.batch_execute(sql).await.unwrap_err();
@@ -154,12 +154,9 @@ fn catalogs_are_joined_with_tables() {
         };
         // Where it would be something else than what the transaction sees, it says so.
         let said = refused(&format!("BEGIN; DELETE FROM notes; {joined}")).await;
-        assert_eq!(
-            said,
-            "table \"notes\", in a transaction that has written, cannot be queried together with the catalogs"
-        );
+        assert!(said.starts_with("table \"notes\", in a transaction that has written or sees one state"), "{said}");
         let said = refused(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT * FROM names; {joined}")).await;
-        assert!(said.contains("that sees one state"), "{said}");
+        assert!(said.contains("sees one state throughout"), "{said}");
         client.batch_execute("BEGIN; SELECT 1; ").await.unwrap();
         assert_eq!(client.simple_query(joined).await.unwrap().len(), 4, "a block that has not written sees what is");
         client.batch_execute("COMMIT; CREATE TEMP TABLE notes (\"table\" TEXT, note TEXT, size INT)").await.unwrap();

@@ -27,8 +27,20 @@ impl Source for Everything {
         };
         Ok(Arc::new(Schema {
             tables: vec![
-                Table { oid: 1, name: "t".into(), view: None, columns: vec![column("A b", false), column("g", true)] },
-                Table { oid: 2, name: "v".into(), view: Some("SELECT 1".into()), columns: vec![column("x", false)] },
+                Table {
+                    oid: 1,
+                    name: "t".into(),
+                    temporary: false,
+                    view: None,
+                    columns: vec![column("A b", false), column("g", true)],
+                },
+                Table {
+                    oid: 2,
+                    name: "v".into(),
+                    temporary: true,
+                    view: Some("SELECT 1".into()),
+                    columns: vec![column("x", false)],
+                },
             ],
             indexes: vec![Index {
                 oid: 3,

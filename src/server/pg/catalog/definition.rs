@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::TEMPORARY_SCHEMA;
 use super::model::{Constraint, Demand, Index, Schema};
 
 /// A name as SQL takes it: in quotes if it needs them.
@@ -42,7 +43,7 @@ pub fn index(schema: &Schema, schema_name: &str, oid: u32, column: i64) -> Optio
         "CREATE {}INDEX {} ON {}.{} USING btree ({})",
         if index.unique { "UNIQUE " } else { "" },
         quote_ident(&index.name),
-        quote_ident(schema_name),
+        quote_ident(if table.temporary { TEMPORARY_SCHEMA } else { schema_name }),
         quote_ident(&table.name),
         keys.join(", ")
     );

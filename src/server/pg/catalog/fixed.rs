@@ -4,7 +4,7 @@ use super::objects::{BTREE_OID, DEFAULT_COLLATION, HEAP_OID, OWNER_OID};
 use super::server::DEFAULT_TABLESPACE;
 use super::{
     Emit, INFORMATION_SCHEMA, INFORMATION_SCHEMA_OID, NONE, OWN_SCHEMA_OID, PG_CATALOG, PG_CATALOG_OID, Relation,
-    Source, columns, row, type_names,
+    Source, TEMPORARY_SCHEMA, TEMPORARY_SCHEMA_OID, columns, row, type_names,
 };
 use crate::server::pg::error::SqlError;
 
@@ -121,6 +121,9 @@ fn namespace(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
         (INFORMATION_SCHEMA_OID, INFORMATION_SCHEMA),
     ] {
         emit(row! { oid, name, OWNER_OID, NONE })?;
+    }
+    if source.schema()?.has_temporary() {
+        emit(row! { TEMPORARY_SCHEMA_OID, TEMPORARY_SCHEMA, OWNER_OID, NONE })?;
     }
     Ok(())
 }

@@ -3,7 +3,10 @@
 use super::definition;
 use super::model::{Constraint, Demand, Schema, Table};
 use super::objects::owner;
-use super::{Emit, INFORMATION_SCHEMA, NONE, PG_CATALOG, Relation, Source, columns, relations, row, type_names};
+use super::{
+    Emit, INFORMATION_SCHEMA, NONE, PG_CATALOG, Relation, Source, TEMPORARY_SCHEMA, columns, relations, row, schema_of,
+    type_names,
+};
 use crate::server::pg::error::SqlError;
 use crate::server::pg::types::PgType;
 
@@ -89,7 +92,8 @@ fn yes(value: bool) -> &'static str {
 
 fn schemata(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
     let owner = owner(source);
-    for name in [PG_CATALOG, source.schema_name(), INFORMATION_SCHEMA] {
+    let temporary = source.schema()?.has_temporary().then_some(TEMPORARY_SCHEMA);
+    for name in [PG_CATALOG, source.schema_name(), INFORMATION_SCHEMA].into_iter().chain(temporary) {
         emit(row! { source.database(), name, owner.clone() })?;
     }
     Ok(())
@@ -99,8 +103,9 @@ fn tables(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
     let kind = |is_view| if is_view { "VIEW" } else { "BASE TABLE" };
     for table in &source.schema()?.tables {
         let is_view = table.view.is_some();
-        let name = table.name.as_str();
-        emit(row! { source.database(), source.schema_name(), name, kind(is_view), yes(!is_view) })?;
+        let (name, (_, place)) = (table.name.as_str(), schema_of(source, table.temporary));
+        let kind = if table.temporary && !is_view { "LOCAL TEMPORARY" } else { kind(is_view) };
+        emit(row! { source.database(), place, name, kind, yes(!is_view) })?;
     }
     for relation in relations() {
         emit(row! { source.database(), relation.schema, relation.name, kind(relation.is_view()), "NO" })?;
@@ -111,7 +116,8 @@ fn tables(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
 fn views(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
     for table in &source.schema()?.tables {
         let Some(query) = &table.view else { continue };
-        emit(row! { source.database(), source.schema_name(), table.name.as_str(), query.as_str(), "NONE", "NO" })?;
+        let (_, place) = schema_of(source, table.temporary);
+        emit(row! { source.database(), place, table.name.as_str(), query.as_str(), "NONE", "NO" })?;
     }
     Ok(())
 }
@@ -123,7 +129,8 @@ fn table_columns(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlErro
             let generation = column.default.clone().filter(|_| column.generated);
             let precision = precision(column.pg_type);
             emit(row! {
-                source.database(), source.schema_name(), table.name.as_str(), column.name.as_str(), number, default,
+                source.database(), schema_of(source, table.temporary).1, table.name.as_str(), column.name.as_str(),
+                number, default,
                 yes(!column.not_null), type_names::format_type(column.pg_type.0), NONE, precision,
                 precision.filter(|bits| *bits < 65).map(|_| 0i64), NONE, NONE, source.database(), PG_CATALOG,
                 type_names::of_oid(column.pg_type.0).map(|known| known.name), "NO",
@@ -159,8 +166,9 @@ fn constraints(schema: &Schema) -> impl Iterator<Item = (&Constraint, &Table)> {
 }
 
 fn table_constraints(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
-    let (database, own) = (source.database(), source.schema_name());
+    let database = source.database();
     for (constraint, table) in constraints(source.schema()?.as_ref()) {
+        let (_, own) = schema_of(source, table.temporary);
         let kind = match constraint.demand {
             Demand::Primary { .. } => "PRIMARY KEY",
             Demand::Unique { .. } => "UNIQUE",
@@ -174,8 +182,9 @@ fn table_constraints(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), Sql
 }
 
 fn key_column_usage(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
-    let (database, own, schema) = (source.database(), source.schema_name(), source.schema()?);
+    let (database, schema) = (source.database(), source.schema()?);
     for (constraint, table) in constraints(&schema) {
+        let (_, own) = schema_of(source, table.temporary);
         let refers = matches!(constraint.demand, Demand::References { .. });
         for (position, number) in (1i64..).zip(definition::constraint_columns(&schema, constraint)) {
             let column = usize::try_from(number - 1).ok().and_then(|index| table.columns.get(index));
@@ -208,9 +217,11 @@ fn referential_constraints(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(
 }
 
 fn check_constraints(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
-    for constraint in &source.schema()?.constraints {
+    let schema = source.schema()?;
+    for constraint in &schema.constraints {
         let Demand::Check { expression } = &constraint.demand else { continue };
-        emit(row! { source.database(), source.schema_name(), constraint.name.as_str(), expression.as_str() })?;
+        let (_, place) = schema_of(source, schema.is_temporary(constraint.table));
+        emit(row! { source.database(), place, constraint.name.as_str(), expression.as_str() })?;
     }
     Ok(())
 }

@@ -34,6 +34,10 @@ pub const INFORMATION_SCHEMA: &str = "information_schema";
 pub const PG_CATALOG_OID: u32 = 11;
 /// Object identifier of the schema that holds a database's tables.
 pub const OWN_SCHEMA_OID: u32 = 2200;
+/// The schema that a session's temporary tables are in.
+pub const TEMPORARY_SCHEMA: &str = "pg_temp";
+/// Its object identifier.
+pub const TEMPORARY_SCHEMA_OID: u32 = 16_000;
 /// Object identifier of `information_schema`.
 pub const INFORMATION_SCHEMA_OID: u32 = 13_000;
 /// The catalogs' own relations are numbered from here on.
@@ -119,6 +123,11 @@ pub fn find(schema: Option<&str>, name: &str) -> Option<&'static Relation> {
     let schema = schema.unwrap_or(PG_CATALOG);
     relations()
         .find(|relation| relation.schema.eq_ignore_ascii_case(schema) && relation.name.eq_ignore_ascii_case(name))
+}
+
+/// The schema that temporary tables are in, or all others; its number and its name.
+fn schema_of(source: &dyn Source, temporary: bool) -> (u32, &str) {
+    if temporary { (TEMPORARY_SCHEMA_OID, TEMPORARY_SCHEMA) } else { (OWN_SCHEMA_OID, source.schema_name()) }
 }
 
 /// The columns of a relation: `name: TYPE` each.

@@ -21,9 +21,19 @@ impl Schema {
         self.tables.iter().find(|table| table.oid == oid)
     }
 
-    /// The table of that name, in any case.
+    /// The table of that name, in any case: the first, so those come first that hide others.
     pub fn table_named(&self, name: &str) -> Option<&Table> {
         self.tables.iter().find(|table| table.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Whether there are temporary tables or views.
+    pub fn has_temporary(&self) -> bool {
+        self.tables.iter().any(|table| table.temporary)
+    }
+
+    /// Whether the table of that identifier is temporary.
+    pub fn is_temporary(&self, table: u32) -> bool {
+        self.table(table).is_some_and(|table| table.temporary)
     }
 
     /// The index of that identifier.
@@ -39,6 +49,8 @@ pub struct Table {
     pub oid: u32,
     /// Its name.
     pub name: String,
+    /// It is the session's own, and gone with it.
+    pub temporary: bool,
     /// The query of a view; nothing for a table.
     pub view: Option<String>,
     /// Its columns, in order.

@@ -2,7 +2,7 @@
 
 use super::definition;
 use super::model::{Demand, Schema, Table};
-use super::{Emit, NONE, OWN_SCHEMA_OID, PG_CATALOG, Relation, Source, columns, count, relations, row, type_names};
+use super::{Emit, NONE, PG_CATALOG, Relation, Source, columns, count, relations, row, schema_of, type_names};
 use crate::server::pg::error::SqlError;
 use crate::server::pg::types::PgType;
 
@@ -111,6 +111,7 @@ struct Class<'a> {
     oid: u32,
     name: &'a str,
     namespace: u32,
+    temporary: bool,
     kind: &'static str,
     columns: usize,
     checks: usize,
@@ -126,9 +127,10 @@ impl Class<'_> {
             _ => 0,
         };
         let is_view = self.kind == "v";
+        let persistence = if self.temporary { "t" } else { "p" };
         emit(row! {
             self.oid, self.name, self.namespace, 0u32, 0u32, OWNER_OID, method, 0u32, 0u32, 0i64, -1i64, 0i64, 0u32,
-            self.indexed, false, "p", self.kind, count(self.columns), count(self.checks), is_view, self.triggers, false,
+            self.indexed, false, persistence, self.kind, count(self.columns), count(self.checks), is_view, self.triggers, false,
             false, false, true, if is_view { "n" } else { "d" }, false, 0u32, 0i64, 0i64, NONE, NONE, NONE,
         })
     }
@@ -141,7 +143,8 @@ fn class(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
         let class = Class {
             oid: table.oid,
             name: &table.name,
-            namespace: OWN_SCHEMA_OID,
+            namespace: schema_of(source, table.temporary).0,
+            temporary: table.temporary,
             kind: kind(table),
             columns: table.columns.len(),
             checks: checks.filter(|constraint| matches!(constraint.demand, Demand::Check { .. })).count(),
@@ -152,14 +155,17 @@ fn class(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
     }
     for index in &schema.indexes {
         let (oid, name, columns) = (index.oid, index.name.as_str(), index.keys.len());
-        let namespace = OWN_SCHEMA_OID;
-        Class { oid, name, namespace, kind: "i", columns, checks: 0, indexed: false, triggers: false }.emit(emit)?;
+        let temporary = schema.is_temporary(index.table);
+        let (namespace, kind) = (schema_of(source, temporary).0, "i");
+        Class { oid, name, namespace, temporary, kind, columns, checks: 0, indexed: false, triggers: false }
+            .emit(emit)?;
     }
     for relation in relations() {
         let class = Class {
             oid: relation.oid(),
             name: relation.name,
             namespace: relation.schema_oid(),
+            temporary: false,
             kind: if relation.is_view() { "v" } else { "r" },
             columns: relation.columns.len(),
             checks: 0,
@@ -307,10 +313,11 @@ fn constraint(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> 
             Demand::Check { expression } => Some(expression.as_str()),
             _ => None,
         };
+        let (namespace, _) = schema_of(source, schema.is_temporary(constraint.table));
         let columns = array(&definition::constraint_columns(&schema, constraint));
         let target_columns = array(&definition::target_columns(&schema, constraint));
         emit(row! {
-            constraint.oid, constraint.name.as_str(), OWN_SCHEMA_OID, kind, false, false, true, constraint.table, 0u32,
+            constraint.oid, constraint.name.as_str(), namespace, kind, false, false, true, constraint.table, 0u32,
             index, 0u32, target, on_update, on_delete, matching, true, 0i64, true, columns, target_columns, NONE, NONE,
             NONE, NONE, NONE, expression,
         })?;
@@ -355,7 +362,9 @@ fn tables(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
     for table in schema.tables.iter().filter(|table| table.view.is_none()) {
         let (indexed, triggers) = (is_indexed(&schema, table), has_triggers(&schema, table));
         let name = table.name.as_str();
-        emit(row! { source.schema_name(), name, owner.clone(), NONE, indexed, false, triggers, false })?;
+        emit(
+            row! { schema_of(source, table.temporary).1, name, owner.clone(), NONE, indexed, false, triggers, false },
+        )?;
     }
     for relation in relations().filter(|relation| !relation.is_view()) {
         emit(row! { relation.schema, relation.name, owner.clone(), NONE, false, false, false, false })?;
@@ -367,7 +376,7 @@ fn views(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
     let (schema, owner) = (source.schema()?, owner(source));
     for table in &schema.tables {
         let Some(query) = &table.view else { continue };
-        emit(row! { source.schema_name(), table.name.as_str(), owner.clone(), query.as_str() })?;
+        emit(row! { schema_of(source, table.temporary).1, table.name.as_str(), owner.clone(), query.as_str() })?;
     }
     Ok(())
 }
@@ -376,8 +385,9 @@ fn indexes(source: &dyn Source, emit: &mut Emit<'_>) -> Result<(), SqlError> {
     let schema = source.schema()?;
     for index in &schema.indexes {
         let table = schema.table(index.table).map(|table| table.name.clone());
+        let (_, place) = schema_of(source, schema.is_temporary(index.table));
         let text = definition::index(&schema, source.schema_name(), index.oid, 0);
-        emit(row! { source.schema_name(), table, index.name.as_str(), NONE, text })?;
+        emit(row! { place, table, index.name.as_str(), NONE, text })?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub(super) use copy::{Copy, Direction, Source};
 pub(super) use cursor::parse_cursor;
 pub(super) use modes::{Asked, Isolation, Modes};
 pub(super) use table_as::TableAs;
-pub(super) use temporary::{OnCommit, in_words as temporary_in_words, is_temporary_name, makes_temporary};
+pub(super) use temporary::{OnCommit, TemporaryAs, in_words as temporary_in_words, is_temporary_name, makes_temporary};
 pub(super) use timeouts::{Timeout, show as show_timeout};
 pub(super) use translated::Translated;
 

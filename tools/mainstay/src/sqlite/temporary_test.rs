@@ -162,14 +162,128 @@ fn a_transaction_that_writes_sees_both_of_its_sides() {
     assert_eq!(client.rows("SELECT b, v FROM stored JOIN t USING (a) ORDER BY a"), [["one", "x"], ["three", "z"]]);
     client.ok("INSERT INTO t VALUES (5, 'only here'); INSERT INTO made SELECT a FROM t");
     assert_eq!(client.rows("SELECT count(*) FROM made JOIN t USING (a)"), [["3"]]);
-    for sql in ["INSERT INTO t SELECT a, b FROM stored", "CREATE TEMP TABLE u AS SELECT * FROM made"] {
-        client.ok("SAVEPOINT s");
-        assert_eq!(client.fails(sql), "0A000", "{sql}");
-        client.ok("ROLLBACK TO s");
-    }
-    client.ok("COMMIT");
+    client.ok("SAVEPOINT s");
+    assert_eq!(client.fails("INSERT INTO t SELECT a, b FROM stored"), "0A000");
+    client.ok("ROLLBACK TO s; COMMIT");
     assert_eq!(client.rows("SELECT count(*) FROM made"), [["3"]]);
     database.assert_replays();
+}
+
+#[test]
+fn a_table_is_filled_from_what_the_transaction_wrote() {
+    let (database, mut client) = with(STORED);
+    client
+        .ok("CREATE TEMP TABLE t (a, v); INSERT INTO t VALUES (1, 'x'); BEGIN; INSERT INTO stored VALUES (3, 'three');
+         CREATE TABLE made (a INTEGER, \"B b\" BLOB, r REAL); INSERT INTO made VALUES (7, x'00ff', 1), (8, NULL, 0.5)");
+    for (sql, tag) in [
+        ("CREATE TEMP TABLE u AS SELECT made.*, made.a || 'x' AS e FROM made ORDER BY a DESC", "SELECT 2"),
+        ("CREATE TEMP TABLE IF NOT EXISTS u AS SELECT * FROM made", "CREATE TABLE"),
+        (
+            "CREATE TEMPORARY TABLE pg_temp.\"W w\" AS SELECT b, v FROM stored LEFT JOIN t USING (a) ORDER BY a",
+            "SELECT 3",
+        ),
+        (
+            "CREATE LOCAL TEMP TABLE d ON COMMIT DROP AS WITH x AS (SELECT max(a) AS m FROM stored) SELECT * FROM x",
+            "SELECT 1",
+        ),
+        ("INSERT INTO made SELECT m, NULL, NULL FROM d", "INSERT 0 1"),
+    ] {
+        assert_eq!(client.tag(sql), tag, "{sql}");
+    }
+    assert_eq!(client.rows("SELECT a, typeof(r), e FROM u"), [["8", "real", "8x"], ["7", "real", "7x"]]);
+    assert_eq!(client.rows("SELECT typeof(\"B b\") FROM u"), [["null"], ["blob"]]);
+    assert_eq!(client.rows("SELECT * FROM \"W w\""), [["one", "x"], ["two", "NULL"], ["three", "NULL"]]);
+    let two = "CREATE TEMP TABLE p AS SELECT a FROM made WHERE a > $2 AND a < $1";
+    let described = client.0.describe(two, &[]).unwrap();
+    assert_eq!((described.parameters, described.columns.len()), (vec![PgType::INT8; 2], 0));
+    client.with(two, &[OwnedValue::Integer(8), OwnedValue::Integer(3)]);
+    client.ok("SAVEPOINT s; CREATE TEMP TABLE gone AS SELECT * FROM made");
+    for (sql, state) in [
+        ("CREATE TEMP TABLE u AS SELECT * FROM made", "42P07"),
+        ("CREATE TEMP TABLE n AS SELECT missing FROM made", "42703"),
+        ("CREATE TEMP TABLE n AS SELECT last_insert_rowid() FROM made", "0A000"),
+        ("CREATE TEMP TABLE mainstay_x AS SELECT * FROM made", "42939"),
+        ("CREATE TEMP TABLE n AS DELETE FROM made RETURNING a", "0A000"),
+    ] {
+        client.ok("SAVEPOINT s2");
+        assert_eq!(client.fails(sql), state, "{sql}");
+        client.ok("ROLLBACK TO s2");
+    }
+    client.ok("ROLLBACK TO s");
+    assert_eq!(client.fails("SELECT * FROM gone"), "42P01");
+    client.ok("ROLLBACK TO s; COMMIT");
+    assert_eq!(client.fails("SELECT * FROM d"), "42P01");
+    assert_eq!(
+        client.rows("SELECT (SELECT count(*) FROM u), (SELECT a FROM p), (SELECT max(a) FROM made)"),
+        [["2", "7", "8"]]
+    );
+    // Also where a block that has not written sees one state.
+    client.ok("BEGIN ISOLATION LEVEL REPEATABLE READ; CREATE TEMP TABLE q AS SELECT * FROM stored; COMMIT");
+    assert_eq!(client.rows("SELECT count(*) FROM q"), [["3"]]);
+    client.ok("BEGIN; DELETE FROM stored; CREATE TEMP TABLE lost AS SELECT * FROM made; ROLLBACK");
+    assert_eq!(client.fails("SELECT * FROM lost"), "42P01");
+    let other = database.assert_replays();
+    assert_eq!(other.session().fails("SELECT * FROM u"), "42P01");
+    let turn = database.engine.shared.turnstile.acquire(super::test_support::WRITER_WAIT, &false.into()).unwrap();
+    let writer = database.engine.shared.turnstile.writer(turn).unwrap();
+    let left: i64 =
+        writer.for_describe().0.query_row("SELECT count(*) FROM sqlite_temp_schema", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn the_catalogs_list_them_for_their_session() {
+    let (database, mut client) = with(STORED);
+    client.ok("CREATE INDEX by_b ON stored (b); CREATE TEMP TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL CHECK (v <> ''));
+         CREATE UNIQUE INDEX i ON t (v); CREATE TEMP VIEW w AS SELECT v FROM t; CREATE TEMP TABLE stored (x INT)");
+    let classes = "SELECT n.nspname, c.relname, c.relpersistence, c.relkind FROM pg_class c \
+                   JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('main', 'pg_temp') \
+                   AND pg_table_is_visible(c.oid) ORDER BY 1, 2";
+    let seen = client.rows(classes);
+    assert_eq!(
+        seen,
+        [
+            ["main", "by_b", "p", "i"],
+            ["main", "stored_pkey", "p", "i"],
+            ["pg_temp", "i", "t", "i"],
+            ["pg_temp", "stored", "t", "r"],
+            ["pg_temp", "t", "t", "r"],
+            ["pg_temp", "t_pkey", "t", "i"],
+            ["pg_temp", "w", "t", "v"],
+        ]
+    );
+    let columns = |table: &str| {
+        format!("SELECT attname FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0 ORDER BY attnum")
+    };
+    assert_eq!(client.rows(&columns("stored")), [["x"]]);
+    assert_eq!(client.rows(&columns("pg_temp.stored")), [["x"]]);
+    assert_eq!(client.rows(&columns("main.stored")), [["a"], ["b"]]);
+    let tables = "SELECT table_schema, table_name, table_type FROM information_schema.tables \
+                  WHERE table_schema NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2";
+    assert_eq!(
+        client.rows(tables),
+        [
+            ["main", "stored", "BASE TABLE"],
+            ["pg_temp", "stored", "LOCAL TEMPORARY"],
+            ["pg_temp", "t", "LOCAL TEMPORARY"],
+            ["pg_temp", "w", "VIEW"],
+        ]
+    );
+    let definition = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'pg_temp' AND indexname = 'i'";
+    assert_eq!(client.rows(definition), [["CREATE UNIQUE INDEX i ON pg_temp.t USING btree (v)"]]);
+    let numbers = "SELECT oid FROM pg_constraint WHERE conrelid = 'main.stored'::regclass";
+    let (with, without) = (client.rows(numbers), database.session().rows(numbers));
+    assert_eq!(with, without, "numbers are the same whatever is temporary");
+    // In a transaction as it stands, and nobody else's.
+    client.ok("BEGIN; DROP TABLE t; CREATE TEMP TABLE u (a)");
+    let names = "SELECT relname FROM pg_class WHERE relpersistence = 't' AND relkind = 'r' ORDER BY 1";
+    assert_eq!(client.rows(names), [["stored"], ["u"]]);
+    client.ok("INSERT INTO main.stored VALUES (9, 'x')");
+    assert_eq!(client.rows(names), [["stored"], ["u"]]);
+    client.ok("ROLLBACK");
+    assert_eq!(client.rows(names), [["stored"], ["t"]]);
+    assert_eq!(database.session().rows(names), Vec::<Vec<String>>::new());
+    assert_eq!(database.session().rows("SELECT count(*) FROM pg_namespace WHERE nspname = 'pg_temp'"), [["0"]]);
 }
 
 #[test]

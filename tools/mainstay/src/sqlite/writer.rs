@@ -27,6 +27,7 @@ use super::sequences::Sequences;
 use super::{DATABASE, apply, command, sequences, values};
 
 mod ddl;
+pub(super) mod filling;
 pub(super) mod lent;
 pub(super) mod rows;
 

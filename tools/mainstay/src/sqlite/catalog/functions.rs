@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use mainstay::server::pg::catalog::model::{Database, Role, Setting};
+use mainstay::server::pg::catalog::model::{Database, Index, Role, Setting, Table};
 use mainstay::server::pg::catalog::{self, Schema, definition, type_names};
 use mainstay::server::pg::{PgType, timestamp};
 use regex::{Regex, RegexBuilder};
@@ -118,7 +118,12 @@ const FUNCTIONS: &[Known] = &[
     }),
     schema("pg_table_is_visible", BOOL, |given, facts| {
         let Some(oid) = given.integer(0).and_then(oid) else { return Ok(Value::Null) };
-        let own = facts.schema.table(oid).is_some() || facts.schema.index(oid).is_some();
+        // A temporary table hides another one of its name.
+        let is_first = |name: &str| facts.schema.table_named(name).is_some_and(|table| table.oid == oid);
+        let own = match facts.schema.table(oid) {
+            Some(table) => is_first(&table.name),
+            None => facts.schema.index(oid).is_some(),
+        };
         let catalogs = || catalog::relations().any(|known| known.schema == catalog::PG_CATALOG && known.oid() == oid);
         Ok(Value::Integer(i64::from(own || catalogs())))
     }),
@@ -451,11 +456,12 @@ fn array_length(given: &Arguments<'_>, _: &Facts) -> Result<Value> {
     Ok(length.and_then(|length| i64::try_from(length).ok()).into())
 }
 
-fn schemas(facts: &Facts) -> [(u32, String); 3] {
+fn schemas(facts: &Facts) -> [(u32, String); 4] {
     [
         (catalog::PG_CATALOG_OID, catalog::PG_CATALOG.to_owned()),
         (catalog::OWN_SCHEMA_OID, facts.schema_name.clone()),
         (catalog::INFORMATION_SCHEMA_OID, catalog::INFORMATION_SCHEMA.to_owned()),
+        (catalog::TEMPORARY_SCHEMA_OID, catalog::TEMPORARY_SCHEMA.to_owned()),
     ]
 }
 
@@ -476,12 +482,17 @@ fn find_class(name: &str, facts: &Facts) -> Option<u32> {
         [schema, name] => (Some(schema.as_str()), name),
         _ => return None,
     };
-    let own = schema.is_none_or(|schema| schema.eq_ignore_ascii_case(&facts.schema_name));
-    let table = || facts.schema.table_named(name).map(|table| table.oid);
+    let is_there = |temporary: bool| match schema {
+        None => true,
+        Some(schema) if temporary => schema.eq_ignore_ascii_case(catalog::TEMPORARY_SCHEMA),
+        Some(schema) => schema.eq_ignore_ascii_case(&facts.schema_name),
+    };
+    let table = |table: &&Table| table.name.eq_ignore_ascii_case(name) && is_there(table.temporary);
+    let table = facts.schema.tables.iter().find(table).map(|table| table.oid);
     let index =
-        || facts.schema.indexes.iter().find(|index| index.name.eq_ignore_ascii_case(name)).map(|index| index.oid);
-    let found = if own { table().or_else(index) } else { None };
-    found.or_else(|| catalog::find(schema, name).map(catalog::Relation::oid))
+        |index: &&Index| index.name.eq_ignore_ascii_case(name) && is_there(facts.schema.is_temporary(index.table));
+    let index = || facts.schema.indexes.iter().find(index).map(|index| index.oid);
+    table.or_else(index).or_else(|| catalog::find(schema, name).map(catalog::Relation::oid))
 }
 
 /// A relation as `regclass` shows it.

@@ -179,6 +179,14 @@ pub(super) fn read_schema(connection: &Connection) -> Result<Schema, SqlError> {
     schema::read(connection).map_err(|error| from_sqlite(&error))
 }
 
+/// Adds the temporary tables that `connection` has.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn add_temporary(schema: &mut Schema, connection: &Connection) -> Result<(), SqlError> {
+    schema::add_temporary(schema, connection).map_err(|error| from_sqlite(&error))
+}
+
 fn parameter_types(known: &BTreeMap<usize, PgType>, declared: &[PgType], count: usize) -> Vec<PgType> {
     let stated = |position: usize| declared.get(position).copied().filter(|stated| *stated != PgType::UNSPECIFIED);
     let inferred = |position: usize| known.get(&(position + 1)).copied();

@@ -15,8 +15,18 @@ use sqlparser::parser::Parser;
 
 use super::super::{RESERVED_PREFIX, values};
 
-/// Objects that have no row in SQLite's schema are numbered from here on: the index that a table with an integer key is.
-const FIRST_HIDDEN: u32 = 0x4000_0000;
+/// One of the schemas of a connection.
+struct Place {
+    /// As SQLite calls it.
+    name: &'static str,
+    /// Objects are numbered from here on.
+    first: u32,
+    /// Those that have no row in SQLite's schema, likewise: the index that a table with an integer key is.
+    first_hidden: u32,
+}
+
+const MAIN: Place = Place { name: "main", first: FIRST_OBJECT, first_hidden: 0x4000_0000 };
+const TEMPORARY: Place = Place { name: "temp", first: 0x2000_0000, first_hidden: 0x5000_0000 };
 /// Constraints are numbered from here on, in their order.
 const FIRST_CONSTRAINT: u32 = 0x6000_0000;
 /// Longer definitions are not parsed: see the same limit in [`super::super::infer`].
@@ -29,12 +39,27 @@ struct Text {
     generated: HashMap<String, String>,
 }
 
-/// Reads the schema that `connection` sees.
+/// Reads the schema of the database that `connection` sees.
 ///
 /// # Errors
 /// SQLite's.
 pub(super) fn read(connection: &Connection) -> Result<Schema> {
-    let mut reader = Reader { connection, schema: Schema::default(), rowids: HashMap::new() };
+    read_from(connection, &MAIN, Schema::default())
+}
+
+/// Adds what is temporary on `connection`. It hides what else has its names.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn add_temporary(schema: &mut Schema, connection: &Connection) -> Result<()> {
+    let stored = schema.tables.len();
+    *schema = read_from(connection, &TEMPORARY, std::mem::take(schema))?;
+    schema.tables.rotate_left(stored);
+    Ok(())
+}
+
+fn read_from(connection: &Connection, place: &'static Place, schema: Schema) -> Result<Schema> {
+    let mut reader = Reader { connection, place, schema, rowids: HashMap::new() };
     let objects = reader.objects()?;
     for object in &objects {
         reader.rowids.insert(object.name.to_ascii_lowercase(), object.rowid);
@@ -65,34 +90,40 @@ struct Object {
     definition: String,
 }
 
-impl Object {
-    /// Its object identifier; the highest numbers are not SQLite's to reach.
-    fn oid(&self) -> u32 {
-        oid_of(FIRST_OBJECT, self.rowid)
-    }
-}
-
+/// An object identifier; the highest numbers are not SQLite's to reach.
 fn oid_of(first: u32, rowid: i64) -> u32 {
     first.saturating_add(u32::try_from(rowid).unwrap_or(u32::MAX / 8))
 }
 
 struct Reader<'a> {
     connection: &'a Connection,
+    place: &'static Place,
     schema: Schema,
     /// Rows of SQLite's schema by name, in lower case.
     rowids: HashMap<String, i64>,
 }
 
 impl Reader<'_> {
+    fn oid(&self, object: &Object) -> u32 {
+        oid_of(self.place.first, object.rowid)
+    }
+
+    fn is_temporary(&self) -> bool {
+        self.place.name == TEMPORARY.name
+    }
+
     fn objects(&self) -> Result<Vec<Object>> {
-        let sql = "SELECT rowid, type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema \
-                   WHERE lower(substr(tbl_name, 1, length(?1))) <> ?1 AND tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
-                   ORDER BY rowid";
+        let sql = format!(
+            "SELECT rowid, type, name, tbl_name, coalesce(sql, '') FROM {}.sqlite_schema \
+             WHERE lower(substr(tbl_name, 1, length(?1))) <> ?1 AND tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
+             ORDER BY rowid",
+            self.place.name
+        );
         let object = |row: &Row<'_>| {
             let (rowid, kind, name, table) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             Ok(Object { rowid, kind, name, table, definition: row.get(4)? })
         };
-        self.connection.prepare(sql)?.query_map([RESERVED_PREFIX], object)?.collect()
+        self.connection.prepare(&sql)?.query_map([RESERVED_PREFIX], object)?.collect()
     }
 
     fn table(&mut self, object: &Object) -> Result<()> {
@@ -108,8 +139,9 @@ impl Reader<'_> {
             .collect();
         key.sort_by_key(|(position, _)| *position);
         let table = Table {
-            oid: object.oid(),
+            oid: self.oid(object),
             name: object.name.clone(),
+            temporary: self.is_temporary(),
             view: None,
             columns: columns.into_iter().map(|(column, _)| column).collect(),
         };
@@ -117,19 +149,19 @@ impl Reader<'_> {
         let has_primary = self.indexes(object)?;
         if !has_primary && !key.is_empty() {
             // The table itself is ordered by it.
-            let (oid, name) = (oid_of(FIRST_HIDDEN, object.rowid), format!("{}_pkey", object.name));
+            let (oid, name) = (oid_of(self.place.first_hidden, object.rowid), format!("{}_pkey", object.name));
             let keys = key.into_iter().map(|(_, key)| key).collect();
             let index = Index {
                 oid,
                 name: name.clone(),
-                table: object.oid(),
+                table: self.oid(object),
                 keys,
                 unique: true,
                 primary: true,
                 predicate: None,
             };
             self.schema.indexes.push(index);
-            self.constraint(name, object.oid(), Demand::Primary { index: oid });
+            self.constraint(name, self.oid(object), Demand::Primary { index: oid });
         }
         let mut unnamed = 0;
         for (name, expression) in text.checks {
@@ -138,7 +170,7 @@ impl Reader<'_> {
                 let number = if unnamed > 1 { format!("{}", unnamed - 1) } else { String::new() };
                 format!("{}_check{number}", object.name)
             });
-            self.constraint(name, object.oid(), Demand::Check { expression });
+            self.constraint(name, self.oid(object), Demand::Check { expression });
         }
         Ok(())
     }
@@ -148,13 +180,14 @@ impl Reader<'_> {
         let columns = self.columns(&object.name, &Text::default()).unwrap_or_default();
         let columns = columns.into_iter().map(|(column, _)| TableColumn { not_null: false, ..column }).collect();
         let view = Some(view_query(&object.definition));
-        self.schema.tables.push(Table { oid: object.oid(), name: object.name.clone(), view, columns });
+        let (oid, temporary) = (self.oid(object), self.is_temporary());
+        self.schema.tables.push(Table { oid, name: object.name.clone(), temporary, view, columns });
         Ok(())
     }
 
     /// The columns of a table or view, each with its position in the primary key, from 1, or 0.
     fn columns(&self, table: &str, text: &Text) -> Result<Vec<(TableColumn, i64)>> {
-        let sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1) \
+        let sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1, ?2) \
                    WHERE hidden <> 1 ORDER BY cid";
         let column = |row: &Row<'_>| {
             let name: String = row.get(0)?;
@@ -168,22 +201,31 @@ impl Reader<'_> {
             let pg_type = values::declared_type(&declared);
             Ok((TableColumn { name, pg_type, not_null, default, generated }, key))
         };
-        self.connection.prepare_cached(sql)?.query_map([table], column)?.collect()
+        self.connection.prepare_cached(sql)?.query_map([table, self.place.name], column)?.collect()
     }
 
     /// The indexes of a table; answers whether one is the primary key's.
     fn indexes(&mut self, object: &Object) -> Result<bool> {
-        let sql = "SELECT l.name, l.\"unique\", l.origin, coalesce(s.sql, '') FROM pragma_index_list(?1) l \
-                   LEFT JOIN sqlite_schema s ON s.name = l.name AND s.type = 'index' ORDER BY l.seq DESC";
+        let sql = format!(
+            "SELECT l.name, l.\"unique\", l.origin, coalesce(s.sql, '') FROM pragma_index_list(?1, ?2) l \
+             LEFT JOIN {}.sqlite_schema s ON s.name = l.name AND s.type = 'index' ORDER BY l.seq DESC",
+            self.place.name
+        );
         let found = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-        let found: Vec<(String, bool, String, String)> =
-            self.connection.prepare_cached(sql)?.query_map([&object.name], found)?.collect::<Result<_>>()?;
+        let found: Vec<(String, bool, String, String)> = self
+            .connection
+            .prepare_cached(&sql)?
+            .query_map([&*object.name, self.place.name], found)?
+            .collect::<Result<_>>()?;
         let mut has_primary = false;
         for (name, unique, origin, text) in found {
             let rowid = self.rowids.get(&name.to_ascii_lowercase());
-            let oid = rowid.map_or_else(|| oid_of(FIRST_HIDDEN, object.rowid), |rowid| oid_of(FIRST_OBJECT, *rowid));
+            let oid = rowid.map_or_else(
+                || oid_of(self.place.first_hidden, object.rowid),
+                |rowid| oid_of(self.place.first, *rowid),
+            );
             let (expressions, predicate) = index_text(&text);
-            let (primary, table) = (origin == "pk", object.oid());
+            let (primary, table) = (origin == "pk", self.oid(object));
             let keys = self.keys(&name, table, &expressions)?;
             self.schema.indexes.push(Index { oid, name: name.clone(), table, keys, unique, primary, predicate });
             match origin.as_str() {
@@ -197,7 +239,7 @@ impl Reader<'_> {
     }
 
     fn keys(&self, index: &str, table: u32, expressions: &[String]) -> Result<Vec<IndexKey>> {
-        let sql = "SELECT seqno, name, \"desc\" FROM pragma_index_xinfo(?1) WHERE key = 1 ORDER BY seqno";
+        let sql = "SELECT seqno, name, \"desc\" FROM pragma_index_xinfo(?1, ?2) WHERE key = 1 ORDER BY seqno";
         let table = self.schema.table(table);
         let key = |row: &Row<'_>| {
             let (position, name): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
@@ -206,18 +248,21 @@ impl Reader<'_> {
             let written = || expressions.get(position).map_or_else(|| "(…)".to_owned(), |text| format!("({text})"));
             Ok(IndexKey { column, expression: name.unwrap_or_else(written), descending: row.get(2)? })
         };
-        self.connection.prepare_cached(sql)?.query_map([index], key)?.collect()
+        self.connection.prepare_cached(sql)?.query_map([index, self.place.name], key)?.collect()
     }
 
     fn references(&mut self, object: &Object) -> Result<()> {
-        let sql = "SELECT id, \"table\", \"from\", \"to\", on_update, on_delete FROM pragma_foreign_key_list(?1) \
+        let sql = "SELECT id, \"table\", \"from\", \"to\", on_update, on_delete FROM pragma_foreign_key_list(?1, ?2) \
                    ORDER BY id DESC, seq";
         type Found = (i64, String, String, Option<String>, String, String);
         let found = |row: &Row<'_>| -> Result<Found> {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
         };
-        let found: Vec<Found> =
-            self.connection.prepare_cached(sql)?.query_map([&object.name], found)?.collect::<Result<_>>()?;
+        let found: Vec<Found> = self
+            .connection
+            .prepare_cached(sql)?
+            .query_map([&*object.name, self.place.name], found)?
+            .collect::<Result<_>>()?;
         for key in found.chunk_by(|one, next| one.0 == next.0) {
             let Some((_, target, _, _, on_update, on_delete)) = key.first() else { continue };
             let columns: Vec<String> = key.iter().map(|part| part.2.clone()).collect();
@@ -234,7 +279,7 @@ impl Reader<'_> {
                 on_update: on_update.clone(),
                 on_delete: on_delete.clone(),
             };
-            self.constraint(name, object.oid(), demand);
+            self.constraint(name, self.oid(object), demand);
         }
         Ok(())
     }
@@ -246,7 +291,7 @@ impl Reader<'_> {
 
     fn trigger(&mut self, object: &Object) {
         let Some(table) = self.schema.table_named(&object.table).map(|table| table.oid) else { return };
-        let (oid, name, definition) = (object.oid(), object.name.clone(), object.definition.clone());
+        let (oid, name, definition) = (self.oid(object), object.name.clone(), object.definition.clone());
         self.schema.triggers.push(Trigger { oid, name, table, definition });
     }
 

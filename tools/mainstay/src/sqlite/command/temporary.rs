@@ -70,6 +70,35 @@ pub(in super::super) fn is_temporary_name(written: &str) -> bool {
     words.next().is_some_and(|token| is_schema(&token)) && words.next().is_some()
 }
 
+/// A `CREATE TEMP TABLE … AS`, in SQLite's words.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) struct TemporaryAs<'a> {
+    /// The table's name, with its quotes if it has any.
+    pub(in super::super) name: &'a str,
+    /// What selects its rows.
+    pub(in super::super) query: &'a str,
+}
+
+impl TemporaryAs<'_> {
+    /// The statement as one, if it is one. It [makes something temporary](makes_temporary).
+    pub(in super::super) fn of(statement: &str) -> Option<TemporaryAs<'_>> {
+        let mut words = tokens(statement).peekable();
+        words.next_if(|token| token.is("CREATE"))?;
+        words.next_if(|token| token.is("TEMP") || token.is("TEMPORARY"));
+        words.next_if(|token| token.is("TABLE"))?;
+        let mut name = words.next()?;
+        if name.is("IF") && words.next_if(|token| token.is("NOT")).is_some() {
+            words.next_if(|token| token.is("EXISTS"))?;
+            name = words.next()?;
+        }
+        if words.next_if(|token| token.kind == Kind::Symbol('.')).is_some() {
+            name = words.next()?;
+        }
+        let end = words.next_if(|token| token.is("AS"))?.range().end;
+        Some(TemporaryAs { name: name.text, query: statement.get(end..)? })
+    }
+}
+
 /// The statement in SQLite's words.
 pub(in super::super) fn in_words(statement: &str) -> Temporary {
     let all: Vec<Token<'_>> = tokens(statement).collect();
@@ -141,6 +170,20 @@ mod tests {
         }
         for sql in ["CREATE TABLE temp (a)", "CREATE TABLE t (temp)", "SELECT temp.a FROM temp", "INSERT", ""] {
             assert!(!makes_temporary(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_rows_is_cut_where_its_query_begins() {
+        for (sql, expected) in [
+            ("CREATE TEMP TABLE t AS SELECT 1", Some(("t", " SELECT 1"))),
+            ("create table if not exists temp . \"a b\" as values (1)", Some(("\"a b\"", " values (1)"))),
+            ("CREATE TEMPORARY TABLE if AS WITH x AS (SELECT 1) SELECT", Some(("if", " WITH x AS (SELECT 1) SELECT"))),
+            ("CREATE TEMP TABLE t (a AS (1))", None),
+            ("CREATE TEMP VIEW v AS SELECT 1", None),
+        ] {
+            let expected = expected.map(|(name, query)| TemporaryAs { name, query });
+            assert_eq!(TemporaryAs::of(sql), expected, "{sql}");
         }
     }
 

@@ -108,14 +108,14 @@ impl SqliteSession {
             return refused(format!("temporary table \"{temporary}\""));
         }
         let Some(table) = query.table(&view.schema) else { return Ok((view, None)) };
-        if self.turn().is_some() {
-            return refused(format!("table \"{table}\", in a transaction that has written,"));
-        }
-        if self.transaction.is_some() && self.modes().stable() {
-            return refused(format!("table \"{table}\", in a transaction that sees one state,"));
+        // A transaction that sees one state throughout may have the turn too.
+        if self.turn().is_some() || (self.transaction.is_some() && self.modes().stable()) {
+            return refused(format!(
+                "table \"{table}\", in a transaction that has written or sees one state throughout,"
+            ));
         }
         let tables = self.shared.open_reader_to_attach_to()?;
-        view.schema = Arc::new(catalog::read_schema(&tables)?);
+        view.schema = Arc::new(self.whole_schema(&tables)?);
         Ok((view, Some(tables)))
     }
 
@@ -146,7 +146,7 @@ impl SqliteSession {
         if policy.watch(|| connection.prepare(sql)).is_ok() {
             return Ok(None);
         }
-        let schema = if with_schema { catalog::read_schema(connection)? } else { Schema::default() };
+        let schema = if with_schema { self.whole_schema(connection)? } else { Schema::default() };
         let size = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
         let size: i64 = connection.query_row(size, [], |row| row.get(0)).map_err(|error| from_sqlite(&error))?;
         let activity = self.activity.as_ref();
@@ -166,6 +166,13 @@ impl SqliteSession {
             schema: Arc::new(schema),
             user,
         }))
+    }
+
+    /// The schema that a connection sees, and what the session has of temporary tables.
+    fn whole_schema(&self, connection: &Connection) -> Result<Schema, SqlError> {
+        let mut schema = catalog::read_schema(connection)?;
+        self.add_temporary_to(&mut schema)?;
+        Ok(schema)
     }
 
     /// Who owns everything, and who is in the users file. The owner is also one who may log in if he is in it, or if there is

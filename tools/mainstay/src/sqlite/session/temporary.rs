@@ -9,7 +9,8 @@
 //! | changes nothing but temporary tables, or nothing at all | there |
 //! | reads temporary tables and changes others | on the writer, where the tables that it names are [lent](super::super::writer::lent) |
 //! | reads both, in a transaction that has the writer | likewise: there is what the transaction changed |
-//! | reads others and changes temporary ones, in such a transaction | not at all (0A000) |
+//! | makes a temporary table of what it reads of others, in such a transaction | its query there, what it makes here |
+//! | reads others and changes temporary ones otherwise, in such a transaction | not at all (0A000) |
 //!
 //! - What happens to them is part of the session's transactions. A transaction begins there when it first names one, with
 //!   its savepoints, and ends there behind the end of everything else.
@@ -19,12 +20,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use mainstay::server::pg::catalog::Schema;
 use mainstay::server::pg::{CommandTag, Description, OwnedValue, PgType, ResultSink, Scope, SqlError};
 use rusqlite::Connection;
 
-use super::super::command;
+use super::super::command::{self, OnCommit, TemporaryAs};
 use super::super::errors::from_sqlite;
 use super::super::keys::quoted;
+use super::super::writer::filling::Gathered;
 use super::super::writer::rows::{Row, RowParameters};
 use super::super::{catalog, control};
 use super::SqliteSession;
@@ -76,7 +79,7 @@ impl SqliteSession {
         self.with_temporary(|_, temporary| {
             let begun = temporary.enter(&savepoints)?;
             let place = temporary.place(sql, standing);
-            if begun && !matches!(place, Ok(Place::Here | Place::Writer)) {
+            if begun && !matches!(place, Ok(Place::Here | Place::Writer | Place::Filled)) {
                 temporary.end(false).map_err(|error| from_sqlite(&error))?;
             }
             place
@@ -106,6 +109,9 @@ impl SqliteSession {
             session.note_started();
             if place == Place::Writer {
                 return session.run_lent(&words.sql, parameters, sink);
+            }
+            if let (Place::Filled, Some(table)) = (place, TemporaryAs::of(&words.sql)) {
+                return session.run_filled(&table, words.on_commit, parameters);
             }
             session.with_temporary(|session, temporary| {
                 let interrupt = Arc::clone(&temporary.interrupt);
@@ -164,6 +170,27 @@ impl SqliteSession {
         })
     }
 
+    /// Makes a temporary table of what a query gives on the writer.
+    fn run_filled(
+        &mut self,
+        table: &TemporaryAs<'_>,
+        on_commit: Option<OnCommit>,
+        parameters: &[OwnedValue],
+    ) -> Result<CommandTag, SqlError> {
+        self.refuse_unless_primary("CREATE TABLE AS")?;
+        self.with_temporary(|session, temporary| {
+            let rows = session.with_turn(|session, ticket| {
+                let lent = temporary.lend(table.query, true)?;
+                let mut writer = session.shared.turnstile.writer(ticket).ok_or_else(control::revoked)?;
+                let fill = |gathered: &Gathered<'_>| temporary.fill(table.name, gathered);
+                let work = || writer.gather_with(&lent, table.query, parameters, fill);
+                session.control.run(&session.shared.writer_interrupt, work)
+            })?;
+            temporary.made(on_commit)?;
+            Ok(CommandTag(format!("SELECT {rows}")))
+        })
+    }
+
     /// What a statement about temporary tables takes and returns; `None` if it is not about any.
     pub(super) fn describe_temporary(
         &mut self,
@@ -179,14 +206,20 @@ impl SqliteSession {
             Ok(place) => place,
             Err(error) => return Some(Err(error)),
         };
-        let turn = self.turn().filter(|_| place == Place::Writer);
+        let turn = self.turn().filter(|_| matches!(place, Place::Writer | Place::Filled));
+        let filled = TemporaryAs::of(&sql).filter(|_| place == Place::Filled);
         let described = self.with_temporary(|session, temporary| {
             let Some(ticket) = turn else {
                 return describe(&temporary.connection, &temporary.policy, &sql, declared);
             };
-            let lent = temporary.lend(&sql, false)?;
+            let there = filled.as_ref().map_or(&*sql, |table| table.query);
+            let lent = temporary.lend(there, false)?;
             let mut writer = session.shared.turnstile.writer(ticket).ok_or_else(control::revoked)?;
-            writer.look_with(&lent, |connection, policy| describe(connection, policy, &sql, declared))
+            let description =
+                writer.look_with(&lent, |connection, policy| describe(connection, policy, there, declared))?;
+            // What makes a table returns none of its rows.
+            let columns = if filled.is_some() { Vec::new() } else { description.columns };
+            Ok(Description { columns, ..description })
         });
         if self.transaction.is_none() {
             self.end_temporary(false);
@@ -232,6 +265,11 @@ impl SqliteSession {
             return Ok(false);
         }
         Ok(self.place_of(&command::temporary_in_words(insert).sql)? == Place::Here)
+    }
+
+    /// Adds what is temporary to what the catalogs tell.
+    pub(super) fn add_temporary_to(&self, schema: &mut Schema) -> Result<(), SqlError> {
+        self.temporary.as_ref().map_or(Ok(()), |temporary| catalog::add_temporary(schema, &temporary.connection))
     }
 
     /// A temporary table, or what else is temporary, of which `find` finds the name among all there are, in lower case.

@@ -63,7 +63,7 @@ impl Writer {
         self.beside(lent, |writer| look(writer.connection(), &writer.policy))
     }
 
-    fn beside<T>(
+    pub(super) fn beside<T>(
         &mut self,
         lent: &Lent<'_>,
         work: impl FnOnce(&mut Writer) -> Result<T, SqlError>,

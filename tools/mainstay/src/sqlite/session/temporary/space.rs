@@ -4,15 +4,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use mainstay::server::pg::{CommandTag, OwnedValue, ResultSink, SqlError, SqlState};
+use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, InterruptHandle};
 
-use super::super::super::command::{self, OnCommit};
+use super::super::super::command::{self, OnCommit, TemporaryAs};
 use super::super::super::engine::Shared;
 use super::super::super::errors::from_sqlite;
 use super::super::super::keys::quoted;
 use super::super::super::lexer::tokens;
 use super::super::super::policy::{self, Policy, Verb};
 use super::super::super::values;
+use super::super::super::writer::filling::Gathered;
 use super::super::super::writer::lent::{Kind, Lent, Object};
 use super::super::super::writer::rows::{Row, RowParameters};
 use super::super::read_only;
@@ -54,6 +56,8 @@ pub(super) enum Place {
     Here,
     /// On the writer, with what it names lent to it.
     Writer,
+    /// Its query there, likewise, and what it makes of that here.
+    Filled,
 }
 
 /// What a transaction that names temporary tables is like otherwise.
@@ -212,7 +216,10 @@ impl Temporary {
         let (temporary, others) = match self.uses(sql) {
             Ok(uses) => uses,
             // It may name what only this transaction has made.
-            Err(_) if standing.has_turn => return Ok(Place::Writer),
+            Err(_) if standing.has_turn => {
+                let is_filled = command::makes_temporary(sql) && TemporaryAs::of(sql).is_some();
+                return Ok(if is_filled { Place::Filled } else { Place::Writer });
+            }
             Err(error) => return Err(error),
         };
         if temporary == Uses::default() {
@@ -226,6 +233,9 @@ impl Temporary {
         }
         if !others.reads || !(standing.has_turn || standing.stable) {
             return Ok(Place::Here);
+        }
+        if temporary.changes && !standing.read_only && TemporaryAs::of(sql).is_some() {
+            return Ok(Place::Filled);
         }
         if temporary.changes || (standing.stable && standing.read_only) {
             return Err(mixed(standing));
@@ -264,6 +274,37 @@ impl Temporary {
             None if explains => words,
             None => format!("SELECT {rows}"),
         }))
+    }
+
+    /// Makes a table, by its name as it is written, of what a query gave elsewhere; answers how many rows.
+    /// [`made`](Temporary::made) follows.
+    pub(super) fn fill(&self, table: &str, gathered: &Gathered<'_>) -> Result<u64, SqlError> {
+        let failed = |error: rusqlite::Error| explain_full(from_sqlite(&error));
+        // By the policy, as a client's: the name is his.
+        let create = format!("CREATE TEMP TABLE {table}{}", gathered.columns);
+        let (mut statement, _) = self.policy.watch(|| self.connection.prepare(&create))?;
+        statement.raw_execute().map_err(failed)?;
+        drop(statement);
+        let mut select = gathered.rows().map_err(failed)?;
+        let count = select.column_count();
+        let insert = format!("INSERT INTO temp.{table} VALUES ({})", vec!["?"; count].join(", "));
+        let mut insert = self.connection.prepare(&insert).map_err(failed)?;
+        let mut rows = select.raw_query();
+        let mut filled = 0;
+        while let Some(row) = rows.next().map_err(failed)? {
+            for position in 0..count {
+                let value = ToSqlOutput::Borrowed(row.get_ref(position).map_err(failed)?);
+                insert.raw_bind_parameter(position + 1, value).map_err(failed)?;
+            }
+            insert.raw_execute().map_err(failed)?;
+            filled += 1;
+        }
+        Ok(filled)
+    }
+
+    /// A table was made.
+    pub(super) fn made(&mut self, on_commit: Option<OnCommit>) -> Result<(), SqlError> {
+        self.definitions_changed(on_commit).map(drop).map_err(|error| from_sqlite(&error))
     }
 
     /// Notes what is to happen to the table that was made, if one was; answers its name.
