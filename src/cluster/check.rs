@@ -14,7 +14,7 @@ use super::peers::CallError;
 use super::proto::{CheckRequest, CheckResponse, CheckedMember, checked_member};
 use super::remove::{MAX_HOPS, leader};
 use crate::ident::NodeId;
-use crate::raftstore::consistency::Verdict;
+use crate::raftstore::consistency::{CheckRefusal, Verdict};
 use crate::raftstore::entry::Membership;
 use crate::raftstore::store::CheckError;
 
@@ -43,6 +43,8 @@ pub(super) async fn check(core: &Core, request: CheckRequest) -> Result<CheckRes
                 return pass_on(core, leader, request, until).await;
             }
             Err(CheckError::NotLeader { .. } | CheckError::Busy) => {}
+            // Of a leader that has just begun nobody has said so yet.
+            Err(CheckError::Refused(CheckRefusal::NotKnown { .. })) if Instant::now() + RETRY_PAUSE < until => {}
             Err(CheckError::Refused(why)) => return Err(Status::failed_precondition(why.to_string())),
             Err(error) => return Err(Status::unavailable(error.to_string())),
         }

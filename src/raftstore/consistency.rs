@@ -27,9 +27,13 @@
 //!  zero 1 │ kind 1 │ index 8 │ term 8, of the entry that asked │ digest 12, of kind 1
 //!
 //!  kind 1 my state has this digest   2 I have none   3 what is yours?
+//!  kind 4 do you know checks?        5 I do          both with index and term 0
 //! ```
 //!
 //! No message of Raft begins with a zero, so a build that does not know this drops it.
+//!
+//! **Builds that know no checks** stop at the entries of one: an entry that is not known cannot be skipped. So a leader asks each
+//! member of the group, learners too, whether it knows them, and proposes neither entry before all have said so.
 //!
 //! Pure: it reads and sends nothing itself.
 
@@ -53,6 +57,8 @@ const NO_RAFT: u8 = 0;
 const REPORT: u8 = 1;
 const NONE: u8 = 2;
 const QUESTION: u8 = 3;
+const ASK: u8 = 4;
+const KNOWN: u8 = 5;
 
 /// The hash of a state.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,7 +157,7 @@ impl StateHasher {
 /// What replicas say to each other about the check of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckMessage {
-    /// The entry that asked for it.
+    /// The entry that asked for it; none, if it is about checks as such.
     pub at: Position,
     /// What is said.
     pub word: CheckWord,
@@ -166,6 +172,10 @@ pub enum CheckWord {
     None,
     /// From a leader: what is yours?
     Question,
+    /// From a leader: does your build know checks?
+    Ask,
+    /// To whoever asked: it does.
+    Known,
 }
 
 impl CheckMessage {
@@ -174,6 +184,8 @@ impl CheckMessage {
             CheckWord::Digest(_) => REPORT,
             CheckWord::None => NONE,
             CheckWord::Question => QUESTION,
+            CheckWord::Ask => ASK,
+            CheckWord::Known => KNOWN,
         };
         let mut bytes = vec![NO_RAFT, kind];
         bytes.extend(self.at.index.get().to_le_bytes());
@@ -198,6 +210,8 @@ impl CheckMessage {
             (REPORT, _) => CheckWord::Digest(Digest(rest.try_into().ok()?)),
             (NONE, 0) => CheckWord::None,
             (QUESTION, 0) => CheckWord::Question,
+            (ASK, 0) => CheckWord::Ask,
+            (KNOWN, 0) => CheckWord::Known,
             _ => return None,
         };
         Some(CheckMessage { at, word })
@@ -265,6 +279,12 @@ pub enum CheckRefusal {
     /// *Retry here*, later.
     #[error("the membership is being changed")]
     Changing,
+    /// *Retry here*, later: a member is away since this replica leads, or runs a build that would stop at the check's entry.
+    #[error("replica {replica} has not said yet that its build knows consistency checks")]
+    NotKnown {
+        /// The first of them.
+        replica: ReplicaId,
+    },
     /// *Your mistake*: nobody knows its state.
     #[error(
         "the state machine keeps its own position and gives no snapshots: its state cannot be hashed as of an entry"

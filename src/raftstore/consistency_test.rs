@@ -66,6 +66,8 @@ fn golden_messages() {
         (CheckWord::Digest(digest(9)), [&[0, 1][..], &place, &[9; 12]].concat()),
         (CheckWord::None, [&[0, 2][..], &place].concat()),
         (CheckWord::Question, [&[0, 3][..], &place].concat()),
+        (CheckWord::Ask, [&[0, 4][..], &place].concat()),
+        (CheckWord::Known, [&[0, 5][..], &place].concat()),
     ];
     for (word, bytes) in cases {
         let message = CheckMessage { at, word };

@@ -269,6 +269,15 @@ pub(super) fn tables_through(group: GroupId, generation: Generation) -> Range<Ve
     table_key(group, Generation(0), &[])..generation_range(group, generation).end
 }
 
+/// All keys of a group in a table, from a generation's on. Beyond them is the next group, or nothing.
+pub(super) fn tables_from(group: GroupId, generation: Generation) -> Range<Vec<u8>> {
+    let end = match group.get().checked_add(1) {
+        Some(next) => table_prefix(GroupId::new(next), Generation(0)).to_vec(),
+        None => vec![u8::MAX; TABLE_PREFIX_BYTES + 1],
+    };
+    table_key(group, generation, &[])..end
+}
+
 /// A machine's key, of one that lies in a table.
 pub(super) fn decode_table_key(key: &[u8]) -> &[u8] {
     key.get(TABLE_PREFIX_BYTES..).unwrap_or_default()

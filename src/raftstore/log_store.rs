@@ -68,7 +68,8 @@ impl LogWrite {
 /// After a crash a store holds a *prefix* of all that was written to it, logs and tables together, and at least
 /// everything up to the last synced write.
 pub trait LogStore: Send + Sync + 'static {
-    /// Called once before the first group is opened: makes ready what writes need to be fast from the first on.
+    /// Called once before the first group is opened: makes ready what writes need to be fast from the first on, and gets rid of
+    /// what is damaged, if all that is wanted was repaired.
     ///
     /// # Errors
     /// See [`StoreError`].

@@ -71,7 +71,7 @@ impl Storage {
     fn take_over(&self, mut file: SortedFile) -> Result<(), StorageError> {
         self.refuse_if_poisoned()?;
         let (tables, path) = (self.tables(), file.path.clone());
-        let family = tables.family(file.family.name())?;
+        let family = tables.home(file.family)?;
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         // Who looks at an earlier moment may see them. Nobody looks there for what was not begun then, and a number of

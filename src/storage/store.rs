@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
 
 use parking_lot::Mutex;
 use rocksdb::checkpoint::Checkpoint;
@@ -13,6 +14,7 @@ use rocksdb::{
 
 use super::error::StorageError;
 use super::evidence::{self, SequenceEvidence};
+use super::families::{self, Families, Homes, Others};
 use super::identity::{self, Identity};
 use super::layout::{IDENTITY_FILE, MADE_BEFORE_IDENTITY, META_DIR};
 use super::lock::DirectoryLock;
@@ -43,6 +45,8 @@ pub struct Storage {
     poisoned: OnceLock<String>,
     /// For stores whose commits people wait for.
     pub(super) log_space: OnceLock<LogSpace>,
+    /// Families that somebody has begun to move.
+    pub(super) evacuated: AtomicU32,
     /// Declared last, so that it is released after RocksDB is closed.
     _lock: DirectoryLock,
 }
@@ -74,8 +78,8 @@ impl Storage {
     /// An opened directory that has its identity.
     pub(super) fn of(identity: Identity, tables: Tables, lock: DirectoryLock) -> Result<Storage, StorageError> {
         let evidence = Mutex::new(SequenceEvidence::open(&tables.meta, tables.db.latest_sequence_number())?);
-        let (poisoned, log_space) = (OnceLock::new(), OnceLock::new());
-        Ok(Storage { identity, tables, evidence, poisoned, log_space, _lock: lock })
+        let (poisoned, log_space, evacuated) = (OnceLock::new(), OnceLock::new(), AtomicU32::new(0));
+        Ok(Storage { identity, tables, evidence, poisoned, log_space, evacuated, _lock: lock })
     }
 
     /// Who the directory belongs to.
@@ -248,7 +252,15 @@ impl Storage {
     /// Rule of durable order 5: after a failed write or sync nobody knows what reached the disk, also if a later one
     /// succeeds. RocksDB would try to recover by itself; the node shall not.
     pub(super) fn poisoning<T>(&self, written: Result<T, StorageError>) -> Result<T, StorageError> {
-        written.inspect_err(|error| drop(self.poisoned.set(error.to_string())))
+        written.inspect_err(|error| {
+            // A compaction met it, and RocksDB does not say where. If nothing were noted, it would meet it again after each
+            // start.
+            if let (StorageError::Damaged { what, .. }, None) = (error, self.poisoned.get()) {
+                tracing::error!(what, "RocksDB has met damage in a table file, and takes no writes any more");
+                self.tables.note_damage(&Family::TABLES);
+            }
+            drop(self.poisoned.set(error.to_string()));
+        })
     }
 
     pub(super) fn refuse_if_poisoned(&self) -> Result<(), StorageError> {
@@ -330,18 +342,44 @@ pub(super) fn refuse_foreign(directory: &Path) -> Result<(), StorageError> {
 
 /// Opens RocksDB after looking at it read-only: what recovers to less than it is known to have held is damaged.
 pub(super) fn open_checked(meta: &Path, must_exist: bool) -> Result<Tables, StorageError> {
-    if has_rocksdb(meta) {
-        check_evidence(&open_read_only(meta)?)?;
-    } else if must_exist {
-        return Err(without_rocksdb(meta));
-    }
+    let homes = match has_rocksdb(meta) {
+        true => {
+            let tables = open_read_only(meta)?;
+            check_evidence(&tables)?;
+            read_homes(&tables)?
+        }
+        false if must_exist => return Err(without_rocksdb(meta)),
+        false => Homes::default(),
+    };
     let mut options = options();
     options.create_if_missing(!must_exist);
     options.create_missing_column_families(true);
-    let names = [LOCAL].into_iter().chain(Family::ALL.map(Family::name));
-    let families = names.map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
-    let db = DB::open_cf_descriptors(&options, meta, families).map_err(StorageError::rocksdb(meta))?;
-    Ok(Tables { meta: meta.to_owned(), db })
+    let present = if has_rocksdb(meta) { list_families(meta)? } else { Vec::new() };
+    let families = Families::new(homes, families::read_damaged(meta)?);
+    let Others { strays, kept } = families.others(meta, &present)?;
+    let mut paused = options.clone();
+    paused.set_disable_auto_compactions(true);
+    let homes = Family::ALL.map(|family| (families.name(family), families.is_damaged(family)));
+    let all =
+        [(LOCAL, false)].into_iter().chain(homes).chain(strays.iter().chain(&kept).map(|name| (name.as_str(), true)));
+    let all = all.map(|(name, is_damaged)| {
+        ColumnFamilyDescriptor::new(name, if is_damaged { paused.clone() } else { options.clone() })
+    });
+    let mut db = DB::open_cf_descriptors(&options, meta, all).map_err(StorageError::rocksdb(meta))?;
+    for stray in strays {
+        tracing::info!(column_family = stray, "a column family that is not wanted any more is dropped");
+        db.drop_cf(&stray).map_err(StorageError::rocksdb(meta))?;
+    }
+    for family in Family::ALL.into_iter().filter(|family| families.is_damaged(*family)) {
+        if let Some(next) = families.next_name(family) {
+            db.create_cf(next, &options).map_err(StorageError::rocksdb(meta))?;
+        }
+    }
+    Ok(Tables { meta: meta.to_owned(), db, families, is_writable: true })
+}
+
+fn list_families(meta: &Path) -> Result<Vec<String>, StorageError> {
+    DB::list_cf(&options(), meta).map_err(StorageError::rocksdb(meta))
 }
 
 fn has_rocksdb(meta: &Path) -> bool {
@@ -353,14 +391,30 @@ fn without_rocksdb(meta: &Path) -> StorageError {
 }
 
 fn open_read_only(meta: &Path) -> Result<Tables, StorageError> {
-    let options = options();
     // A first start that was interrupted may not have made all families yet; only what is there is looked at.
-    let names = DB::list_cf(&options, meta).map_err(StorageError::rocksdb(meta))?;
-    let db = DB::open_cf_for_read_only(&options, meta, names, false).map_err(StorageError::rocksdb(meta))?;
-    Ok(Tables { meta: meta.to_owned(), db })
+    let names = list_families(meta)?;
+    let db = DB::open_cf_for_read_only(&options(), meta, names, false).map_err(StorageError::rocksdb(meta))?;
+    let families = Families::new(Homes::default(), families::read_damaged(meta)?);
+    let mut tables = Tables { meta: meta.to_owned(), db, families, is_writable: false };
+    tables.families = Families::new(read_homes(&tables)?, families::read_damaged(meta)?);
+    Ok(tables)
 }
 
-fn check_evidence(Tables { meta, db }: &Tables) -> Result<(), StorageError> {
+/// Which column families hold the families.
+fn read_homes(tables: &Tables) -> Result<Homes, StorageError> {
+    if tables.db.cf_handle(LOCAL).is_none() {
+        return Ok(Homes::default());
+    }
+    let decode = |bytes: &[u8]| {
+        notes::decode_homes(bytes).ok_or_else(|| StorageError::Damaged {
+            path: tables.meta.clone(),
+            what: format!("expected the homes of families, found {bytes:02x?}"),
+        })
+    };
+    Ok(tables.note(notes::HOMES, decode)?.transpose()?.unwrap_or_default())
+}
+
+fn check_evidence(Tables { meta, db, .. }: &Tables) -> Result<(), StorageError> {
     let (reached, known) = (db.latest_sequence_number(), evidence::read(meta)?.unwrap_or(0));
     if reached < known {
         let what = format!("expected to recover sequence number {known} or more, found {reached}");

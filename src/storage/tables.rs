@@ -7,6 +7,13 @@ use std::path::{Path, PathBuf};
 use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions, Snapshot, WriteBatch};
 
 use super::error::StorageError;
+use super::families::Families;
+
+/// For a family that holds damage.
+const PAUSED: [(&str, &str); 1] = [("disable_auto_compactions", "true")];
+
+const FOUND: &str =
+    "a table file is damaged: its family is not compacted any more, until a start has moved what is whole";
 
 /// A column family of the floors above. Keys are composite and shared: a family per group would not scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +58,10 @@ impl Family {
             Family::Sessions => "sessions",
         }
     }
+
+    /// The families of tables: what a snapshot can bring again.
+    pub(super) const TABLES: [Family; 5] =
+        [Family::Catalog, Family::Cluster, Family::Slots, Family::Kv, Family::Sessions];
 }
 
 /// How much of a write has to be durable when it returns.
@@ -70,6 +81,9 @@ pub enum Durability {
 pub struct Tables {
     pub(super) meta: PathBuf,
     pub(super) db: DB,
+    pub(super) families: Families,
+    /// Whether what is found may be noted.
+    pub(super) is_writable: bool,
 }
 
 /// The tables as they are, or as they were at one moment.
@@ -106,7 +120,8 @@ impl Tables {
 
     /// Reads one of the storage's own notes.
     pub(super) fn note<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StorageError> {
-        self.now().get_from(self.family(super::store::LOCAL)?, key, read)
+        let local = self.family(super::store::LOCAL)?;
+        self.now().get_from(local, key, read).map_err(StorageError::rocksdb(&self.meta))
     }
 
     /// Writes, without a sync.
@@ -126,8 +141,36 @@ impl Tables {
         })
     }
 
+    /// The column family that holds a family.
+    pub(super) fn home(&self, family: Family) -> Result<&ColumnFamily, StorageError> {
+        self.family(self.families.name(family))
+    }
+
+    /// Reading a family failed. If that was damage in a table, it is kept from compactions from here on.
+    fn failed(&self, family: Family, error: rocksdb::Error) -> StorageError {
+        let error = StorageError::rocksdb(&self.meta)(error);
+        if let StorageError::Damaged { what, .. } = &error
+            && Family::TABLES.contains(&family)
+            && self.is_writable
+            && !self.families.is_damaged(family)
+        {
+            let paused = self.home(family).map(|home| self.db.set_options_cf(home, &PAUSED));
+            tracing::error!(family = family.name(), what, ?paused, "{FOUND}");
+            self.note_damage(&[family]);
+        }
+        error
+    }
+
+    /// Damage was found, if not here, then by RocksDB itself.
+    pub(super) fn note_damage(&self, families: &[Family]) {
+        if let Err(error) = self.families.mark(&self.meta, families) {
+            // It is found again, and then noted.
+            tracing::error!(%error, "that a table file is damaged could not be noted");
+        }
+    }
+
     pub(super) fn batch(&self) -> Result<Batch<'_>, StorageError> {
-        let [log, state, catalog, cluster, slots, kv, sessions] = Family::ALL.map(|family| self.family(family.name()));
+        let [log, state, catalog, cluster, slots, kv, sessions] = Family::ALL.map(|family| self.home(family));
         let families = [log?, state?, catalog?, cluster?, slots?, kv?, sessions?];
         Ok(Batch { changes: WriteBatch::default(), families })
     }
@@ -144,7 +187,7 @@ impl<'a> TablesAt<'a> {
     /// # Errors
     /// RocksDB failed, or found damage.
     pub fn get<T>(self, family: Family, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, StorageError> {
-        self.get_from(self.tables.family(family.name())?, key, read)
+        self.get_from(self.tables.home(family)?, key, read).map_err(|error| self.tables.failed(family, error))
     }
 
     /// Visits the keys of a range and their values, in order, until it ends or the visitor breaks off. All of them are
@@ -166,7 +209,7 @@ impl<'a> TablesAt<'a> {
             }
             iterator.next();
         }
-        iterator.status().map_err(StorageError::rocksdb(&self.tables.meta))
+        iterator.status().map_err(|error| self.tables.failed(family, error))
     }
 
     /// Reads the last key of a range and its value where they lie; `None` if it is empty.
@@ -183,7 +226,7 @@ impl<'a> TablesAt<'a> {
         iterator.seek_to_last();
         match iterator.item() {
             Some((key, value)) => Ok(Some(read(key, value))),
-            None => iterator.status().map(|()| None).map_err(StorageError::rocksdb(&self.tables.meta)),
+            None => iterator.status().map(|()| None).map_err(|error| self.tables.failed(family, error)),
         }
     }
 
@@ -191,7 +234,7 @@ impl<'a> TablesAt<'a> {
         let mut options = self.options();
         options.set_iterate_lower_bound(range.start);
         options.set_iterate_upper_bound(range.end);
-        Ok(self.tables.db.raw_iterator_cf_opt(self.tables.family(family.name())?, options))
+        Ok(self.tables.db.raw_iterator_cf_opt(self.tables.home(family)?, options))
     }
 
     fn options(self) -> ReadOptions {
@@ -209,12 +252,12 @@ impl<'a> TablesAt<'a> {
         family: &ColumnFamily,
         key: &[u8],
         read: impl FnOnce(&[u8]) -> T,
-    ) -> Result<Option<T>, StorageError> {
+    ) -> Result<Option<T>, rocksdb::Error> {
         let value = match self.moment {
             None => self.tables.db.get_pinned_cf(family, key),
             Some(_) => self.tables.db.get_pinned_cf_opt(family, key, &self.options()),
         };
-        Ok(value.map_err(StorageError::rocksdb(&self.tables.meta))?.map(|value| read(&value)))
+        Ok(value?.map(|value| read(&value)))
     }
 }
 

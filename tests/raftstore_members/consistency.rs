@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mainstay::ident::{NodeId, ReplicaId};
-use mainstay::raftstore::consistency::Verdict;
+use mainstay::raftstore::consistency::{CheckRefusal, Verdict};
 use mainstay::raftstore::entry::{Cause, Unhealthy};
 use mainstay::raftstore::group::{GroupConfig, Role};
 use mainstay::raftstore::log_store::{Table, TableWrite};
@@ -45,6 +45,8 @@ pub async fn check(nodes: &Nodes, among: &[u64]) -> Verdict {
             match nodes.group(leader).check_consistency(PATIENCE).await {
                 Ok(verdict) => return verdict,
                 Err(CheckError::NotLeader { .. } | CheckError::Busy | CheckError::GivenUp(_)) => {}
+                // Nobody has said so yet to a leader that has just begun.
+                Err(CheckError::Refused(CheckRefusal::NotKnown { .. })) => tokio::task::yield_now().await,
                 Err(error) => panic!("{error}"),
             }
         }
@@ -52,7 +54,7 @@ pub async fn check(nodes: &Nodes, among: &[u64]) -> Verdict {
     within("a check", checked).await
 }
 
-fn unhealthy(nodes: &Nodes, number: u64) -> Option<Unhealthy> {
+pub fn unhealthy(nodes: &Nodes, number: u64) -> Option<Unhealthy> {
     nodes.group(number).view().status.unhealthy
 }
 
@@ -111,6 +113,7 @@ async fn checks_while_writes_go_on_find_nothing() {
     let nodes = Nodes::found(Kind::Rocks, 3, short);
     nodes.put(&[1, 2, 3], 0..10, "value").await;
     at_rest(&nodes, &[1, 2, 3]).await;
+    assert!(check(&nodes, &[1, 2, 3]).await.is_good());
     let leader = nodes.leader_of(&[1, 2, 3]).await;
     let group = nodes.group(leader).clone();
     let is_done = Arc::new(AtomicBool::new(false));
@@ -145,6 +148,7 @@ async fn a_leader_that_differs_hands_leadership_over_and_is_repaired() {
     let nodes = Nodes::found(Kind::Rocks, 3, short);
     nodes.put(&[1, 2, 3], 0..40, "value").await;
     at_rest(&nodes, &[1, 2, 3]).await;
+    assert!(check(&nodes, &[1, 2, 3]).await.is_good());
     let bad = nodes.leader_of(&[1, 2, 3]).await;
     let others: Vec<u64> = (1..=3).filter(|number| *number != bad).collect();
     nodes.tamper(bad, wrong());
@@ -247,6 +251,8 @@ async fn without_a_majority_it_is_said_and_nothing_is_repaired() {
 async fn a_check_goes_on_without_those_that_are_away() {
     let mut nodes = Nodes::found(Kind::Memory, 3, short);
     nodes.put(&[1, 2, 3], 0..40, "value").await;
+    // All have said to who leads that they know checks.
+    assert!(check(&nodes, &[1, 2, 3]).await.is_good());
     let leader = nodes.leader_of(&[1, 2, 3]).await;
     let (away, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
     nodes.stop(away);

@@ -9,6 +9,7 @@
 )]
 
 mod consistency;
+mod damage;
 #[path = "../support/ledger.rs"]
 mod ledger;
 mod nodes;

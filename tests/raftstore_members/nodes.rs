@@ -198,6 +198,10 @@ impl Nodes {
         self.shown_in_tables(number)
     }
 
+    pub fn directory(&self, number: u64) -> &std::path::Path {
+        self.nodes[&number].directory.as_ref().unwrap().path()
+    }
+
     pub fn ledger(&self, number: u64) -> &Shared {
         self.nodes[&number].ledger.as_ref().unwrap()
     }

@@ -7,6 +7,9 @@
 //! proposes a second entry with what it knows, if a majority said anything; else it gives up. Whoever leads by then does
 //! so: each replica knows of the check by the entry.
 //!
+//! Neither entry is proposed before every member has said that its build knows them: one that does not would stop there.
+//! Members that have not said so are asked again and again, from when this replica began to lead.
+//!
 //! What the second entry says holds for all alike. A replica that differs from the majority is
 //! [unhealthy](crate::raftstore::entry::Unhealthy) from there on, unless it has taken over a snapshot since.
 
@@ -38,6 +41,10 @@ pub(super) struct Checks {
     current: Option<Check>,
     /// Since when the same replica leads.
     led_since: u64,
+    /// Replicas that have said here that their build knows checks.
+    knowing: BTreeSet<ReplicaId>,
+    /// When those that have not are asked next.
+    ask_at: u64,
     /// What the last one showed.
     last: Option<Verdict>,
     /// Replicas that differed then and were not sent a snapshot since.
@@ -81,7 +88,7 @@ impl Checks {
 
     /// Another leads, or nobody.
     pub(super) fn leader_changed(&mut self, now: u64) {
-        self.led_since = now;
+        (self.led_since, self.ask_at) = (now, now);
     }
 }
 
@@ -116,6 +123,9 @@ impl Group {
         if self.membership.is_joint() || raft.has_pending_conf() {
             return Err(CheckRefusal::Changing);
         }
+        if let Some(replica) = self.unknowing().next() {
+            return Err(CheckRefusal::NotKnown { replica });
+        }
         let asked = self.try_propose(None, Vec::new(), Context::Hash(DIGEST_VERSION));
         asked.map_err(|refusal| match refusal {
             Refusal::NotLeader { leader } => CheckRefusal::NotLeader { leader },
@@ -125,6 +135,27 @@ impl Group {
         self.checks.proposed = Some(Position::new(raft.raft_log.last_index(), raft.term));
         self.settle();
         Ok(())
+    }
+
+    /// Members whose build may not know checks: it would stop at an entry of one.
+    fn unknowing(&self) -> impl Iterator<Item = ReplicaId> + '_ {
+        let is_unknowing =
+            |replica: &ReplicaId| *replica != self.config.replica && !self.checks.knowing.contains(replica);
+        self.membership.replicas().filter(is_unknowing)
+    }
+
+    /// With each tick: a leader asks them, so that it knows when a check is due.
+    fn ask_unknowing(&mut self) {
+        if self.node.raft.state != StateRole::Leader || self.now < self.checks.ask_at || !self.can_capture {
+            return;
+        }
+        self.checks.ask_at = self.now + ASK_ELECTIONS * self.config.election_ticks as u64;
+        // Numbers are never used again.
+        let Group { checks, membership, .. } = self;
+        checks.knowing.retain(|replica| membership.nodes.contains_key(replica));
+        let unknowing: Vec<ReplicaId> = self.unknowing().collect();
+        let question = CheckMessage { at: Position::default(), word: CheckWord::Ask };
+        self.checks.say.extend(unknowing.into_iter().map(|replica| (replica, question)));
     }
 
     /// The entry that asks was committed. Says whether the state is to be hashed as of there; else there is no digest.
@@ -168,6 +199,10 @@ impl Group {
                     self.checks.say.push((from, CheckMessage { at, word: CheckWord::None }));
                 }
             }
+            (CheckWord::Ask, _) => self.checks.say.push((from, CheckMessage { at, word: CheckWord::Known })),
+            (CheckWord::Known, _) => {
+                self.checks.knowing.insert(from);
+            }
             (word, Some(check)) => {
                 check.heard.insert(from, word);
                 self.advance_check();
@@ -178,6 +213,7 @@ impl Group {
 
     /// Goes on with a check as far as it can go.
     pub(super) fn advance_check(&mut self) {
+        self.ask_unknowing();
         let Some(check) = &mut self.checks.current else { return };
         let election = self.config.election_ticks as u64;
         let age = self.now.saturating_sub(check.begun);
@@ -213,6 +249,10 @@ impl Group {
             return self.give_up_check();
         }
         let (at, term) = (check.at, raft.term);
+        // Who led before knew of all, and a member may have come since.
+        if self.unknowing().next().is_some() {
+            return;
+        }
         // Refused for want of room it is tried again with the next tick.
         if self.try_propose(None, Vec::new(), Context::Verify { at, digests }).is_ok()
             && let Some(check) = &mut self.checks.current

@@ -264,9 +264,21 @@ fn a_damaged_state_is_applied_to_no_more_and_holds_up_no_repair() {
     assert_eq!(alone.group.damaged(LogIndex::new(0)), Err(NoRepair));
 }
 
+/// A word about checks as such.
+fn of_build(word: CheckWord) -> CheckMessage {
+    CheckMessage { at: Position::default(), word }
+}
+
+fn know_checks(bench: &mut Bench, replicas: impl IntoIterator<Item = u64>) {
+    for replica in replicas {
+        bench.group.check_said(ReplicaId::new(replica), of_build(CheckWord::Known));
+    }
+}
+
 /// A leader whose state is hashed as of an entry, which it says.
 fn checking() -> (Bench, Position) {
     let mut bench = Bench::new(membership(3, None), |config| config.check_ticks = 50).lead();
+    know_checks(&mut bench, 2..=3);
     bench.group.check_consistency().unwrap();
     bench.group.check_consistency().unwrap();
     bench.work();
@@ -404,6 +416,38 @@ fn who_differs_is_unhealthy_unless_a_snapshot_came_since() {
     append(&mut bench, 6, &[verify(6, &[(1, 7), (2, 8), (3, 9)])]);
     bench.work();
     assert_eq!((bench.group.unhealthy(), bench.group.undecided()), (None, Some(LogIndex::new(6))));
+}
+
+/// A build that does not know checks drops what it does not understand, and would stop at their entries.
+#[test]
+fn no_check_is_begun_before_all_members_know_what_it_is() {
+    let mut bench = Bench::new(membership(3, Some(4)), |_| {}).lead();
+    let last = bench.group.positions().last;
+    let refused = |replica| Err(CheckRefusal::NotKnown { replica: ReplicaId::new(replica) });
+    for _ in 0..50 {
+        bench.step(MessageType::MsgHeartbeatResponse, 2, |_| {});
+        bench.pass(1);
+        assert_eq!(bench.group.check_consistency(), refused(2));
+    }
+    for replica in 2..=4 {
+        let asked = (ReplicaId::new(replica), of_build(CheckWord::Ask));
+        let times = bench.checks.iter().filter(|said| **said == asked).count();
+        assert!((2..=6).contains(&times), "replica {replica} is asked {times} times");
+    }
+    know_checks(&mut bench, [2, 3, 9]);
+    assert_eq!(bench.group.check_consistency(), refused(4));
+    bench.round();
+    assert_eq!(bench.group.positions().last, last, "an entry that replica 4 may not know");
+    know_checks(&mut bench, [4]);
+    bench.group.check_consistency().unwrap();
+    bench.round();
+    assert_eq!(bench.group.positions().last, last.next());
+    // Whoever knows says so, also to one that is not known to lead.
+    let mut bench = follower();
+    bench.checks.clear();
+    bench.group.check_said(ReplicaId::new(3), of_build(CheckWord::Ask));
+    bench.round();
+    assert_eq!(bench.checks, [(ReplicaId::new(3), of_build(CheckWord::Known))]);
 }
 
 /// What is wrong is not handed on.

@@ -5,6 +5,7 @@
 //! | `read` | reading, the same for a store and for a look at one |
 //! | `snapshot` | capturing and filling snapshots |
 //! | `flip` | taking them over |
+//! | `evacuate` | getting rid of damaged table files |
 //! | `recover` | a group whose majority was lost goes on alone |
 //! | `view` | a store that is only looked at |
 //!
@@ -23,6 +24,7 @@
 //!
 //! It knows the last entry of each group, so that appending neither reads nor leaves tombstones.
 
+mod evacuate;
 mod flip;
 mod read;
 mod recover;
@@ -123,6 +125,7 @@ impl RocksStore {
 
 impl LogStore for RocksStore {
     fn prepare(&self) -> Result<(), StoreError> {
+        self.evacuate()?;
         Ok(self.storage.keep_log_space()?)
     }
 

@@ -180,9 +180,12 @@ impl SnapshotStore for RocksStore {
         if let Some(before) = filling.remove(&group).map(|before| before.generation()) {
             delete_generation(&mut batch, group, before);
         }
-        if !self.reader().pairs(group, generation, None, 0)?.is_empty() {
+        match self.reader().pairs(group, generation, None, 0) {
+            Ok(pairs) if pairs.is_empty() => {}
             // There should be nothing; whatever there is must not become visible.
-            delete_generation(&mut batch, group, generation);
+            Ok(_) => delete_generation(&mut batch, group, generation),
+            Err(StoreError::Damaged { .. }) => self.cover(group, generation)?,
+            Err(error) => return Err(error),
         }
         let marker = Marker { generation, id: meta.id, position: meta.position };
         put(&mut batch, group, Tag::Marker, &marker.encode());
@@ -232,6 +235,31 @@ impl SnapshotStore for RocksStore {
 }
 
 impl RocksStore {
+    /// Lets a generation be read though a damaged block lies before it, and everything later of the group.
+    ///
+    /// A block of a table file stands for all keys up to where the next begins. So what holds the last pairs of a generation is
+    /// read by whoever looks for those of the next, which are not in it. Where all of that is removed by a newer word than the
+    /// block, RocksDB does not look there: a removed range is sought beyond its end in what is older. That word stays newer,
+    /// since what holds damage is not compacted.
+    ///
+    /// # Errors
+    /// Refused: it cannot be read still. The replica stays as it is, and is repaired once the files were moved away from.
+    fn cover(&self, group: GroupId, from: Generation) -> Result<(), StoreError> {
+        let mut batch = self.storage.batch()?;
+        let keys = format::tables_from(group, from);
+        for family in read::FAMILIES {
+            batch.delete_range(family, &keys.start..&keys.end);
+        }
+        self.storage.write(batch, Durability::Buffered)?;
+        match self.reader().pairs(group, from, None, 0) {
+            Ok(_) => Ok(()),
+            Err(error @ StoreError::Damaged { .. }) => {
+                Err(rules::refused(group, format!("a snapshot of it could not be read here: {error}")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// A generation of which nothing was ever written, as far as is known: neither pairs, nor a removal of them, beneath
     /// which RocksDB could not lay a file without much ado.
     fn unused_generation(&self, group: GroupId) -> Result<Generation, StoreError> {

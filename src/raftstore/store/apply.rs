@@ -279,7 +279,8 @@ impl ApplyThread {
                 self.mailbox.tell(Input::Applied(vec![(group, index, index)]));
                 self.capture_wanted(group)
             }
-            Err(error) => self.failed(group, Unapplied::of_write(error)),
+            // Nothing is written but by a machine that keeps its own position.
+            Err(error) => self.failed(group, Unapplied::of_read(error)),
         }
     }
 
