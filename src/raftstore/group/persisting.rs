@@ -1,7 +1,8 @@
 //! What is being written, and what waits for it.
 //!
 //! *Rule of durable order 1*: while a term or vote is not durable, no message leaves, a leader's included. A leader's
-//! first Ready may carry its vote, its first entry and an append at once (one voter and a learner).
+//! first Ready may carry its vote, its first entry and an append at once (one voter and a learner). The same holds while a
+//! leader does not know durably that a change of the membership is committed.
 //!
 //! *Rule of durable order 2*: an acknowledgement leaves after what it acknowledges is durable, and raft-rs counts this
 //! replica's own entries only once [`Persisting::done`] has said so; also in a group of one.
@@ -24,8 +25,8 @@ pub(super) struct Persisting {
     open: VecDeque<Write>,
     next: u64,
     done: u64,
-    /// The last write that holds a new term or vote.
-    last_vote: u64,
+    /// The last write that holds a new term or vote, or decides a change of the membership.
+    last_binding: u64,
     /// A Ready that is durable, but whose entries an open write replaces.
     unreported: Option<u64>,
     /// The highest index that such a Ready, or one before it, wrote.
@@ -42,11 +43,11 @@ struct Write {
 }
 
 impl Persisting {
-    /// Begins a write for a Ready.
-    pub(super) fn begin(&mut self, ready: u64, entries: Option<(u64, u64)>, votes: bool) -> PersistId {
+    /// Begins a write for a Ready; nothing leaves before one that `binds`.
+    pub(super) fn begin(&mut self, ready: u64, entries: Option<(u64, u64)>, binds: bool) -> PersistId {
         self.next += 1;
-        if votes {
-            self.last_vote = self.next;
+        if binds {
+            self.last_binding = self.next;
         }
         self.open.push_back(Write { id: self.next, ready, entries });
         PersistId(self.next)
@@ -70,7 +71,7 @@ impl Persisting {
 
     /// Queues a message; one that `promises` durability waits for every write begun so far.
     pub(super) fn send(&mut self, message: Message, promises: bool) {
-        let mut after = if promises { self.next } else { self.last_vote };
+        let mut after = if promises { self.next } else { self.last_binding };
         let kind = message.kind();
         if (fault::active(Fault::VoteBeforeDurable) && is_vote(kind))
             || (fault::active(Fault::AppendBeforeDurable) && kind == MessageType::MsgAppendResponse)

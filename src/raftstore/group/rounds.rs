@@ -125,17 +125,26 @@ impl Group {
         let voted = hard_state.map(|state| (state.term, state.vote));
         let votes = voted.is_some_and(|voted| voted != self.written_vote);
         self.written_vote = voted.unwrap_or(self.written_vote);
-        let id = self.persisting.begin(ready, ends, votes);
+        let decides = hard_state.is_some_and(|state| self.decides_change(state.commit.get()));
+        let id = self.persisting.begin(ready, ends, votes || decides);
         if let Some(Restore { position, .. }) = &restore {
             self.hold_writes(id, position.index);
         }
         // The machine may have a store of its own: what it installs must not be lost here again.
         let must_sync =
-            (must_sync || restore.is_some()) && !(restore.is_some() && fault::active(Fault::FlipNotDurable));
+            (must_sync || restore.is_some() || decides) && !(restore.is_some() && fault::active(Fault::FlipNotDurable));
         let entries = entries.into_iter().map(Entry).collect();
         let persist = Persist { id, restore, hard_state, entries, truncate: None, must_sync, votes };
         self.hand_write(persist, effects);
         false
+    }
+
+    /// Whether a leader learns that a change of the membership is committed, which nobody may hear before it is durable here:
+    /// a replica that hears that it was removed is gone, and a leader that forgot it would still need its vote.
+    fn decides_change(&self, commit: u64) -> bool {
+        let raft = &self.node.raft;
+        let pending = raft.pending_conf_index;
+        raft.state == StateRole::Leader && self.applied.get() < pending && pending <= commit
     }
 
     fn enqueue(&mut self, mut message: eraftpb::Message, promises: bool) {

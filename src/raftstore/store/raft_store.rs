@@ -185,16 +185,12 @@ impl RaftStore {
         let log_reader_thread = LogReader { tasks: log_reads, store: Arc::clone(&store), mailbox: mailbox.clone() };
         let Observers { running, mut threads, .. } = observers;
         let workers = Workers { persist, apply, log_reader };
+        let shown = Arc::clone(&troubles);
+        let outside = Outside { workers, transport, queued_bytes, mailbox: mailbox.clone(), troubles: shown };
         let driver = Driver {
             receiver,
             waiting,
-            outside: Outside {
-                workers,
-                transport,
-                queued_bytes,
-                mailbox: mailbox.clone(),
-                troubles: Arc::clone(&troubles),
-            },
+            outside,
             tick: config.tick,
             next_tick: Instant::now() + config.tick,
             max_queued_bytes: config.max_persist_queue_bytes,

@@ -115,7 +115,7 @@ fn what_sqlite_accepts_is_sqlites() {
         1
     );
     assert_eq!(node.sqlstate("SELECT * FROM pg_nothing"), "42P01");
-    assert_eq!(node.sqlstate("SELECT * FROM pg_type JOIN nothing ON true"), "42P01");
+    assert_eq!(node.sqlstate("SELECT * FROM pg_type JOIN nowhere ON true"), "42P01");
 }
 
 #[test]
