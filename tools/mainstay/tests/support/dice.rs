@@ -225,7 +225,11 @@ impl Dice {
             4 => format!("INSERT {or} INTO sealed VALUES ({c}, '{k}', {v})"),
             5 => format!("UPDATE {or} sealed SET k = '{k}' WHERE owner = {c} AND v IS {v}"),
             6 => format!("INSERT {or} INTO strict_items VALUES ({c}, {k}, {v}, {text})"),
-            7 => format!("UPDATE {or} strict_items SET k = {v}, v = k WHERE owner = {c} AND k = {k}"),
+            7 => {
+                // A key that is not there is refused: often enough that some run into it.
+                let key = if self.one_in(3) { "NULL" } else { v };
+                format!("UPDATE {or} strict_items SET k = {key}, v = k WHERE owner = {c} AND k = {k}")
+            }
             8 => format!(
                 "INSERT {or} INTO derived (owner, k, v) SELECT {c}, k, v FROM items WHERE owner = {c} AND k < {k}"
             ),
