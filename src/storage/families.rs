@@ -90,20 +90,20 @@ impl Families {
 
     /// How it is to be noted once a family has moved.
     pub fn homes_with_moved(&self, moved: Family, keeps_old: bool) -> Homes {
-        let numbers = Family::ALL.map(|family| {
-            let Home { number, has_moved, .. } = self.home(family);
-            number.saturating_add(u32::from(family == moved || has_moved.load(Ordering::Acquire)))
-        });
-        Homes { numbers, kept: self.kept() | if keeps_old { bit(moved) } else { 0 } }
+        let number =
+            |family| if family == moved { self.home(family).number.saturating_add(1) } else { self.number(family) };
+        Homes { numbers: Family::ALL.map(number), kept: self.kept() | if keeps_old { bit(moved) } else { 0 } }
     }
 
     /// How it is to be noted once no old home is kept.
     pub fn homes_without_kept(&self) -> Homes {
-        let number = |family| {
-            let Home { number, has_moved, .. } = self.home(family);
-            number.saturating_add(u32::from(has_moved.load(Ordering::Acquire)))
-        };
-        Homes { numbers: Family::ALL.map(number), kept: 0 }
+        Homes { numbers: Family::ALL.map(|family| self.number(family)), kept: 0 }
+    }
+
+    /// Of the home that a family has now.
+    fn number(&self, family: Family) -> u32 {
+        let Home { number, has_moved, .. } = self.home(family);
+        number.saturating_add(u32::from(has_moved.load(Ordering::Acquire)))
     }
 
     /// A family is in its next home from here on, which holds no damage.

@@ -342,20 +342,18 @@ pub(super) fn refuse_foreign(directory: &Path) -> Result<(), StorageError> {
 
 /// Opens RocksDB after looking at it read-only: what recovers to less than it is known to have held is damaged.
 pub(super) fn open_checked(meta: &Path, must_exist: bool) -> Result<Tables, StorageError> {
-    let homes = match has_rocksdb(meta) {
+    let (families, present) = match has_rocksdb(meta) {
         true => {
             let tables = open_read_only(meta)?;
             check_evidence(&tables)?;
-            read_homes(&tables)?
+            (tables.families, list_families(meta)?)
         }
         false if must_exist => return Err(without_rocksdb(meta)),
-        false => Homes::default(),
+        false => (Families::new(Homes::default(), families::read_damaged(meta)?), Vec::new()),
     };
     let mut options = options();
     options.create_if_missing(!must_exist);
     options.create_missing_column_families(true);
-    let present = if has_rocksdb(meta) { list_families(meta)? } else { Vec::new() };
-    let families = Families::new(homes, families::read_damaged(meta)?);
     let Others { strays, kept } = families.others(meta, &present)?;
     let mut paused = options.clone();
     paused.set_disable_auto_compactions(true);
@@ -394,9 +392,10 @@ fn open_read_only(meta: &Path) -> Result<Tables, StorageError> {
     // A first start that was interrupted may not have made all families yet; only what is there is looked at.
     let names = list_families(meta)?;
     let db = DB::open_cf_for_read_only(&options(), meta, names, false).map_err(StorageError::rocksdb(meta))?;
-    let families = Families::new(Homes::default(), families::read_damaged(meta)?);
+    let damaged = families::read_damaged(meta)?;
+    let families = Families::new(Homes::default(), damaged);
     let mut tables = Tables { meta: meta.to_owned(), db, families, is_writable: false };
-    tables.families = Families::new(read_homes(&tables)?, families::read_damaged(meta)?);
+    tables.families = Families::new(read_homes(&tables)?, damaged);
     Ok(tables)
 }
 

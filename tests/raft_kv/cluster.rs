@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tonic::transport::{Channel, Endpoint};
@@ -10,6 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::hosts::{HOSTS, Hosts, address};
 use crate::proto::kv_client::KvClient;
 use crate::proto::{PutRequest, StatusRequest, StatusResponse};
+use crate::register::History;
 
 /// How long anything may take that has to happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -195,6 +197,16 @@ impl Cluster {
         while self.status(node).await.is_none_or(|status| status.applied < goal) {
             assert!(Instant::now() < deadline, "node {} does not catch up:\n{}", node + 1, self.logs());
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Returns once so many more writes of clients were acknowledged.
+    pub async fn await_clients(&self, history: &History, more: u64) {
+        let acknowledged = || history.acknowledged.load(Ordering::SeqCst);
+        let (goal, deadline) = (acknowledged() + more, Instant::now() + PATIENCE);
+        while acknowledged() < goal {
+            assert!(Instant::now() < deadline, "the clients do not get on:\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 

@@ -229,19 +229,9 @@ impl Trouble {
         }
     }
 
-    /// Returns once the clients got on.
-    async fn await_clients(&self) {
-        let acknowledged = || self.shared.history.acknowledged.load(Ordering::SeqCst);
-        let (goal, deadline) = (acknowledged() + CALM, Instant::now() + PATIENCE);
-        while acknowledged() < goal {
-            assert!(Instant::now() < deadline, "the clients do not get on:\n{}", self.cluster.logs());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
     /// Some replicas move, and somebody is killed in the middle of it.
     async fn round(&mut self, number: u64) {
-        self.await_clients().await;
+        self.cluster.await_clients(&self.shared.history, CALM).await;
         let moves = self.draw_moves().await;
         let mut moving = self.operator.begin(moves);
         match number % 5 {

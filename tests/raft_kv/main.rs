@@ -17,9 +17,9 @@ mod proto {
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cluster::{Cluster, PATIENCE};
+use cluster::Cluster;
 use hosts::Hosts;
 use proto::{GetRequest, PutRequest};
 use register::{Action, History, NEVER, Operation};
@@ -183,12 +183,7 @@ async fn partitions_lose_nothing_and_let_no_stale_read_through() {
         }
         cluster.await_caught_up(leader, others[0]).await;
         // Also the clients get on: there is something to check.
-        let acknowledged = || history.acknowledged.load(Ordering::SeqCst);
-        let (goal, deadline) = (acknowledged() + CALM, Instant::now() + PATIENCE);
-        while acknowledged() < goal {
-            assert!(Instant::now() < deadline, "the clients do not get on:\n{}", cluster.logs());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        cluster.await_clients(&history, CALM).await;
     }
     stop.store(true, Ordering::Relaxed);
     while let Some(task) = tasks.join_next().await {

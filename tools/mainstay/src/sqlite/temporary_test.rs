@@ -14,6 +14,15 @@ fn with(sql: &str) -> (Database, Client) {
 const STORED: &str =
     "CREATE TABLE stored (a INTEGER PRIMARY KEY, b TEXT); INSERT INTO stored VALUES (1, 'one'), (2, 'two')";
 
+/// Nothing is left where tables were lent to.
+fn nothing_is_left_on_the_writer(database: &Database) {
+    let turn = database.engine.shared.turnstile.acquire(super::test_support::WRITER_WAIT, &false.into()).unwrap();
+    let writer = database.engine.shared.turnstile.writer(turn).unwrap();
+    let left: i64 =
+        writer.for_describe().0.query_row("SELECT count(*) FROM sqlite_temp_schema", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+}
+
 #[test]
 fn what_is_temporary_is_in_no_record_and_no_file() {
     let (database, mut client) = with(STORED);
@@ -94,12 +103,7 @@ fn changes_by_what_temporary_tables_hold_are_captured() {
     client.ok("INSERT INTO counted (b) VALUES ('x'); DELETE FROM counted");
     let other = database.assert_replays();
     assert_eq!(other.session().rows("SELECT * FROM sqlite_sequence"), [["counted", "3"]]);
-    // Nothing is left where it was lent to.
-    let turn = database.engine.shared.turnstile.acquire(super::test_support::WRITER_WAIT, &false.into()).unwrap();
-    let writer = database.engine.shared.turnstile.writer(turn).unwrap();
-    let left: i64 =
-        writer.for_describe().0.query_row("SELECT count(*) FROM sqlite_temp_schema", [], |row| row.get(0)).unwrap();
-    assert_eq!(left, 0);
+    nothing_is_left_on_the_writer(&database);
 }
 
 #[test]
@@ -224,11 +228,7 @@ fn a_table_is_filled_from_what_the_transaction_wrote() {
     assert_eq!(client.fails("SELECT * FROM lost"), "42P01");
     let other = database.assert_replays();
     assert_eq!(other.session().fails("SELECT * FROM u"), "42P01");
-    let turn = database.engine.shared.turnstile.acquire(super::test_support::WRITER_WAIT, &false.into()).unwrap();
-    let writer = database.engine.shared.turnstile.writer(turn).unwrap();
-    let left: i64 =
-        writer.for_describe().0.query_row("SELECT count(*) FROM sqlite_temp_schema", [], |row| row.get(0)).unwrap();
-    assert_eq!(left, 0);
+    nothing_is_left_on_the_writer(&database);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `CREATE TABLE … AS`, cut where its query begins.
 
-use super::super::lexer::{Kind, tokens};
+use super::super::lexer::{Kind, Token, tokens};
 
 /// A `CREATE TABLE … AS`.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,18 +16,7 @@ pub(in super::super) struct TableAs<'a> {
 impl TableAs<'_> {
     /// The statement as one, if it is one. SQLite has compiled it before.
     pub(in super::super) fn of(statement: &str) -> Option<TableAs<'_>> {
-        let mut words = tokens(statement).peekable();
-        words.next_if(|token| token.is("CREATE"))?;
-        words.next_if(|token| token.is("TABLE"))?;
-        let mut name = words.next()?;
-        if name.is("IF") && words.next_if(|token| token.is("NOT")).is_some() {
-            words.next_if(|token| token.is("EXISTS"))?;
-            name = words.next()?;
-        }
-        if words.next_if(|token| token.kind == Kind::Symbol('.')).is_some() {
-            name = words.next()?;
-        }
-        let query = words.next_if(|token| token.is("AS"))?;
+        let (name, query) = name_and_as(statement, &[])?;
         Some(TableAs {
             // Not folded: SQLite keeps names as they are written.
             name: if name.kind == Kind::Word { name.text.to_owned() } else { name.name()? },
@@ -35,6 +24,23 @@ impl TableAs<'_> {
             rest: statement.get(query.range().start..)?,
         })
     }
+}
+
+/// The table's name and the `AS` of a `CREATE [kind] TABLE … AS`.
+pub(super) fn name_and_as<'a>(statement: &'a str, kinds: &[&str]) -> Option<(Token<'a>, Token<'a>)> {
+    let mut words = tokens(statement).peekable();
+    words.next_if(|token| token.is("CREATE"))?;
+    words.next_if(|token| kinds.iter().any(|kind| token.is(kind)));
+    words.next_if(|token| token.is("TABLE"))?;
+    let mut name = words.next()?;
+    if name.is("IF") && words.next_if(|token| token.is("NOT")).is_some() {
+        words.next_if(|token| token.is("EXISTS"))?;
+        name = words.next()?;
+    }
+    if words.next_if(|token| token.kind == Kind::Symbol('.')).is_some() {
+        name = words.next()?;
+    }
+    Some((name, words.next_if(|token| token.is("AS"))?))
 }
 
 #[cfg(test)]

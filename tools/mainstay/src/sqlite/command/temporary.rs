@@ -4,6 +4,7 @@
 use mainstay::server::pg::SqlError;
 
 use super::super::lexer::{Kind, Token, tokens};
+use super::table_as::name_and_as;
 use super::{Command, Words};
 
 /// `CREATE [UNIQUE] INDEX IF NOT EXISTS temp.` is as far in as the schema can stand.
@@ -82,20 +83,8 @@ pub(in super::super) struct TemporaryAs<'a> {
 impl TemporaryAs<'_> {
     /// The statement as one, if it is one. It [makes something temporary](makes_temporary).
     pub(in super::super) fn of(statement: &str) -> Option<TemporaryAs<'_>> {
-        let mut words = tokens(statement).peekable();
-        words.next_if(|token| token.is("CREATE"))?;
-        words.next_if(|token| token.is("TEMP") || token.is("TEMPORARY"));
-        words.next_if(|token| token.is("TABLE"))?;
-        let mut name = words.next()?;
-        if name.is("IF") && words.next_if(|token| token.is("NOT")).is_some() {
-            words.next_if(|token| token.is("EXISTS"))?;
-            name = words.next()?;
-        }
-        if words.next_if(|token| token.kind == Kind::Symbol('.')).is_some() {
-            name = words.next()?;
-        }
-        let end = words.next_if(|token| token.is("AS"))?.range().end;
-        Some(TemporaryAs { name: name.text, query: statement.get(end..)? })
+        let (name, behind) = name_and_as(statement, &["TEMP", "TEMPORARY"])?;
+        Some(TemporaryAs { name: name.text, query: statement.get(behind.range().end..)? })
     }
 }
 
