@@ -184,10 +184,10 @@ impl Core {
 
     /// Follows the table of members until the group stops.
     pub(super) async fn follow_members(self: Arc<Core>, transport: Arc<GrpcTransport>) {
-        let mut progress = self.metadata.progress();
+        let mut changes = self.metadata.machine().members.clone();
         let mut was_member = false;
         loop {
-            progress.borrow_and_update();
+            changes.borrow_and_update();
             match self.members() {
                 Ok(members) => {
                     let own = members.iter().find(|member| member.id == self.node().get());
@@ -205,7 +205,7 @@ impl Core {
                 }
                 Err(error) => return self.fail(error.into()),
             }
-            if progress.changed().await.is_err() {
+            if changes.changed().await.is_err() {
                 return;
             }
         }

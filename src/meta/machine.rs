@@ -29,6 +29,7 @@ const PAGE: usize = 1000;
 pub struct MetaMachine {
     view: StoreView,
     progress: watch::Sender<Reached>,
+    members: watch::Sender<()>,
     timers: Arc<Mutex<Timers>>,
     clock: Clock,
     pending: Option<Pending>,
@@ -39,6 +40,7 @@ pub struct MetaMachine {
 /// What the last batch leads to, once it is written.
 struct Pending {
     reached: Reached,
+    has_new_members: bool,
     countdowns: Vec<Countdown>,
     state: apply::State,
     cluster: ClusterHeader,
@@ -50,6 +52,8 @@ struct Pending {
 pub struct MachineView {
     /// How far it is; closed when the group stops.
     pub progress: watch::Receiver<Reached>,
+    /// Changes when the table of members does, and not when others do; closed when the group stops.
+    pub members: watch::Receiver<()>,
     /// What runs out, and when.
     pub timers: Arc<Mutex<Timers>>,
 }
@@ -72,9 +76,10 @@ impl MetaMachine {
         let (cluster, kv) = Applier::new(&view)?.headers();
         metrics::reached(&cluster, &kv);
         let (progress, receiver) = watch::channel(apply::reached(&view)?);
+        let (members, members_receiver) = watch::channel(());
         let timers = Arc::new(Mutex::new(timers_in(&view, clock)?));
-        let seen = MachineView { progress: receiver, timers: Arc::clone(&timers) };
-        Ok((MetaMachine { view, progress, timers, clock, pending: None, state: None }, seen))
+        let seen = MachineView { progress: receiver, members: members_receiver, timers: Arc::clone(&timers) };
+        Ok((MetaMachine { view, progress, members, timers, clock, pending: None, state: None }, seen))
     }
 }
 
@@ -96,7 +101,8 @@ impl StateMachine for MetaMachine {
         if fault::active(Fault::ToldBeforeWritten) {
             self.progress.send_replace(reached);
         }
-        self.pending = Some(Pending { reached, countdowns: countdowns(&writes)?, state, cluster, kv });
+        let has_new_members = written(&writes, Table::Cluster, Cluster::Member as u8).next().is_some();
+        self.pending = Some(Pending { reached, has_new_members, countdowns: countdowns(&writes)?, state, cluster, kv });
         for (table, writes) in writes {
             for (key, value) in writes {
                 match value {
@@ -116,12 +122,15 @@ impl StateMachine for MetaMachine {
         }
         if !fault::active(Fault::RestoredUntold) {
             self.progress.send_replace(apply::reached(&self.view)?);
+            self.members.send_replace(());
         }
         Ok(())
     }
 
     fn written(&mut self) {
-        let Some(Pending { reached, countdowns, state, cluster, kv }) = self.pending.take() else { return };
+        let Some(Pending { reached, has_new_members, countdowns, state, cluster, kv }) = self.pending.take() else {
+            return;
+        };
         self.state = Some(state);
         metrics::reached(&cluster, &kv);
         if !countdowns.is_empty() {
@@ -131,6 +140,9 @@ impl StateMachine for MetaMachine {
             countdowns.into_iter().for_each(|countdown| timers.note(countdown, now));
         }
         self.progress.send_if_modified(|known| std::mem::replace(known, reached) != reached);
+        if has_new_members {
+            self.members.send_replace(());
+        }
     }
 }
 
@@ -170,14 +182,18 @@ fn each(
     }
 }
 
+/// The writes of a table whose keys begin with this byte.
+fn written(writes: &Writes, table: Table, first: u8) -> impl Iterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
+    let writes = writes.get(&table).into_iter();
+    writes.flat_map(move |writes| writes.range(vec![first]..vec![first + 1]))
+}
+
 /// What begins to run, anew or at all, and what runs no longer.
 fn countdowns(writes: &Writes) -> Result<Vec<Countdown>, StoreError> {
-    let of = |table, first: u8| {
-        let writes = writes.get(&table).into_iter();
-        writes.flat_map(move |writes| writes.range(vec![first]..vec![first + 1]))
-    };
-    let leases = of(Table::Kv, Kv::Lease as u8).map(|(key, value)| lease_countdown(key, value.as_deref()));
-    let tokens = of(Table::Cluster, Cluster::Token as u8).map(|(key, value)| token_countdown(key, value.as_deref()));
+    let leases = written(writes, Table::Kv, Kv::Lease as u8);
+    let leases = leases.map(|(key, value)| lease_countdown(key, value.as_deref()));
+    let tokens = written(writes, Table::Cluster, Cluster::Token as u8);
+    let tokens = tokens.map(|(key, value)| token_countdown(key, value.as_deref()));
     leases.chain(tokens).collect()
 }
 

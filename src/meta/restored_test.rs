@@ -91,6 +91,30 @@ fn it_goes_on_where_its_tables_are() {
 }
 
 #[test]
+fn who_follows_the_members_hears_of_them_alone() {
+    let tables = Arc::new(Tables::default());
+    let view = StoreView { store: Arc::clone(&tables) as _, group: GroupId::new(1) };
+    let (mut machine, mut seen) = MetaMachine::open(view.clone()).unwrap();
+    let mut go_on = |index, kind| {
+        let (_, writes) = apply(&mut machine, &view, index, kind);
+        assert!(!seen.members.has_changed().unwrap(), "nothing is written yet");
+        tables.0.lock().write(writes);
+        machine.written();
+        let has_changed = seen.members.has_changed().unwrap();
+        seen.members.mark_unchanged();
+        has_changed
+    };
+    let rename = |name: &str| {
+        Kind::UpdateMember(proto::UpdateMember { id: 1, name: Some(name.to_owned()), ..Default::default() })
+    };
+    assert!(go_on(1, Kind::Init(init())));
+    assert!(!go_on(2, Kind::Put(Put { key: b"a".to_vec(), value: b"1".to_vec(), lease: 0 })));
+    assert!(go_on(3, rename("other")));
+    let setting = proto::SetSetting { name: "token.default_ttl".to_owned(), value: "2h".to_owned() };
+    assert!(!go_on(4, Kind::SetSetting(setting)), "that of settings is another table's concern");
+}
+
+#[test]
 fn what_came_with_a_snapshot_is_told_and_runs() {
     let tables = Arc::new(Tables::default());
     let view = StoreView { store: Arc::clone(&tables) as _, group: GroupId::new(1) };
@@ -109,6 +133,7 @@ fn what_came_with_a_snapshot_is_told_and_runs() {
     machine.restored(LogIndex::new(1)).unwrap();
     assert!(seen.progress.has_changed().unwrap(), "who watches looks again");
     assert_eq!(*seen.progress.borrow_and_update(), reached);
+    assert!(seen.members.has_changed().unwrap(), "there are members now");
     let remaining = || seen.timers.lock().remaining(Limited::Lease(5), BootClock.now());
     let whole = std::time::Duration::from_millis(TTL_MS);
     let runs = remaining().unwrap();
