@@ -315,6 +315,14 @@ async fn a_message_is_filled_up_to_a_size() {
         sizes.push(stand.next().await.len());
     }
     assert_eq!(sizes, [2, 2, 1]);
+    // What was sent is not held any more: answers can go on for ever.
+    let txn = Kind::Txn(Txn { then: vec![ops::get("half")], ..Txn::default() });
+    let command = Command { actions: vec![action(txn)], ..Command::default() };
+    let read = Call::Execute(ExecuteRequest { command: Some(command), ..ExecuteRequest::default() });
+    for number in 0..40 {
+        stand.send([(number, read.clone())]).await;
+        stand.answers(1).await;
+    }
 }
 
 #[tokio::test]
