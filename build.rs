@@ -21,6 +21,8 @@ fn main() -> std::io::Result<()> {
         .build_transport(false)
         .extern_path(".mainstay.meta.v1", "crate::meta::proto")
         .extern_path(".mainstay.meta.query.v1", "crate::meta::query::proto")
+        // A type of ours, which bounds what it decodes.
+        .extern_path(".mainstay.meta.rpc.v1.BatchRequest", "crate::cluster::rpc::batch::BatchRequest")
         .compile_protos(&["proto/meta_rpc.proto"], &["proto"])?;
     // What the example says to its clients; only the example, its tests and its benchmark include it.
     println!("cargo:rerun-if-changed=examples/raft_kv/kv.proto");

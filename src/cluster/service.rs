@@ -21,7 +21,8 @@ use super::proto::{
 use super::record::addresses;
 use super::remove::remove;
 use super::rpc::proto::StatusResponse;
-use super::rpc::service::{MetadataService, Observed, patience, raft_group};
+use super::rpc::requests::patience;
+use super::rpc::service::{MetadataService, Observed, raft_group};
 use crate::ident::{Incarnation, NodeId};
 use crate::meta::METADATA_GROUP;
 use crate::meta::limits::MAX_TEXT_BYTES;

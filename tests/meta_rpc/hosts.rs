@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay::cluster::rpc::channel::Nodes;
@@ -117,12 +117,14 @@ pub struct Moody {
     /// Told when the next command is applied; its answer never comes.
     holds: Mutex<Option<oneshot::Sender<()>>>,
     is_lost: AtomicBool,
+    /// Requests that wait for a leader.
+    waiting: AtomicUsize,
 }
 
 impl Moody {
     pub fn new() -> Arc<Moody> {
-        let (loses, holds, is_lost) = Default::default();
-        Arc::new(Moody { group: Arc::new(MemoryMetadata::new()), loses, holds, is_lost })
+        let (loses, holds, is_lost, waiting) = Default::default();
+        Arc::new(Moody { group: Arc::new(MemoryMetadata::new()), loses, holds, is_lost, waiting })
     }
 
     /// Without a network.
@@ -148,6 +150,16 @@ impl Moody {
         self.is_lost.store(false, Ordering::SeqCst);
     }
 
+    /// Waits until so many requests have begun to wait for a leader.
+    pub async fn until_waiting(&self, count: usize) {
+        let looking = async {
+            while self.waiting.load(Ordering::SeqCst) < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        super::soon(looking).await;
+    }
+
     /// What becomes of an answer, named or not.
     async fn answer(&self, done: Result<Done, MetaError>) -> Result<Done, MetaError> {
         let holds = self.holds.lock().take();
@@ -165,6 +177,7 @@ impl Moody {
         if !self.is_lost.load(Ordering::SeqCst) {
             return Ok(());
         }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep_until(deadline.into()).await;
         Err(MetaError::Unavailable { leader: None, why: "nobody leads".into() })
     }

@@ -4,6 +4,7 @@
 
 mod hosts;
 mod raft;
+mod requests;
 mod tls;
 
 use std::sync::Arc;

@@ -22,6 +22,7 @@ use tokio::time::timeout_at;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::batch::caller::Caller;
 use crate::net::connection::{Connection, Fault, Holder, tls_fault};
 use crate::net::tls::Tls;
 use crate::net::{Address, NetConfig, NetError};
@@ -85,10 +86,21 @@ struct Held {
     channel: Channel,
     address: Address,
     fault: Fault,
+    /// The stream that its requests share.
+    caller: parking_lot::Mutex<Option<Arc<Caller>>>,
     _holder: Holder,
 }
 
 impl Line {
+    /// What requests that may go together go over: one stream, and another when that has ended.
+    pub(super) fn caller(&self) -> Arc<Caller> {
+        let mut held = self.0.caller.lock();
+        match held.as_ref().filter(|caller| !caller.has_ended()) {
+            Some(caller) => Arc::clone(caller),
+            None => Arc::clone(held.insert(Arc::new(Caller::open(self.channel())))),
+        }
+    }
+
     /// What calls go over.
     pub fn channel(&self) -> Channel {
         self.0.channel.clone()
@@ -286,7 +298,8 @@ impl Inner {
             Some(fault) => Unreached::Mistake(stranger(address, fault)),
             None => Unreached::Http(source),
         })?;
-        Ok(Line(Arc::new(Held { channel, address: address.clone(), fault, _holder: holder })))
+        let caller = parking_lot::Mutex::default();
+        Ok(Line(Arc::new(Held { channel, address: address.clone(), fault, caller, _holder: holder })))
     }
 }
 

@@ -15,7 +15,7 @@
 //! # }
 //! ```
 //!
-//! Commands carry a [name](crate::meta::names) of this client's, so that one whose answer was lost is sent again, to
+//! What is under way at the same time shares a [stream](super::batch) to the node. Commands carry a [name](crate::meta::names) of this client's, so that one whose answer was lost is sent again, to
 //! whichever node, and takes effect once. Watches go on at another node when theirs is lost, behind what they gave last.
 
 use std::sync::Arc;
@@ -31,6 +31,8 @@ use super::channel::{CallError, Line, Nodes, Purpose, Repeat};
 use super::failure;
 use super::proto::follow_response::Kind as FollowKind;
 use super::proto::metadata_client::MetadataClient;
+use super::proto::numbered_request::Call;
+use super::proto::numbered_response::Outcome;
 use super::proto::watch_response::Kind as WatchKind;
 use super::proto::{
     ExecuteRequest, FollowRequest, FollowResponse, ReadRequest, StatusRequest, StatusResponse, WatchRequest,
@@ -76,15 +78,20 @@ impl Client {
     /// # Errors
     /// See [`MetaError`].
     pub async fn status(&self, deadline: Instant) -> Result<StatusResponse, MetaError> {
-        let ask = |line: Line, _| async move { Ok(calls(&line).status(StatusRequest {}).await?.into_inner()) };
+        let ask = |line: Line, _| async move { Ok(calls(line.channel()).status(StatusRequest {}).await?.into_inner()) };
         self.nodes.call(Purpose::Call, Repeat::Safe, deadline, ask).await.map_err(reading)
     }
 }
 
-fn calls(line: &Line) -> MetadataClient<Channel> {
-    MetadataClient::new(line.channel())
+pub(super) fn calls(channel: Channel) -> MetadataClient<Channel> {
+    MetadataClient::new(channel)
         .max_encoding_message_size(MAX_REQUEST_BYTES)
         .max_decoding_message_size(MAX_RESPONSE_BYTES)
+}
+
+/// Nobody knows what a node did that answers so.
+fn not_asked() -> Status {
+    Status::internal("the answer is to something else")
 }
 
 /// How long a node may try, that has to answer until then.
@@ -115,7 +122,12 @@ impl Backend for Client {
         let request = ExecuteRequest { command: Some(command), timeout_ms: 0, client, sequence };
         let ask = |line: Line, until| {
             let request = ExecuteRequest { timeout_ms: timeout_ms(until), ..request.clone() };
-            async move { Ok(calls(&line).execute(request).await?.into_inner()) }
+            async move {
+                match line.caller().call(Call::Execute(request)).await? {
+                    Outcome::Execute(answer) => Ok(answer),
+                    _ => Err(not_asked()),
+                }
+            }
         };
         let answer = self.nodes.call(Purpose::Call, Repeat::Safe, deadline, ask).await.map_err(failure::call_error)?;
         answer.done.ok_or(MetaError::Newer(Unknown::Unknown))
@@ -125,7 +137,12 @@ impl Backend for Client {
         let request = ReadRequest { query: Some(query), is_local, timeout_ms: 0 };
         let ask = |line: Line, until| {
             let request = ReadRequest { timeout_ms: timeout_ms(until), ..request.clone() };
-            async move { Ok(calls(&line).read(request).await?.into_inner()) }
+            async move {
+                match line.caller().call(Call::Read(request)).await? {
+                    Outcome::Read(answer) => Ok(answer),
+                    _ => Err(not_asked()),
+                }
+            }
         };
         let answer = self.nodes.call(Purpose::Call, Repeat::Safe, deadline, ask).await.map_err(reading)?;
         answer.found.ok_or(MetaError::Newer(Unknown::Unknown))
@@ -173,7 +190,7 @@ impl<M> Resumed<M> {
             let random = getrandom::u64().unwrap_or(u64::MAX);
             tokio::time::sleep(BACKOFF.delay(self.failures, random)).await;
             let ask = |line: Line, _| {
-                let opening = open(calls(&line));
+                let opening = open(calls(line.channel()));
                 async move { Ok((line, opening.await?.into_inner())) }
             };
             let opened = self.nodes.call(Purpose::Stream, Repeat::Safe, Instant::now() + PATIENCE, ask).await;

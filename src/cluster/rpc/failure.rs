@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use super::channel::CallError;
 use super::proto::failure::Kind;
-use super::proto::{Failure, Nothing};
+use super::proto::{Failed, Failure, Nothing};
 use crate::ident::NodeId;
 use crate::meta::command::{MAX_COMMAND_BYTES, Unknown};
 use crate::meta::proto::Refusal;
@@ -102,6 +102,21 @@ fn failure(status: &Status) -> Option<Kind> {
     Failure::decode(&detail.value[..]).ok()?.kind
 }
 
+/// A status as an answer among others.
+pub(super) fn failed(status: &Status) -> Failed {
+    let failure = failure(status).map(|kind| Failure { kind: Some(kind) });
+    Failed { code: status.code().into(), message: status.message().to_owned(), failure }
+}
+
+/// The status that an answer among others stands for.
+pub(super) fn from_failed(failed: Failed) -> Status {
+    let code = Code::from_i32(failed.code);
+    match failed.failure.and_then(|failure| failure.kind) {
+        Some(kind) => detailed(code, failed.message, kind),
+        None => Status::new(code, failed.message),
+    }
+}
+
 /// What a status means to who proposed or asked.
 pub fn error(status: &Status) -> MetaError {
     let why = status.message().to_owned();
@@ -172,6 +187,10 @@ mod tests {
             assert_eq!(std::mem::discriminant(&heard), std::mem::discriminant(&told), "{told}: {heard}");
             assert!(heard.to_string().contains(&told.to_string()), "{told}: {heard}");
             assert_eq!(heard.refusal(), told.refusal());
+            // Among the answers of a stream it is the same.
+            let (alone, among) = (status(&told), from_failed(failed(&status(&told))));
+            assert_eq!((among.code(), among.message()), (alone.code(), alone.message()));
+            assert_eq!(among.details(), alone.details());
         }
         let compacted = watch_error(&watch_status(&WatchError::Compacted { oldest: 5 }));
         assert_eq!(compacted, Some(WatchError::Compacted { oldest: 5 }));
@@ -191,6 +210,8 @@ mod tests {
     fn foreign_statuses_are_understood_as_far_as_they_go() {
         assert!(matches!(error(&Status::unavailable("x")), MetaError::Unavailable { .. }));
         assert!(matches!(error(&Status::internal("x")), MetaError::Unknown { .. }));
+        let among = from_failed(failed(&Status::out_of_range("x")));
+        assert_eq!((among.code(), among.message(), among.details()), (Code::OutOfRange, "x", &[][..]));
         let garbage = Status::with_details(Code::Unavailable, "x", vec![1, 2, 3].into());
         assert!(matches!(error(&garbage), MetaError::Unavailable { .. }));
     }

@@ -1,7 +1,7 @@
 //! The cluster over gRPC, for processes that are no members of it: tools, applications, nodes that want to join.
 //!
 //! ```text
-//!  Meta ── client ── channel ══ any node of a list ══ service ── Metadata ── group 0
+//!  Meta ── client ── batch ── channel ══ any node of a list ══ service ── batch ── requests ── Metadata ── group 0
 //! ```
 //!
 //! | file | what it holds |
@@ -9,6 +9,8 @@
 //! | [`channel`] | a way to any node of a list, and what becomes of calls |
 //! | [`client`] | the typed client of `meta`, over that way |
 //! | [`service`] | what a node answers: `proto/meta_rpc.proto` |
+//! | [`batch`] | many requests over one stream: both ends of it |
+//! | `requests` | what a node does with a request |
 //! | [`failure`] | errors as statuses, and back |
 //! | `feed` | the streams of a service |
 //!
@@ -17,10 +19,12 @@
 //! **Invariants.** Every call has a deadline, on both sides. What a client sends twice because an answer was lost takes
 //! effect once: the client names it. No hash of a secret leaves the node: who knows it could pass for its owner.
 
+pub mod batch;
 pub mod channel;
 pub mod client;
 pub mod failure;
 mod feed;
+pub(in crate::cluster) mod requests;
 pub mod service;
 
 /// The messages of `proto/meta_rpc.proto`.

@@ -1,33 +1,28 @@
 //! What a node answers to other processes about the metadata: the service of `proto/meta_rpc.proto`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tonic::{Extensions, Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::failure;
+use super::batch::{BatchRequest, answerer};
 use super::feed::{self, Feed};
 use super::proto::metadata_server::{Metadata as Served, MetadataServer};
 use super::proto::{
     ExecuteRequest, ExecuteResponse, FollowRequest, FollowResponse, RaftGroup, ReadRequest, ReadResponse, Replica,
     StatusRequest, StatusResponse, WatchRequest, WatchResponse,
 };
-use super::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, MAX_TIMEOUT, NOTICE_EVERY};
+use super::requests::{Requests, deadline};
+use super::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, NOTICE_EVERY};
 use crate::ident::{GroupId, NodeId};
-use crate::meta::client::DEFAULT_TIMEOUT;
-use crate::meta::limits::MAX_TEXT_BYTES;
-use crate::meta::proto::action::Kind as Action;
-use crate::meta::proto::result::Kind as Outcome;
-use crate::meta::proto::{Command, Done, KeyRange, Member, Refusal, Refused, Token};
-use crate::meta::query::proto::Found;
-use crate::meta::query::proto::found::Kind as Answer;
-use crate::meta::service::{Backend, Here, MetaError, Metadata};
-use crate::net::connection::PeerInfo;
-use crate::raftstore::context::Attempt;
+use crate::meta::proto::KeyRange;
+use crate::meta::service::Metadata;
 use crate::raftstore::group::Role;
 use crate::raftstore::store::GroupView;
 
+/// Streams of requests at a time, of all clients together.
+const MAX_STREAMS: usize = 4096;
 /// Watches of keys and of events at a time, of all clients together.
 const MAX_FEEDS: usize = 4096;
 /// Nobody needs to hear more often how far a watch is.
@@ -79,16 +74,16 @@ pub fn raft_group(group: GroupId, view: &GroupView) -> RaftGroup {
 /// The service.
 pub struct MetadataService {
     metadata: Arc<dyn Metadata>,
-    here: Here,
     observed: Arc<dyn Observed>,
+    streams: Arc<Semaphore>,
     feeds: Arc<Semaphore>,
 }
 
 impl MetadataService {
     /// One over a metadata group.
     pub fn new(metadata: Arc<dyn Metadata>, observed: Arc<dyn Observed>) -> MetadataService {
-        let here = Here(Arc::clone(&metadata));
-        MetadataService { metadata, here, observed, feeds: Arc::new(Semaphore::new(MAX_FEEDS)) }
+        let (streams, feeds) = (Arc::new(Semaphore::new(MAX_STREAMS)), Arc::new(Semaphore::new(MAX_FEEDS)));
+        MetadataService { metadata, observed, streams, feeds }
     }
 
     /// Ready to be put among a server's routes.
@@ -110,105 +105,32 @@ impl MetadataService {
     }
 }
 
-/// How long the node tries.
-pub(in crate::cluster) fn patience(timeout_ms: u64) -> Duration {
-    match timeout_ms {
-        0 => DEFAULT_TIMEOUT,
-        milliseconds => Duration::from_millis(milliseconds).min(MAX_TIMEOUT),
-    }
-}
-
-/// Until when the node tries.
-fn deadline(timeout_ms: u64) -> Instant {
-    Instant::now() + patience(timeout_ms)
-}
-
-/// Who acts: whom the certificate names, if it names anybody, and whom the client says.
-fn actor(extensions: &Extensions, claimed: &str) -> String {
-    let certified = extensions.get::<PeerInfo>().and_then(|info| info.subject.as_deref());
-    let mut actor = match (certified, claimed) {
-        (None, claimed) => claimed.to_owned(),
-        (Some(name), "") => name.to_owned(),
-        (Some(name), claimed) => format!("{claimed} ({name})"),
-    };
-    let end = (0..=MAX_TEXT_BYTES).rev().find(|end| actor.is_char_boundary(*end));
-    actor.truncate(end.unwrap_or_default());
-    actor
-}
-
-/// What only nodes propose: what their clock finds due, and that they were forced.
-fn check(command: &Command) -> Result<(), MetaError> {
-    let is_ours = |action: &_| matches!(action, Some(Action::Expire(_) | Action::ForceNew(_)));
-    match command.actions.iter().position(|action| is_ours(&action.kind)) {
-        None => Ok(()),
-        Some(place) => Err(MetaError::Refused(Refused {
-            why: Refusal::Invalid.into(),
-            action: u32::try_from(place).unwrap_or(u32::MAX),
-            message: "only nodes let leases and tokens expire, and force clusters".to_owned(),
-            number: 0,
-        })),
-    }
-}
-
-fn hide_member(member: &mut Member) {
-    member.secret_hash.clear();
-}
-
-fn hide_token(token: &mut Token) {
-    token.hash.clear();
-}
-
-/// Takes away the hashes of secrets: what is proposed with them does not ask for the secrets themselves.
-fn hide_done(done: &mut Done) {
-    for result in &mut done.results {
-        match &mut result.kind {
-            Some(Outcome::Member(member)) => hide_member(member),
-            Some(Outcome::Token(token)) => hide_token(token),
-            _ => {}
-        }
-    }
-}
-
-fn hide_found(found: &mut Found) {
-    match &mut found.kind {
-        Some(Answer::Member(found)) => found.member.iter_mut().for_each(hide_member),
-        Some(Answer::Members(found)) => found.members.iter_mut().for_each(hide_member),
-        Some(Answer::Tokens(found)) => found.tokens.iter_mut().for_each(hide_token),
-        _ => {}
-    }
-}
-
 #[tonic::async_trait]
 impl Served for MetadataService {
+    type BatchStream = answerer::Answers;
     type WatchStream = feed::Stream<WatchResponse>;
     type FollowStream = feed::Stream<FollowResponse>;
 
     async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        let mut command = request.command.ok_or_else(|| Status::invalid_argument("there is no command"))?;
-        command.actor = actor(&extensions, &command.actor);
-        let deadline = deadline(request.timeout_ms);
-        let executed = async {
-            check(&command)?;
-            match request.client {
-                0 => self.metadata.execute(command, deadline).await,
-                client => {
-                    let attempt = Attempt { client, sequence: request.sequence };
-                    self.metadata.execute_named(attempt, command, deadline).await
-                }
-            }
-        };
-        let mut done = executed.await.map_err(|error| failure::status(&error))?;
-        hide_done(&mut done);
-        Ok(Response::new(ExecuteResponse { done: Some(done) }))
+        let requests = Requests::of(&self.metadata, request.extensions());
+        requests.execute(request.into_inner()).await.map(Response::new)
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
+        let requests = Requests::of(&self.metadata, request.extensions());
         let request = request.into_inner();
-        let asked = self.here.ask(request.query.unwrap_or_default(), request.is_local, deadline(request.timeout_ms));
-        let mut found = asked.await.map_err(|error| failure::status(&error))?;
-        hide_found(&mut found);
-        Ok(Response::new(ReadResponse { found: Some(found) }))
+        if !request.is_local {
+            requests.barrier(deadline(request.timeout_ms)).await?;
+        }
+        requests.find(request.query).map(Response::new)
+    }
+
+    async fn batch(&self, request: Request<Streaming<BatchRequest>>) -> Result<Response<Self::BatchStream>, Status> {
+        // Nothing of it was taken: elsewhere there may be room.
+        let place = Arc::clone(&self.streams).try_acquire_owned();
+        let place = place.map_err(|_| Status::unavailable(format!("{MAX_STREAMS} streams are open on this node")))?;
+        let requests = Requests::of(&self.metadata, request.extensions());
+        Ok(Response::new(answerer::answer(requests, request.into_inner(), place)))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
