@@ -169,7 +169,7 @@ impl Known {
                 Kind::SetMemberState(to(id, rng.pick(&states)))
             }
             19..21 => Kind::RemoveMember(RemoveMember { id }),
-            // So that a seed means what it meant before there were votes.
+            // To raise the version changes nothing, and need not be tried as often.
             21 if id.is_multiple_of(2) => {
                 Kind::SetMemberVote(SetMemberVote { id, votes: model.revision.is_multiple_of(3) })
             }
