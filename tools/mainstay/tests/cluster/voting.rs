@@ -109,7 +109,9 @@ fn a_vote_is_taken_and_given_back_in_sql_and_those_who_vote_decide() {
 
     // Of the two that vote one dies: nobody decides, and who asks hears so.
     dies.kill();
-    eventually("nobody leads", LIMIT, || leader(&[&lives.cluster]).is_none());
+    for node in [&lives, &without] {
+        eventually("it knows that nobody leads", LIMIT, || leader(&[&node.cluster]).is_none());
+    }
     let add = format!("ALTER RAFT GROUP 0 ADD NODE {led}");
     let (code, message, _) = refusal(&without.sql, &add);
     assert!(code == "55P03" && message.contains("no leader"), "{code} {message}");
