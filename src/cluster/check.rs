@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 
 use super::core::Core;
+use super::leading::{MAX_HOPS, leader};
 use super::peers::CallError;
 use super::proto::{CheckRequest, CheckResponse, CheckedMember, checked_member};
-use super::remove::{MAX_HOPS, leader};
 use crate::ident::NodeId;
 use crate::raftstore::consistency::{CheckRefusal, Verdict};
 use crate::raftstore::entry::Membership;

@@ -17,11 +17,11 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use super::error::ClusterError;
+use super::leading::step_aside;
 use super::metrics;
 use super::peers::Peers;
 use super::plan::{Step, plan, replica_of};
 use super::record::Membership;
-use super::remove::step_aside;
 use crate::ident::{Incarnation, NodeId};
 use crate::meta::client::Meta;
 use crate::meta::command::VERSION;
@@ -367,7 +367,7 @@ impl Core {
                     }
                     Err(error) => {
                         tracing::debug!(?step, error, "who takes part cannot be changed now");
-                        if !matches!(step, Step::Promote(_)) {
+                        if !matches!(step, Step::Promote(_) | Step::Demote(_)) {
                             break;
                         }
                     }
@@ -381,6 +381,10 @@ impl Core {
             Step::Add(node) => MembershipChange { add: vec![(replica_of(node), node)], ..MembershipChange::default() },
             Step::Promote(replica) => MembershipChange { promote: vec![replica], ..MembershipChange::default() },
             Step::Remove(replica) => MembershipChange { remove: vec![replica], ..MembershipChange::default() },
+            Step::Demote(replica) => MembershipChange { demote: vec![replica], ..MembershipChange::default() },
+            Step::HandOver(to) => {
+                return self.metadata.group().transfer_leader(to).await.map_err(|error| error.to_string());
+            }
             Step::Activate(node) => {
                 let meta = self.meta.within(STEP_TIMEOUT).acting("mainstay", "it keeps up");
                 let activated = meta.members().set_state(node, MemberState::Joining, MemberState::Active).await;

@@ -32,7 +32,7 @@ use super::proto::formation_client::FormationClient;
 use super::proto::formation_server::{Formation, FormationServer};
 use super::proto::{
     CheckRequest, CheckResponse, CreateTokenRequest, CreateTokenResponse, DescribeRequest, Description, InitRequest,
-    JoinRequest, JoinResponse, Joined, RemoveRequest, RemoveResponse, join_response,
+    JoinRequest, JoinResponse, Joined, RemoveRequest, RemoveResponse, SetVoteRequest, SetVoteResponse, join_response,
 };
 use super::record::{Membership, Record};
 use crate::config::{ConfigError, Problem};
@@ -491,6 +491,10 @@ impl Formation for WaitingService {
     }
 
     async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
+        self.not_yet()
+    }
+
+    async fn set_vote(&self, _: Request<SetVoteRequest>) -> Result<Response<SetVoteResponse>, Status> {
         self.not_yet()
     }
 

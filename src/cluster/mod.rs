@@ -15,7 +15,9 @@
 //! | `core` | what services and tasks of a member share, and the tasks |
 //! | `plan` | pure: which replicas the group should have |
 //! | `service` | what a member answers |
+//! | `leading` | who leads: found, asked, handed over |
 //! | `remove` | takes a member out |
+//! | `vote` | has a member vote, or not |
 //! | `check` | compares what the members hold |
 //! | [`force`] | the last resort when the majority was lost |
 //! | `metrics` | names and units |
@@ -44,15 +46,17 @@ mod dial;
 mod entrance;
 mod error;
 pub mod force;
+mod leading;
 mod metrics;
 mod node;
 pub mod operator;
 mod peers;
-mod plan;
+pub(crate) mod plan;
 mod record;
 mod remove;
 pub mod rpc;
 mod service;
+mod vote;
 
 pub use config::{ClusterConfig, TokenSource};
 pub use entrance::{Entrance, Phase, Waiting};

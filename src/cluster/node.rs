@@ -16,16 +16,18 @@ use tonic::service::Routes;
 
 use super::core::{Core, Parts, parsed, refusal};
 use super::error::ClusterError;
-use super::operator::OperatorError;
+use super::leading::{resign, step_aside};
+use super::operator::{OperatorError, Vote};
 use super::peers::Peers;
 use super::plan::replica_of;
-use super::proto::RemoveRequest;
+use super::proto::{RemoveRequest, SetVoteRequest};
 use super::record::{Membership, Record};
-use super::remove::{remove, resign, step_aside};
+use super::remove::remove;
 use super::rpc::proto::StatusResponse;
 use super::rpc::service::Observed;
 use super::service::Services;
-use crate::ident::NodeId;
+use super::vote::set_vote;
+use crate::ident::{GroupId, NodeId};
 use crate::meta::METADATA_GROUP;
 use crate::meta::client::Meta;
 use crate::meta::command::VERSION;
@@ -139,6 +141,25 @@ impl MemberHandle {
         let request = RemoveRequest { node: node.get(), actor: actor.to_owned(), ..RemoveRequest::default() };
         let removed = remove(&self.0, request).await.map_err(|status| OperatorError::from(&status))?;
         removed.ok_or_else(|| OperatorError::Unknown("the answer says nothing".to_owned()))
+    }
+
+    /// Has a member vote in a Raft group, or only follow, asked of any of them.
+    ///
+    /// # Errors
+    /// See [`OperatorError`]; refused if nobody else votes, or no majority would without it.
+    pub async fn set_vote(
+        &self,
+        group: GroupId,
+        node: NodeId,
+        votes: bool,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Vote, OperatorError> {
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        let request =
+            SetVoteRequest { group: group.get(), node: node.get(), votes, actor, reason, ..SetVoteRequest::default() };
+        let set = set_vote(&self.0, request).await.map_err(|status| OperatorError::from(&status))?;
+        Vote::try_from(set)
     }
 }
 

@@ -1,4 +1,5 @@
-//! What an operator asks of a node: to form a cluster, to make a join token, to take a member out, to compare the members.
+//! What an operator asks of a node: to form a cluster, to make a join token, to take a member or its vote out, to compare the
+//! members.
 //!
 //! Any member will do but for forming, which is asked of one node by name: asked of another because the first was slow to
 //! answer, two clusters would come about.
@@ -12,10 +13,11 @@ use tonic::{Code, Request, Status};
 use super::proto::formation_client::FormationClient;
 use super::proto::{
     CheckRequest, CheckResponse, CreateTokenRequest, DescribeRequest, Description, InitRequest, Phase, RemoveRequest,
+    SetVoteRequest, SetVoteResponse,
 };
 use super::rpc::channel::{CallError, Line, Nodes, Purpose, Repeat};
 use super::rpc::client::timeout_ms;
-use crate::ident::{ClusterId, NodeId};
+use crate::ident::{ClusterId, GroupId, NodeId};
 use crate::meta::proto::Member;
 use crate::net::{Address, NetConfig, NetError};
 
@@ -74,6 +76,27 @@ pub struct NewToken {
     pub id: u64,
     /// How long it is good for.
     pub ttl: Duration,
+}
+
+/// What became of a member's vote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vote {
+    /// The member, whose record says whether it is to vote.
+    pub member: Member,
+    /// It said so before.
+    pub was_so: bool,
+    /// The group is so already. If it is not, whoever leads makes it so as soon as that can be.
+    pub is_done: bool,
+}
+
+impl TryFrom<SetVoteResponse> for Vote {
+    type Error = OperatorError;
+
+    fn try_from(response: SetVoteResponse) -> Result<Vote, OperatorError> {
+        let SetVoteResponse { member, was_so, is_done } = response;
+        let member = member.ok_or_else(|| OperatorError::Unknown("the answer says nothing".to_owned()))?;
+        Ok(Vote { member, was_so, is_done })
+    }
 }
 
 /// Asks nodes.
@@ -172,6 +195,29 @@ impl Operator {
         });
         let removed = removed.await?.into_inner().removed;
         removed.ok_or_else(|| OperatorError::Unknown("the answer says nothing".to_owned()))
+    }
+
+    /// Has a member vote in a Raft group, or only follow.
+    ///
+    /// # Errors
+    /// See [`OperatorError`]; refused if nobody else votes, or no majority would without it.
+    pub async fn set_vote(
+        &self,
+        group: GroupId,
+        node: NodeId,
+        votes: bool,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Vote, OperatorError> {
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        let request =
+            SetVoteRequest { group: group.get(), node: node.get(), votes, actor, reason, ..SetVoteRequest::default() };
+        let deadline = Instant::now() + self.timeout;
+        let set = self.nodes.call(Purpose::Call, Repeat::Never, deadline, |line, until| {
+            let request = SetVoteRequest { timeout_ms: timeout_ms(until), ..request.clone() };
+            async move { formation(&line).set_vote(request).await }
+        });
+        Vote::try_from(set.await?.into_inner())
     }
 
     /// Compares what all members hold of the metadata, as of one entry, while everything goes on. One that differs from the

@@ -20,7 +20,7 @@ use super::proto::formation_client::FormationClient;
 use super::proto::peers_client::PeersClient;
 use super::proto::{
     AnnounceRequest, CheckRequest, CheckResponse, ProposalRefusal, ProposalRefused, ProposeRequest, RemoveRequest,
-    announce_response, propose_response,
+    SetVoteRequest, SetVoteResponse, announce_response, propose_response,
 };
 use crate::ident::{ClusterId, Incarnation, NodeId};
 use crate::meta::command::MAX_COMMAND_BYTES;
@@ -254,6 +254,17 @@ impl Peers {
             Ok(FormationClient::new(channel).remove(request).await?.into_inner())
         });
         Ok(answer.await?.removed)
+    }
+
+    /// Passes on a request to have a member vote, or not.
+    pub(super) async fn set_vote(
+        &self,
+        node: NodeId,
+        request: SetVoteRequest,
+        limit: Duration,
+    ) -> Result<SetVoteResponse, CallError> {
+        let set = async |channel, _| Ok(FormationClient::new(channel).set_vote(request).await?.into_inner());
+        self.call(node, limit, set).await
     }
 
     /// Passes on a request to compare what the members hold.

@@ -16,16 +16,18 @@ use super::proto::peers_server::{Peers, PeersServer};
 use super::proto::{
     AnnounceRequest, AnnounceResponse, CheckRequest, CheckResponse, Claim, CreateTokenRequest, CreateTokenResponse,
     DescribeRequest, Description, InitRequest, JoinRequest, JoinResponse, Joined, Phase, ProposeRequest,
-    ProposeResponse, RemoveRequest, RemoveResponse, announce_response, join_response, propose_response,
+    ProposeResponse, RemoveRequest, RemoveResponse, SetVoteRequest, SetVoteResponse, announce_response, join_response,
+    propose_response,
 };
 use super::record::addresses;
 use super::remove::remove;
 use super::rpc::proto::StatusResponse;
 use super::rpc::requests::patience;
 use super::rpc::service::{MetadataService, Observed, raft_group};
+use super::vote::set_vote;
 use crate::ident::{Incarnation, NodeId};
 use crate::meta::METADATA_GROUP;
-use crate::meta::limits::MAX_TEXT_BYTES;
+use crate::meta::limits::{MAX_REASON_BYTES, MAX_TEXT_BYTES};
 use crate::meta::proto::{Refusal, Refused, StartMember};
 use crate::meta::service::{MetaError, Metadata};
 use crate::meta::token::JoinToken;
@@ -85,7 +87,11 @@ impl Services {
 
 /// Text of others, as the event log takes it.
 fn actor(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_TEXT_BYTES)).unwrap_or_default()
+    cut(text, MAX_TEXT_BYTES)
+}
+
+fn cut(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or_default()
 }
 
 fn invalid(message: String) -> Refused {
@@ -198,6 +204,13 @@ impl Formation for Services {
         let _removal = self.0.begin_removal();
         let removed = remove(&self.0, request).await?;
         Ok(Response::new(RemoveResponse { removed }))
+    }
+
+    async fn set_vote(&self, request: Request<SetVoteRequest>) -> Result<Response<SetVoteResponse>, Status> {
+        let mut request = request.into_inner();
+        request.actor = actor(&request.actor).to_owned();
+        request.reason = cut(&request.reason, MAX_REASON_BYTES).to_owned();
+        set_vote(&self.0, request).await.map(Response::new)
     }
 
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {

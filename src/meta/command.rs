@@ -65,6 +65,7 @@ fn since(kind: &Kind) -> u16 {
         | Kind::RemoveMember(_)
         | Kind::RaiseVersion(_)
         | Kind::ForceNew(_)
+        | Kind::SetMemberVote(_)
         | Kind::SetSetting(_)
         | Kind::ResetSetting(_)
         | Kind::CreateToken(_)
@@ -130,7 +131,7 @@ fn unframed<M: Message + Default>(bytes: &[u8]) -> Result<(u16, M), Unknown> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::proto::{Put, SetSetting};
+    use super::super::proto::{Put, SetMemberVote, SetSetting};
     use super::*;
     use proptest::prelude::*;
 
@@ -154,6 +155,9 @@ mod tests {
         let set = SetSetting { name: "a".into(), value: "b".into() };
         let set = Command { actions: vec![action(Kind::SetSetting(set))], ..Command::default() };
         assert_eq!(encode(&set), [1, 0, 0x22, 8, 0x52, 6, 0x0a, 1, b'a', 0x12, 1, b'b']);
+        let vote = action(Kind::SetMemberVote(SetMemberVote { id: 3, votes: true }));
+        let vote = Command { actions: vec![vote], ..Command::default() };
+        assert_eq!(encode(&vote), [1, 0, 0x22, 6, 0x4a, 4, 8, 3, 16, 1]);
     }
 
     #[test]

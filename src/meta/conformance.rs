@@ -71,10 +71,11 @@ pub async fn check(mut make: impl AsyncFnMut() -> Arc<dyn Metadata>) -> Result<(
 /// # Errors
 /// The first case that failed.
 pub async fn check_clients(mut make: impl AsyncFnMut() -> Meta) -> Result<(), Failure> {
-    let cases: [Case; 11] = cases![
+    let cases: [Case; 12] = cases![
         nothing_is_done_before_a_cluster_is_formed,
         a_token_lets_one_node_join_once,
         a_member_starts_with_a_higher_incarnation_only,
+        a_member_votes_or_not_and_one_always_does,
         settings_are_set_reset_and_remembered,
         what_is_put_is_read,
         of_those_who_race_one_wins,
@@ -175,6 +176,29 @@ async fn a_member_starts_with_a_higher_incarnation_only(meta: Meta) -> Result<()
     refused("a stranger", start(2, 4).await, Refusal::WrongSecret)?;
     refused("a version nobody knows", meta.members().raise_version(2).await, Refusal::Version)?;
     Ok(())
+}
+
+async fn a_member_votes_or_not_and_one_always_does(meta: Meta) -> Result<(), Problem> {
+    let first = form(&meta).await?;
+    equal("whether the first one does not vote", first.non_voting, false)?;
+    let (one, two) = (NodeId::new(1), NodeId::new(2));
+    let (token, _) = meta.tokens().create(0).await?;
+    meta.members().join(spec(2), &token).await?;
+    refused("the last vote", meta.members().set_vote(one, false).await, Refusal::LastMember)?;
+    meta.members().set_state(two, MemberState::Joining, MemberState::Active).await?;
+    let set = async |votes| meta.acting("ann", "enough others").members().set_vote(two, votes).await;
+    let without = set(false).await?;
+    equal("whether the second one does not vote", without.non_voting, true)?;
+    equal("the same again", set(false).await?, without.clone())?;
+    equal("the member", meta.members().get(two).await?, Some(without))?;
+    refused("the last vote", meta.members().set_vote(one, false).await, Refusal::LastMember)?;
+    refused("nobody's vote", meta.members().set_vote(NodeId::new(9), true).await, Refusal::NoSuchMember)?;
+    let events = meta.events().list(0, 0).await?;
+    let votes = events.iter().filter(|event| event.kind() == EventKind::MemberVote);
+    let votes: Vec<_> = votes.map(|event| (event.subject.as_str(), event.actor.as_str())).collect();
+    equal("the events", votes, vec![("2", "ann")])?;
+    equal("whether it does not vote", set(true).await?.non_voting, false)?;
+    equal("whether the first one does not vote", meta.members().set_vote(one, false).await?.non_voting, true)
 }
 
 async fn settings_are_set_reset_and_remembered(meta: Meta) -> Result<(), Problem> {

@@ -41,12 +41,20 @@ pub(crate) enum Fault {
     ShortenedUntold,
     /// A member that goes on alone gives the numbers of those who are gone again.
     ForcedReuses,
+    /// The last member that votes may lose its vote, or drain.
+    LastVoterGoes,
+    /// A member that goes on alone does not vote if it did not before.
+    ForcedNonVoting,
+    /// The leader makes voters also of those that are not to vote.
+    PromotedAnyway,
+    /// A leader that is not to vote goes on leading.
+    LeaderKeepsVote,
 }
 
 #[cfg(test)]
 impl Fault {
     /// How many there are.
-    pub(crate) const ALL: usize = Fault::ForcedReuses as usize + 1;
+    pub(crate) const ALL: usize = Fault::LeaderKeepsVote as usize + 1;
 }
 
 #[cfg(test)]

@@ -224,6 +224,8 @@ mod tests {
         assert_eq!(Cluster::Member.numbered(2), [2, 0, 0, 0, 0, 0, 0, 0, 2]);
         let lease = proto::Lease { id: 1, ttl_ms: 2, renewal: 3, keys: 4 };
         assert_eq!(encode(&lease), [1, 8, 1, 16, 2, 24, 3, 32, 4]);
+        let member = proto::Member { id: 2, non_voting: true, ..proto::Member::default() };
+        assert_eq!(encode(&member), [1, 8, 2, 96, 1]);
         assert_eq!(encode_number(5), [1, 0, 0, 0, 0, 0, 0, 0, 5]);
     }
 

@@ -165,6 +165,7 @@ impl World {
             group.tick();
             self.drive(place)?;
             self.keep_time(place)?;
+            self.keep_voters(place)?;
             self.tick_checked(place)?;
         }
         Ok(())

@@ -72,7 +72,7 @@ impl World {
         let log: Vec<_> = store.log.iter().skip(start as usize).take((index - start) as usize).collect();
         // What is not written yet is not known here.
         let known = log.len() as u64 == index - start
-            && (start..).zip(&log).all(|(at, entry)| mirror[at as usize] == Mark::of(entry));
+            && (start..).zip(&log).all(|(at, entry)| mirror.get(at as usize) == Some(&Mark::of(entry)));
         if known && index > start {
             let earlier: Vec<_> = log.into_iter().map(|entry| entry.0.clone()).collect();
             message.0.entries.splice(..0, earlier);

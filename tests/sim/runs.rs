@@ -52,6 +52,10 @@ impl Mode {
         self.adjust.into_iter().for_each(|adjust| adjust(&mut plan));
         match plan {
             Plan { tight: true, .. } => "one_seed_of_tight_metadata",
+            Plan { voting: true, ref faults, .. } if faults.iter().any(|(_, it)| *it == Trouble::Force) => {
+                "one_seed_of_forced_voting"
+            }
+            Plan { voting: true, .. } => "one_seed_of_voting",
             Plan { metadata: true, ref faults, .. } if faults.iter().any(|(_, it)| *it == Trouble::Force) => {
                 "one_seed_of_forced_metadata"
             }

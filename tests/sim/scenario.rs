@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) metadata: bool,
     /// There is so little room for the metadata's keys, values and their history that it runs out.
     pub(super) tight: bool,
+    /// The metadata's members are the nodes: it is said who votes, and leaders carry that out.
+    pub(super) voting: bool,
     /// Leaders answer reads by their leases.
     pub(super) lease_reads: bool,
     pub(super) election_ticks: u64,
@@ -135,6 +137,7 @@ impl Plan {
             own_snapshots: false,
             metadata: false,
             tight: false,
+            voting: false,
             lease_reads: rng.chance(400),
             election_ticks: rng.range(3, 6),
             request_ticks: rng.range(8, 60),

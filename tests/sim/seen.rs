@@ -109,6 +109,9 @@ happenings! {
     ForcedLost = "the one that went on lacked entries that were acknowledged",
     NoRoom = "a put was refused for want of room",
     HistoryShortened = "a history that was too large was shortened",
+    VoteTaken = "a voter became a learner, for it was not to vote",
+    VoteGiven = "a learner became a voter, for it was to vote",
+    VoterHandsOver = "a leader that was not to vote handed over",
 }
 
 /// What happens only where there are many groups, and replicas are destroyed.
@@ -156,6 +159,9 @@ const OF_FORCED: [Happening; 3] = [Happening::Forced, Happening::ForcedUnsure, H
 /// What happens only where room is tight.
 const OF_TIGHT: [Happening; 2] = [Happening::NoRoom, Happening::HistoryShortened];
 
+/// What happens only where it is said who votes.
+const OF_VOTING: [Happening; 3] = [Happening::VoteTaken, Happening::VoteGiven, Happening::VoterHandsOver];
+
 /// What runs are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -164,6 +170,7 @@ pub(super) enum Kind {
     Metadata,
     Tight,
     Forced,
+    Voting,
     Checks,
 }
 
@@ -189,6 +196,7 @@ impl Seen {
             it if OF_CHECKS.contains(it) => Kind::Checks,
             it if OF_FORCED.contains(it) => Kind::Forced,
             it if OF_TIGHT.contains(it) => Kind::Tight,
+            it if OF_VOTING.contains(it) => Kind::Voting,
             it if OF_METADATA.contains(it) => Kind::Metadata,
             _ => Kind::One,
         };

@@ -3,6 +3,9 @@
 //! Numbers of members are given here and never used again. A member proves itself by a secret whose hash is kept: so its
 //! addresses may change, and joining again under the same secret is answered with the member that it made the first time.
 //! A copy of a data directory has the secret, too; it is told by its incarnation, which every start raises.
+//!
+//! **One active member always votes**: what would take away the last one, or have it drain, is refused. Who votes is said
+//! here and carried out by whoever leads the group, sooner or later.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +16,7 @@ use crate::meta::keys::Cluster;
 use crate::meta::limits::{HASH_BYTES, MAX_ADDRESSES, MAX_ATTRIBUTES, MAX_MEMBERS, MAX_NAME_BYTES, MAX_TEXT_BYTES};
 use crate::meta::proto::{
     AddMember, Attribute, EventKind, ForceNew, Init, Member, MemberSpec, MemberState, Refusal, SetMemberState,
-    StartMember, UpdateMember,
+    SetMemberVote, StartMember, UpdateMember,
 };
 use crate::meta::stored;
 use crate::raftstore::log_store::Table;
@@ -70,6 +73,7 @@ impl Step<'_> {
             secret_hash: spec.secret_hash.clone(),
             added: self.origin.index,
             changed: self.origin.index,
+            non_voting: false,
         };
         self.put_number(Cluster::MemberSecret.key(&spec.secret_hash), id);
         self.put_member(None, &member)?;
@@ -156,13 +160,37 @@ impl Step<'_> {
         );
         ensure(allowed, Refusal::MemberState, || format!("member {id} is {} and cannot be {}", word(from), word(to)))?;
         if from == Active {
-            self.another_active(id)?;
+            self.another_active(&before)?;
         }
         let mut member = before.clone();
         member.state = to.into();
         member.changed = self.origin.index;
         self.put_member(Some(&before), &member)?;
         self.event(EventKind::MemberState, id.to_string(), format!("{} → {}", word(from), word(to)))?;
+        Ok(member)
+    }
+
+    /// What is so already is left as it is.
+    pub(super) fn set_member_vote(&mut self, set: &SetMemberVote) -> Result<Member, Fault> {
+        let before = self.member(set.id)?;
+        let (id, state) = (set.id, before.state());
+        let is = || format!("member {id} is {}", word(state));
+        ensure(state != MemberState::Decommissioned, Refusal::MemberState, is)?;
+        if before.non_voting != set.votes {
+            return Ok(before);
+        }
+        ensure(state != MemberState::Draining, Refusal::MemberState, || {
+            format!("{}: whether it votes can be changed when that has ended", is())
+        })?;
+        if state == MemberState::Active && !set.votes {
+            self.another_active(&before)?;
+        }
+        let mut member = before.clone();
+        member.non_voting = !set.votes;
+        member.changed = self.origin.index;
+        self.put_member(Some(&before), &member)?;
+        let detail = if set.votes { "non-voting → voting" } else { "voting → non-voting" };
+        self.event(EventKind::MemberVote, id.to_string(), detail)?;
         Ok(member)
     }
 
@@ -194,6 +222,8 @@ impl Step<'_> {
         }
         let mut member = before.clone();
         member.state = MemberState::Active.into();
+        // Nobody else is there to decide.
+        member.non_voting &= fault::active(Broken::ForcedNonVoting);
         member.changed = self.origin.index;
         self.put_member(Some(&before), &member)?;
         Ok(member)
@@ -250,10 +280,15 @@ impl Step<'_> {
         })
     }
 
-    fn another_active(&self, id: u64) -> Result<(), Fault> {
-        let mut members = stored::members(&self.view)?.into_iter();
-        let another = members.any(|member| member.id != id && member.state() == MemberState::Active);
-        ensure(another, Refusal::LastMember, || format!("member {id} is the last active one"))
+    /// Refuses unless an active member is left without this one, and one that votes if this one does.
+    fn another_active(&self, member: &Member) -> Result<(), Fault> {
+        let (id, votes) = (member.id, !member.non_voting && !fault::active(Broken::LastVoterGoes));
+        let is_other = |other: &Member| other.id != id && other.state() == MemberState::Active;
+        let others: Vec<_> = stored::members(&self.view)?.into_iter().filter(is_other).collect();
+        ensure(!others.is_empty(), Refusal::LastMember, || format!("member {id} is the last active one"))?;
+        ensure(!votes || others.iter().any(|other| !other.non_voting), Refusal::LastMember, || {
+            format!("member {id} is the last active one that votes: another has to get a vote first")
+        })
     }
 
     /// Writes a member and what leads to it; what would lead to two members is refused.

@@ -298,6 +298,7 @@ impl Step<'_> {
             Kind::RemoveMember(remove) => self.remove_member(remove.id).map(Outcome::Member),
             Kind::RaiseVersion(raise) => self.raise_version(raise.to).map(nothing),
             Kind::ForceNew(force) => self.force_new(force).map(Outcome::Member),
+            Kind::SetMemberVote(set) => self.set_member_vote(set).map(Outcome::Member),
             Kind::SetSetting(set) => self.set_setting(&set.name, Some(&set.value)).map(Outcome::Setting),
             Kind::ResetSetting(reset) => self.set_setting(&reset.name, None).map(Outcome::Setting),
             Kind::CreateToken(create) => self.create_token(create).map(Outcome::Token),

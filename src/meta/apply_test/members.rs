@@ -26,6 +26,10 @@ fn to(id: u64, to: MemberState) -> Kind {
     Kind::SetMemberState(proto::SetMemberState { id, from, to: to.into() })
 }
 
+fn vote(id: u64, votes: bool) -> Kind {
+    Kind::SetMemberVote(proto::SetMemberVote { id, votes })
+}
+
 fn remove(id: u64) -> Kind {
     Kind::RemoveMember(proto::RemoveMember { id })
 }
@@ -167,6 +171,52 @@ fn states_follow_each_other_and_the_last_active_member_stays() {
 }
 
 #[test]
+fn one_active_member_always_votes() {
+    use MemberState::{Active, Decommissioned, Draining};
+    let mut replica = Replica::formed();
+    assert_eq!(replica.why(vote(1, false)), Refusal::LastMember);
+    assert_eq!(replica.why(vote(2, false)), Refusal::NoSuchMember);
+    with_token(&mut replica, 2);
+    assert_eq!(replica.why(vote(1, false)), Refusal::LastMember, "one that joins may never come");
+    // Also one that joins may be meant not to vote, and changes its mind.
+    assert!(the!(Member, replica.done(vote(2, false))).non_voting);
+    replica.done(to(2, Active));
+    let refused = replica.refused(vote(1, false));
+    assert!(refused.message.contains("last active one that votes"), "{}", refused.message);
+    assert_eq!(replica.why(to(1, Draining)), Refusal::LastMember, "it would have nobody to hand over to");
+    replica.done(vote(2, true));
+    replica.done(vote(1, false));
+    assert_eq!(replica.why(to(2, Draining)), Refusal::LastMember);
+    assert_eq!(replica.why(vote(2, false)), Refusal::LastMember);
+    // One without a vote drains, starts and goes like any other, and still has none after a start.
+    replica.done(to(1, Draining));
+    assert_eq!(replica.why(vote(1, true)), Refusal::MemberState);
+    assert!(the!(Member, replica.done(start(1, 1, 8))).non_voting);
+    replica.done(to(1, Draining));
+    replica.done(to(1, Decommissioned));
+    assert_eq!(replica.why(vote(1, false)), Refusal::MemberState);
+    replica.done(remove(1));
+    assert_eq!(replica.refused(vote(1, true)).message, "member 1 was removed");
+}
+
+#[test]
+fn a_vote_that_is_so_already_is_left_as_it_is() {
+    let mut replica = Replica::formed();
+    with_token(&mut replica, 2);
+    replica.done(to(2, MemberState::Active));
+    for votes in [true, false] {
+        let member = the!(Member, replica.done(vote(2, votes)));
+        assert_eq!(member.non_voting, !votes);
+        let before = replica.tables.clone();
+        assert_eq!(the!(Member, replica.done(vote(2, votes))), member);
+        assert_eq!(replica.tables, before);
+    }
+    let last = replica.events().pop().unwrap();
+    assert_eq!((last.kind(), last.subject.as_str()), (proto::EventKind::MemberVote, "2"));
+    assert_eq!(last.detail, "voting → non-voting");
+}
+
+#[test]
 fn names_addresses_and_attributes_are_checked() {
     let mut replica = Replica::formed();
     token(&mut replica, 9);
@@ -239,4 +289,8 @@ fn a_forced_cluster_has_one_member_another_id_and_gives_no_number_twice() {
     assert_eq!(kinds, [ClusterForced, MemberRemoved, MemberRemoved]);
     // Addresses and names of those who are gone can be given again, their numbers cannot.
     assert_eq!(with_token(&mut replica, 3).id, 4);
+    // Whoever is left decides, whether it did before or not.
+    replica.done(to(4, MemberState::Active));
+    replica.done(vote(4, false));
+    assert!(!the!(Member, replica.done(force(100, 4))).non_voting);
 }

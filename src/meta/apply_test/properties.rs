@@ -63,6 +63,7 @@ fn member_action() -> impl Strategy<Value = Kind> {
         }),
         (1u64..6, states).prop_map(|(id, to)| Kind::SetMemberState(proto::SetMemberState { id, from: 0, to })),
         (1u64..6).prop_map(|id| Kind::RemoveMember(proto::RemoveMember { id })),
+        (1u64..6, any::<bool>()).prop_map(|(id, votes)| Kind::SetMemberVote(proto::SetMemberVote { id, votes })),
         (1u64..6, "[ab]?").prop_map(|(id, name)| {
             let (addresses, attributes, locality) = Default::default();
             Kind::UpdateMember(proto::UpdateMember { id, name: Some(name), addresses, attributes, locality })

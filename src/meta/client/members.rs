@@ -5,7 +5,7 @@ use crate::ident::{ClusterId, Incarnation, NodeId, SystemId};
 use crate::meta::proto::action::Kind;
 use crate::meta::proto::{
     AddMember, ClusterHeader, CreateToken, ForceNew, Init, Member, MemberSpec, MemberState, RaiseVersion, Refusal,
-    RemoveMember, RevokeToken, SetMemberState, StartMember, Token, UpdateMember,
+    RemoveMember, RevokeToken, SetMemberState, SetMemberVote, StartMember, Token, UpdateMember,
 };
 use crate::meta::query::proto::query::Kind as Query;
 use crate::meta::query::proto::{Everything, Numbered};
@@ -93,6 +93,15 @@ impl Members<'_> {
             },
             other => other,
         }
+    }
+
+    /// Says whether a member's replica is to vote in the metadata group, or to follow as a learner. The leader carries it out
+    /// once it can; what is so already stays as it is.
+    ///
+    /// # Errors
+    /// See [`MetaError`]; refused if no other active member votes.
+    pub async fn set_vote(&self, node: NodeId, votes: bool) -> Result<Member, MetaError> {
+        the!(Member, self.0.one(Kind::SetMemberVote(SetMemberVote { id: node.get(), votes })).await?)
     }
 
     /// Removes a member that is decommissioned, or has not finished joining. Its number is not used again.

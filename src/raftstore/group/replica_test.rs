@@ -334,6 +334,22 @@ fn a_follower_reads_by_asking_its_leader() {
     assert_eq!(bench.answers(), [Answer::Readable(RequestId(1), LogIndex::new(1))]);
 }
 
+/// It looks for no other leader itself, and Raft names the last one forever.
+#[test]
+fn a_learner_that_hears_nothing_knows_of_no_leader() {
+    let voters = [2, 3].map(|number| (ReplicaId::new(number), NodeId::new(number)));
+    let group = Membership::of_voters(voters).with_learner(ReplicaId::new(1), NodeId::new(1));
+    let mut bench = Bench::new(group, |_| {});
+    bench.append(2, 1, Position::new(0, 0), &[1], 0);
+    let patience = 2 * GroupConfig::new(ReplicaId::new(1)).election_ticks as u64;
+    bench.pass(patience);
+    assert_eq!(bench.group.positions().leader, Some(ReplicaId::new(2)));
+    bench.pass(1);
+    assert_eq!(bench.group.positions().leader, None);
+    bench.step(MessageType::MsgHeartbeat, 2, |_| {});
+    assert_eq!(bench.group.positions().leader, Some(ReplicaId::new(2)));
+}
+
 #[test]
 fn reads_expire_when_nobody_leads() {
     let mut bench = Bench::new(membership(3, None), |config| config.request_ticks = 10);

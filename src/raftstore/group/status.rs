@@ -14,7 +14,7 @@ impl Group {
         Positions {
             role: raft.state.into(),
             term: Term::new(raft.term),
-            leader: self.leader(),
+            leader: self.leader().filter(|_| !self.is_forsaken()),
             applied: self.applied,
             committed: LogIndex::new(raft.raft_log.committed),
             persisted: LogIndex::new(raft.raft_log.persisted),
@@ -22,6 +22,14 @@ impl Group {
             first: LogIndex::new(view.first()),
             cache_bytes: view.cache_bytes(),
         }
+    }
+
+    /// Whether it does not vote and has heard nothing for so long that voters would look for another leader. It never does
+    /// itself, so that Raft goes on to name the last one: also when that died, or has removed it.
+    fn is_forsaken(&self) -> bool {
+        let raft = &self.node.raft;
+        let follows = raft.state == StateRole::Follower && !raft.promotable();
+        follows && raft.election_elapsed > 2 * self.config.election_ticks
     }
 
     /// Whether it is still reading its log back. It takes no part until then.

@@ -224,7 +224,7 @@ impl World {
         let register = sets.then(|| self.rng.below(self.plan.keys) as u8);
         let operation = self.begin_call(register);
         let Some(metadata) = &mut self.metadata else { return Ok(()) };
-        let mut kinds = metadata.known.draw(&mut self.rng, &metadata.reference.model, self.plan.tight);
+        let mut kinds = metadata.known.draw(&mut self.rng, &metadata.reference.model, &self.plan);
         if makes_room {
             kinds = vec![make_room()];
         }

@@ -1,7 +1,9 @@
 //! Commands of all kinds, drawn at random; most of them make sense.
 
 use super::super::rng::Rng;
+use super::super::scenario::Plan;
 use super::model::Model;
+use crate::ident::ReplicaId;
 use crate::meta::command::{self, action};
 use crate::meta::proto::action::Kind;
 use crate::meta::proto::compare::Target;
@@ -9,7 +11,7 @@ use crate::meta::proto::op::Kind as OpKind;
 use crate::meta::proto::{
     AddMember, Attribute, Attributes, Command, Compact, Compare, CreateToken, Delete, Get, GrantLease, Init, KeepAlive,
     KeyRange, MemberSpec, MemberState, Op, Put, RaiseVersion, Relation, RemoveMember, ResetSetting, RevokeLease,
-    RevokeToken, SetMemberState, SetSetting, StartMember, Strings, Txn, UpdateMember,
+    RevokeToken, SetMemberState, SetMemberVote, SetSetting, StartMember, Strings, Txn, UpdateMember,
 };
 
 /// Keys that anything may happen to.
@@ -76,20 +78,41 @@ fn some(rng: &mut Rng, numbers: impl Iterator<Item = u64>) -> u64 {
 
 impl Known {
     /// What one command is to do.
-    pub(super) fn draw(&mut self, rng: &mut Rng, model: &Model, tight: bool) -> Vec<Kind> {
+    pub(super) fn draw(&mut self, rng: &mut Rng, model: &Model, plan: &Plan) -> Vec<Kind> {
         if !model.is_formed {
             self.secrets += 1;
             let (cluster_id, system_id) = (rng.next() | 1, rng.next() | 1);
-            return vec![Kind::Init(Init { cluster_id, system_id, member: Some(spec(self.secrets)) })];
+            let mut kinds = vec![Kind::Init(Init { cluster_id, system_id, member: Some(spec(self.secrets)) })];
+            if plan.voting {
+                (2..=plan.replicas()).for_each(|id| kinds.extend(self.member(id, plan)));
+            }
+            return kinds;
         }
-        if tight && rng.chance(300) {
+        if plan.voting && rng.chance(500) {
+            return vec![of_votes(rng, plan.replicas())];
+        }
+        if plan.tight && rng.chance(300) {
             return vec![of_room(rng)];
         }
         let count = if rng.chance(300) { rng.range(2, 4) } else { 1 };
-        (0..count).map(|_| self.action(rng, model)).collect()
+        (0..count).map(|_| self.action(rng, model, plan)).collect()
     }
 
-    fn action(&mut self, rng: &mut Rng, model: &Model) -> Kind {
+    /// A node becomes a member of this number. One that is in the group from the start is active.
+    fn member(&mut self, id: u64, plan: &Plan) -> Vec<Kind> {
+        (self.secrets, self.tokens) = (self.secrets + 1, self.tokens + 1);
+        let token = hash("token", self.tokens);
+        let mut kinds = vec![
+            Kind::CreateToken(CreateToken { hash: token.clone(), ttl_ms: TTLS_MS[0] }),
+            Kind::AddMember(AddMember { member: Some(spec(self.secrets)), token_hash: token }),
+        ];
+        if plan.membership().nodes.contains_key(&ReplicaId::new(id)) {
+            kinds.push(Kind::SetMemberState(to(id, MemberState::Active)));
+        }
+        kinds
+    }
+
+    fn action(&mut self, rng: &mut Rng, model: &Model, plan: &Plan) -> Kind {
         let lease = |rng: &mut Rng| some(rng, model.leases.keys().copied());
         match rng.below(100) {
             0..20 => Kind::Put(Put { key: key(rng), value: vec![rng.next() as u8; 2], lease: 0 }),
@@ -104,6 +127,7 @@ impl Known {
             58..70 => Kind::KeepAlive(KeepAlive { id: lease(rng) }),
             70..73 => Kind::RevokeLease(RevokeLease { id: lease(rng) }),
             73..76 => Kind::Put(Put { key: Vec::new(), value: Vec::new(), lease: 0 }),
+            _ if plan.voting => of_votes(rng, plan.replicas()),
             _ => self.of_cluster(rng, model),
         }
     }
@@ -142,10 +166,13 @@ impl Known {
             }
             16..19 => {
                 let states = [MemberState::Active, MemberState::Draining, MemberState::Decommissioned];
-                let to = rng.pick(&states).into();
-                Kind::SetMemberState(SetMemberState { id, from: MemberState::Unspecified.into(), to })
+                Kind::SetMemberState(to(id, rng.pick(&states)))
             }
             19..21 => Kind::RemoveMember(RemoveMember { id }),
+            // To raise the version changes nothing, and need not be tried as often.
+            21 if id.is_multiple_of(2) => {
+                Kind::SetMemberVote(SetMemberVote { id, votes: model.revision.is_multiple_of(3) })
+            }
             21 => Kind::RaiseVersion(RaiseVersion { to: 1 }),
             22 => {
                 let value = rng.pick(&["100", "200", "5"]).to_owned();
@@ -153,6 +180,21 @@ impl Known {
             }
             _ => Kind::ResetSetting(ResetSetting { name: "events.max_count".into() }),
         }
+    }
+}
+
+fn to(id: u64, to: MemberState) -> SetMemberState {
+    SetMemberState { id, from: MemberState::Unspecified.into(), to: to.into() }
+}
+
+/// What has to do with who votes and who may lead, of so many members.
+fn of_votes(rng: &mut Rng, members: u64) -> Kind {
+    let id = rng.range(1, members);
+    match rng.below(10) {
+        0..7 => Kind::SetMemberVote(SetMemberVote { id, votes: rng.chance(400) }),
+        7 => Kind::SetMemberState(to(id, MemberState::Draining)),
+        // One that joins is activated by the leader, once it takes part.
+        _ => Kind::SetMemberState(SetMemberState { from: MemberState::Draining.into(), ..to(id, MemberState::Active) }),
     }
 }
 

@@ -83,6 +83,7 @@ impl World {
         if let Some(metadata) = &mut self.metadata {
             metadata.reference = reference;
             metadata.keepers.clear();
+            metadata.activations.clear();
             metadata.led.clear();
             metadata.is_forced = true;
             metadata.watchers.begin_anew();
@@ -99,7 +100,10 @@ impl World {
     /// What the metadata is to be told, if it does not know yet.
     pub(super) fn forced_command(&mut self) -> Option<Vec<Kind>> {
         let metadata = self.metadata.as_ref().filter(|it| it.is_forced && !it.reference.model.knows_forced)?;
-        let survivor = *metadata.reference.model.members.keys().next()?;
+        let survivor = match self.plan.voting {
+            true => self.survivor()?,
+            false => *metadata.reference.model.members.keys().next()?,
+        };
         Some(vec![Kind::ForceNew(ForceNew { cluster_id: self.rng.next() | 1, survivor })])
     }
 }

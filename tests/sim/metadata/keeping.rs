@@ -85,7 +85,8 @@ impl World {
         let open: Vec<u64> = tokens.iter().filter(|it| it.state() == TokenState::Open).map(|it| it.id).collect();
         let leases = &metadata.reference.model.leases;
         let behind = self.watchers_behind();
-        let is_quiet = open.is_empty() && leases.is_empty() && behind.is_empty();
-        (!is_quiet).then(|| format!("open tokens {open:?}, leases {leases:?}, watchers {behind:?}"))
+        let votes = self.unrest_of_votes();
+        let is_quiet = open.is_empty() && leases.is_empty() && behind.is_empty() && votes.is_none();
+        (!is_quiet).then(|| format!("open tokens {open:?}, leases {leases:?}, watchers {behind:?}, votes {votes:?}"))
     }
 }

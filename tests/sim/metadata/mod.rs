@@ -9,12 +9,14 @@
 //! | `calls` | operators, who ask again until they know |
 //! | `forced` | the majority is lost, and one node goes on alone |
 //! | `keeping` | leaders let expire what is due; nothing ends too early |
+//! | `voting` | leaders make those vote who are to |
 //! | `watchers` | watches of keys and events, that go on elsewhere |
 //! | `runs` | the tests: many seeds |
 //! | `mutations` | each known bug is put back and caught |
 //!
 //! **What is checked.** After every batch, start and snapshot a replica's tables are those of the reference, by hash. What
-//! is refused has written nothing, what is done was done whole. What commands come to is what the model says; numbers of
+//! is refused has written nothing, what is done was done whole. An active member is to vote, always; in the end those vote that
+//! are to, and nobody else. What commands come to is what the model says; numbers of
 //! members, tokens and leases are given once. Watches give every revision of their range once, in order, with what the model
 //! says of it, or say that it was compacted. Where room is
 //! tight, puts are refused for want of it if there is none, and never else, also after deletions; and a history is shortened
@@ -33,6 +35,7 @@ mod model;
 mod mutations;
 mod reference;
 mod runs;
+mod voting;
 mod watchers;
 
 use std::collections::BTreeMap;
@@ -73,6 +76,8 @@ pub(super) struct Metadata {
     known: Known,
     /// What a replica's keeper of the time waits for, by its place.
     keepers: BTreeMap<usize, usize>,
+    /// The same of who activates members.
+    activations: BTreeMap<usize, usize>,
     /// When each term was first led.
     led: BTreeMap<u64, u64>,
     watchers: Watchers,

@@ -158,6 +158,9 @@ impl Model {
                     false => violated("incarnations rise", format!("member {}: {before}, then {start:?}", member.id)),
                 }
             }
+            (Kind::SetMemberVote(set), Outcome::Member(member)) => {
+                expect("whether a member is not to vote", (member.id, member.non_voting), (set.id, !set.votes))
+            }
             (Kind::RemoveMember(_), Outcome::Member(member)) => {
                 self.members.remove(&member.id);
                 self.secrets.remove(&member.id);

@@ -3,7 +3,7 @@
 
 use super::super::proof::{self, Proof, prove};
 use super::super::runs::Mode;
-use super::runs::{forced, metadata, tight};
+use super::runs::{forced, forced_voting, metadata, tight, voting};
 use crate::meta::fault::Fault;
 
 type Mutation = proof::Mutation<Fault>;
@@ -49,6 +49,19 @@ const MUTATIONS: &[Mutation] = &[
         adjust: Some(tight),
         ..mutation(Fault::ShortenedUntold, "a history that is too large is shortened, and watches do not hear of it")
     },
+    Mutation { adjust: Some(voting), ..mutation(Fault::LastVoterGoes, "the last member that votes may lose its vote") },
+    Mutation {
+        adjust: Some(forced_voting),
+        ..mutation(Fault::ForcedNonVoting, "a member that goes on alone is not to vote, if it was not before")
+    },
+    Mutation {
+        adjust: Some(voting),
+        ..mutation(Fault::PromotedAnyway, "leaders make voters also of those that are not to vote")
+    },
+    Mutation {
+        adjust: Some(voting),
+        ..mutation(Fault::LeaderKeepsVote, "a leader that is not to vote does not hand over")
+    },
 ];
 
 prove! {
@@ -71,6 +84,10 @@ prove! {
     deleted_counts: DeletedCounts,
     forced_reuses: ForcedReuses,
     shortened_untold: ShortenedUntold,
+    last_voter_goes: LastVoterGoes,
+    forced_non_voting: ForcedNonVoting,
+    promoted_anyway: PromotedAnyway,
+    leader_keeps_vote: LeaderKeepsVote,
 }
 
 #[test]

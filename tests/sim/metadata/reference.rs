@@ -13,7 +13,8 @@ use super::model::Model;
 use crate::ident::GroupId;
 use crate::meta::apply::reached;
 use crate::meta::command::{decode, decode_answer};
-use crate::meta::proto::{Command, answer};
+use crate::meta::proto::{Command, MemberState, answer};
+use crate::meta::stored;
 use crate::meta::view::StoreView;
 use crate::raftstore::entry::Entry;
 use crate::raftstore::log_store::Table;
@@ -50,6 +51,16 @@ impl Reference {
     /// How many entries it has applied.
     fn applied(&self) -> u64 {
         self.digests.len() as u64 - 1
+    }
+
+    /// An active member is to vote, whatever was said.
+    fn check_votes(&self, view: &StoreView) -> Checked {
+        let members = stored::members(view).unwrap_or_default();
+        let mut active = members.iter().filter(|member| member.state() == MemberState::Active);
+        match !self.model.is_formed || active.any(|member| !member.non_voting) {
+            true => Ok(()),
+            false => violated("somebody votes", format!("{members:?}")),
+        }
     }
 
     /// The digest after an entry.
@@ -97,6 +108,7 @@ impl Reference {
                 self.model.apply(index, &command, &done)?;
                 let view = StoreView { store: self.tables.shown(), group: GroupId::new(1) };
                 self.model.shortened(reached(&view).map_or(0, |reached| reached.compacted))?;
+                self.check_votes(&view)?;
                 if rules {
                     self.model.check(&self.tables)?;
                 }

@@ -9,6 +9,8 @@ const SEEDS: u64 = 400;
 
 /// Where nodes are lost.
 const FORCED_SEEDS: u64 = 150;
+/// Where it is said who votes.
+const VOTING_SEEDS: u64 = 250;
 /// Where room runs out.
 const TIGHT_SEEDS: u64 = 150;
 
@@ -70,6 +72,51 @@ fn tight_metadata() {
 #[test]
 fn one_seed_of_tight_metadata() {
     super::super::runs::replay(Some(tight));
+}
+
+/// The same, where the members are the nodes, and it is said who votes. Nobody else changes who does.
+pub(super) fn voting(plan: &mut Plan) {
+    metadata(plan);
+    // All become members by one command.
+    (plan.voting, plan.small) = (true, false);
+    plan.faults.retain(|(_, trouble)| *trouble != Trouble::Change);
+}
+
+/// The same, where all nodes but one are lost at some time.
+pub(super) fn forced_voting(plan: &mut Plan) {
+    voting(plan);
+    plan.voters = plan.voters.max(2);
+    plan.faults.push((12, Trouble::Force));
+}
+
+#[test]
+fn voting_metadata() {
+    let seen = run_many(37_000_000, VOTING_SEEDS, Some(voting));
+    let enough = number("SIM_SEEDS").unwrap_or(VOTING_SEEDS) >= VOTING_SEEDS;
+    assert!(!enough || seen.missing(Kind::Voting).is_empty(), "never happened: {:?}", seen.missing(Kind::Voting));
+}
+
+#[test]
+fn forced_voting_metadata() {
+    run_many(38_000_000, FORCED_SEEDS, Some(forced_voting));
+}
+
+/// Replays `SIM_SEED` of it.
+#[test]
+fn one_seed_of_voting() {
+    super::super::runs::replay(Some(voting));
+}
+
+/// Replays `SIM_SEED` of it where nodes are lost.
+#[test]
+fn one_seed_of_forced_voting() {
+    super::super::runs::replay(Some(forced_voting));
+}
+
+#[test]
+#[ignore = "soak: 20 000 seeds, about ten minutes"]
+fn voting_soak() {
+    run_many(39_000_000, 20_000, Some(voting));
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn the_cluster_is_shown_from_the_files_alone_and_no_secret_ever() {
     let (code, report) = place.inspect_json(&["members"]);
     assert_eq!(code, 0, "{report:#}");
     let expected = json!([{
-        "id": 1, "name": "alpha", "state": "active", "incarnation": 3, "version": 1, "addresses": ["10.0.0.1:7000"],
+        "id": 1, "name": "alpha", "state": "active", "vote": true, "incarnation": 3, "version": 1, "addresses": ["10.0.0.1:7000"],
         "attributes": [], "locality": ["zone=a"], "added": 2, "changed": 2,
     }]);
     assert_eq!(report["rows"], expected);

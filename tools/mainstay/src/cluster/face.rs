@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::cluster::operator::OperatorError;
+use mainstay::cluster::operator::{OperatorError, Vote};
 use mainstay::cluster::rpc::proto::StatusResponse;
 use mainstay::cluster::{FIRST_MEMBER, MemberHandle};
 use mainstay::ident::{GroupId, NodeId};
@@ -16,6 +16,7 @@ use mainstay::meta::service::MetaError;
 use mainstay::server::pg::{SqlError, SqlState};
 use tokio::task::JoinHandle;
 
+use super::vote;
 use crate::cluster_sql::{ClusterFace, Refused};
 
 /// The attribute that holds the address.
@@ -86,10 +87,14 @@ fn reachable(sql: SocketAddr, own: &Member) -> String {
     }
 }
 
-fn follows_members(group: GroupId) -> SqlError {
-    let message = format!("the replicas of Raft group {group} follow the members of the cluster");
-    let error = SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message);
-    error.with_hint("A node that joins gets one, and REMOVE NODE takes it away.")
+fn refused(error: &OperatorError) -> SqlError {
+    let state = match error {
+        OperatorError::NotFound(_) => SqlState("42704"),
+        OperatorError::Unavailable(_) => SqlState("55P03"),
+        OperatorError::Unknown(_) => SqlState("40003"),
+        _ => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+    };
+    SqlError::new(state, error.to_string())
 }
 
 #[tonic::async_trait]
@@ -108,26 +113,21 @@ impl ClusterFace for Face {
         sql_address(first).cloned()
     }
 
-    async fn add_replica(&self, group: GroupId, _: NodeId) -> Result<(), Refused> {
-        Err(follows_members(group))
-    }
-
-    async fn remove_replica(&self, group: GroupId, _: NodeId) -> Result<(), Refused> {
-        Err(follows_members(group))
+    async fn set_vote(
+        &self,
+        group: GroupId,
+        node: NodeId,
+        votes: bool,
+        actor: &str,
+    ) -> Result<Option<String>, Refused> {
+        let set = self.0.set_vote(group, node, votes, actor, "SQL").await.map_err(|error| refused(&error))?;
+        // What is done as it was said needs no words.
+        let Vote { was_so, is_done, .. } = set;
+        Ok((was_so || !is_done).then(|| vote::said(&set)))
     }
 
     async fn remove_node(&self, node: NodeId, actor: &str) -> Result<(), Refused> {
-        let error = match self.0.remove(node, actor).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
-        let state = match &error {
-            OperatorError::NotFound(_) => SqlState("42704"),
-            OperatorError::Unavailable(_) => SqlState("55P03"),
-            OperatorError::Unknown(_) => SqlState("40003"),
-            _ => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-        };
-        Err(SqlError::new(state, error.to_string()))
+        self.0.remove(node, actor).await.map(drop).map_err(|error| refused(&error))
     }
 }
 

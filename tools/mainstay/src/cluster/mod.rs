@@ -2,6 +2,7 @@
 
 mod check;
 mod face;
+mod vote;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ pub enum ClusterAction {
     /// If it leads, leadership is handed over first. Refused if those that stay would be no majority. Its data directory is
     /// of no use afterwards: to come back, the node joins anew with an empty one.
     #[command(after_help = EXIT_STATUS)]
-    Remove(RemoveArgs),
+    Remove(MemberArgs),
     /// Compare what all members hold of the metadata, as of one entry of its log, while everything goes on.
     ///
     /// A member that differs from the majority does not lead until a snapshot has replaced what it holds, which it gets by
@@ -49,10 +50,15 @@ pub enum ClusterAction {
     /// Its /readyz answers 503 from then on, and leadership goes to an active member. It goes on to take part in decisions, and
     /// clients that are connected stay. Draining ends when the node starts again, or with `undrain`.
     #[command(after_help = EXIT_STATUS)]
-    Drain(DrainArgs),
+    Drain(MemberArgs),
     /// End draining: the member may lead again, and be sent clients.
     #[command(after_help = EXIT_STATUS)]
-    Undrain(DrainArgs),
+    Undrain(MemberArgs),
+    /// Say which members vote in the metadata group. The others follow it, and serve all the same.
+    ///
+    /// With seven members or fewer all vote, if nothing is said. `mainstay status` shows who does.
+    #[command(subcommand, after_help = EXIT_STATUS)]
+    Voter(vote::VoterAction),
     /// LAST RESORT: make a new cluster of one member, when most others are lost for good.
     ///
     /// Works on the data directory of a node that does not run, and says without --yes what it would do. What the lost
@@ -91,8 +97,9 @@ pub struct TokenArgs {
     pub json: bool,
 }
 
+/// Which member is meant, and how it is asked.
 #[derive(Args)]
-pub struct RemoveArgs {
+pub struct MemberArgs {
     /// The member's number.
     #[arg(value_parser = value_parser!(u64).range(1..))]
     pub node: u64,
@@ -100,21 +107,7 @@ pub struct RemoveArgs {
     pub connect: ConnectArgs,
     #[command(flatten)]
     pub actor: ActorArgs,
-    /// Print node, name and addresses as JSON.
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Args)]
-pub struct DrainArgs {
-    /// The member's number.
-    #[arg(value_parser = value_parser!(u64).range(1..))]
-    pub node: u64,
-    #[command(flatten)]
-    pub connect: ConnectArgs,
-    #[command(flatten)]
-    pub actor: ActorArgs,
-    /// Print node, name, addresses and state as JSON.
+    /// Print node, name, addresses and what became of it as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -141,6 +134,7 @@ pub fn run(action: &ClusterAction) -> ExitCode {
         ClusterAction::Check(args) => check::run(args),
         ClusterAction::Drain(args) => ask(drain(args, true)),
         ClusterAction::Undrain(args) => ask(drain(args, false)),
+        ClusterAction::Voter(action) => ask(vote::run(action)),
         ClusterAction::ForceNew(args) => crate::finish(force_new(args)),
     }
 }
@@ -189,7 +183,7 @@ async fn create_token(args: &TokenArgs) -> Result<String, OperatorError> {
     Ok(format!("{token}\n"))
 }
 
-async fn remove(args: &RemoveArgs) -> Result<String, OperatorError> {
+async fn remove(args: &MemberArgs) -> Result<String, OperatorError> {
     let member = operator(&args.connect)?.remove(NodeId::new(args.node), &args.actor.actor).await?;
     Ok(match args.json {
         true => line(&named(&member)),
@@ -197,7 +191,7 @@ async fn remove(args: &RemoveArgs) -> Result<String, OperatorError> {
     })
 }
 
-async fn drain(args: &DrainArgs, drains: bool) -> Result<String, OperatorError> {
+async fn drain(args: &MemberArgs, drains: bool) -> Result<String, OperatorError> {
     let failed = |error: Failed| OperatorError::Settings(error.to_string());
     let meta = args.connect.meta(Some(&args.actor)).map_err(failed)?;
     let (members, node) = (meta.members(), NodeId::new(args.node));

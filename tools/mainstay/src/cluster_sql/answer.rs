@@ -22,8 +22,11 @@ const EVENTS: u64 = 1000;
 
 /// What a statement came to.
 pub enum Answer {
-    /// It is done, and calls itself so.
-    Done(&'static str),
+    /// It is done, and calls itself so; perhaps there is more to say.
+    Done {
+        tag: &'static str,
+        notice: Option<String>,
+    },
     Rows(Rows),
 }
 
@@ -96,6 +99,7 @@ pub fn columns(shown: Shown) -> Vec<Column> {
             ("addresses", T::TEXT),
             ("state", T::TEXT),
             ("role", T::TEXT),
+            ("vote", T::BOOL),
             ("incarnation", T::INT8),
             ("version", T::INT8),
             ("locality", T::TEXT),
@@ -141,7 +145,7 @@ pub fn columns(shown: Shown) -> Vec<Column> {
 pub fn tag(change: &Change) -> &'static str {
     match change {
         Change::Set { .. } | Change::Reset { .. } => "ALTER SYSTEM",
-        Change::AddReplica { .. } | Change::RemoveReplica { .. } => "ALTER RAFT GROUP",
+        Change::SetVote { .. } => "ALTER RAFT GROUP",
         Change::RemoveNode(_) => "REMOVE NODE",
     }
 }
@@ -154,7 +158,7 @@ pub async fn answer(face: &dyn ClusterFace, meta: &Meta, statement: Statement, u
     let shown = match statement {
         Statement::Show(shown) => shown,
         Statement::Change(change) => {
-            let tag = tag(&change);
+            let (tag, mut notice) = (tag(&change), None);
             match change {
                 Change::Set { name, value } => {
                     meta.settings().set(&name, &value).await.map_err(|error| sql_error(&error))?;
@@ -162,11 +166,10 @@ pub async fn answer(face: &dyn ClusterFace, meta: &Meta, statement: Statement, u
                 Change::Reset { name } => {
                     meta.settings().reset(&name).await.map_err(|error| sql_error(&error))?;
                 }
-                Change::AddReplica { group, node } => face.add_replica(group, node).await?,
-                Change::RemoveReplica { group, node } => face.remove_replica(group, node).await?,
+                Change::SetVote { group, node, votes } => notice = face.set_vote(group, node, votes, user).await?,
                 Change::RemoveNode(node) => face.remove_node(node, user).await?,
             }
-            return Ok(Answer::Done(tag));
+            return Ok(Answer::Done { tag, notice });
         }
     };
     let rows = match shown {
@@ -228,6 +231,7 @@ fn member_row(status: &StatusResponse, member: &Member) -> Vec<Cell> {
         text(member.addresses.join(",")),
         text(state.strip_prefix("MEMBER_STATE_").unwrap_or(state).to_lowercase()),
         role,
+        Cell::Bool(!member.non_voting),
         Cell::Number(member.incarnation),
         Cell::Number(member.version.into()),
         pairs(&member.locality),

@@ -34,13 +34,18 @@ impl ClusterFace for Face {
         Some("10.0.0.1:5432".to_owned())
     }
 
-    async fn add_replica(&self, group: GroupId, node: NodeId) -> Result<(), Refused> {
-        self.asked.lock().push(format!("add {node} to {group}"));
-        Ok(())
-    }
-
-    async fn remove_replica(&self, group: GroupId, node: NodeId) -> Result<(), Refused> {
-        Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("{node} of {group} stays")))
+    async fn set_vote(
+        &self,
+        group: GroupId,
+        node: NodeId,
+        votes: bool,
+        actor: &str,
+    ) -> Result<Option<String>, Refused> {
+        if !votes {
+            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("{node} of {group} stays")));
+        }
+        self.asked.lock().push(format!("{actor} adds {node} to {group}"));
+        Ok((node.get() == 3).then(|| "later".to_owned()))
     }
 
     async fn remove_node(&self, node: NodeId, actor: &str) -> Result<(), Refused> {
@@ -104,6 +109,7 @@ impl Session for EngineSession {
 struct Sent {
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
+    notices: Vec<String>,
 }
 
 impl ResultSink for Sent {
@@ -127,7 +133,8 @@ impl ResultSink for Sent {
         Ok(())
     }
 
-    fn notice(&mut self, _: &SqlError) -> Result<(), SqlError> {
+    fn notice(&mut self, notice: &SqlError) -> Result<(), SqlError> {
+        self.notices.push(notice.message.clone());
         Ok(())
     }
 }
@@ -184,7 +191,7 @@ fn the_cluster_is_shown_on_every_node() {
         assert_eq!(tag, "SHOW");
         assert_eq!(rows[0][..6], ["0000000000c0ffee", "0000000000000008", "1", "1", "1", "7"]);
         let (_, rows) = run(session, "show nodes").unwrap();
-        assert_eq!(rows[0][..5], ["1", "north", "10.0.0.1:7000", "active", "leader"]);
+        assert_eq!(rows[0][..6], ["1", "north", "10.0.0.1:7000", "active", "leader", "1"]);
         assert_eq!(run(session, "SHOW NODE 1").unwrap().1, rows);
         assert_eq!(state(session, "SHOW NODE 9"), "42704");
         assert_eq!(run(session, "SHOW SETTINGS").unwrap().1.len(), 8);
@@ -232,10 +239,14 @@ fn superusers_change_it_and_nobody_else() {
     assert_eq!(error.state.0, "22023");
     assert!(error.message.contains("1 MiB to 8 GiB"), "{}", error.message);
     assert_eq!(state(session, "ALTER SYSTEM SET no.such = 1"), "42704");
-    assert_eq!(run(session, "ALTER RAFT GROUP 0 ADD NODE 2").unwrap().0, "ALTER RAFT GROUP");
+    for (sql, notices) in [("ALTER RAFT GROUP 0 ADD NODE 2", &[][..]), ("ALTER RAFT GROUP 0 ADD NODE 3", &["later"])] {
+        let mut sent = Sent::default();
+        assert_eq!(session.execute(sql, &[], Scope::Single, &mut sent).unwrap().0, "ALTER RAFT GROUP");
+        assert_eq!(sent.notices, notices);
+    }
     assert_eq!(state(session, "ALTER RAFT GROUP 0 REMOVE NODE 2"), "55000");
     assert_eq!(run(session, "REMOVE NODE 2").unwrap().0, "REMOVE NODE");
-    assert_eq!(*test.face.asked.lock(), ["add 2 to 0", "ann removes 2"]);
+    assert_eq!(*test.face.asked.lock(), ["ann adds 2 to 0", "ann adds 3 to 0", "ann removes 2"]);
 
     *test.status.lock() = TransactionStatus::InTransaction;
     run(session, "SHOW NODES").unwrap();

@@ -39,8 +39,7 @@ pub enum Shown {
 pub enum Change {
     Set { name: String, value: String },
     Reset { name: String },
-    AddReplica { group: GroupId, node: NodeId },
-    RemoveReplica { group: GroupId, node: NodeId },
+    SetVote { group: GroupId, node: NodeId, votes: bool },
     RemoveNode(NodeId),
 }
 
@@ -170,16 +169,12 @@ impl Words<'_> {
         if self.take("RAFT") {
             self.expect("GROUP")?;
             let group = self.group()?;
-            let adds = self.take("ADD");
-            if !adds {
+            let votes = self.take("ADD");
+            if !votes {
                 self.expect("REMOVE")?;
             }
             self.expect("NODE")?;
-            let node = self.node()?;
-            return Ok(Some(match adds {
-                true => Change::AddReplica { group, node },
-                false => Change::RemoveReplica { group, node },
-            }));
+            return Ok(Some(Change::SetVote { group, node: self.node()?, votes }));
         }
         if !self.take("SYSTEM") {
             return Ok(None);
@@ -242,6 +237,7 @@ mod tests {
     #[test]
     fn statements_about_the_cluster_are_understood() {
         let (group, node) = (GroupId::new(0), NodeId::new(3));
+        let vote = |votes| Statement::Change(Change::SetVote { group, node, votes });
         for (sql, statement) in [
             ("SHOW CLUSTER", Statement::Show(Shown::Cluster)),
             ("  show /* all */ nodes ;", Statement::Show(Shown::Nodes)),
@@ -255,8 +251,8 @@ mod tests {
             ("ALTER SYSTEM SET a TO b", set("a", "b")),
             ("ALTER SYSTEM SET a.b = DEFAULT", Statement::Change(Change::Reset { name: "a.b".into() })),
             ("ALTER SYSTEM RESET a.b", Statement::Change(Change::Reset { name: "a.b".into() })),
-            ("ALTER RAFT GROUP 0 ADD NODE 3", Statement::Change(Change::AddReplica { group, node })),
-            ("ALTER RAFT GROUP 0 REMOVE NODE 3", Statement::Change(Change::RemoveReplica { group, node })),
+            ("ALTER RAFT GROUP 0 ADD NODE 3", vote(true)),
+            ("alter raft /* its vote */ group 0 Remove Node 3;", vote(false)),
             ("REMOVE NODE 3", Statement::Change(Change::RemoveNode(node))),
         ] {
             assert_eq!(parse(sql).unwrap(), Some(statement), "{sql}");
@@ -300,6 +296,12 @@ mod tests {
             ("ALTER SYSTEM SET a = 1, 2", "\",\""),
             ("ALTER SYSTEM SET a. = 1", "\"=\""),
             ("ALTER RAFT GROUP 1 DROP NODE 2", "\"DROP\""),
+            ("ALTER RAFT GROUP", "end of input"),
+            ("ALTER RAFT GROUP metadata ADD NODE 2", "\"metadata\""),
+            ("ALTER RAFT GROUP 0 ADD", "end of input"),
+            ("ALTER RAFT GROUP 0 REMOVE 2", "\"2\""),
+            ("ALTER RAFT GROUP 0 REMOVE NODE", "end of input"),
+            ("ALTER RAFT GROUP 0 ADD NODE 2 3", "\"3\""),
             ("REMOVE NODE", "end of input"),
         ] {
             let error = parse(sql).unwrap_err();

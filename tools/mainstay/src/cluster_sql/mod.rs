@@ -48,17 +48,12 @@ pub trait ClusterFace: Send + Sync + 'static {
     /// The address for SQL of the node that takes writes, if that is known and not this one.
     fn primary(&self) -> Option<String>;
 
-    /// Gives a Raft group a replica on a node.
+    /// Has the replica on a node vote in a Raft group, or only follow; says what there is to say beside that it is so now.
     ///
     /// # Errors
     /// Why not, as the client is to hear it.
-    async fn add_replica(&self, group: GroupId, node: NodeId) -> Result<(), Refused>;
-
-    /// Takes the replica on a node from a Raft group.
-    ///
-    /// # Errors
-    /// Why not, as the client is to hear it.
-    async fn remove_replica(&self, group: GroupId, node: NodeId) -> Result<(), Refused>;
+    async fn set_vote(&self, group: GroupId, node: NodeId, votes: bool, actor: &str)
+    -> Result<Option<String>, Refused>;
 
     /// Removes a node from the cluster.
     ///
@@ -167,7 +162,10 @@ impl ClusterSession {
             }
         })?;
         match answer {
-            Answer::Done(tag) => Ok(CommandTag(tag.to_owned())),
+            Answer::Done { tag, notice } => {
+                notice.map_or(Ok(()), |notice| sink.notice(&SqlError::notice(notice)))?;
+                Ok(CommandTag(tag.to_owned()))
+            }
             Answer::Rows(rows) => rows.send(sink),
         }
     }

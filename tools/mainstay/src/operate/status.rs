@@ -205,6 +205,7 @@ fn text(picture: &Picture) -> String {
             printable(seen.member.addresses.join(",").as_bytes()),
             state(&seen.member),
             picture.role(seen).to_owned(),
+            if seen.member.non_voting { "no" } else { "yes" }.to_owned(),
             picture.lag(seen).map_or("-".to_owned(), |lag| lag.to_string()),
             said.map_or("-".to_owned(), |said| printable(said.version.as_bytes())),
             said.map_or("-".to_owned(), |said| lasting(said.uptime_ms)),
@@ -214,8 +215,8 @@ fn text(picture: &Picture) -> String {
             },
         ]
     });
-    let header = ["node", "name", "address", "state", "role", "lag", "version", "up", ""];
-    format!("{head}\n{}", show::table(&header, &[0, 5, 7], rows))
+    let header = ["node", "name", "address", "state", "role", "vote", "lag", "version", "up", ""];
+    format!("{head}\n{}", show::table(&header, &[0, 6, 8], rows))
 }
 
 fn named(name: &str) -> String {
@@ -229,7 +230,7 @@ fn object(picture: &Picture) -> Value {
         let group = said.ok().and_then(metadata);
         json!({
             "node": seen.member.id, "name": seen.member.name, "addresses": seen.member.addresses,
-            "state": state(&seen.member), "role": picture.role(seen), "lag": picture.lag(seen),
+            "state": state(&seen.member), "role": picture.role(seen), "vote": !seen.member.non_voting, "lag": picture.lag(seen),
             "attributes": pairs(&seen.member.attributes), "locality": pairs(&seen.member.locality),
             "command_version": seen.member.version, "incarnation": seen.member.incarnation,
             "is_reached": said.is_ok(), "error": said.err(),

@@ -19,3 +19,4 @@ mod leaving;
 mod operating;
 mod refused;
 mod tls;
+mod voting;
