@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     HeaderNotWritten,
     /// What is deleted goes on counting for the quota.
     DeletedCounts,
+    /// What was deleted goes on being remembered as it was.
+    DeletedRemembered,
     /// A history that is too large is shortened, and nobody hears of it.
     ShortenedUntold,
     /// A member that goes on alone gives the numbers of those who are gone again.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::apply::{self, Applier, Reached};
+use super::apply::{self, Applier, Reached, Remembered};
 use super::clock::{BootClock, Clock, Countdown, Limited, Timers};
 use super::command;
 use super::fault::{self, Fault};
@@ -34,7 +34,7 @@ pub struct MetaMachine {
     clock: Clock,
     pending: Option<Pending>,
     /// As the tables are. `None`: to be read from there.
-    state: Option<apply::State>,
+    remembered: Option<Remembered>,
 }
 
 /// What the last batch leads to, once it is written.
@@ -42,7 +42,7 @@ struct Pending {
     reached: Reached,
     has_new_members: bool,
     countdowns: Vec<Countdown>,
-    state: apply::State,
+    remembered: Remembered,
     cluster: ClusterHeader,
     kv: KvHeader,
 }
@@ -79,15 +79,15 @@ impl MetaMachine {
         let (members, members_receiver) = watch::channel(());
         let timers = Arc::new(Mutex::new(timers_in(&view, clock)?));
         let seen = MachineView { progress: receiver, members: members_receiver, timers: Arc::clone(&timers) };
-        Ok((MetaMachine { view, progress, members, timers, clock, pending: None, state: None }, seen))
+        Ok((MetaMachine { view, progress, members, timers, clock, pending: None, remembered: None }, seen))
     }
 }
 
 impl StateMachine for MetaMachine {
     fn apply(&mut self, commands: &[Command<'_>], batch: &mut ApplyBatch<'_>) -> Result<Vec<Bytes>, ApplyError> {
         // A batch that is not written, or fails, leaves none.
-        let mut applier = match self.state.take() {
-            Some(state) => Applier::resume(&self.view, state)?,
+        let mut applier = match self.remembered.take() {
+            Some(remembered) => Applier::resume(&self.view, remembered)?,
             None => Applier::new(&self.view)?,
         };
         let mut answers = Vec::with_capacity(commands.len());
@@ -96,13 +96,14 @@ impl StateMachine for MetaMachine {
             metrics::answered(&applied.answer);
             answers.push(Bytes::from(command::encode_answer(applied.version, &applied.answer)));
         }
-        let ((cluster, kv), state) = (applier.headers(), applier.state());
-        let (writes, reached) = applier.finish();
+        let (cluster, kv) = applier.headers();
+        let (writes, reached, remembered) = applier.finish();
         if fault::active(Fault::ToldBeforeWritten) {
             self.progress.send_replace(reached);
         }
         let has_new_members = written(&writes, Table::Cluster, Cluster::Member as u8).next().is_some();
-        self.pending = Some(Pending { reached, has_new_members, countdowns: countdowns(&writes)?, state, cluster, kv });
+        let countdowns = countdowns(&writes)?;
+        self.pending = Some(Pending { reached, has_new_members, countdowns, remembered, cluster, kv });
         for (table, writes) in writes {
             for (key, value) in writes {
                 match value {
@@ -115,7 +116,7 @@ impl StateMachine for MetaMachine {
     }
 
     fn restored(&mut self, _: LogIndex) -> Result<(), ApplyError> {
-        (self.pending, self.state) = (None, None);
+        (self.pending, self.remembered) = (None, None);
         // What runs out begins anew, as it does at a start: never earlier than promised.
         if !fault::active(Fault::TimersNotRestored) {
             *self.timers.lock() = timers_in(&self.view, self.clock)?;
@@ -128,10 +129,9 @@ impl StateMachine for MetaMachine {
     }
 
     fn written(&mut self) {
-        let Some(Pending { reached, has_new_members, countdowns, state, cluster, kv }) = self.pending.take() else {
-            return;
-        };
-        self.state = Some(state);
+        let Some(pending) = self.pending.take() else { return };
+        let Pending { reached, has_new_members, countdowns, remembered, cluster, kv } = pending;
+        self.remembered = Some(remembered);
         metrics::reached(&cluster, &kv);
         if !countdowns.is_empty() {
             // Now, and not earlier: what was promised begins with the promise.

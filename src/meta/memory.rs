@@ -98,7 +98,7 @@ impl Metadata for MemoryMetadata {
         };
         let mut applier = Applier::new(&*self.tables).map_err(stopped)?;
         let answer = applier.apply(log.last.next(), &bytes).map_err(stopped)?.answer;
-        let (writes, reached) = applier.finish();
+        let (writes, reached, _) = applier.finish();
         self.tables.0.lock().write(writes);
         log.last = log.last.next();
         if log.sessions.len() >= MAX_CLIENTS {

@@ -127,7 +127,7 @@ fn what_came_with_a_snapshot_is_told_and_runs() {
     let actions = actions.into_iter().map(command::action).collect();
     let mut applier = Applier::new(&view).unwrap();
     applier.apply(LogIndex::new(1), &command::encode(&proto::Command { actions, ..Default::default() })).unwrap();
-    let (writes, reached) = applier.finish();
+    let (writes, reached, _) = applier.finish();
     assert_eq!(reached.revision, 1);
     tables.0.lock().write(writes);
     machine.restored(LogIndex::new(1)).unwrap();

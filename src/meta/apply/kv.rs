@@ -1,6 +1,7 @@
 //! Keys and values: put, delete, compare-and-swap transactions. What an action changes is one revision, and each key
 //! changes once in it.
 
+use super::recent::Known;
 use super::{Fault, Step, ensure, refused};
 use crate::meta::fault::{self, Fault as Broken};
 use crate::meta::keys::{self, Kv};
@@ -25,26 +26,29 @@ impl Step<'_> {
         ensure(put.value.len() as u64 <= max_bytes, Refusal::TooLarge, || {
             format!("the value has {} bytes; {max_bytes} are allowed (kv.max_value_bytes)", put.value.len())
         })?;
-        let before = read::latest(&self.view, &put.key)?;
-        let (size, freed) = (size_bytes(&put.key, &put.value), before.as_ref().map_or(0, size_of));
+        let before = self.known(&put.key)?;
+        let (size, freed) = (size_bytes(&put.key, &put.value), before.map_or(0, |before| before.bytes));
         let (quota, live) =
             (fault::shrunk(self.setting(Name::KvQuotaBytes)), self.state.kv.live_bytes.saturating_sub(freed));
         // What takes no more room than it did is welcome also when there is too much.
         ensure(live + size <= quota || size <= freed, Refusal::Quota, || {
             format!("keys and values take {} bytes of {quota} (kv.quota_bytes): delete some", self.state.kv.live_bytes)
         })?;
-        let attached = before.as_ref().map_or(0, |before| before.lease);
+        let attached = before.map_or(0, |before| before.lease);
         if put.lease != attached {
             self.detach(attached, &put.key)?;
             self.attach(put.lease, &put.key)?;
         }
         let revision = self.change(&put.key, size, false)?;
         let version = Version {
-            create_revision: before.as_ref().map_or(revision, |before| before.create_revision),
-            version: before.as_ref().map_or(0, |before| before.version) + 1,
+            create_revision: before.map_or(revision, |before| before.create_revision),
+            version: before.map_or(0, |before| before.version) + 1,
             lease: put.lease,
             value: put.value.clone(),
         };
+        let Version { create_revision, version: number, lease, .. } = version;
+        let known = Known { create_revision, version: number, lease, bytes: size };
+        self.changed.insert(put.key.clone(), Some(known));
         self.put_record(Table::Kv, keys::version(&put.key, revision), &version);
         self.state.kv.keys += u64::from(before.is_none());
         self.state.kv.live_bytes = live + size;
@@ -65,11 +69,28 @@ impl Step<'_> {
         self.detach(pair.lease, &pair.key)?;
         let revision = self.change(&pair.key, size_bytes(&pair.key, &[]), true)?;
         self.put_record(Table::Kv, keys::version(&pair.key, revision), &Version::default());
+        if !fault::active(Broken::DeletedRemembered) {
+            self.changed.insert(pair.key.clone(), None);
+        }
         self.state.kv.keys = self.state.kv.keys.saturating_sub(1);
         if !fault::active(Broken::DeletedCounts) {
             self.state.kv.live_bytes = self.state.kv.live_bytes.saturating_sub(size_of(pair));
         }
         Ok(())
+    }
+
+    /// How a key is now, if it is there.
+    fn known(&self, key: &[u8]) -> Result<Option<Known>, Fault> {
+        if let Some(known) = self.changed.get(key).copied().or_else(|| self.recent.get(key)) {
+            return Ok(known);
+        }
+        let pair = read::latest(&self.view, key)?;
+        Ok(pair.map(|pair| Known {
+            create_revision: pair.create_revision,
+            version: pair.version,
+            lease: pair.lease,
+            bytes: size_of(&pair),
+        }))
     }
 
     /// Notes that a key changes, and says in which revision.

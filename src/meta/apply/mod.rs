@@ -8,6 +8,7 @@
 //! | `settings` | set, reset, and who did |
 //! | `events` | the bounded log of all of that |
 //! | `kv` | put, delete, transactions |
+//! | `recent` | how the keys are that changed lately |
 //! | `compaction` | what the history forgets, a little with each command |
 //! | `leases` | grant, keep alive, revoke, expire |
 //!
@@ -21,10 +22,11 @@ mod events;
 mod kv;
 mod leases;
 mod members;
+mod recent;
 mod settings;
 mod tokens;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 
@@ -41,10 +43,18 @@ use super::view::{Overlay, View, Writes};
 use crate::ident::LogIndex;
 use crate::raftstore::log_store::{StoreError, Table};
 use crate::raftstore::state_machine::ApplyError;
+use recent::{Known, Recent};
+
+/// What a batch leaves for the next. All of it stands in the tables, too.
+#[derive(Default)]
+pub struct Remembered {
+    state: State,
+    recent: Recent,
+}
 
 /// What applies to all commands of a batch, and stands in the tables.
 #[derive(Clone, Default)]
-pub struct State {
+struct State {
     cluster: proto::ClusterHeader,
     kv: proto::KvHeader,
     settings: Values,
@@ -56,6 +66,7 @@ pub struct Applier<'a> {
     /// As it was read, to see whether it has changed.
     read: State,
     state: State,
+    recent: Recent,
 }
 
 /// What became visible with the writes.
@@ -146,20 +157,21 @@ impl<'a> Applier<'a> {
     /// # Errors
     /// The replica must stop: the store failed, or the cluster is of a version that this build does not know.
     pub fn new(base: &'a dyn View) -> Result<Applier<'a>, ApplyError> {
-        Applier::resume(base, State::load(base)?)
+        Applier::resume(base, Remembered { state: State::load(base)?, recent: Recent::default() })
     }
 
     /// Goes on where an earlier batch has ended. All that it wrote is in the tables, and nothing else since.
     ///
     /// # Errors
     /// See [`Applier::new`].
-    pub fn resume(base: &'a dyn View, state: State) -> Result<Applier<'a>, ApplyError> {
+    pub fn resume(base: &'a dyn View, remembered: Remembered) -> Result<Applier<'a>, ApplyError> {
+        let Remembered { state, recent } = remembered;
         let (in_force, known) = (state.cluster.version, command::VERSION);
         if in_force > known.into() {
             let what = format!("the cluster is of version {in_force}; this build knows {known}");
             return Err(ApplyError::Machine(what));
         }
-        Ok(Applier { view: Overlay::new(base), read: state.clone(), state })
+        Ok(Applier { view: Overlay::new(base), read: state.clone(), state, recent })
     }
 
     /// Applies a command. One that is refused has written nothing.
@@ -172,16 +184,19 @@ impl<'a> Applier<'a> {
         let mut step = Step {
             view: Overlay::new(&self.view),
             state: self.state.clone(),
+            recent: &self.recent,
+            changed: BTreeMap::new(),
             origin: Origin { index: index.get(), command: &command },
             change: ChangeSet::default(),
             answer_bytes: 0,
         };
         match step.run(version, &command.actions) {
             Ok(done) => {
-                let Step { view, state, .. } = step;
+                let Step { view, state, changed, .. } = step;
                 let writes = view.into_writes();
                 self.view.absorb(writes);
                 self.state = state;
+                changed.into_iter().for_each(|(key, known)| self.recent.note(key, known));
                 Ok(answered(version, proto::answer::Outcome::Done(done)))
             }
             Err(Fault::Refused(refused)) => {
@@ -202,13 +217,8 @@ impl<'a> Applier<'a> {
         (self.state.cluster, self.state.kv)
     }
 
-    /// Where the next batch goes on, once all that was written so far is in the tables.
-    pub fn state(&self) -> State {
-        self.state.clone()
-    }
-
-    /// All that was written, and how far that reaches.
-    pub fn finish(mut self) -> (Writes, Reached) {
+    /// All that was written, how far that reaches, and where the next batch goes on, once that is in the tables.
+    pub fn finish(mut self) -> (Writes, Reached, Remembered) {
         if self.state.cluster != self.read.cluster {
             self.view.put(Table::Cluster, Cluster::Header.key(&[]), keys::encode(&self.state.cluster));
         }
@@ -218,7 +228,7 @@ impl<'a> Applier<'a> {
             self.view.put(Table::Kv, Kv::Header.key(&[]), keys::encode(&self.state.kv));
         }
         let reached = self.state.reached();
-        (self.view.into_writes(), reached)
+        (self.view.into_writes(), reached, Remembered { state: self.state, recent: self.recent })
     }
 }
 
@@ -245,6 +255,9 @@ struct ChangeSet {
 struct Step<'a> {
     view: Overlay<'a>,
     state: State,
+    recent: &'a Recent,
+    /// What this command changes of it.
+    changed: BTreeMap<Vec<u8>, Option<Known>>,
     origin: Origin<'a>,
     change: ChangeSet,
     answer_bytes: usize,

@@ -28,17 +28,23 @@ impl Replica {
         replica
     }
 
-    /// Applies a batch.
+    /// Applies a batch, and knows nothing but what the tables say.
     fn apply(&mut self, commands: &[Vec<u8>]) -> Result<Vec<Answer>, ApplyError> {
-        let mut applier = Applier::new(&self.tables)?;
+        let remembered = Remembered { state: State::load(&self.tables)?, recent: Recent::default() };
+        Ok(self.go_on(remembered, commands)?.0)
+    }
+
+    /// Applies a batch behind another.
+    fn go_on(&mut self, remembered: Remembered, commands: &[Vec<u8>]) -> Result<(Vec<Answer>, Remembered), ApplyError> {
+        let mut applier = Applier::resume(&self.tables, remembered)?;
         let mut answers = Vec::new();
         for command in commands {
             self.index += 1;
             answers.push(applier.apply(LogIndex::new(self.index), command)?.answer);
         }
-        let (writes, _) = applier.finish();
+        let (writes, _, remembered) = applier.finish();
         self.tables.write(writes);
-        Ok(answers)
+        Ok((answers, remembered))
     }
 
     fn command(&mut self, actions: Vec<Kind>) -> Result<Done, Refused> {
@@ -190,6 +196,8 @@ fn a_command_of_a_later_version_waits_until_the_cluster_is_raised() {
     let step = Step {
         view: Overlay::new(&replica.tables),
         state: State::load(&replica.tables).unwrap(),
+        recent: &Recent::default(),
+        changed: BTreeMap::new(),
         origin: Origin { index: 9, command: &command },
         change: ChangeSet::default(),
         answer_bytes: 0,

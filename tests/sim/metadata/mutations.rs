@@ -41,6 +41,7 @@ const MUTATIONS: &[Mutation] = &[
         adjust: Some(tight),
         ..mutation(Fault::DeletedCounts, "what is deleted goes on counting for the quota")
     },
+    mutation(Fault::DeletedRemembered, "what was deleted goes on being remembered as it was"),
     Mutation {
         adjust: Some(forced),
         ..mutation(Fault::ForcedReuses, "a member that goes on alone gives the numbers of those who are gone again")
@@ -82,6 +83,7 @@ prove! {
     token_not_used: TokenNotUsed,
     header_not_written: HeaderNotWritten,
     deleted_counts: DeletedCounts,
+    deleted_remembered: DeletedRemembered,
     forced_reuses: ForcedReuses,
     shortened_untold: ShortenedUntold,
     last_voter_goes: LastVoterGoes,
