@@ -49,9 +49,11 @@ pub fn commit(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 /// Records of 128 KiB, made durable one by one and eight at a time: into segments that were prepared before, as the
-/// ceiling's file was; then for so long that preparing them is part of it.
+/// ceiling's file was; then for so long that preparing them is part of it, recycling as much at a time as a checkpoint with
+/// the default settings does. Before that, two segments are filled with
+/// such records: the log prepares segments for what it saw lately.
 pub fn bandwidth(bench: &mut Bench) -> anyhow::Result<()> {
-    let cases = [("", 256 * MIB, 96 * MIB), (".sustained", 64 * MIB, 512 * MIB)];
+    let cases = [("", 256 * MIB, 96 * MIB), (".sustained", 64 * MIB, 256 * MIB)];
     for (name, segment_bytes, round_bytes) in cases {
         for (size, per_flush) in [(".128k", 1), ("", 8)] {
             let ours_and_raw = bandwidth_of(bench, per_flush, segment_bytes, round_bytes)?;
@@ -74,6 +76,7 @@ fn bandwidth_of(
     let (payload, flush) = (noise(RECORD_BYTES), noise(RECORD_BYTES * per_flush));
     let path = bench.fresh_path();
     let log = open(&path, WalConfig { segment_size_bytes: segment_bytes, ..config() })?;
+    fill(&log, &payload, 2 * segment_bytes)?;
     let (mut ours, mut ceiling) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
         wait_prepared(&path)?;
@@ -92,6 +95,17 @@ fn bandwidth_of(
     drop(log);
     std::fs::remove_dir_all(&path)?;
     Ok((ours, ceiling))
+}
+
+/// Appends so many bytes of such records, makes them durable and recycles them.
+fn fill(log: &Wal, payload: &[u8], bytes: u64) -> anyhow::Result<()> {
+    let until = log.end().advanced(bytes);
+    while log.end() < until {
+        append(log, payload)?;
+    }
+    log.make_durable(log.end())?;
+    log.recycle(log.durable())?;
+    Ok(())
 }
 
 /// Waits until no segment is being prepared.
@@ -184,10 +198,10 @@ fn bytes_per_commit(log: &Wal, place: &Path) -> anyhow::Result<f64> {
     Ok(least)
 }
 
-/// On a segment just made, after recovery, and on one used before.
+/// On a segment just made, after recovery, on one used before, and on one that was prepared for large records.
 pub fn device_bytes(bench: &mut Bench) -> anyhow::Result<()> {
     let small = WalConfig { segment_size_bytes: 8 * MIB, ..config() };
-    let (mut fresh, mut recovered, mut recycled) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut fresh, mut recovered, mut recycled, mut for_large) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
         let path = bench.fresh_path();
         let log = open(&path, small.clone())?;
@@ -197,15 +211,16 @@ pub fn device_bytes(bench: &mut Bench) -> anyhow::Result<()> {
         let log = open(&path, small.clone())?;
         recovered.push(bytes_per_commit(&log, &path)?);
         // Through several segments, each recycled.
-        for _ in 0..5 {
-            let end = append(&log, &noise(8 << 20))?;
-            log.make_durable(end)?;
-            log.recycle(end)?;
+        for (payload, into) in [(noise(8 << 20), &mut for_large), (noise(128), &mut recycled)] {
+            for _ in 0..5 {
+                fill(&log, &payload, 8 * MIB)?;
+            }
+            wait_prepared(&path)?;
+            into.push(bytes_per_commit(&log, &path)?);
         }
-        std::thread::sleep(Duration::from_millis(200));
-        recycled.push(bytes_per_commit(&log, &path)?);
     }
-    for (name, ours) in [("fresh", fresh), ("recovered", recovered), ("recycled", recycled)] {
+    let cases = [("fresh", fresh), ("recovered", recovered), ("recycled", recycled), ("for_large", for_large)];
+    for (name, ours) in cases {
         let goal = (Goal::AtMost(8192.0), On::Ours);
         let measure = format!("wal.device_bytes.{name}");
         let ceiling = Some(vec![4096.0; ours.len()]);

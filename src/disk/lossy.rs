@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
-use super::{Access, Disk, File, Map};
+use super::{Access, Disk, File, Folios, Map};
 
 /// What a disk writes at once: a write of several is torn between them.
 const SECTOR_BYTES: usize = 512;
@@ -62,6 +62,7 @@ struct State {
     operations: u64,
     reads: u64,
     syncs: u64,
+    maps: usize,
     dead: bool,
     /// Writes through maps until one that is never made: its thread stands still in the middle of the copy.
     stall_in: Option<u64>,
@@ -211,6 +212,11 @@ impl LossyDisk {
         self.state.lock().files.len()
     }
 
+    /// How many maps were made.
+    pub fn maps_made(&self) -> usize {
+        self.state.lock().maps
+    }
+
     /// How many syncs of files there were.
     pub fn syncs(&self) -> u64 {
         self.state.lock().syncs
@@ -260,6 +266,7 @@ impl LossyDisk {
             operations: 0,
             reads: 0,
             syncs: 0,
+            maps: 0,
             dead: false,
             stall_in: None,
             names: state.names.clone(),
@@ -430,15 +437,20 @@ impl File for LossyFile {
 
     fn write_vectored_at(&self, parts: &mut [io::IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut at = offset;
-        for part in parts {
+        // An empty part is no write: it cannot fail when the others are there.
+        for part in parts.iter().filter(|part| !part.is_empty()) {
             self.write_at(part, at)?;
             at += part.len() as u64;
         }
         Ok(())
     }
 
-    fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()> {
+    fn zero_fill(&self, offset: u64, end: u64, _folios: Folios) -> io::Result<()> {
         self.write_at(&vec![0; (end - offset) as usize], offset)
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -463,6 +475,7 @@ impl File for LossyFile {
         if self.len_bytes()? < len_bytes {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        self.disk.state.lock().maps += 1;
         Ok(Box::new(LossyMap { disk: self.disk.clone(), file: self.file, len_bytes }))
     }
 }

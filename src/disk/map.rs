@@ -22,7 +22,7 @@ impl RealMap {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file is shorter than its map"));
         }
         let pages = MmapOptions::new().len(len).map_raw(file)?;
-        // No read-ahead: a fault would otherwise bring in large folios, see `FILL_BYTES`.
+        // No read-ahead: a fault would otherwise bring in large folios, see `Folios`.
         pages.advise(Advice::Random)?;
         Ok(RealMap { pages })
     }

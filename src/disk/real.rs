@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::map::RealMap;
-use super::{Access, Disk, FILL_BYTES, File, Map};
+use super::{Access, Disk, File, Folios, Map};
 
 /// The file system that the process sees.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +21,7 @@ impl Disk for RealDisk {
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let file = fs::File::options().read(true).write(access == Access::Write).open(path)?;
-        // No read-ahead: it makes large folios, which mapped writes would then write whole, see `FILL_BYTES`.
+        // No read-ahead: it makes large folios, which mapped writes would then write whole, see `Folios`.
         #[cfg(target_os = "linux")]
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
         Ok(Arc::new(RealFile { file }))
@@ -119,16 +119,22 @@ impl File for RealFile {
         Ok(())
     }
 
-    fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()> {
-        const ZEROS: [u8; FILL_BYTES] = [0; FILL_BYTES];
+    fn zero_fill(&self, offset: u64, end: u64, folios: Folios) -> io::Result<()> {
+        let zeros = vec![0; folios.bytes() as usize];
         let mut at = offset;
         while at < end {
-            // Up to the next page boundary, so that no write makes more than one page.
-            let page_end = (at / FILL_BYTES as u64 + 1) * FILL_BYTES as u64;
-            let count = (page_end.min(end) - at) as usize;
-            self.file.write_all_at(&ZEROS[..count], at)?;
+            // Up to the next boundary of folios, so that no write makes a larger one.
+            let folio_end = (at / folios.bytes() + 1) * folios.bytes();
+            let count = (folio_end.min(end) - at) as usize;
+            self.file.write_all_at(&zeros[..count], at)?;
             at += count as u64;
         }
+        Ok(())
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed)?;
         Ok(())
     }
 
@@ -150,7 +156,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         let file = RealDisk.create(&path).unwrap();
-        file.zero_fill(0, 10_000).unwrap();
+        file.zero_fill(0, 10_000, Folios::Small).unwrap();
         assert_eq!(file.len_bytes().unwrap(), 10_000);
         let map = file.map(10_000).unwrap();
         map.write(9_998, b"ab").unwrap();
@@ -176,6 +182,13 @@ mod tests {
         let mut found = [0; 7];
         file.read_at(&mut found, 8192).unwrap();
         assert_eq!(&found, b"onetwo\0");
+        file.sync().unwrap();
+        file.drop_cache().unwrap();
+        file.read_at(&mut found, 8192).unwrap();
+        assert_eq!(&found, b"onetwo\0");
+        file.zero_fill(8193, 8195, Folios::Large).unwrap();
+        file.read_at(&mut found, 8192).unwrap();
+        assert_eq!(&found, b"o\0\0two\0");
         assert!(file.map(10_001).is_err());
         assert!(RealDisk.create(&path).is_err(), "create never opens what exists");
         assert_eq!(RealDisk.list(directory.path()).unwrap(), ["file"]);

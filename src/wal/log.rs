@@ -89,14 +89,8 @@ impl Wal {
             Some(number) => directory.open(number, Access::Write)?.map(|file| (number, file)),
             None => None,
         };
-        let current = match current {
-            Some((number, file)) => {
-                let map = file.map(layout.segment_bytes());
-                let map = map.map_err(WalError::io("map", &directory.segment_path(number)))?;
-                Some(WritableSegment { number, file, map })
-            }
-            None => None,
-        };
+        // Not mapped: what is cached of it may lie in folios of any size, and a page of it may be one that cannot be read.
+        let current = current.map(|(number, file)| WritableSegment { number, file, map: None });
         let tail = Tail::new(layout, directory.timeline(), end, current);
         let shared = Arc::new(Shared {
             tail,
@@ -141,7 +135,8 @@ impl Wal {
     }
 
     /// Puts one record into the log and answers where it ends. Never waits, allocates nothing, and makes no system call
-    /// for a small record. Many threads may do so at once.
+    /// for a small record, but in segments that are not [mapped](super::tail::WritableSegment::map). Many threads may do
+    /// so at once.
     ///
     /// # Errors
     /// Nothing was appended, but for [`AppendError::Unknown`].

@@ -16,14 +16,16 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::layout::{Layout, SegmentNumber};
 use super::record::{self, Flags, FragmentHeader, Kind, MARK_PAYLOAD_BYTES};
 use super::reservation::{CLOSED, Copying, FAILED, Refused, Reservations};
-use crate::disk::{File, Map};
+use crate::disk::{File, Folios, Map};
 use crate::lsn::{Lsn, TimelineId};
 
 /// How many threads can be in the middle of a copy at a time; one more spins until one of them is done.
 const COPIES: usize = 64;
 
 /// From this length on a fragment is written by a system call: copying through the map enters the kernel for each new
-/// page, too. Measured: 64 writers of 4 KiB commit 1.4 times as often. Less in the crash tests, whose segments are small.
+/// page, too. Measured: 64 writers of 4 KiB commit 1.4 times as often. Such fragments are what a segment for large records
+/// is prepared for: counting only those from 16 KiB on made the same writers slower. Less in the crash tests, whose
+/// segments are small.
 pub(super) const WRITTEN_FROM_BYTES: usize = if cfg!(test) { 600 } else { 4 << 10 };
 
 /// How many segments beyond the one that is written are prepared.
@@ -33,7 +35,9 @@ const AHEAD: u64 = 1;
 pub(super) struct WritableSegment {
     pub number: SegmentNumber,
     pub file: Arc<dyn File>,
-    pub map: Box<dyn Map>,
+    /// For small writes. None where a flush of them would write whole large folios: the segment was prepared for large
+    /// records, or was there when the log was opened. Then everything is written by system calls.
+    pub map: Option<Box<dyn Map>>,
 }
 
 /// Why a record cannot be appended now.
@@ -56,6 +60,8 @@ pub(super) struct Tail {
     prepared_end: AtomicU64,
     /// Those that may be written: the one that the durable LSN lies in, and all behind it.
     segments: RwLock<VecDeque<Arc<WritableSegment>>>,
+    /// How many bytes of large fragments there were.
+    large_bytes: AtomicU64,
     supply: Mutex<Supply>,
     /// The preparing thread has something to do.
     supply_changed: Condvar,
@@ -67,17 +73,26 @@ pub(super) struct Supply {
     next_number: SegmentNumber,
     /// Number of the last one that somebody wants.
     wanted: SegmentNumber,
+    /// Number of the last one that a record was refused for.
+    needed: SegmentNumber,
     /// How many more segments the free space allows without going below the reserve, when last looked at. None: the
     /// disk is full.
     pub affordable: u64,
     /// Segments that are written to no more. Unmapping them takes time, which no committer shall spend.
     retired: Vec<Arc<WritableSegment>>,
+    /// What the last segment was prepared for, where the log ended then, and how many bytes of large fragments there were.
+    judged: (Folios, Lsn, u64),
 }
 
 impl Supply {
     /// The segment to prepare next, if one is wanted.
     pub(super) fn to_prepare(&self) -> Option<SegmentNumber> {
         (self.next_number <= self.wanted).then_some(self.next_number)
+    }
+
+    /// Whether somebody waits for the segment that is prepared next.
+    pub(super) fn is_needed(&self) -> bool {
+        self.next_number <= self.needed
     }
 
     /// Takes what is written to no more.
@@ -115,7 +130,15 @@ impl Tail {
             reservations: Reservations::new(end.get(), COPIES),
             prepared_end: AtomicU64::new(layout.segment_start(next_number).get()),
             segments: RwLock::new(current.map(Arc::new).into_iter().collect()),
-            supply: Mutex::new(Supply { next_number, wanted, affordable: u64::MAX, retired: Vec::new() }),
+            large_bytes: AtomicU64::new(0),
+            supply: Mutex::new(Supply {
+                next_number,
+                wanted,
+                needed: SegmentNumber(0),
+                affordable: u64::MAX,
+                retired: Vec::new(),
+                judged: (Folios::Small, end, 0),
+            }),
             supply_changed: Condvar::new(),
         }
     }
@@ -213,12 +236,18 @@ impl Tail {
             let header = FragmentHeader::new(fragment.start, self.timeline, kind, flags, part).encode();
             let offset = self.layout.offset_of(fragment.start);
             let segment = self.segment(self.layout.segment_of(fragment.start))?;
-            if part.len() >= written_from {
-                let mut parts = [io::IoSlice::new(&header), io::IoSlice::new(part)];
-                segment.file.write_vectored_at(&mut parts, offset)?;
-            } else {
-                segment.map.write(offset, &header)?;
-                segment.map.write(offset + record::HEADER_BYTES as u64, part)?;
+            match &segment.map {
+                Some(map) if part.len() < written_from => {
+                    map.write(offset, &header)?;
+                    map.write(offset + record::HEADER_BYTES as u64, part)?;
+                }
+                _ => {
+                    let mut parts = [io::IoSlice::new(&header), io::IoSlice::new(part)];
+                    segment.file.write_vectored_at(&mut parts, offset)?;
+                }
+            }
+            if part.len() >= WRITTEN_FROM_BYTES {
+                self.large_bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
             }
             (at, rest, first) = (fragment.end, remaining, false);
             if rest.is_empty() {
@@ -271,8 +300,22 @@ impl Tail {
             return false;
         }
         supply.wanted = supply.wanted.max(last);
+        supply.needed = supply.needed.max(last);
         self.supply_changed.notify_one();
         true
+    }
+
+    /// What the next segment should be prepared for: what most bytes were lately. Little is no reason to change.
+    pub(super) fn judge(&self) -> Folios {
+        let (end, large_bytes) = (self.end(), self.large_bytes.load(Ordering::Relaxed));
+        let mut supply = self.supply.lock();
+        let (_, before, large_before) = supply.judged;
+        let appended = end.bytes_since(before);
+        if appended >= self.layout.segment_bytes() / 8 {
+            let is_large = (large_bytes - large_before) * 2 >= appended;
+            supply.judged = (if is_large { Folios::Large } else { Folios::Small }, end, large_bytes);
+        }
+        supply.judged.0
     }
 
     /// What the preparing thread works by.
