@@ -1,6 +1,7 @@
 //! `make bench BENCH=sql`: the binary `mainstay` against PostgreSQL, both by `pgbench` over TCP.
 //!
-//! Both make each commit durable before they answer, on the same disk. `SQL_ROUNDS` (5) and `SQL_SECONDS` (5) make a run
+//! Both make each commit durable before they answer, on the same disk; and against dqlite, if its package go-dqlite is
+//! installed. `SQL_ROUNDS` (5) and `SQL_SECONDS` (5) make a run
 //! longer or shorter; `SQL_ONLY=insert` runs the measures whose names contain that, and `SQL_COPY_ROWS` (1 000 000) says how
 //! many rows a COPY brings. The files are made in `TMPDIR`.
 
@@ -14,6 +15,8 @@ use anyhow::Context as _;
 use mainstay_benches::raw::RawFile;
 use mainstay_benches::{Goal, Row, add, median, number, print_head, write};
 
+#[path = "sql/dqlite.rs"]
+mod dqlite;
 #[path = "sql/servers.rs"]
 mod servers;
 
@@ -23,6 +26,7 @@ use servers::Server;
 const ROWS: u64 = 100_000;
 /// Rows per statement while they are filled in.
 const FILL_ROWS: u64 = 500;
+const DQLITE_MEASURE: &str = "sql.insert.16.dqlite";
 
 /// What clients do: its name, its script, whether it is prepared, and for how many clients it has which goal.
 struct Load {
@@ -117,10 +121,31 @@ fn main() -> anyhow::Result<()> {
             add(&mut rows, row);
         }
     }
+    if DQLITE_MEASURE.contains(&only) {
+        add(&mut rows, beside_dqlite(directory.path(), &ours, rounds, seconds)?);
+    }
     if "sql.copy.rows".contains(&only) {
         add(&mut rows, copied(directory.path(), [&ours, &peer], rounds)?);
     }
     write("sql", directory.path(), sync_us(directory.path())?, &rows)
+}
+
+/// Single inserts of 16 clients, by pgbench into ours and by dqlite's own benchmark into dqlite.
+fn beside_dqlite(directory: &Path, ours: &Server, rounds: u64, seconds: u64) -> anyhow::Result<Row> {
+    const CLIENTS: usize = 16;
+    let mut row = Row::against(DQLITE_MEASURE, "tps", "dqlite", Goal::AtLeast(5.0));
+    if !dqlite::is_installed() {
+        println!("{DQLITE_MEASURE} is left out: the package go-dqlite is not installed");
+        return Ok(row);
+    }
+    let [insert, ..] = loads();
+    let script = directory.join("insert_beside_dqlite");
+    fs::write(&script, &insert.script)?;
+    for _ in 0..rounds {
+        row.push(true, ours.rate(&script, insert.mode, CLIENTS, seconds)?);
+        row.push(false, dqlite::insert_rate(&directory.join("dqlite"), CLIENTS, seconds)?);
+    }
+    Ok(row)
 }
 
 /// COPY FROM STDIN of many rows, by psql, into a table with a key.

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::OwnedPermit;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::coop::consume_budget;
 use tokio::task::{JoinError, spawn_blocking};
@@ -28,7 +29,7 @@ use super::frame::{self, Batch, is_decided};
 use super::intake::Feed;
 use super::listener::{PgConfig, Phase, Shared, reached};
 use super::startup::{self, Hello, Opening};
-use super::timeouts::{Clock, Stall, Timeouts, stalled};
+use super::timeouts::{Clock, Patience, Stall, Timeouts, stalled};
 use super::wire::{self, Wire};
 use super::work::{Begun, Finished, Work, begin, fault, session_fault};
 
@@ -202,7 +203,7 @@ impl Connection<'_> {
     async fn converse(&mut self, mut conversation: Box<Conversation>) -> Option<Box<Conversation>> {
         // When the client has been silent for too long. Parts of a message do not put it off.
         let mut silence = self.silence(&conversation);
-        let mut stall = Stall::default();
+        let (mut stall, mut patience) = (Stall::default(), Patience::default());
         loop {
             if *self.phase.borrow() != Phase::Serving {
                 self.wire.last_word(&server_stopping()).await;
@@ -216,7 +217,7 @@ impl Connection<'_> {
                         self.wire.last_word(&server_stopping()).await;
                         return Some(conversation);
                     }
-                    () = at(silence.as_ref().map(|(ends_at, _)| *ends_at)) => {
+                    () = patience.run_out(silence.as_ref().map(|(ends_at, _)| *ends_at)) => {
                         // The session is closed first: others wait for it to let go, not for its client to listen.
                         close_session(Some(conversation)).await;
                         if let Some((_, error)) = silence {
@@ -379,7 +380,7 @@ impl<'a, 'b> Pump<'a, 'b> {
                     None => self.feed = None,
                 },
                 () = at(self.starves_at), if hungry && running && !self.broken => self.starve(),
-                finished = &mut self.work, if running => self.finished = Some(finished),
+                finished = &mut self.work, if running => self.finish(finished),
                 read = wire::read_more(reader, input), if reads_ahead => match read {
                     Ok(count) if count > 0 => {}
                     Ok(_) => self.vanishes_at = Some(Instant::now() + VANISHED_GRACE),
@@ -423,6 +424,34 @@ impl<'a, 'b> Pump<'a, 'b> {
         }
     }
 
+    /// The batch is over. A client that keeps up takes its replies at once, so that no timer is set for it.
+    fn finish(&mut self, finished: Result<Finished, JoinError>) {
+        self.finished = Some(finished);
+        self.write_now();
+        while self.pending.is_empty() && !self.chunks_ended {
+            match self.chunks.try_recv() {
+                Ok(chunk) => self.write(chunk),
+                Err(TryRecvError::Disconnected) => self.chunks_ended = true,
+                Err(TryRecvError::Empty) => return,
+            }
+            self.write_now();
+        }
+        if let Some(Ok(finished)) = &mut self.finished
+            && self.pending.is_empty()
+        {
+            let rest = std::mem::take(&mut finished.rest);
+            self.write(rest);
+            self.write_now();
+        }
+    }
+
+    /// Writes what the client takes at once of the chunk that is being written.
+    fn write_now(&mut self) {
+        let before = self.pending.len();
+        self.connection.wire.write_now(&mut self.pending);
+        self.note_written(before - self.pending.len());
+    }
+
     /// Ends a feed that nothing comes for any more, and sees to it that the client has a limited time for the next piece.
     fn look_after_feed(&mut self) {
         if self.feed.is_none() {
@@ -457,6 +486,10 @@ impl<'a, 'b> Pump<'a, 'b> {
 
     fn wrote(&mut self, count: usize) {
         self.pending.advance(count);
+        self.note_written(count);
+    }
+
+    fn note_written(&mut self, count: usize) {
         self.taken_bytes += count;
         if self.pending.is_empty() || self.taken_bytes >= GOOD_PART_BYTES {
             self.expect_progress();

@@ -1,10 +1,11 @@
 //! How long what a client does may take, and the clock of a statement.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::backend::Interrupt;
 use super::connection::GOOD_PART_BYTES;
@@ -92,6 +93,31 @@ impl Clock {
     }
 }
 
+/// Waits for a deadline that is put off again and again. The timer stays where it was set, and is set anew only when it goes
+/// off too early: setting one wakes the thread that looks after timers, which takes longer than a short statement.
+#[derive(Default)]
+pub(super) struct Patience {
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    /// Waits until `ends_at`; for ever without one. It may be dropped half-way.
+    pub(super) async fn run_out(&mut self, ends_at: Option<Instant>) {
+        let Some(ends_at) = ends_at else { return std::future::pending().await };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(ends_at)));
+        if timer.deadline() > ends_at {
+            timer.as_mut().reset(ends_at);
+        }
+        loop {
+            timer.as_mut().await;
+            if timer.deadline() >= ends_at {
+                return;
+            }
+            timer.as_mut().reset(ends_at);
+        }
+    }
+}
+
 /// What a client is told whose message did not come on.
 pub(super) fn stalled() -> SqlError {
     SqlError::fatal(SqlState::PROTOCOL_VIOLATION, "terminating connection: the rest of a message did not come in time")
@@ -152,6 +178,29 @@ mod tests {
         assert!(clock.stop());
         assert!(!clock.interrupt(&count) && !clock.stop());
         assert_eq!(count.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_is_kept_however_often_it_was_put_off() {
+        let (mut patience, begun) = (Patience::default(), Instant::now());
+        let after = |millis| Some(begun + Duration::from_millis(millis));
+        for put_off in [20, 40, 60] {
+            // Dropped half-way, as when a message comes first.
+            tokio::select! {
+                biased;
+                () = patience.run_out(after(put_off)) => panic!("it ran out at once"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        patience.run_out(after(80)).await;
+        assert!(begun.elapsed() >= Duration::from_millis(80));
+        // The timer has gone off; and a deadline that is nearer than the last one counts, too.
+        let far = tokio::time::timeout(Duration::from_millis(1), patience.run_out(after(3_600_000))).await;
+        assert!(far.is_err());
+        patience.run_out(after(100)).await;
+        assert!(begun.elapsed() >= Duration::from_millis(100));
+        let never = tokio::time::timeout(Duration::from_millis(1), patience.run_out(None)).await;
+        assert!(never.is_err());
     }
 
     #[test]
