@@ -351,8 +351,12 @@ impl Shared {
     fn append(&self, payloads: &[&[u8]]) -> Result<Lsn, AppendError> {
         let len_bytes = self.check_len(payloads)?;
         let lens = || payloads.iter().map(|payload| payload.len());
+        let large = self.tail.count_large(lens());
         let reserved = self.tail.reserve(CLOSED | FAILED | FULL, |at| self.admit_at(at, lens()));
-        let copying = reserved.map_err(|refused| self.explain(refused, len_bytes))?;
+        let copying = reserved.map_err(|refused| {
+            self.tail.uncount(large);
+            self.explain(refused, len_bytes)
+        })?;
         let mut at = Lsn::new(copying.start());
         for payload in payloads {
             match self.tail.copy(Kind::Data, at, payload, WRITTEN_FROM_BYTES) {

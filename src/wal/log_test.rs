@@ -405,6 +405,36 @@ pub fn recycled_segments_are_filled_and_used_again() {
 }
 
 #[test]
+fn segments_are_mapped_while_small_records_come() {
+    let (disk, wal) = fresh();
+    let append_durably = |count, len| {
+        for number in 0..count {
+            let end = append(&wal, &payload(number, len)).unwrap();
+            wal.make_durable(end).unwrap();
+        }
+        wal.recycle(wal.durable()).unwrap();
+    };
+    // Each fills a segment with its mark: in pieces, they would be small.
+    let large = SEGMENT_BYTES as usize - 64 - 16 - 24;
+    append_durably(12, large);
+    let mapped = disk.maps_made();
+    assert!(mapped < 6, "{mapped} segments were mapped for large records");
+    append_durably(12, large);
+    assert_eq!(disk.maps_made(), mapped);
+    append_durably(300, 40);
+    let mapped = disk.maps_made() - mapped;
+    assert!(mapped >= 5, "{mapped} segments were mapped for small records");
+    // What an opening finds is written by system calls, whatever it was prepared for.
+    let end = wal.end();
+    drop(wal);
+    let wal = open(&disk, Evidence { verify_from: end, ..Evidence::default() }).unwrap();
+    disk.stall_in(0);
+    let next = append(&wal, b"small").unwrap();
+    wal.make_durable(next).unwrap();
+    assert_eq!(read_all(&wal, end).unwrap().len(), 1, "not through the map, whose first write is never made");
+}
+
+#[test]
 pub fn nothing_behind_the_checkpoint_is_recycled() {
     let (_disk, wal) = fresh();
     let ends: Vec<_> = (0..12).map(|number| append(&wal, &payload(number, 1000)).unwrap()).collect();

@@ -60,7 +60,7 @@ pub(super) struct Tail {
     prepared_end: AtomicU64,
     /// Those that may be written: the one that the durable LSN lies in, and all behind it.
     segments: RwLock<VecDeque<Arc<WritableSegment>>>,
-    /// How many bytes of large fragments there were.
+    /// How many bytes of large records there were, those included for which space is being reserved.
     large_bytes: AtomicU64,
     supply: Mutex<Supply>,
     /// The preparing thread has something to do.
@@ -80,7 +80,7 @@ pub(super) struct Supply {
     pub affordable: u64,
     /// Segments that are written to no more. Unmapping them takes time, which no committer shall spend.
     retired: Vec<Arc<WritableSegment>>,
-    /// What the last segment was prepared for, where the log ended then, and how many bytes of large fragments there were.
+    /// What the last segment was prepared for, where the log ended then, and how many bytes of large records there were.
     judged: (Folios, Lsn, u64),
 }
 
@@ -204,6 +204,23 @@ impl Tail {
         Ok(copying)
     }
 
+    /// Counts what of records of these lengths is large, before space is reserved for them: who is asked for a segment
+    /// then knows what for. Answers how much, to be given back to [`uncount`](Self::uncount) if there is no space.
+    pub(super) fn count_large(&self, lens: impl Iterator<Item = usize>) -> u64 {
+        let large = lens.filter(|len| *len >= WRITTEN_FROM_BYTES).fold(0, |sum, len| sum + len as u64);
+        if large > 0 {
+            self.large_bytes.fetch_add(large, Ordering::Relaxed);
+        }
+        large
+    }
+
+    /// Takes back what was counted.
+    pub(super) fn uncount(&self, large: u64) {
+        if large > 0 {
+            self.large_bytes.fetch_sub(large, Ordering::Relaxed);
+        }
+    }
+
     /// Reserves space for a mark behind everything appended since `durable`. Gates keep no mark out: what was
     /// appended before they closed may still become durable.
     pub(super) fn reserve_mark(&self, durable: Lsn) -> Result<Copying<'_>, Refused<Obstacle>> {
@@ -245,9 +262,6 @@ impl Tail {
                     let mut parts = [io::IoSlice::new(&header), io::IoSlice::new(part)];
                     segment.file.write_vectored_at(&mut parts, offset)?;
                 }
-            }
-            if part.len() >= WRITTEN_FROM_BYTES {
-                self.large_bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
             }
             (at, rest, first) = (fragment.end, remaining, false);
             if rest.is_empty() {
@@ -312,7 +326,7 @@ impl Tail {
         let (_, before, large_before) = supply.judged;
         let appended = end.bytes_since(before);
         if appended >= self.layout.segment_bytes() / 8 {
-            let is_large = (large_bytes - large_before) * 2 >= appended;
+            let is_large = large_bytes.saturating_sub(large_before).saturating_mul(2) >= appended;
             supply.judged = (if is_large { Folios::Large } else { Folios::Small }, end, large_bytes);
         }
         supply.judged.0
