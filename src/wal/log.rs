@@ -135,8 +135,8 @@ impl Wal {
     }
 
     /// Puts one record into the log and answers where it ends. Never waits, allocates nothing, and makes no system call
-    /// for a small record, but in segments that are not [mapped](super::tail::WritableSegment::map). Many threads may do
-    /// so at once.
+    /// for a small record, but in segments that are not mapped: those made for large ones, and the one that an
+    /// opening found. Many threads may do so at once.
     ///
     /// # Errors
     /// Nothing was appended, but for [`AppendError::Unknown`].

@@ -8,8 +8,8 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`caller`] | the end of who asks: one stream of a connection, and who waits for which answer |
-//! | [`answerer`] | the end of the node |
+//! | `caller` | the end of who asks: one stream of a connection, and who waits for which answer |
+//! | `answerer` | the end of the node |
 //!
 //! Nobody waits so that more may come: a message takes what is there when the connection takes a message. So a lone request
 //! goes at once, and what comes while a message is being sent goes together in the next one.
