@@ -4,6 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use super::directory::Pace;
 use super::testing::*;
 use super::*;
 use crate::disk::Folios;
@@ -494,9 +495,8 @@ fn a_spare_is_not_overwritten_before_it_is_durably_out_of_the_log() {
         disk.kill(faults)
     };
     let new = SegmentNumber(100);
-    let prepare = |disk: &LossyDisk| {
-        directory(disk, Path::new("/wal")).prepare(new, Folios::Small, &|_| Some(SEGMENT_BYTES)).map(drop)
-    };
+    let prepare =
+        |disk: &LossyDisk| directory(disk, Path::new("/wal")).prepare(new, Folios::Small, &|| Pace::Easy).map(drop);
     let whole = spared(Faults::default());
     prepare(&whole).unwrap();
     for die_at in 1..=whole.operations() {

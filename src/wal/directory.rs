@@ -21,16 +21,24 @@ const PREPARING: &str = "preparing.tmp";
 /// Ending of the name of a segment that was recycled and waits to be used again. What it holds is worth nothing.
 const SPARE: &str = ".spare";
 
-/// How many bytes of them are kept, and how many at least and at most whatever their size; further ones are removed. What
-/// one checkpoint with the default settings recycles: a new file is slower to fill, because its blocks have to be found,
-/// and noted in the file system's journal.
-const SPARE_BYTES: u64 = 256 << 20;
-const MIN_SPARES: u64 = 2;
-const MAX_SPARES: u64 = 16;
+/// How many of them are kept; further ones are removed.
+const SPARES: usize = 2;
 
-/// The least that is filled and synced at once in a new file: each sync of one that grows commits the file system's
-/// journal, too.
-const NEW_FILE_STEP_BYTES: u64 = 256 << 10;
+/// How much of a segment is filled and synced at once. A committer's sync that comes meanwhile waits for the device
+/// until this is written, so it is little while there is time, and more when the writer is about to need the segment.
+const FILL_STEP_BYTES: u64 = 1 << 20;
+const URGENT_FILL_STEP_BYTES: u64 = 4 << 20;
+
+/// How fast a segment is to be prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// There is time.
+    Easy,
+    /// The writer is about to wait for it.
+    Urgent,
+    /// Not at all any more.
+    Cancelled,
+}
 
 /// The directory of one timeline's segments.
 #[derive(Clone, Debug)]
@@ -146,8 +154,7 @@ impl SegmentDirectory {
     }
 
     /// Makes an empty segment, of a spare one if there is any: zeros in place and header written, both durable before it
-    /// gets its name, and the name durable before it is used. `next_step` is asked how many bytes to fill next when so
-    /// many are, and takes its time to answer; if nothing, this ends with [`WalError::Closed`].
+    /// gets its name, and the name durable before it is used. Ends early with [`WalError::Closed`] when cancelled.
     ///
     /// # Errors
     /// Something failed, such as for want of space. Nothing of it is left, but for an empty segment if only the last
@@ -156,12 +163,12 @@ impl SegmentDirectory {
         &self,
         number: SegmentNumber,
         folios: Folios,
-        next_step: &dyn Fn(u64) -> Option<u64>,
+        pace: &dyn Fn() -> Pace,
     ) -> Result<Arc<dyn File>, WalError> {
         let temporary = self.path.join(PREPARING);
         self.remove_leftover()?;
         let prepared = self.blank(&temporary).and_then(|file| {
-            self.fill(file.as_ref(), &temporary, number, folios, next_step)?;
+            self.fill(file.as_ref(), &temporary, number, folios, pace)?;
             let path = self.segment_path(number);
             self.disk.rename(&temporary, &path).map_err(WalError::io("rename to", &path))?;
             if !active(Fault::NameNotSynced) {
@@ -205,15 +212,17 @@ impl SegmentDirectory {
         path: &Path,
         number: SegmentNumber,
         folios: Folios,
-        next_step: &dyn Fn(u64) -> Option<u64>,
+        pace: &dyn Fn() -> Pace,
     ) -> Result<(), WalError> {
         let header = SegmentHeader::new(self.layout, self.system, self.timeline, number);
         let mut at = 0;
-        let is_new = file.len_bytes().map_err(WalError::io("read the length of", path))? == 0;
-        let least_bytes = if is_new { NEW_FILE_STEP_BYTES } else { 1 };
         while at < self.layout.segment_bytes() {
-            let Some(step_bytes) = next_step(at) else { return Err(WalError::Closed) };
-            let end = (at + step_bytes.max(least_bytes)).min(self.layout.segment_bytes());
+            let step_bytes = match pace() {
+                Pace::Easy => FILL_STEP_BYTES,
+                Pace::Urgent => URGENT_FILL_STEP_BYTES,
+                Pace::Cancelled => return Err(WalError::Closed),
+            };
+            let end = (at + step_bytes).min(self.layout.segment_bytes());
             if !(active(Fault::StaleBytesTrusted) && file.len_bytes().is_ok_and(|len| len >= end)) {
                 file.zero_fill(at, end, folios).map_err(WalError::io("fill", path))?;
             }
@@ -248,8 +257,7 @@ impl SegmentDirectory {
     /// # Errors
     /// It could not be taken out, or it is not known to be.
     pub(super) fn recycle(&self, number: SegmentNumber) -> Result<(), WalError> {
-        let most = (SPARE_BYTES / self.layout.segment_bytes()).clamp(MIN_SPARES, MAX_SPARES);
-        if self.spare_count()? as u64 >= most {
+        if self.spare_count()? >= SPARES {
             return self.remove(number);
         }
         let path = self.segment_path(number);

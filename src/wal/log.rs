@@ -81,7 +81,7 @@ impl Wal {
     /// Makes the end that was found final and opens the log for appending.
     ///
     /// # Errors
-    /// The files cannot be written, synced or mapped, or a thread cannot be started.
+    /// The files cannot be written or synced, or a thread cannot be started.
     pub fn open(scan: Scan, config: WalConfig) -> Result<Wal, WalError> {
         let CutLog { directory, segments, end, current } = scan.cut()?;
         let layout = directory.layout();
@@ -351,12 +351,9 @@ impl Shared {
     fn append(&self, payloads: &[&[u8]]) -> Result<Lsn, AppendError> {
         let len_bytes = self.check_len(payloads)?;
         let lens = || payloads.iter().map(|payload| payload.len());
-        let large = self.tail.count_large(lens());
-        let reserved = self.tail.reserve(CLOSED | FAILED | FULL, |at| self.admit_at(at, lens()));
-        let copying = reserved.map_err(|refused| {
-            self.tail.uncount(large);
-            self.explain(refused, len_bytes)
-        })?;
+        let large_bytes = lens().filter(|len| *len >= WRITTEN_FROM_BYTES).map(|len| len as u64).sum();
+        let reserved = self.tail.reserve(CLOSED | FAILED | FULL, large_bytes, |at| self.admit_at(at, lens()));
+        let copying = reserved.map_err(|refused| self.explain(refused, len_bytes))?;
         let mut at = Lsn::new(copying.start());
         for payload in payloads {
             match self.tail.copy(Kind::Data, at, payload, WRITTEN_FROM_BYTES) {

@@ -214,7 +214,7 @@ fn after_a_write_that_failed_half_way_it_is_not_known_what_survives() {
 fn a_flush_that_waits_for_a_copy_that_hangs_is_noticed() {
     let (_disk, wal) = watched();
     append(&wal, b"x").unwrap();
-    let hanging = wal.shared.tail.reserve(0, |at| Ok(at.advanced(64))).ok().unwrap();
+    let hanging = wal.shared.tail.reserve(0, 0, |at| Ok(at.advanced(64))).ok().unwrap();
     std::thread::scope(|scope| {
         let committer = scope.spawn(|| wal.make_durable(wal.end()));
         let deadline = std::time::Instant::now() + PATIENCE;

@@ -2,36 +2,20 @@
 //! a record.
 //!
 //! A segment is prepared for what came lately: for small records, which go through the map, or for large ones, which go by
-//! system calls (see [`Folios`]). It is filled little by little as the log grows, because a commit's sync waits for whatever
-//! the device is writing.
+//! system calls (see [`Folios`]).
 
 use std::io;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::directory::Pace;
 use super::errors::WalError;
 use super::log::Shared;
 use super::reservation::FULL;
 use super::tail::WritableSegment;
 use crate::disk::Folios;
-use crate::lsn::Lsn;
 
 /// How often free space is looked at while nothing else happens.
 const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How much of a segment is filled and synced at once. A commit's sync that comes meanwhile waits for the device until
-/// this is written, so it is little while there is time, and more when the log grows fast or somebody waits.
-const FILL_STEP_BYTES: u64 = 64 << 10;
-const MAX_FILL_STEP_BYTES: u64 = 4 << 20;
-
-/// How many bytes are filled while one is appended: a segment is ready when half of the one before it is used.
-const FILLED_PER_APPENDED: u64 = 2;
-
-/// How long the next step waits for the log to grow: beside a log that does not, nobody is kept waiting.
-const STEP_INTERVAL: Duration = Duration::from_millis(1);
-
-/// How often it is looked at meanwhile.
-const STEP_LOOK_INTERVAL: Duration = Duration::from_micros(200);
 
 /// The preparing thread, until the log closes or has failed.
 pub(super) fn run(shared: &Shared) {
@@ -86,8 +70,8 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
         release_retired(shared);
         return Ok(());
     };
-    let (folios, began_at) = (shared.tail.judge(), shared.tail.end());
-    let file = shared.directory.prepare(number, folios, &|filled| next_step(shared, began_at, filled))?;
+    let folios = shared.tail.judge();
+    let file = shared.directory.prepare(number, folios, &|| pace(shared))?;
     let map = match folios {
         Folios::Small => {
             let map = file.map(shared.directory.layout().segment_bytes());
@@ -108,27 +92,14 @@ fn release_retired(shared: &Shared) {
     drop(retired);
 }
 
-/// How much to fill next of a segment whose preparation began when the log ended at `began_at`, when it is time to.
-fn next_step(shared: &Shared, began_at: Lsn, filled: u64) -> Option<u64> {
-    let Shared { tail, directory, .. } = shared;
-    let asked = Instant::now();
-    while !tail.is_closed() {
-        let is_urgent = tail.prepared_bytes() < directory.layout().segment_bytes() / 4 || tail.supply().is_needed();
-        if is_urgent {
-            return Some(MAX_FILL_STEP_BYTES);
-        }
-        match step_due(tail.end().bytes_since(began_at), filled) {
-            None if asked.elapsed() < STEP_INTERVAL => thread::sleep(STEP_LOOK_INTERVAL),
-            due => return Some(due.unwrap_or(FILL_STEP_BYTES)),
-        }
+fn pace(shared: &Shared) -> Pace {
+    if shared.tail.is_closed() {
+        Pace::Cancelled
+    } else if shared.tail.prepared_bytes() < shared.directory.layout().segment_bytes() / 2 {
+        Pace::Urgent
+    } else {
+        Pace::Easy
     }
-    None
-}
-
-/// How much to fill next when so much was appended since the filling began, and so much is filled; `None`: it is ahead.
-fn step_due(appended: u64, filled: u64) -> Option<u64> {
-    let behind = appended.saturating_mul(FILLED_PER_APPENDED).checked_sub(filled)?;
-    Some(behind.clamp(FILL_STEP_BYTES, MAX_FILL_STEP_BYTES))
 }
 
 /// How many segments can be made while the reserve, and one segment on top of it, stay free.
@@ -157,19 +128,5 @@ fn note_space(shared: &Shared, affordable: u64) {
             tracing::info!("there is room on the disk again: writes resume");
         }
         shared.notify_room();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filling_keeps_just_ahead_of_what_is_appended() {
-        assert_eq!(step_due(0, 0), Some(FILL_STEP_BYTES), "the first step waits for nothing");
-        assert_eq!(step_due(4096, FILL_STEP_BYTES), None);
-        assert_eq!(step_due(FILL_STEP_BYTES / 2, FILL_STEP_BYTES), Some(FILL_STEP_BYTES));
-        assert_eq!(step_due(1 << 20, FILL_STEP_BYTES), Some((2 << 20) - FILL_STEP_BYTES), "a fast log, larger steps");
-        assert_eq!(step_due(1 << 40, 0), Some(MAX_FILL_STEP_BYTES));
     }
 }

@@ -60,7 +60,7 @@ pub(super) struct Tail {
     prepared_end: AtomicU64,
     /// Those that may be written: the one that the durable LSN lies in, and all behind it.
     segments: RwLock<VecDeque<Arc<WritableSegment>>>,
-    /// How many bytes of large records there were, those included for which space is being reserved.
+    /// How many bytes of large records there were.
     large_bytes: AtomicU64,
     supply: Mutex<Supply>,
     /// The preparing thread has something to do.
@@ -73,8 +73,6 @@ pub(super) struct Supply {
     next_number: SegmentNumber,
     /// Number of the last one that somebody wants.
     wanted: SegmentNumber,
-    /// Number of the last one that a record was refused for.
-    needed: SegmentNumber,
     /// How many more segments the free space allows without going below the reserve, when last looked at. None: the
     /// disk is full.
     pub affordable: u64,
@@ -88,11 +86,6 @@ impl Supply {
     /// The segment to prepare next, if one is wanted.
     pub(super) fn to_prepare(&self) -> Option<SegmentNumber> {
         (self.next_number <= self.wanted).then_some(self.next_number)
-    }
-
-    /// Whether somebody waits for the segment that is prepared next.
-    pub(super) fn is_needed(&self) -> bool {
-        self.next_number <= self.needed
     }
 
     /// Takes what is written to no more.
@@ -134,7 +127,6 @@ impl Tail {
             supply: Mutex::new(Supply {
                 next_number,
                 wanted,
-                needed: SegmentNumber(0),
                 affordable: u64::MAX,
                 retired: Vec::new(),
                 judged: (Folios::Small, end, 0),
@@ -188,14 +180,20 @@ impl Tail {
         Lsn::new(self.prepared_end.load(Ordering::Acquire)).bytes_since(self.end())
     }
 
-    /// Reserves space from the end of the log to where `decide` says, unless a gate in `gates` is closed.
+    /// Reserves space from the end of the log to where `decide` says, unless a gate in `gates` is closed. So many bytes of what
+    /// it is for are large records.
     pub(super) fn reserve(
         &self,
         gates: u64,
+        large_bytes: u64,
         decide: impl Fn(Lsn) -> Result<Lsn, Obstacle>,
     ) -> Result<Copying<'_>, Refused<Obstacle>> {
         let decide = |at| decide(Lsn::new(at)).map(Lsn::get);
         let copying = self.reservations.reserve(thread_hint(), gates, decide)?;
+        // Before a segment is wanted: who prepares it knows what for.
+        if large_bytes > 0 {
+            self.large_bytes.fetch_add(large_bytes, Ordering::Relaxed);
+        }
         let last = self.layout.segment_of(Lsn::new(copying.end() - 1));
         let is_first = copying.start() == self.layout.first_record().get();
         if is_first || self.layout.segment_of(Lsn::new(copying.start() - 1)) < last {
@@ -204,32 +202,15 @@ impl Tail {
         Ok(copying)
     }
 
-    /// Counts what of records of these lengths is large, before space is reserved for them: who is asked for a segment
-    /// then knows what for. Answers how much, to be given back to [`uncount`](Self::uncount) if there is no space.
-    pub(super) fn count_large(&self, lens: impl Iterator<Item = usize>) -> u64 {
-        let large = lens.filter(|len| *len >= WRITTEN_FROM_BYTES).fold(0, |sum, len| sum + len as u64);
-        if large > 0 {
-            self.large_bytes.fetch_add(large, Ordering::Relaxed);
-        }
-        large
-    }
-
-    /// Takes back what was counted.
-    pub(super) fn uncount(&self, large: u64) {
-        if large > 0 {
-            self.large_bytes.fetch_sub(large, Ordering::Relaxed);
-        }
-    }
-
     /// Reserves space for a mark behind everything appended since `durable`. Gates keep no mark out: what was
     /// appended before they closed may still become durable.
     pub(super) fn reserve_mark(&self, durable: Lsn) -> Result<Copying<'_>, Refused<Obstacle>> {
-        self.reserve(0, |at| if at > durable { Ok(self.mark_end(at)) } else { Err(Obstacle::Nothing) })
+        self.reserve(0, 0, |at| if at > durable { Ok(self.mark_end(at)) } else { Err(Obstacle::Nothing) })
     }
 
     /// Reserves space for the mark that ends the log at a clean stop, if there is room for it.
     pub(super) fn reserve_last_mark(&self) -> Result<Copying<'_>, Refused<Obstacle>> {
-        self.reserve(0, |at| {
+        self.reserve(0, 0, |at| {
             let end = self.mark_end(at);
             self.check_prepared(end).map(|()| end).map_err(|_| Obstacle::Nothing)
         })
@@ -314,7 +295,6 @@ impl Tail {
             return false;
         }
         supply.wanted = supply.wanted.max(last);
-        supply.needed = supply.needed.max(last);
         self.supply_changed.notify_one();
         true
     }
