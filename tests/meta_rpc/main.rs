@@ -187,6 +187,26 @@ async fn a_large_revision_arrives_as_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn local_reads_do_not_wait_behind_what_waits_for_a_leader() {
+    let lost = Moody::new();
+    let host = Host::start(&lost).await;
+    form(&lost.meta()).await;
+    lost.lose_the_leader();
+    let client = meta([&host]).within(Duration::from_secs(60));
+    // Twice as many as a stream has under way.
+    let mut puts = tokio::task::JoinSet::new();
+    for number in 0..512 {
+        let client = client.clone();
+        puts.spawn(async move { client.kv().put(format!("key {number}"), "1").await });
+    }
+    for _ in 0..200 {
+        let local = client.local();
+        assert_eq!(soon(local.kv().get("key 1")).await.unwrap(), None);
+    }
+    assert!(puts.try_join_next().is_none(), "the puts wait all the while");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_leader_nothing_hangs_and_a_node_that_has_one_is_found() {
     let (lost, fine) = (Moody::new(), Moody::new());
     let (alone, other) = (Host::start(&lost).await, Host::start(&fine).await);

@@ -15,7 +15,9 @@
 //! # }
 //! ```
 //!
-//! What is under way at the same time shares a [stream](super::batch) to the node. Commands carry a [name](crate::meta::names) of this client's, so that one whose answer was lost is sent again, to
+//! What is under way at the same time shares a [stream](super::batch) to the node; reads of what the node has go by themselves,
+//! so that they do not wait behind what waits for a leader. Commands carry a [name](crate::meta::names) of this client's, so that
+//! one whose answer was lost is sent again, to
 //! whichever node, and takes effect once. Watches go on at another node when theirs is lost, behind what they gave last.
 
 use std::sync::Arc;
@@ -138,6 +140,10 @@ impl Backend for Client {
         let ask = |line: Line, until| {
             let request = ReadRequest { timeout_ms: timeout_ms(until), ..request.clone() };
             async move {
+                if is_local {
+                    // On the stream it would wait behind what waits for a leader.
+                    return calls(line.channel()).read(request).await.map(Response::into_inner);
+                }
                 match line.caller().call(Call::Read(request)).await? {
                     Outcome::Read(answer) => Ok(answer),
                     _ => Err(not_asked()),
