@@ -14,10 +14,6 @@
 //! one of them took. So its error counts only if that was committed; else it hears why not, or runs again, alone. What one
 //! statement did can also make the commit of all impossible before the log is asked; then each runs alone.
 //!
-//! **Alone.** A statement that nobody came beside for a while runs on the thread that asks ([`Alone`]): to the clerk and back
-//! two threads have to be woken, which takes a fifth of the time of a lone commit. It gets a moment; if it takes longer, it is
-//! undone and goes to the clerk, because nobody looks after its timeouts meanwhile.
-//!
 //! The next group does not run while the last one is synced: it would have to do so in the same transaction of SQLite, which
 //! could then not be committed without it, and clients must not be answered before readers can see what they wrote.
 
@@ -59,14 +55,6 @@ pub(super) struct Answer {
     pub(super) turn: Option<Turn>,
     /// What the transaction wrote is gone.
     pub(super) lost: bool,
-}
-
-impl Answer {
-    /// Of a statement that got none.
-    pub(super) fn missing() -> Answer {
-        let error = SqlError::new(SqlState::INTERNAL_ERROR, "the statement ended by a fault of the server");
-        Answer { outcome: Err(error), reply: Reply::default(), turn: None, lost: true }
-    }
 }
 
 impl Statement {
@@ -148,8 +136,6 @@ enum Tried {
     Over(Vec<(Statement, Result<CommandTag, SqlError>)>),
     /// The one at this position ended the transaction of all, with this error unless that may come of what others wrote.
     Culprit(Vec<(Ticket, Statement)>, usize, Option<SqlError>),
-    /// Nothing of them stayed: one alone, which took longer than a moment.
-    TooLong(Vec<(Ticket, Statement)>),
     /// They cannot be committed together, by what one of them did or by what they are together.
     Unfit(Vec<(Ticket, Statement)>),
 }
@@ -168,7 +154,7 @@ fn run_group(turn: Turn, mut statements: Vec<(Ticket, Statement)>) {
         }
         let together = if restarts > GROUP_RESTARTS { 1 } else { statements.len() };
         let rest = statements.split_off(together);
-        match try_together(&turn, statements, Pace::Any) {
+        match try_together(&turn, statements) {
             Tried::Over(over) => {
                 answers.extend(over);
                 statements = rest;
@@ -183,7 +169,7 @@ fn run_group(turn: Turn, mut statements: Vec<(Ticket, Statement)>) {
                 statements = others;
                 restarts += 1;
             }
-            Tried::Unfit(others) | Tried::TooLong(others) => {
+            Tried::Unfit(others) => {
                 statements = others;
                 statements.extend(rest);
                 restarts = GROUP_RESTARTS + 1;
@@ -196,52 +182,7 @@ fn run_group(turn: Turn, mut statements: Vec<(Ticket, Statement)>) {
     }
 }
 
-/// How long statements may take.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    Any,
-    /// A moment.
-    Moment,
-}
-
-/// The turn of a statement that is alone.
-pub(super) struct Alone {
-    turn: Turn,
-    place: Ticket,
-}
-
-impl Alone {
-    /// Takes it, if it is so.
-    pub(super) fn take(shared: &Arc<Shared>) -> Option<Alone> {
-        let (owner, place) = shared.turnstile.take_alone()?;
-        Some(Alone { turn: Turn::new(Arc::clone(shared), owner), place })
-    }
-
-    /// Runs it to its end and answers it. May block for a sync of the log. If it takes longer than a moment, it is given back,
-    /// and nothing was done.
-    pub(super) fn run(self, statement: Statement) -> Option<Statement> {
-        let Alone { turn, place } = self;
-        let (shared, control) = (Arc::clone(turn.shared()), Arc::clone(&statement.control));
-        shared.measures.queued(statement.since.elapsed());
-        control.stand_at(place);
-        let tried = try_together(&turn, vec![(place, statement)], Pace::Moment);
-        drop(turn);
-        control.leave_queue();
-        shared.copy_if_long();
-        match tried {
-            Tried::Over(over) => {
-                over.into_iter().for_each(|(statement, outcome)| statement.answer(outcome));
-                None
-            }
-            Tried::Culprit(mut given, ..) | Tried::Unfit(mut given) | Tried::TooLong(mut given) => {
-                shared.turnstile.not_alone();
-                given.pop().map(|(_, statement)| statement)
-            }
-        }
-    }
-}
-
-fn try_together(turn: &Turn, mut statements: Vec<(Ticket, Statement)>, pace: Pace) -> Tried {
+fn try_together(turn: &Turn, mut statements: Vec<(Ticket, Statement)>) -> Tried {
     let all = |statements: Vec<(Ticket, Statement)>, error: &SqlError| {
         Tried::Over(statements.into_iter().map(|(_, statement)| (statement, Err(error.clone()))).collect())
     };
@@ -260,15 +201,8 @@ fn try_together(turn: &Turn, mut statements: Vec<(Ticket, Statement)>, pace: Pac
     let mut outcomes = Vec::with_capacity(statements.len());
     for (position, (ticket, statement)) in statements.iter_mut().enumerate() {
         shared.turnstile.set_running(Some(*ticket));
-        let (outcome, took_long) = match pace {
-            Pace::Any => (run_one(&mut writer, statement, alone), false),
-            Pace::Moment => writer.budget().within(|| run_one(&mut writer, statement, alone)),
-        };
+        let outcome = run_one(&mut writer, statement, alone);
         shared.turnstile.set_running(None);
-        if took_long {
-            writer.rollback();
-            return Tried::TooLong(statements);
-        }
         match outcome {
             Err(error) if !alone && writer.is_ended() => {
                 writer.rollback();

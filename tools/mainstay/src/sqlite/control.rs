@@ -135,11 +135,6 @@ impl Control {
         }
     }
 
-    /// Notes the place of a statement that does not wait. An interrupt that came before is seen when it begins.
-    pub(super) fn stand_at(&self, place: Ticket) {
-        *self.place.lock() = Some(place);
-    }
-
     /// It stands nowhere any more.
     pub(super) fn leave_queue(&self) {
         *self.place.lock() = None;

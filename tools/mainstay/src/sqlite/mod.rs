@@ -12,12 +12,11 @@
 //! otherwise, and mean the same by, is rewritten in [`dialect`]. Temporary tables are on a connection of the session that has
 //! them, and in no record; what changes the database by what it reads of them gets copies ([`writer`]).
 //!
-//! One connection writes and sessions queue for it ([`turnstile`]); those that ask at the same time share a transaction, and
-//! who asks alone for a while runs it himself ([`clerk`]). Each session reads on a connection of its own ([`session`]). What SQLite does not take and names PostgreSQL's
+//! One connection writes and sessions queue for it ([`turnstile`]); those that ask at the same time share a transaction
+//! ([`clerk`]). Each session reads on a connection of its own ([`session`]). What SQLite does not take and names PostgreSQL's
 //! catalogs is answered from there ([`catalog`]). `unsafe` is in [`ffi`] alone.
 
 mod apply;
-mod budget;
 mod catalog;
 mod clerk;
 mod command;
@@ -42,8 +41,6 @@ mod turnstile;
 mod values;
 mod writer;
 
-#[cfg(test)]
-mod alone_test;
 #[cfg(test)]
 mod capture_test;
 #[cfg(test)]

@@ -16,8 +16,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// So many statements share a turn.
 pub(super) const GROUP_STATEMENTS: usize = 256;
-/// After so many turns in a row that one statement had alone, and nobody came meanwhile, the next is taken to be alone, too.
-const ALONE_FROM: u32 = 16;
 
 /// The right to write, until it is given back or revoked; before that, a place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +58,6 @@ struct Queue<S> {
     given: u64,
     /// Which statement of a group runs now.
     running: Option<Ticket>,
-    /// So many turns in a row a statement had alone.
-    alone: u32,
     closed: bool,
 }
 
@@ -155,7 +151,6 @@ impl<S: Single> Queue<S> {
             }
         }
         self.waiting = kept;
-        self.alone = if group.len() == 1 { self.alone.saturating_add(1) } else { 0 };
         group
     }
 }
@@ -168,7 +163,6 @@ impl<W, S: Single> Turnstile<W, S> {
             errands: VecDeque::new(),
             given: 0,
             running: None,
-            alone: 0,
             closed: false,
         };
         Turnstile { queue: Mutex::new(queue), work: Condvar::new(), writer: Mutex::new(writer) }
@@ -207,25 +201,6 @@ impl<W, S: Single> Turnstile<W, S> {
     /// Queues a statement; the clerk runs it. Answers its place, by which it can be [cancelled](Turnstile::cancel).
     pub(super) fn queue_statement(&self, limit: Duration, statement: S) -> Ticket {
         self.queue_work(limit, Who::Statement(statement))
-    }
-
-    /// The turn for one statement, and its place, if nobody else has written for a while or is about to: then whoever asks runs
-    /// it himself.
-    pub(super) fn take_alone(&self) -> Option<(Ticket, Ticket)> {
-        let mut queue = self.queue.lock();
-        let is_busy = queue.owner.is_some() || !queue.waiting.is_empty() || !queue.errands.is_empty() || queue.closed;
-        if is_busy || queue.alone < ALONE_FROM {
-            return None;
-        }
-        queue.given += 2;
-        let (owner, place) = (Ticket(queue.given - 1), Ticket(queue.given));
-        queue.owner = Some(owner);
-        Some((owner, place))
-    }
-
-    /// What ran alone took long: the next ones are the clerk's again.
-    pub(super) fn not_alone(&self) {
-        self.queue.lock().alone = 0;
     }
 
     /// Queues a transaction; the clerk starts it.
@@ -290,7 +265,6 @@ impl<W, S: Single> Turnstile<W, S> {
                     Some(Who::Transaction(_)) => {
                         if let Some(Place { ticket, who: Who::Transaction(start), .. }) = queue.waiting.pop_front() {
                             queue.owner = Some(ticket);
-                            queue.alone = 0;
                             return Some(Work::Transaction(start, ticket));
                         }
                     }
@@ -352,9 +326,6 @@ impl<W, S: Single> Turnstile<W, S> {
         let mut queue = self.queue.lock();
         if queue.owner == Some(ticket) {
             queue.owner = None;
-            if !queue.waiting.is_empty() {
-                queue.alone = 0;
-            }
             queue.turn_moved(&self.work);
         }
     }

@@ -15,7 +15,6 @@ use mainstay::wal::{AppendError, CommitError, Record};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use super::budget::Budget;
 use super::errors::{self, from_sqlite};
 use super::ffi::{self, CaptureConnection};
 use super::health::Health;
@@ -57,7 +56,6 @@ pub(super) struct Writer {
     state: State,
     health: Arc<Health>,
     measures: Measures,
-    budget: Budget,
 }
 
 /// Whether SQLite holds what the WAL holds.
@@ -99,7 +97,6 @@ impl Writer {
     pub(super) fn new(mut connection: Connection, health: Arc<Health>) -> rusqlite::Result<Writer> {
         let policy = Policy::install(&mut connection)?;
         let keys = KeyWatch::install(&mut connection)?;
-        let budget = Budget::install(&mut connection)?;
         keys.refresh(&connection)?;
         Ok(Writer {
             capture: CaptureConnection::new(connection),
@@ -114,17 +111,11 @@ impl Writer {
             state: State::Agreed,
             health,
             measures: Measures::new(),
-            budget,
         })
     }
 
     fn connection(&self) -> &Connection {
         self.capture.connection()
-    }
-
-    /// Stops a statement that takes longer than a moment.
-    pub(super) fn budget(&self) -> Budget {
-        self.budget.clone()
     }
 
     /// The connection and the policy on it, to describe a statement in the open transaction.

@@ -3,17 +3,25 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use mainstay::server::pg::{Description, PgType, SqlError};
 use rusqlite::{Connection, InterruptHandle};
 
-use super::super::budget::Budget;
 use super::super::control::revoked;
 use super::super::errors::from_sqlite;
 use super::super::policy::{Actions, Policy};
 use super::super::values;
 use super::{SqliteSession, parameters};
 
+/// Steps of SQLite's machine between two looks at the budget.
+const BUDGET_STEPS: i32 = 1000;
+/// So many looks a statement gets that runs where nothing may block: about a millisecond.
+const BUDGET_LOOKS: u32 = 20;
+/// A budget that does not run out.
+const UNLIMITED: u32 = u32::MAX;
+/// A budget that ran out, of which SQLite was told.
+const SPENT: u32 = u32::MAX - 1;
 /// Texts of statements that call functions, of which so many are remembered.
 const CALLING_STATEMENTS: usize = 256;
 
@@ -24,8 +32,8 @@ pub(super) struct Reader {
     pub(super) interrupt: Arc<InterruptHandle>,
     /// The version of the schema that compiled statements are for.
     schema_version: Cell<i64>,
-    /// Of the statement that runs.
-    budget: Budget,
+    /// Looks left to the statement that runs, or [`UNLIMITED`], or [`SPENT`].
+    budget: Arc<AtomicU32>,
     /// Compiled statements that call functions: a call is one step, however long it takes.
     calling: RefCell<HashSet<String>>,
 }
@@ -34,14 +42,31 @@ impl Reader {
     pub(super) fn new(mut connection: Connection) -> rusqlite::Result<Reader> {
         let policy = Policy::install(&mut connection)?;
         let interrupt = Arc::new(connection.get_interrupt_handle());
-        let budget = Budget::install(&mut connection)?;
+        let budget = Arc::new(AtomicU32::new(UNLIMITED));
+        let left = Arc::clone(&budget);
+        // Only the thread that runs the statement counts. A budget stops one statement, once: what runs behind that one, and
+        // still before the budget is lifted, ends the transaction, and must not be stopped too.
+        let exhausted = move || match left.load(Ordering::Relaxed) {
+            UNLIMITED | SPENT => false,
+            0 => {
+                left.store(SPENT, Ordering::Relaxed);
+                true
+            }
+            looks => {
+                left.store(looks - 1, Ordering::Relaxed);
+                false
+            }
+        };
+        connection.progress_handler(BUDGET_STEPS, Some(exhausted))?;
         let calling = RefCell::default();
         Ok(Reader { connection, policy, interrupt, schema_version: Cell::new(0), budget, calling })
     }
 
     /// Runs `work`, whose statement fails when it takes longer than a moment; answers whether it did.
     pub(super) fn within_budget<T>(&self, work: impl FnOnce() -> T) -> (T, bool) {
-        self.budget.within(work)
+        self.budget.store(BUDGET_LOOKS, Ordering::Relaxed);
+        let result = work();
+        (result, self.budget.swap(UNLIMITED, Ordering::Relaxed) == SPENT)
     }
 
     /// Remembers whether a statement calls functions, if it was compiled just now.
@@ -60,7 +85,7 @@ impl Reader {
 
     /// Whether the statement has a budget and may take longer nevertheless.
     pub(super) fn must_block(&self, sql: &str) -> bool {
-        self.budget.is_set() && self.calling.borrow().contains(sql)
+        self.budget.load(Ordering::Relaxed) != UNLIMITED && self.calling.borrow().contains(sql)
     }
 }
 

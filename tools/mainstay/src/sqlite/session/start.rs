@@ -8,12 +8,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use mainstay::server::pg::{CommandTag, OwnedValue, Reply, Scope, SqlError, SqlState, Started};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
-use tokio::task::block_in_place;
 
 use super::super::catalog;
-use super::super::clerk::{Alone, Answer, Statement};
+use super::super::clerk::{Answer, Statement};
 use super::super::command::{self, Command, Modes};
 use super::super::control::{Control, Turn, not_granted};
 use super::super::turnstile::Ticket;
@@ -82,11 +80,6 @@ impl InTurn {
     fn failed(self, error: SqlError, lost: bool) -> Answer {
         Answer { outcome: Err(error), reply: self.reply, turn: None, lost }
     }
-}
-
-/// Whether this thread is one of several that run the server's tasks.
-fn may_block_here() -> bool {
-    Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
 impl SqliteSession {
@@ -182,18 +175,10 @@ impl SqliteSession {
 
     /// Queues a statement that is a transaction by itself.
     fn start_single(&mut self, sql: &str, parameters: &Arc<Vec<OwnedValue>>, reply: Reply) -> Started {
-        let (answer, mut receiver) = oneshot::channel();
+        let (answer, receiver) = oneshot::channel();
         let (sql, parameters) = (sql.to_owned(), Arc::clone(parameters));
         let (control, since) = (Arc::clone(&self.control), Instant::now());
-        let mut statement = Some(Statement { sql, parameters, reply, control, answer, since });
-        if let Some(alone) = may_block_here().then(|| Alone::take(&self.shared)).flatten() {
-            // What else this thread had to do goes on elsewhere meanwhile.
-            statement = block_in_place(|| statement.and_then(|statement| alone.run(statement)));
-        }
-        let Some(statement) = statement else {
-            let Answer { outcome, reply, .. } = receiver.try_recv().unwrap_or_else(|_| Answer::missing());
-            return Started::Done(outcome, reply);
-        };
+        let statement = Statement { sql, parameters, reply, control, answer, since };
         self.pending = Some(Pending { answer: receiver, what: What::Single });
         self.control.queue(|| self.shared.turnstile.queue_statement(self.timeouts.lock(), statement));
         Started::Elsewhere
@@ -265,7 +250,12 @@ impl SqliteSession {
         let answer = ready!(Pin::new(&mut pending.answer).poll(context));
         let Some(Pending { what, .. }) = self.pending.take() else { return Poll::Pending };
         self.control.leave_queue();
-        let Answer { outcome, reply, turn, lost } = answer.unwrap_or_else(|_| Answer::missing());
+        let Answer { outcome, reply, turn, lost } = answer.unwrap_or_else(|_| Answer {
+            outcome: Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement ended by a fault of the server")),
+            reply: Reply::default(),
+            turn: None,
+            lost: true,
+        });
         match what {
             What::Single => {}
             What::InTransaction => {
