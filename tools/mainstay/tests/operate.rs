@@ -228,10 +228,10 @@ fn status_shows_who_leads_and_how_far_each_is() {
     };
     let [one, two, three] = ["1 ", "2 ", "3 "].map(row);
     assert_eq!(one[1], "north");
-    assert_eq!(one[3..], ["active", "leader", "0", "0.1.0", "1h02m"]);
-    assert_eq!(two[3..], ["active", "follower", "7", "0.1.0", "1h02m"]);
+    assert_eq!(one[3..], ["active", "leader", "yes", "0", "0.1.0", "1h02m"]);
+    assert_eq!(two[3..], ["active", "follower", "yes", "7", "0.1.0", "1h02m"]);
     // It does not answer: the leader says how far it is.
-    assert_eq!(three[3..6], ["joining", "voter", "7"]);
+    assert_eq!(three[3..7], ["joining", "voter", "yes", "7"]);
     assert!(text.contains("not reached: ") && text.contains("refused"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text:?}");
 
@@ -239,6 +239,7 @@ fn status_shows_who_leads_and_how_far_each_is() {
     assert_eq!(status["leader"], 1);
     assert_eq!(status["cluster_id"], "0000000000c0ffee");
     assert_eq!(status["members"][1]["lag"], 7);
+    assert_eq!(status["members"][1]["vote"], true);
     assert_eq!(status["members"][2]["is_reached"], false);
 
     let mut watching = Following::start(cluster.command(&["status", "--json", "--watch", "--interval", "50ms"]));
