@@ -38,6 +38,11 @@ impl Token<'_> {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(keyword)
     }
 
+    /// Whether it is that character.
+    pub(super) fn is_symbol(&self, symbol: char) -> bool {
+        self.kind == Kind::Symbol(symbol)
+    }
+
     /// The name it stands for: folded to lower case as PostgreSQL does, unless quoted. `None` if it is no name.
     pub(super) fn name(&self) -> Option<String> {
         match self.kind {

@@ -9,7 +9,7 @@
 //! apart by the key), and the statistics of ANALYZE to the letter (it runs again).
 //!
 //! Statements are SQLite's. Those that this program answers itself are read in [`command`]; what PostgreSQL's drivers write
-//! otherwise, and mean the same by, is rewritten in [`dialect`]. Temporary tables are on a connection of the session that has
+//! otherwise, and mean the same by, is rewritten in [`dialect`]; literals of plain INSERTs become parameters ([`literals`]). Temporary tables are on a connection of the session that has
 //! them, and in no record; what changes the database by what it reads of them gets copies ([`writer`]).
 //!
 //! One connection writes and sessions queue for it ([`turnstile`]); those that ask at the same time share a transaction
@@ -30,6 +30,7 @@ mod health;
 mod infer;
 mod keys;
 mod lexer;
+mod literals;
 mod log;
 mod measures;
 mod payload;

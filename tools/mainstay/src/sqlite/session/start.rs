@@ -15,7 +15,7 @@ use super::super::clerk::{Answer, Statement};
 use super::super::command::{self, Command, Modes};
 use super::super::control::{Control, Turn, not_granted};
 use super::super::turnstile::Ticket;
-use super::super::{dialect, lexer};
+use super::super::{dialect, lexer, literals};
 use super::{SqliteSession, catalogs};
 
 /// What the clerk does for a session.
@@ -129,6 +129,9 @@ impl SqliteSession {
         if !to_writer {
             return self.start_reading(sql, parameters, scope, reply);
         }
+        let lifted = parameters.is_empty().then(|| literals::lifted(sql)).flatten();
+        let (sql, parameters) =
+            lifted.as_ref().map_or((sql, parameters), |lifted| (lifted.sql.as_str(), &lifted.parameters));
         let is_primary = self.shared.log.try_read().is_some_and(|log| log.is_some());
         let Some(transaction) = &mut self.transaction else {
             if scope == Scope::Single && is_primary {
