@@ -10,8 +10,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
 
 use super::{Access, Disk, File, Folios, Map};
 
@@ -66,6 +67,8 @@ struct State {
     dead: bool,
     /// Writes through maps until one that is never made: its thread stands still in the middle of the copy.
     stall_in: Option<u64>,
+    /// Where the next sync of a directory hangs.
+    gate: Option<Arc<Gate>>,
     /// Names as the running system sees them, and as they are on the disk.
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
@@ -73,6 +76,41 @@ struct State {
     directories: BTreeSet<PathBuf>,
     durable_directories: BTreeSet<PathBuf>,
     files: Vec<Contents>,
+}
+
+/// Where one operation hangs until it is let go.
+#[derive(Default)]
+struct Gate {
+    is_reached: AtomicBool,
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        self.is_reached.store(true, Ordering::Release);
+        let mut is_open = self.is_open.lock();
+        while !*is_open {
+            self.opened.wait(&mut is_open);
+        }
+    }
+}
+
+/// One operation hangs while this lives; others do not.
+pub struct Hanging(Arc<Gate>);
+
+impl Hanging {
+    /// Whether somebody hangs there by now.
+    pub fn is_reached(&self) -> bool {
+        self.0.is_reached.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        *self.0.is_open.lock() = true;
+        self.0.opened.notify_all();
+    }
 }
 
 /// A change to a directory that is not synced yet.
@@ -237,6 +275,13 @@ impl LossyDisk {
         self.hang.write()
     }
 
+    /// The next sync of a directory hangs until the answer is dropped, and no other one does.
+    pub fn hang_next_sync_dir(&self) -> Hanging {
+        let gate = Arc::new(Gate::default());
+        self.state.lock().gate = Some(Arc::clone(&gate));
+        Hanging(gate)
+    }
+
     /// The write through a map that comes after so many others is never made, and says that it was: as if its thread
     /// stood still there until the process is killed.
     pub fn stall_in(&self, writes: u64) {
@@ -263,18 +308,13 @@ impl LossyDisk {
         let state = self.state.lock();
         let after = State {
             faults,
-            operations: 0,
-            reads: 0,
-            syncs: 0,
-            maps: 0,
-            dead: false,
-            stall_in: None,
             names: state.names.clone(),
             durable_names: state.durable_names.clone(),
             pending: state.pending.clone(),
             directories: state.directories.clone(),
             durable_directories: state.durable_directories.clone(),
             files: state.files.clone(),
+            ..State::default()
         };
         LossyDisk { state: Arc::new(Mutex::new(after)), hang: Arc::default() }
     }
@@ -389,6 +429,10 @@ impl Disk for LossyDisk {
     }
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        let gate = self.state.lock().gate.take();
+        if let Some(gate) = gate {
+            gate.pass();
+        }
         let mut state = self.state.lock();
         state.operation()?;
         let pending = std::mem::take(&mut state.pending);

@@ -249,17 +249,19 @@ impl SegmentDirectory {
         Ok(self.spares()?.len())
     }
 
-    /// Takes a segment out of the log, durably, and keeps its file as a spare one if there are not enough of them.
+    /// Takes a segment out of the log, durably, and keeps its file as a spare one if there are not enough of them: there
+    /// are no more than `spares`, which is counted on.
     ///
     /// If we die before the sync, the segment may be back with its name and all it holds: nobody has written to it,
     /// because only what is durably out of the log is used again. Opening a log syncs the directory for the same reason.
     ///
     /// # Errors
     /// It could not be taken out, or it is not known to be.
-    pub(super) fn recycle(&self, number: SegmentNumber) -> Result<(), WalError> {
-        if self.spare_count()? >= SPARES {
+    pub(super) fn recycle(&self, number: SegmentNumber, spares: &mut usize) -> Result<(), WalError> {
+        if *spares >= SPARES {
             return self.remove(number);
         }
+        *spares += 1;
         let path = self.segment_path(number);
         let spare = self.path.join(format!("{}{SPARE}", self.layout.file_name(self.timeline, number)));
         match self.disk.rename(&path, &spare) {

@@ -296,9 +296,8 @@ impl Wal {
     /// # Errors
     /// A file could not be renamed or removed, or it is not known to be: the disk is failing.
     pub fn recycle(&self, checkpoint: Lsn) -> Result<usize, WalError> {
-        let Shared { retained, directory, config, .. } = self.shared.as_ref();
         let checkpoint = if active(Fault::RecycledTooFar) { self.durable() } else { checkpoint };
-        retained.recycle(directory, checkpoint, self.durable(), config)
+        self.shared.retained.recycle(&self.shared, checkpoint)
     }
 
     /// Whether a record starts or ends at `lsn`, within what is durable.
