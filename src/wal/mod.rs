@@ -80,4 +80,4 @@ mod log_test;
 #[cfg(test)]
 mod repair_test;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
