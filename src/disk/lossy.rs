@@ -45,6 +45,8 @@ pub struct Faults {
     pub short_read: Option<u64>,
     /// The n-th sync of a file fails once, and loses what it was to write.
     pub fail_sync: Option<u64>,
+    /// The n-th sync of a directory fails once, and loses the names that it was to write.
+    pub fail_sync_dir: Option<u64>,
     /// How many bytes fit on the disk.
     pub capacity_bytes: Option<u64>,
 }
@@ -63,6 +65,7 @@ struct State {
     operations: u64,
     reads: u64,
     syncs: u64,
+    dir_syncs: u64,
     maps: usize,
     dead: bool,
     /// Writes through maps until one that is never made: its thread stands still in the middle of the copy.
@@ -260,6 +263,11 @@ impl LossyDisk {
         self.state.lock().syncs
     }
 
+    /// How many syncs of directories there were.
+    pub fn dir_syncs(&self) -> u64 {
+        self.state.lock().dir_syncs
+    }
+
     /// Whether the machine has died.
     pub fn is_dead(&self) -> bool {
         self.state.lock().dead
@@ -273,6 +281,18 @@ impl LossyDisk {
     /// Syncs hang until the answer is dropped.
     pub fn hang(&self) -> RwLockWriteGuard<'_, ()> {
         self.hang.write()
+    }
+
+    /// The next operation fails once; because the disk is full, if so.
+    pub fn fail_next(&self, fails_full: bool) {
+        let mut state = self.state.lock();
+        (state.faults.fail_at, state.faults.fails_full) = (Some(state.operations + 1), fails_full);
+    }
+
+    /// The next sync of a directory fails once, and loses the names that it was to write.
+    pub fn fail_next_sync_dir(&self) {
+        let mut state = self.state.lock();
+        state.faults.fail_sync_dir = Some(state.dir_syncs + 1);
     }
 
     /// The next sync of a directory hangs until the answer is dropped, and no other one does.
@@ -435,6 +455,12 @@ impl Disk for LossyDisk {
         }
         let mut state = self.state.lock();
         state.operation()?;
+        state.dir_syncs += 1;
+        if state.faults.fail_sync_dir == Some(state.dir_syncs) {
+            // As after a failed sync of a file: the system shows the names, and does not write them any more.
+            state.pending.retain(|change| change.directory() != Some(directory));
+            return Err(io::Error::other("injected failure of a sync"));
+        }
         let pending = std::mem::take(&mut state.pending);
         let made: Vec<_> = state.directories.iter().filter(|path| path.parent() == Some(directory)).cloned().collect();
         state.durable_directories.extend(made);
@@ -593,6 +619,19 @@ mod tests {
         file.sync().unwrap();
         assert_eq!(disk.contents(&path("a")), b"x");
         assert_eq!(disk.crash(Loss::Everything, Faults::default()).contents(&path("a")), b"");
+    }
+
+    #[test]
+    fn a_failed_sync_of_a_directory_loses_its_names_though_a_later_one_succeeds() {
+        let disk = LossyDisk::new(Faults { fail_sync_dir: Some(2), ..Faults::default() });
+        disk.create_dir(Path::new("/d")).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        disk.create(&path("a")).unwrap();
+        assert!(disk.sync_dir(Path::new("/d")).is_err());
+        disk.create(&path("b")).unwrap();
+        disk.sync_dir(Path::new("/d")).unwrap();
+        assert_eq!(disk.list(Path::new("/d")).unwrap(), ["a", "b"]);
+        assert_eq!(disk.crash(Loss::Nothing, Faults::default()).list(Path::new("/d")).unwrap(), ["b"]);
     }
 
     #[test]

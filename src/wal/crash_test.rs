@@ -321,6 +321,23 @@ pub fn after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays() {
     }
 }
 
+/// A sync of the directory that fails loses the names that it was to write, and later ones do not bring them back.
+#[test]
+fn after_a_failed_sync_of_the_directory_what_was_acknowledged_stays() {
+    let whole = LossyDisk::new(Faults::default());
+    run(&whole, &mut History::default()).unwrap();
+    assert!(whole.dir_syncs() > 20, "{}", whole.dir_syncs());
+    for fail_sync_dir in 1..=whole.dir_syncs() {
+        let disk = LossyDisk::new(Faults { fail_sync_dir: Some(fail_sync_dir), ..Faults::default() });
+        let mut history = History::default();
+        let _ = run(&disk, &mut history);
+        for loss in [Loss::Everything, Loss::Nothing, Loss::Random(fail_sync_dir)] {
+            let what = format!("sync {fail_sync_dir} of the directory failed, lost {loss:?}");
+            crash_and_go_on(&disk, history.clone(), Death::PowerCut(loss), &what);
+        }
+    }
+}
+
 #[test]
 fn a_failed_operation_is_never_an_acknowledged_record_lost() {
     let whole = LossyDisk::new(Faults::default());

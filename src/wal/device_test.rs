@@ -1,12 +1,14 @@
 //! Devices and systems that hang or fail beside the flushes: in recycling, in preparation, for want of descriptors.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::retention::HolderKind;
 use super::testing::*;
 use super::*;
 use crate::config::WalConfig;
-use crate::disk::lossy::{Faults, LossyDisk};
+use crate::disk::lossy::{Faults, Loss, LossyDisk};
+use crate::disk::{Access, Disk};
 use crate::lsn::Lsn;
 
 /// A log of ten records of two to a segment, all durable, with nothing to prepare, and where they end.
@@ -58,4 +60,31 @@ fn nobody_waits_for_recycling_that_hangs() {
         assert!(recycler.join().unwrap().unwrap() > 1);
     });
     assert!(wal.recycle(wal.durable()).unwrap() > 1);
+}
+
+#[test]
+pub fn a_failed_sync_of_the_directory_in_recycling_poisons_the_log() {
+    let (disk, wal, ends) = filled(config());
+    disk.fail_next_sync_dir();
+    wal.recycle(ends[9]).unwrap_err();
+    assert!(matches!(wal.append(b"x"), Err(AppendError::Poisoned(_))));
+    assert!(matches!(wal.recycle(ends[9]), Err(WalError::Poisoned(_))), "the second one is believed");
+    assert!(matches!(wal.health(), Health::Failed(_)));
+    // Nothing of what was to go was overwritten: its names are back.
+    let after = directory(&disk.crash(Loss::Nothing, Faults::default()), "/wal");
+    for number in after.list().unwrap() {
+        assert!(after.open(number, Access::Read).unwrap().is_some());
+    }
+    assert!(after.list().unwrap().contains(&SegmentNumber::FIRST));
+}
+
+#[test]
+fn a_segment_that_finds_no_place_for_its_spare_name_is_removed() {
+    let (disk, wal, ends) = filled(config());
+    let names = || disk.list(Path::new("/wal")).unwrap();
+    let before = names().len();
+    disk.fail_next(true);
+    assert!(wal.recycle(ends[9]).unwrap() > 2);
+    assert!(matches!(wal.health(), Health::Good));
+    assert!(names().len() < before - 2 && names().iter().any(|name| name.ends_with(".spare")));
 }

@@ -40,6 +40,11 @@ pub(super) enum Pace {
     Cancelled,
 }
 
+/// Whether the file system has no room, or no more for this user.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The directory of one timeline's segments.
 #[derive(Clone, Debug)]
 pub struct SegmentDirectory {
@@ -265,8 +270,9 @@ impl SegmentDirectory {
         let path = self.segment_path(number);
         let spare = self.path.join(format!("{}{SPARE}", self.layout.file_name(self.timeline, number)));
         match self.disk.rename(&path, &spare) {
-            // An earlier attempt may have failed between the renaming and its sync.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A full directory has no place for a longer name.
+            Err(error) if is_full(&error) => return self.remove(number),
             other => other.map_err(WalError::io("rename", &path))?,
         }
         if active(Fault::RecycledNotSynced) {
@@ -291,7 +297,6 @@ impl SegmentDirectory {
     pub(super) fn remove(&self, number: SegmentNumber) -> Result<(), WalError> {
         let path = self.segment_path(number);
         match self.disk.remove(&path) {
-            // An earlier attempt may have failed between the removal and its sync.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other.map_err(WalError::io("remove", &path))?,
         }

@@ -294,10 +294,20 @@ impl Wal {
     /// back as later ones.
     ///
     /// # Errors
-    /// A file could not be renamed or removed, or it is not known to be: the disk is failing.
+    /// A file could not be renamed or removed, or it is not known to be: the log has failed.
     pub fn recycle(&self, checkpoint: Lsn) -> Result<usize, WalError> {
+        let shared = &self.shared;
+        if let Some(failure) = shared.failure() {
+            return Err(WalError::Poisoned(failure));
+        }
         let checkpoint = if active(Fault::RecycledTooFar) { self.durable() } else { checkpoint };
-        self.shared.retained.recycle(&self.shared, checkpoint)
+        shared.retained.recycle(shared, checkpoint).map_err(|error| {
+            if active(Fault::RecyclingFailureForgotten) {
+                return error;
+            }
+            // Rule 5: what the directory's sync was to write may be lost, and a later one would succeed without it.
+            WalError::Poisoned(shared.fail(error))
+        })
     }
 
     /// Whether a record starts or ends at `lsn`, within what is durable.

@@ -4,10 +4,9 @@
 //! A segment is prepared for what came lately: for small records, which go through the map, or for large ones, which go by
 //! system calls (see [`Folios`]).
 
-use std::io;
 use std::time::Duration;
 
-use super::directory::Pace;
+use super::directory::{self, Pace};
 use super::errors::WalError;
 use super::log::Shared;
 use super::reservation::FULL;
@@ -113,8 +112,7 @@ fn affordable_segments(shared: &Shared) -> Result<u64, WalError> {
 }
 
 fn is_full(error: &WalError) -> bool {
-    matches!(error, WalError::Io { source, .. }
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    matches!(error, WalError::Io { source, .. } if directory::is_full(source))
 }
 
 fn note_space(shared: &Shared, affordable: u64) {
