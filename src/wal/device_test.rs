@@ -1,10 +1,11 @@
 //! Devices and systems that hang or fail beside the flushes: in recycling, in preparation, for want of descriptors.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::retention::HolderKind;
 use super::testing::*;
+use super::watchdog::Watchdog;
 use super::*;
 use crate::config::WalConfig;
 use crate::disk::lossy::{Faults, Loss, LossyDisk};
@@ -87,4 +88,49 @@ fn a_segment_that_finds_no_place_for_its_spare_name_is_removed() {
     assert!(wal.recycle(ends[9]).unwrap() > 2);
     assert!(matches!(wal.health(), Health::Good));
     assert!(names().len() < before - 2 && names().iter().any(|name| name.ends_with(".spare")));
+}
+
+#[test]
+fn a_device_that_hangs_in_preparation_is_noticed_when_somebody_is_refused_for_it() {
+    let (disk, wal, _) = filled(WalConfig { sync_limit: Duration::from_millis(50), ..config() });
+    let hanging = disk.hang_next_sync_dir();
+    // Into the next segment, so that the one behind it is wanted.
+    let next = layout().segment_start(layout().segment_of(wal.end()).next());
+    while wal.end() <= next {
+        let end = wal.append(&payload(1, 100)).unwrap();
+        wal.make_durable(end).unwrap();
+    }
+    poll("nothing is prepared", || hanging.is_reached());
+    let Watchdog { preparation, limit, .. } = &wal.shared.watchdog;
+    poll("nobody looks", || preparation.exceeds(*limit).is_some());
+    assert!(matches!(wal.health(), Health::Good), "there is room: {:?}", wal.health());
+    let deadline = Instant::now() + PATIENCE;
+    while let Ok(end) = wal.append(&payload(1, 100)) {
+        assert!(Instant::now() < deadline);
+        wal.make_durable(end).unwrap();
+    }
+    assert!(matches!(wal.append(b"x"), Err(AppendError::Busy { .. })));
+    poll("not noticed", || matches!(wal.health(), Health::Hangs { .. }));
+    drop(hanging);
+    commit_soon(&wal, b"x");
+    poll("not forgotten", || matches!(wal.health(), Health::Good));
+}
+
+#[test]
+fn a_device_that_hangs_in_recycling_is_noticed_when_the_disk_is_full() {
+    let (disk, wal, ends) = filled(WalConfig { sync_limit: Duration::from_millis(50), ..config() });
+    std::thread::scope(|scope| {
+        let hanging = disk.hang_next_sync_dir();
+        let recycler = scope.spawn(|| wal.recycle(ends[9]));
+        poll("nothing is recycled", || hanging.is_reached());
+        let Watchdog { recycling, limit, .. } = &wal.shared.watchdog;
+        poll("nobody looks", || recycling.exceeds(*limit).is_some());
+        assert!(matches!(wal.health(), Health::Good), "there is room: {:?}", wal.health());
+        disk.set_capacity(Some(0));
+        poll("not noticed", || matches!(wal.health(), Health::Hangs { .. }));
+        assert!(matches!(wal.append(b"x"), Err(AppendError::DiskFull)));
+        drop(hanging);
+        assert!(recycler.join().unwrap().unwrap() > 0);
+    });
+    assert!(matches!(wal.health(), Health::Good));
 }

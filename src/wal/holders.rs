@@ -92,13 +92,16 @@ impl Retained {
     pub(super) fn recycle(&self, shared: &Shared, checkpoint: Lsn) -> Result<usize, WalError> {
         let (directory, durable) = (&shared.directory, shared.durable());
         let _recycling = self.recycling.lock();
-        // Counted once: others only take spare ones meanwhile.
-        let mut spares = directory.spare_count()?;
-        let recyclable = self.give_up(checkpoint, durable, &shared.config);
-        for number in &recyclable {
-            directory.recycle(*number, &mut spares)?;
-        }
-        Ok(recyclable.len())
+        shared.watchdog.recycling.watch(|| {
+            // Counted once: others only take spare ones meanwhile.
+            let mut spares = directory.spare_count()?;
+            let recyclable = self.give_up(checkpoint, durable, &shared.config);
+            for number in &recyclable {
+                shared.watchdog.recycling.restart();
+                directory.recycle(*number, &mut spares)?;
+            }
+            Ok(recyclable.len())
+        })
     }
 
     /// Decides what goes, and says so to whoever asks from now on. Answers the segments, oldest first.

@@ -229,9 +229,9 @@ impl Wal {
 
     /// How the log is.
     pub fn health(&self) -> Health {
-        match (self.shared.failure(), self.shared.watchdog.hangs_since()) {
+        match (self.shared.failure(), self.shared.hangs()) {
             (Some(failure), _) => Health::Failed(failure),
-            (None, Some(since)) => Health::Hangs { since },
+            (None, Some((_, since))) => Health::Hangs { since },
             (None, None) => self.shared.scrub.damage().map_or(Health::Good, Health::Damaged),
         }
     }
@@ -444,7 +444,12 @@ impl Shared {
             Refused::Decided(Obstacle::Unprepared(last)) if !self.tail.want_if_affordable(last) => {
                 AppendError::DiskFull
             }
-            Refused::Decided(_) => AppendError::Busy { len_bytes },
+            Refused::Decided(obstacle) => {
+                if let Obstacle::Unprepared(_) = obstacle {
+                    self.watchdog.miss_segment();
+                }
+                AppendError::Busy { len_bytes }
+            }
         }
     }
 

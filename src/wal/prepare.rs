@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::directory::{self, Pace};
 use super::errors::WalError;
+use super::layout::SegmentNumber;
 use super::log::Shared;
 use super::reservation::FULL;
 use super::tail::WritableSegment;
@@ -69,8 +70,23 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
         release_retired(shared);
         return Ok(());
     };
+    let segment = shared.watchdog.preparation.watch(|| prepare(shared, number))?;
+    shared.retained.add(number);
+    shared.tail.add_prepared(segment);
+    shared.watchdog.add_segment();
+    look_at_space(shared)?;
+    shared.notify_room();
+    Ok(())
+}
+
+fn prepare(shared: &Shared, number: SegmentNumber) -> Result<WritableSegment, WalError> {
     let folios = shared.tail.judge();
-    let file = shared.directory.prepare(number, folios, &|| pace(shared))?;
+    // Asked before each step.
+    let pace = || {
+        shared.watchdog.preparation.restart();
+        pace(shared)
+    };
+    let file = shared.directory.prepare(number, folios, &pace)?;
     let map = match folios {
         Folios::Small => {
             let map = file.map(shared.directory.layout().segment_bytes());
@@ -78,11 +94,7 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
         }
         Folios::Large => None,
     };
-    shared.retained.add(number);
-    shared.tail.add_prepared(WritableSegment { number, file, map });
-    look_at_space(shared)?;
-    shared.notify_room();
-    Ok(())
+    Ok(WritableSegment { number, file, map })
 }
 
 /// Unmaps and closes what is written to no more, without keeping anybody from the supply meanwhile.
