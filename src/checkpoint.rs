@@ -56,10 +56,17 @@ impl Checkpointer {
         let body = move || {
             while !wait(&told) {
                 let done = catch_unwind(AssertUnwindSafe(|| work.step()));
-                if let Err(error) = done.unwrap_or(Err(NodeError::Panicked("a checkpoint"))) {
-                    tracing::error!("checkpoints have stopped: {error}");
-                    failed.send_replace(Some(Arc::new(error)));
-                    return;
+                match done.unwrap_or(Err(NodeError::Panicked("a checkpoint"))) {
+                    Ok(()) => {}
+                    // There were no descriptors or no memory: the next look may find some.
+                    Err(NodeError::Wal(error)) if error.is_passing() => {
+                        tracing::warn!("no log is recycled now, this is tried again: {error}");
+                    }
+                    Err(error) => {
+                        tracing::error!("checkpoints have stopped: {error}");
+                        failed.send_replace(Some(Arc::new(error)));
+                        return;
+                    }
                 }
             }
         };

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
 
-use super::{Access, Disk, File, Folios, Map};
+use super::{Access, Directory, Disk, File, Folios, Map};
 
 /// What a disk writes at once: a write of several is torn between them.
 const SECTOR_BYTES: usize = 512;
@@ -70,6 +70,9 @@ struct State {
     dead: bool,
     /// Writes through maps until one that is never made: its thread stands still in the middle of the copy.
     stall_in: Option<u64>,
+    /// The error that whatever needs a file descriptor gets, if lists are meant too, and how often it did.
+    opening_fails: Option<(i32, bool)>,
+    refused: u64,
     /// Where the next sync of a directory hangs.
     gate: Option<Arc<Gate>>,
     /// Names as the running system sees them, and as they are on the disk.
@@ -175,6 +178,17 @@ impl State {
             });
         }
         Ok(self.operations)
+    }
+
+    /// Fails what needs a file descriptor if there are none.
+    fn opening(&mut self) -> io::Result<()> {
+        match self.opening_fails {
+            Some((errno, _)) => {
+                self.refused += 1;
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            None => Ok(()),
+        }
     }
 
     fn used_bytes(&self) -> u64 {
@@ -283,6 +297,22 @@ impl LossyDisk {
         self.hang.write()
     }
 
+    /// Whatever needs a file descriptor fails with this error, until [`allow_opening`](Self::allow_opening);
+    /// listing a directory does, too, if `lists`.
+    pub fn refuse_opening(&self, errno: i32, lists: bool) {
+        self.state.lock().opening_fails = Some((errno, lists));
+    }
+
+    /// There are file descriptors again.
+    pub fn allow_opening(&self) {
+        self.state.lock().opening_fails = None;
+    }
+
+    /// How often something was refused for that.
+    pub fn refused(&self) -> u64 {
+        self.state.lock().refused
+    }
+
     /// The next operation fails once; because the disk is full, if so.
     pub fn fail_next(&self, fails_full: bool) {
         let mut state = self.state.lock();
@@ -321,6 +351,33 @@ impl LossyDisk {
     pub fn contents(&self, path: &Path) -> Vec<u8> {
         let state = self.state.lock();
         state.files[state.names[path]].live.clone()
+    }
+
+    /// Makes the names in a directory durable.
+    pub fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        let gate = self.state.lock().gate.take();
+        if let Some(gate) = gate {
+            gate.pass();
+        }
+        let mut state = self.state.lock();
+        state.operation()?;
+        state.dir_syncs += 1;
+        if state.faults.fail_sync_dir == Some(state.dir_syncs) {
+            // As after a failed sync of a file: the system shows the names, and does not write them any more.
+            state.pending.retain(|change| change.directory() != Some(directory));
+            return Err(io::Error::other("injected failure of a sync"));
+        }
+        let pending = std::mem::take(&mut state.pending);
+        let made: Vec<_> = state.directories.iter().filter(|path| path.parent() == Some(directory)).cloned().collect();
+        state.durable_directories.extend(made);
+        for change in pending {
+            if change.directory() == Some(directory) {
+                change.apply(&mut state.durable_names);
+            } else {
+                state.pending.push(change);
+            }
+        }
+        Ok(())
     }
 
     /// The disk after the process was killed: the machine lives on, and what is not synced can still be lost.
@@ -393,6 +450,7 @@ impl fmt::Debug for LossyDisk {
 impl Disk for LossyDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut state = self.state.lock();
+        state.opening()?;
         state.operation()?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -405,13 +463,17 @@ impl Disk for LossyDisk {
     }
 
     fn open(&self, path: &Path, _access: Access) -> io::Result<Arc<dyn File>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.opening()?;
         let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(LossyFile { disk: self.clone(), file }))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        if matches!(state.opening_fails, Some((_, true))) {
+            state.opening()?;
+        }
         if !state.directories.contains(directory) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -448,35 +510,26 @@ impl Disk for LossyDisk {
         Ok(())
     }
 
-    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        let gate = self.state.lock().gate.take();
-        if let Some(gate) = gate {
-            gate.pass();
-        }
-        let mut state = self.state.lock();
-        state.operation()?;
-        state.dir_syncs += 1;
-        if state.faults.fail_sync_dir == Some(state.dir_syncs) {
-            // As after a failed sync of a file: the system shows the names, and does not write them any more.
-            state.pending.retain(|change| change.directory() != Some(directory));
-            return Err(io::Error::other("injected failure of a sync"));
-        }
-        let pending = std::mem::take(&mut state.pending);
-        let made: Vec<_> = state.directories.iter().filter(|path| path.parent() == Some(directory)).cloned().collect();
-        state.durable_directories.extend(made);
-        for change in pending {
-            if change.directory() == Some(directory) {
-                change.apply(&mut state.durable_names);
-            } else {
-                state.pending.push(change);
-            }
-        }
-        Ok(())
+    fn open_dir(&self, directory: &Path) -> io::Result<Arc<dyn Directory>> {
+        self.state.lock().opening()?;
+        Ok(Arc::new(LossyDirectory { disk: self.clone(), path: directory.to_owned() }))
     }
 
     fn free_bytes(&self, _directory: &Path) -> io::Result<u64> {
         let state = self.state.lock();
         Ok(state.faults.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
+    }
+}
+
+#[derive(Debug)]
+struct LossyDirectory {
+    disk: LossyDisk,
+    path: PathBuf,
+}
+
+impl Directory for LossyDirectory {
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.path)
     }
 }
 

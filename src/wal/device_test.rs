@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use super::retention::HolderKind;
 use super::testing::*;
 use super::watchdog::Watchdog;
@@ -133,4 +135,46 @@ fn a_device_that_hangs_in_recycling_is_noticed_when_the_disk_is_full() {
         assert!(recycler.join().unwrap().unwrap() > 0);
     });
     assert!(matches!(wal.health(), Health::Good));
+}
+
+/// Neither writes nor reads nor syncs need them.
+const OUT_OF: [Errno; 3] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+
+#[test]
+fn a_log_without_descriptors_prepares_its_next_segment_when_there_are_some_again() {
+    for (errno, lists) in OUT_OF.into_iter().flat_map(|errno| [(errno, true), (errno, false)]) {
+        let (disk, wal, ends) = filled(config());
+        disk.refuse_opening(errno.raw_os_error(), lists);
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(end) = wal.append(&payload(1, 100)) {
+            assert!(Instant::now() < deadline);
+            wal.make_durable(end).unwrap();
+        }
+        // The names of what is prepared do not have to wait for it.
+        wal.shared.directory.sync().unwrap();
+        // More than once: the first attempt fails nothing, nor does the next.
+        let refused = disk.refused();
+        poll("not tried again", || {
+            let busy = wal.append(b"x");
+            assert!(matches!(busy, Err(AppendError::Busy { .. })), "{errno}: {busy:?}");
+            disk.refused() > refused + 2
+        });
+        assert!(!lists || matches!(wal.recycle(ends[9]), Err(WalError::Io { .. })));
+        assert!(matches!(wal.health(), Health::Good), "{:?}", wal.health());
+        disk.allow_opening();
+        commit_soon(&wal, &payload(1, 1500));
+        assert!(wal.recycle(ends[9]).unwrap() > 0);
+    }
+}
+
+#[test]
+fn a_scrub_without_descriptors_finds_no_damage() {
+    for errno in OUT_OF {
+        let (disk, wal, _) = filled(WalConfig { scrub_bytes_per_second: 1 << 30, ..config() });
+        // Nothing is to be prepared: what is refused is refused to the scrub.
+        disk.refuse_opening(errno.raw_os_error(), false);
+        // The second attempt is made when the first one is judged.
+        poll("nothing is read", || disk.refused() >= 2);
+        assert!(matches!(wal.health(), Health::Good), "{:?}", wal.health());
+    }
 }

@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::cursor::read_exactly;
 use super::errors::{Damage, WalError};
 use super::fault::{Fault, active};
 use super::layout::{Layout, SegmentNumber};
 use super::segment::{HEADER_BYTES, HeaderFault, SegmentHeader};
-use crate::disk::{Access, Disk, File, Folios};
+use crate::disk::{Access, Directory, Disk, File, Folios};
 use crate::ident::SystemId;
 use crate::lsn::TimelineId;
 
@@ -53,6 +53,9 @@ pub struct SegmentDirectory {
     layout: Layout,
     system: SystemId,
     timeline: TimelineId,
+    /// Opened at the first sync and kept: a process that has run out of descriptors can still sync, and what the file
+    /// system failed to write since is not forgotten between two openings.
+    opened: Arc<OnceLock<Arc<dyn Directory>>>,
 }
 
 impl SegmentDirectory {
@@ -64,7 +67,7 @@ impl SegmentDirectory {
         system: SystemId,
         timeline: TimelineId,
     ) -> SegmentDirectory {
-        SegmentDirectory { disk, path, layout, system, timeline }
+        SegmentDirectory { disk, path, layout, system, timeline, opened: Arc::default() }
     }
 
     /// Its layout.
@@ -96,7 +99,8 @@ impl SegmentDirectory {
     pub(super) fn create(&self) -> Result<(), WalError> {
         self.disk.create_dir(&self.path).map_err(WalError::io("create", &self.path))?;
         let parent = self.path.parent().unwrap_or(Path::new("/"));
-        self.disk.sync_dir(parent).map_err(WalError::io("sync", parent))
+        let opened = self.disk.open_dir(parent).map_err(WalError::io("open", parent))?;
+        opened.sync().map_err(WalError::io("sync", parent))
     }
 
     /// The numbers of the segments that are there; none if there is no directory.
@@ -305,7 +309,14 @@ impl SegmentDirectory {
 
     /// Makes the names durable.
     pub(super) fn sync(&self) -> Result<(), WalError> {
-        self.disk.sync_dir(&self.path).map_err(WalError::io("sync", &self.path))
+        let opened = match self.opened.get() {
+            Some(opened) => opened,
+            None => {
+                let opened = self.disk.open_dir(&self.path).map_err(WalError::io("open", &self.path))?;
+                self.opened.get_or_init(|| opened)
+            }
+        };
+        opened.sync().map_err(WalError::io("sync", &self.path))
     }
 
     /// Free space of the file system.

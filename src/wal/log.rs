@@ -294,7 +294,8 @@ impl Wal {
     /// back as later ones.
     ///
     /// # Errors
-    /// A file could not be renamed or removed, or it is not known to be: the log has failed.
+    /// [`WalError::Io`]: there were no file descriptors or no memory left, and nothing was done. Any other: a file could
+    /// not be renamed or removed, or is not known to be, and the log has failed.
     pub fn recycle(&self, checkpoint: Lsn) -> Result<usize, WalError> {
         let shared = &self.shared;
         if let Some(failure) = shared.failure() {
@@ -302,7 +303,7 @@ impl Wal {
         }
         let checkpoint = if active(Fault::RecycledTooFar) { self.durable() } else { checkpoint };
         shared.retained.recycle(shared, checkpoint).map_err(|error| {
-            if active(Fault::RecyclingFailureForgotten) {
+            if error.is_passing() || active(Fault::RecyclingFailureForgotten) {
                 return error;
             }
             // Rule 5: what the directory's sync was to write may be lost, and a later one would succeed without it.

@@ -21,23 +21,37 @@ const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn run(shared: &Shared) {
     // Whether the file system had no space for the last preparation, whatever it says of its free space.
     let mut was_refused = false;
+    // Whether there were no descriptors or no memory for it.
+    let mut was_scarce = false;
     while !shared.tail.is_closed() {
         match step(shared, was_refused) {
-            Ok(()) => was_refused = false,
+            Ok(()) => (was_refused, was_scarce) = (false, false),
             Err(WalError::Closed) => return,
             Err(error) if is_full(&error) => {
                 note_space(shared, 0);
                 was_refused = true;
-                let mut supply = shared.tail.supply();
-                if !shared.tail.is_closed() {
-                    shared.tail.wait_for_work(&mut supply, SPACE_CHECK_INTERVAL);
+                wait(shared);
+            }
+            Err(error) if error.is_passing() => {
+                if !was_scarce {
+                    tracing::warn!("no segment can be prepared now, this is tried again: {error}");
                 }
+                was_scarce = true;
+                wait(shared);
             }
             Err(error) => {
                 shared.fail(error);
                 return;
             }
         }
+    }
+}
+
+/// Waits until it is time to try again what was not possible.
+fn wait(shared: &Shared) {
+    let mut supply = shared.tail.supply();
+    if !shared.tail.is_closed() {
+        shared.tail.wait_for_work(&mut supply, SPACE_CHECK_INTERVAL);
     }
 }
 
@@ -74,9 +88,10 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
     shared.retained.add(number);
     shared.tail.add_prepared(segment);
     shared.watchdog.add_segment();
-    look_at_space(shared)?;
+    let looked = look_at_space(shared);
+    // Also if that was not possible: the segment is there.
     shared.notify_room();
-    Ok(())
+    looked
 }
 
 fn prepare(shared: &Shared, number: SegmentNumber) -> Result<WritableSegment, WalError> {
