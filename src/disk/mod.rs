@@ -13,7 +13,11 @@ mod map;
 mod real;
 
 #[cfg(any(test, fuzzing))]
+mod gate;
+#[cfg(any(test, fuzzing))]
 pub mod lossy;
+#[cfg(test)]
+mod lossy_test;
 
 use std::fmt;
 use std::io;
