@@ -41,7 +41,8 @@ pub struct WalConfig {
     /// it. What was appended before can then still finish.
     pub reserve_bytes: u64,
     /// How long a sync, or what a flush does before it, may take before the device counts as hanging and the node's
-    /// health is bad, 1 s to 1 h, 10 s by default. It fails nothing by itself.
+    /// health is bad, 1 s to 1 h, 10 s by default; also one that makes room, while somebody is refused for want of it.
+    /// It fails nothing by itself.
     pub sync_limit: Duration,
     /// How many bytes per second of old segments are read to find damage early, 0 to 1 GiB, 1 MiB by default; 0 means
     /// never. One pass follows the other; the node's health says what was found.

@@ -4,7 +4,7 @@
 //! whatever was not synced, in any combination. Whoever writes through this seam gets his crash tests from it.
 //!
 //! What holds on both sides: bytes written to a file or its map are seen by every later read of the file; they survive
-//! a crash only after [`File::sync`] returned; a name survives only after [`Disk::sync_dir`] did. A sync that failed
+//! a crash only after [`File::sync`] returned; a name survives only after [`Directory::sync`] did. A sync that failed
 //! may have lost what it was to write, and a later one that succeeds does not bring it back.
 //!
 //! This is the only room of the library with `unsafe`, in `map`.
@@ -13,7 +13,11 @@ mod map;
 mod real;
 
 #[cfg(any(test, fuzzing))]
+mod gate;
+#[cfg(any(test, fuzzing))]
 pub mod lossy;
+#[cfg(test)]
+mod lossy_test;
 
 use std::fmt;
 use std::io;
@@ -67,8 +71,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Removes a file. Who has it open goes on reading it.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the names in this directory durable.
-    fn sync_dir(&self, directory: &Path) -> io::Result<()>;
+    /// Opens a directory, to sync it. Needs a file descriptor, and keeps it.
+    fn open_dir(&self, directory: &Path) -> io::Result<Arc<dyn Directory>>;
 
     /// Bytes that may still be written to the file system of this directory.
     fn free_bytes(&self, directory: &Path) -> io::Result<u64>;
@@ -81,6 +85,12 @@ pub enum Access {
     Read,
     /// Reading, writing and mapping.
     Write,
+}
+
+/// An open directory.
+pub trait Directory: fmt::Debug + Send + Sync {
+    /// Makes the names in it durable. Opens nothing: a process that has no file descriptors left can still do it.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file.

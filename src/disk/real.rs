@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::map::RealMap;
-use super::{Access, Disk, File, Folios, Map};
+use super::{Access, Directory, Disk, File, Folios, Map};
 
 /// The file system that the process sees.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,13 +56,24 @@ impl Disk for RealDisk {
         fs::remove_file(path)
     }
 
-    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        fs::File::open(directory)?.sync_all()
+    fn open_dir(&self, directory: &Path) -> io::Result<Arc<dyn Directory>> {
+        Ok(Arc::new(RealDirectory { directory: fs::File::open(directory)? }))
     }
 
     fn free_bytes(&self, directory: &Path) -> io::Result<u64> {
         let status = rustix::fs::statvfs(directory)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+}
+
+#[derive(Debug)]
+struct RealDirectory {
+    directory: fs::File,
+}
+
+impl Directory for RealDirectory {
+    fn sync(&self) -> io::Result<()> {
+        self.directory.sync_all()
     }
 }
 

@@ -104,7 +104,8 @@ fn try_every_crash_point(seed: u64) {
         let mut history = History::default();
         let _ = run(&disk, &mut history);
         let seed = die_at.wrapping_mul(seed);
-        for loss in [Loss::Everything, Loss::Nothing, Loss::Older(seed), Loss::Random(seed), Loss::Random(!seed)] {
+        let random = [Loss::Random(seed), Loss::Random(!seed), Loss::Pages(seed)];
+        for loss in [Loss::Everything, Loss::Nothing, Loss::Older(seed)].into_iter().chain(random) {
             crash_and_go_on(&disk, history.clone(), Death::PowerCut(loss), &format!("died at {die_at}, lost {loss:?}"));
         }
         crash_and_go_on(&disk, history, Death::Kill(seed), &format!("killed at {die_at}"));
@@ -123,7 +124,7 @@ enum Death {
 impl Death {
     fn seed(self) -> u64 {
         match self {
-            Death::Kill(seed) | Death::PowerCut(Loss::Random(seed) | Loss::Older(seed)) => seed,
+            Death::Kill(seed) | Death::PowerCut(Loss::Random(seed) | Loss::Pages(seed) | Loss::Older(seed)) => seed,
             Death::PowerCut(_) => 1,
         }
     }
@@ -243,7 +244,7 @@ pub fn every_crash_point_with_concurrent_appenders() {
         };
         torn += usize::from(history.acknowledged < history.appended.len());
         let seed = die_at.wrapping_mul(7919);
-        for loss in [Loss::Everything, Loss::Nothing, Loss::Older(seed), Loss::Random(seed)] {
+        for loss in [Loss::Everything, Loss::Nothing, Loss::Older(seed), Loss::Random(seed), Loss::Pages(seed)] {
             let what = format!("threads, died at {die_at}, lost {loss:?}");
             crash_and_go_on(&disk, history.clone(), Death::PowerCut(loss), &what);
         }
@@ -318,6 +319,23 @@ pub fn after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays() {
         check(&disk.crash(Loss::Everything, Faults::default()), &history, &what);
         // The process starts again under the same machine: what the failed sync lost is still in memory, and clean.
         crash_and_go_on(&disk, history, Death::Kill(fail_sync), &what);
+    }
+}
+
+/// A sync of the directory that fails loses the names that it was to write, and later ones do not bring them back.
+#[test]
+fn after_a_failed_sync_of_the_directory_what_was_acknowledged_stays() {
+    let whole = LossyDisk::new(Faults::default());
+    run(&whole, &mut History::default()).unwrap();
+    assert!(whole.dir_syncs() > 20, "{}", whole.dir_syncs());
+    for fail_sync_dir in 1..=whole.dir_syncs() {
+        let disk = LossyDisk::new(Faults { fail_sync_dir: Some(fail_sync_dir), ..Faults::default() });
+        let mut history = History::default();
+        let _ = run(&disk, &mut history);
+        for loss in [Loss::Everything, Loss::Nothing, Loss::Random(fail_sync_dir)] {
+            let what = format!("sync {fail_sync_dir} of the directory failed, lost {loss:?}");
+            crash_and_go_on(&disk, history.clone(), Death::PowerCut(loss), &what);
+        }
     }
 }
 

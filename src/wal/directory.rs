@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::cursor::read_exactly;
 use super::errors::{Damage, WalError};
 use super::fault::{Fault, active};
 use super::layout::{Layout, SegmentNumber};
 use super::segment::{HEADER_BYTES, HeaderFault, SegmentHeader};
-use crate::disk::{Access, Disk, File, Folios};
+use crate::disk::{Access, Directory, Disk, File, Folios};
 use crate::ident::SystemId;
 use crate::lsn::TimelineId;
 
@@ -40,6 +40,11 @@ pub(super) enum Pace {
     Cancelled,
 }
 
+/// Whether the file system has no room, or no more for this user.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The directory of one timeline's segments.
 #[derive(Clone, Debug)]
 pub struct SegmentDirectory {
@@ -48,6 +53,9 @@ pub struct SegmentDirectory {
     layout: Layout,
     system: SystemId,
     timeline: TimelineId,
+    /// Opened at the first sync and kept: a process that has run out of descriptors can still sync, and what the file
+    /// system failed to write since is not forgotten between two openings.
+    opened: Arc<OnceLock<Arc<dyn Directory>>>,
 }
 
 impl SegmentDirectory {
@@ -59,7 +67,7 @@ impl SegmentDirectory {
         system: SystemId,
         timeline: TimelineId,
     ) -> SegmentDirectory {
-        SegmentDirectory { disk, path, layout, system, timeline }
+        SegmentDirectory { disk, path, layout, system, timeline, opened: Arc::default() }
     }
 
     /// Its layout.
@@ -91,7 +99,8 @@ impl SegmentDirectory {
     pub(super) fn create(&self) -> Result<(), WalError> {
         self.disk.create_dir(&self.path).map_err(WalError::io("create", &self.path))?;
         let parent = self.path.parent().unwrap_or(Path::new("/"));
-        self.disk.sync_dir(parent).map_err(WalError::io("sync", parent))
+        let opened = self.disk.open_dir(parent).map_err(WalError::io("open", parent))?;
+        opened.sync().map_err(WalError::io("sync", parent))
     }
 
     /// The numbers of the segments that are there; none if there is no directory.
@@ -249,22 +258,25 @@ impl SegmentDirectory {
         Ok(self.spares()?.len())
     }
 
-    /// Takes a segment out of the log, durably, and keeps its file as a spare one if there are not enough of them.
+    /// Takes a segment out of the log, durably, and keeps its file as a spare one if there are not enough of them: there
+    /// are no more than `spares`, which is counted on.
     ///
     /// If we die before the sync, the segment may be back with its name and all it holds: nobody has written to it,
     /// because only what is durably out of the log is used again. Opening a log syncs the directory for the same reason.
     ///
     /// # Errors
     /// It could not be taken out, or it is not known to be.
-    pub(super) fn recycle(&self, number: SegmentNumber) -> Result<(), WalError> {
-        if self.spare_count()? >= SPARES {
+    pub(super) fn recycle(&self, number: SegmentNumber, spares: &mut usize) -> Result<(), WalError> {
+        if *spares >= SPARES {
             return self.remove(number);
         }
+        *spares += 1;
         let path = self.segment_path(number);
         let spare = self.path.join(format!("{}{SPARE}", self.layout.file_name(self.timeline, number)));
         match self.disk.rename(&path, &spare) {
-            // An earlier attempt may have failed between the renaming and its sync.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A full directory has no place for a longer name.
+            Err(error) if is_full(&error) => return self.remove(number),
             other => other.map_err(WalError::io("rename", &path))?,
         }
         if active(Fault::RecycledNotSynced) {
@@ -289,7 +301,6 @@ impl SegmentDirectory {
     pub(super) fn remove(&self, number: SegmentNumber) -> Result<(), WalError> {
         let path = self.segment_path(number);
         match self.disk.remove(&path) {
-            // An earlier attempt may have failed between the removal and its sync.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other.map_err(WalError::io("remove", &path))?,
         }
@@ -298,7 +309,14 @@ impl SegmentDirectory {
 
     /// Makes the names durable.
     pub(super) fn sync(&self) -> Result<(), WalError> {
-        self.disk.sync_dir(&self.path).map_err(WalError::io("sync", &self.path))
+        let opened = match self.opened.get() {
+            Some(opened) => opened,
+            None => {
+                let opened = self.disk.open_dir(&self.path).map_err(WalError::io("open", &self.path))?;
+                self.opened.get_or_init(|| opened)
+            }
+        };
+        opened.sync().map_err(WalError::io("sync", &self.path))
     }
 
     /// Free space of the file system.

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use super::retention::Invalidation;
 use crate::ident::SystemId;
 use crate::lsn::Lsn;
@@ -100,6 +102,20 @@ impl WalError {
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WalError + use<> {
         let path = path.to_owned();
         move |source| WalError::Io { doing, path, source: Arc::new(source) }
+    }
+
+    /// Whether the process or the system ran out of file descriptors or memory, which says nothing about the disk.
+    pub(super) fn is_scarce(&self) -> bool {
+        let WalError::Io { source, .. } = self else { return false };
+        let errno = source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    }
+
+    /// Whether it did so before anything was done: the same may succeed later.
+    pub(crate) fn is_passing(&self) -> bool {
+        // Not a write or a sync: nobody knows what those that failed have done.
+        const FIRST_STEPS: [&str; 4] = ["create", "list", "map", "open"];
+        self.is_scarce() && matches!(self, WalError::Io { doing, .. } if FIRST_STEPS.contains(doing))
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Fault {
     CloseNotFlushed,
     /// Segments are recycled that the engine has not applied.
     RecycledTooFar,
+    /// A sync of the directory that fails in recycling fails its caller only (rule 5).
+    RecyclingFailureForgotten,
     /// A recycled segment is overwritten before it is durably out of the log.
     RecycledNotSynced,
     /// Bytes left over from an earlier use of the same space stay in it (rule 7).

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::crash_test as crash;
+use super::device_test as device;
 use super::fault::{self, Fault};
 use super::log_test as log;
 
@@ -39,6 +40,7 @@ each! {
     close_not_flushed: CloseNotFlushed by crash::every_crash_point_keeps_what_was_acknowledged_and_invents_nothing;
     recycled_too_far: RecycledTooFar by log::nothing_behind_the_checkpoint_is_recycled;
     hole_passed: HolePassed by crash::every_crash_point_with_concurrent_appenders;
+    recycling_failure_forgotten: RecyclingFailureForgotten by device::a_failed_sync_of_the_directory_in_recycling_poisons_the_log;
     recycled_not_synced: RecycledNotSynced by crash::a_recycled_segment_is_durably_out_of_the_log_before_it_is_used_again;
     stale_bytes_trusted: StaleBytesTrusted by log::recycled_segments_are_filled_and_used_again;
 }

@@ -229,9 +229,9 @@ impl Wal {
 
     /// How the log is.
     pub fn health(&self) -> Health {
-        match (self.shared.failure(), self.shared.watchdog.hangs_since()) {
+        match (self.shared.failure(), self.shared.hangs()) {
             (Some(failure), _) => Health::Failed(failure),
-            (None, Some(since)) => Health::Hangs { since },
+            (None, Some((_, since))) => Health::Hangs { since },
             (None, None) => self.shared.scrub.damage().map_or(Health::Good, Health::Damaged),
         }
     }
@@ -294,11 +294,21 @@ impl Wal {
     /// back as later ones.
     ///
     /// # Errors
-    /// A file could not be renamed or removed, or it is not known to be: the disk is failing.
+    /// [`WalError::Io`]: there were no file descriptors or no memory left, and nothing was done. Any other: a file could
+    /// not be renamed or removed, or is not known to be, and the log has failed.
     pub fn recycle(&self, checkpoint: Lsn) -> Result<usize, WalError> {
-        let Shared { retained, directory, config, .. } = self.shared.as_ref();
+        let shared = &self.shared;
+        if let Some(failure) = shared.failure() {
+            return Err(WalError::Poisoned(failure));
+        }
         let checkpoint = if active(Fault::RecycledTooFar) { self.durable() } else { checkpoint };
-        retained.recycle(directory, checkpoint, self.durable(), config)
+        shared.retained.recycle(shared, checkpoint).map_err(|error| {
+            if error.is_passing() || active(Fault::RecyclingFailureForgotten) {
+                return error;
+            }
+            // Rule 5: what the directory's sync was to write may be lost, and a later one would succeed without it.
+            WalError::Poisoned(shared.fail(error))
+        })
     }
 
     /// Whether a record starts or ends at `lsn`, within what is durable.
@@ -435,7 +445,12 @@ impl Shared {
             Refused::Decided(Obstacle::Unprepared(last)) if !self.tail.want_if_affordable(last) => {
                 AppendError::DiskFull
             }
-            Refused::Decided(_) => AppendError::Busy { len_bytes },
+            Refused::Decided(obstacle) => {
+                if let Obstacle::Unprepared(_) = obstacle {
+                    self.watchdog.miss_segment();
+                }
+                AppendError::Busy { len_bytes }
+            }
         }
     }
 

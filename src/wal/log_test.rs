@@ -146,8 +146,9 @@ fn spare_segments_do_not_eat_the_reserve() {
     wal.make_durable(end).unwrap();
     wal.close().unwrap();
     let ours = directory(&disk, "/wal");
+    let mut spares = 0;
     for number in [SegmentNumber(1), SegmentNumber(2)] {
-        ours.recycle(number).unwrap();
+        ours.recycle(number, &mut spares).unwrap();
     }
     assert_eq!(ours.spare_count().unwrap(), 2);
     let open = |reserve_bytes| {

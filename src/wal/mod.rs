@@ -70,6 +70,8 @@ pub use watchdog::Health;
 #[cfg(test)]
 mod crash_test;
 #[cfg(test)]
+mod device_test;
+#[cfg(test)]
 mod fault_test;
 #[cfg(test)]
 mod holders_test;
@@ -78,4 +80,4 @@ mod log_test;
 #[cfg(test)]
 mod repair_test;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
