@@ -4,7 +4,6 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::directory::Pace;
 use super::testing::*;
 use super::*;
 use crate::disk::lossy::{Faults, Loss, LossyDisk, Random};
@@ -396,7 +395,7 @@ pub fn a_recycled_segment_is_durably_out_of_the_log_before_it_is_used_again() {
 
 /// A log of several flushes over several segments, stopped without a clean end. Answers the disk, its records, and
 /// where the last flush began.
-fn flushed_log() -> (LossyDisk, Vec<Record>, Lsn) {
+pub(super) fn flushed_log() -> (LossyDisk, Vec<Record>, Lsn) {
     let disk = LossyDisk::new(Faults::default());
     let wal = open(&disk, Evidence::default()).unwrap();
     let mut last_flush = Lsn::NONE;
@@ -484,31 +483,5 @@ fn a_missing_segment_is_damage() {
         let evidence = Evidence { reached: Lsn::NONE, verify_from: layout().first_record(), clean_end: None };
         let result = scan(directory.clone(), evidence);
         assert!(matches!(result, Err(WalError::Damaged(_))), "segment {number:?}: {result:?}");
-    }
-}
-
-/// A recycled segment may be prepared again before its new name is durable, on another thread or after a failed sync.
-#[test]
-fn a_spare_is_not_overwritten_before_it_is_durably_out_of_the_log() {
-    let spared = |faults: Faults| {
-        let (disk, _, _) = flushed_log();
-        let directory = directory(&disk, Path::new("/wal"));
-        let path = directory.segment_path(SegmentNumber(1));
-        // As `recycle` leaves it between the renaming and the sync.
-        crate::disk::Disk::rename(&disk, &path, &path.with_extension("spare")).unwrap();
-        disk.kill(faults)
-    };
-    let new = SegmentNumber(100);
-    let prepare = |disk: &LossyDisk| directory(disk, Path::new("/wal")).prepare(new, &|| Pace::Easy).map(drop);
-    let whole = spared(Faults::default());
-    prepare(&whole).unwrap();
-    for die_at in 1..=whole.operations() {
-        let disk = spared(Faults { die_at: Some(die_at), ..Faults::default() });
-        prepare(&disk).unwrap_err();
-        let after = directory(&disk.crash(Loss::Everything, Faults::default()), Path::new("/wal"));
-        for segment in after.list().unwrap() {
-            let opened = after.open(segment, crate::disk::Access::Read);
-            assert!(matches!(opened, Ok(Some(_))), "died at {die_at}, {segment:?}: {:?}", opened.err());
-        }
     }
 }

@@ -79,6 +79,8 @@ mod holders_test;
 #[cfg(test)]
 mod log_test;
 #[cfg(test)]
+mod prepare_test;
+#[cfg(test)]
 mod repair_test;
 #[cfg(test)]
 mod testing;
