@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::gate::{Gate, Hanging};
-use super::{Access, Directory, Disk, File, Folios, Map};
+use super::{Access, Directory, Disk, File};
 
 /// What a disk writes at once: a write of several is torn between them.
 pub(super) const SECTOR_BYTES: usize = 512;
@@ -72,9 +72,8 @@ struct State {
     reads: u64,
     syncs: u64,
     dir_syncs: u64,
-    maps: usize,
     dead: bool,
-    /// Writes through maps until one that is never made: its thread stands still in the middle of the copy.
+    /// Parts of vectored writes until one that is never made: its thread stands still in the middle of it.
     stall_in: Option<u64>,
     /// The error that whatever needs a file descriptor gets, if lists are meant too, and how often it did.
     opening_fails: Option<(i32, bool)>,
@@ -238,11 +237,6 @@ impl LossyDisk {
         self.state.lock().files.len()
     }
 
-    /// How many maps were made.
-    pub fn maps_made(&self) -> usize {
-        self.state.lock().maps
-    }
-
     /// How many syncs of files there were.
     pub fn syncs(&self) -> u64 {
         self.state.lock().syncs
@@ -304,10 +298,10 @@ impl LossyDisk {
         hanging
     }
 
-    /// The write through a map that comes after so many others is never made, and says that it was: as if its thread
+    /// The part of a vectored write that comes after so many others is never made, and says that it was: as if its thread
     /// stood still there until the process is killed.
-    pub fn stall_in(&self, writes: u64) {
-        self.state.lock().stall_in = Some(writes);
+    pub fn stall_in(&self, parts: u64) {
+        self.state.lock().stall_in = Some(parts);
     }
 
     /// Flips one bit of a file's contents, on the disk and in memory.
@@ -541,18 +535,19 @@ impl File for LossyFile {
         let mut at = offset;
         // An empty part is no write: it cannot fail when the others are there.
         for part in parts.iter().filter(|part| !part.is_empty()) {
-            self.write_at(part, at)?;
+            let mut state = self.disk.state.lock();
+            let left = state.stall_in;
+            state.stall_in = left.and_then(|left| left.checked_sub(1));
+            if left != Some(0) {
+                state.write(self.file, part, at as usize)?;
+            }
             at += part.len() as u64;
         }
         Ok(())
     }
 
-    fn zero_fill(&self, offset: u64, end: u64, _folios: Folios) -> io::Result<()> {
+    fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()> {
         self.write_at(&vec![0; (end - offset) as usize], offset)
-    }
-
-    fn drop_cache(&self) -> io::Result<()> {
-        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -571,42 +566,5 @@ impl File for LossyFile {
             contents.keep_sector(sector);
         }
         Ok(())
-    }
-
-    fn map(&self, len_bytes: u64) -> io::Result<Box<dyn Map>> {
-        if self.len_bytes()? < len_bytes {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        self.disk.state.lock().maps += 1;
-        Ok(Box::new(LossyMap { disk: self.disk.clone(), file: self.file, len_bytes }))
-    }
-}
-
-struct LossyMap {
-    disk: LossyDisk,
-    file: usize,
-    len_bytes: u64,
-}
-
-impl Map for LossyMap {
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if offset + bytes.len() as u64 > self.len_bytes {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let mut state = self.disk.state.lock();
-        // A copy into memory does not fail; of a machine that is dead nobody sees it.
-        if state.dead || state.faults.die_at == Some(state.operations + 1) {
-            let _ = state.operation();
-            return Ok(());
-        }
-        let left = state.stall_in;
-        state.stall_in = left.and_then(|left| left.checked_sub(1));
-        if left == Some(0) {
-            return Ok(());
-        }
-        let fail_at = state.faults.fail_at.take();
-        let written = state.write(self.file, bytes, offset as usize);
-        state.faults.fail_at = fail_at;
-        written
     }
 }

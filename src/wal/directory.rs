@@ -11,7 +11,7 @@ use super::errors::{Damage, WalError};
 use super::fault::{Fault, active};
 use super::layout::{Layout, SegmentNumber};
 use super::segment::{HEADER_BYTES, HeaderFault, SegmentHeader};
-use crate::disk::{Access, Directory, Disk, File, Folios};
+use crate::disk::{Access, Directory, Disk, File};
 use crate::ident::SystemId;
 use crate::lsn::TimelineId;
 
@@ -25,9 +25,10 @@ const SPARE: &str = ".spare";
 const SPARES: usize = 2;
 
 /// How much of a segment is filled and synced at once. A committer's sync that comes meanwhile waits for the device
-/// until this is written, so it is little while there is time, and more when the writer is about to need the segment.
-const FILL_STEP_BYTES: u64 = 1 << 20;
-const URGENT_FILL_STEP_BYTES: u64 = 4 << 20;
+/// until this is written, so it is little while there is time, and more when the writer is about to need the segment. In
+/// the crash tests several steps fill a small segment, too.
+const FILL_STEP_BYTES: u64 = if cfg!(test) { 512 } else { 1 << 20 };
+const URGENT_FILL_STEP_BYTES: u64 = if cfg!(test) { 1024 } else { 4 << 20 };
 
 /// How fast a segment is to be prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,16 +169,11 @@ impl SegmentDirectory {
     /// # Errors
     /// Something failed, such as for want of space. Nothing of it is left, but for an empty segment if only the last
     /// sync failed.
-    pub(super) fn prepare(
-        &self,
-        number: SegmentNumber,
-        folios: Folios,
-        pace: &dyn Fn() -> Pace,
-    ) -> Result<Arc<dyn File>, WalError> {
+    pub(super) fn prepare(&self, number: SegmentNumber, pace: &dyn Fn() -> Pace) -> Result<Arc<dyn File>, WalError> {
         let temporary = self.path.join(PREPARING);
         self.remove_leftover()?;
         let prepared = self.blank(&temporary).and_then(|file| {
-            self.fill(file.as_ref(), &temporary, number, folios, pace)?;
+            self.fill(file.as_ref(), &temporary, number, pace)?;
             let path = self.segment_path(number);
             self.disk.rename(&temporary, &path).map_err(WalError::io("rename to", &path))?;
             if !active(Fault::NameNotSynced) {
@@ -206,8 +202,6 @@ impl SegmentDirectory {
             }
             let file = self.disk.open(temporary, Access::Write).map_err(WalError::io("open", temporary))?;
             if file.len_bytes().map_err(WalError::io("read the length of", temporary))? == self.layout.segment_bytes() {
-                // What is cached of it has the folios of its last use.
-                file.drop_cache().map_err(WalError::io("drop what is cached of", temporary))?;
                 return Ok(file);
             }
             self.remove_leftover()?;
@@ -220,7 +214,6 @@ impl SegmentDirectory {
         file: &dyn File,
         path: &Path,
         number: SegmentNumber,
-        folios: Folios,
         pace: &dyn Fn() -> Pace,
     ) -> Result<(), WalError> {
         let header = SegmentHeader::new(self.layout, self.system, self.timeline, number);
@@ -233,12 +226,13 @@ impl SegmentDirectory {
             };
             let end = (at + step_bytes).min(self.layout.segment_bytes());
             if !(active(Fault::StaleBytesTrusted) && file.len_bytes().is_ok_and(|len| len >= end)) {
-                file.zero_fill(at, end, folios).map_err(WalError::io("fill", path))?;
+                file.zero_fill(at, end).map_err(WalError::io("fill", path))?;
             }
             if end == self.layout.segment_bytes() {
                 file.write_at(&header.encode(), 0).map_err(WalError::io("write", path))?;
             }
-            if !active(Fault::HeaderNotSynced) {
+            let is_forgotten = active(Fault::LastStepNotSynced) && end == self.layout.segment_bytes();
+            if !active(Fault::HeaderNotSynced) && !is_forgotten {
                 file.sync().map_err(WalError::io("sync", path))?;
             }
             at = end;

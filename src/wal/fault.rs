@@ -17,6 +17,8 @@ pub(super) enum Fault {
     NameNotSynced,
     /// A new segment gets its name before its header is durable.
     HeaderNotSynced,
+    /// A new segment gets its name before the last step of filling it is durable.
+    LastStepNotSynced,
     /// A flush does not wait for copies under way before its end.
     HolePassed,
     /// A mark states what its own flush has yet to make durable.

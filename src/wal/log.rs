@@ -28,7 +28,7 @@ use super::reservation::{CLOSED, FAILED, FULL, Refused};
 use super::retention::{Decision, HolderKind};
 use super::scrub::{self, Scrub};
 use super::search::record_at_or_before;
-use super::tail::{Obstacle, Tail, WRITTEN_FROM_BYTES, WritableSegment};
+use super::tail::{Obstacle, Tail, WritableSegment};
 use super::waiters::Waiters;
 use super::watchdog::{self, Health, Watchdog};
 use crate::config::WalConfig;
@@ -89,8 +89,7 @@ impl Wal {
             Some(number) => directory.open(number, Access::Write)?.map(|file| (number, file)),
             None => None,
         };
-        // Not mapped: what is cached of it may lie in folios of any size, and a page of it may be one that cannot be read.
-        let current = current.map(|(number, file)| WritableSegment { number, file, map: None });
+        let current = current.map(|(number, file)| WritableSegment { number, file });
         let tail = Tail::new(layout, directory.timeline(), end, current);
         let shared = Arc::new(Shared {
             tail,
@@ -134,9 +133,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Puts one record into the log and answers where it ends. Never waits, allocates nothing, and makes no system call
-    /// for a small record, but in segments that are not mapped: those made for large ones, and the one that an
-    /// opening found. Many threads may do so at once.
+    /// Puts one record into the log and answers where it ends. Never waits; a small record takes no allocation and no system
+    /// call, unless megabytes wait for a flush already. Many threads may do so at once.
     ///
     /// # Errors
     /// Nothing was appended, but for [`AppendError::Unknown`].
@@ -361,18 +359,17 @@ impl Shared {
     fn append(&self, payloads: &[&[u8]]) -> Result<Lsn, AppendError> {
         let len_bytes = self.check_len(payloads)?;
         let lens = || payloads.iter().map(|payload| payload.len());
-        let large_bytes = lens().filter(|len| *len >= WRITTEN_FROM_BYTES).map(|len| len as u64).sum();
-        let reserved = self.tail.reserve(CLOSED | FAILED | FULL, large_bytes, |at| self.admit_at(at, lens()));
+        let reserved = self.tail.reserve(CLOSED | FAILED | FULL, |at| self.admit_at(at, lens()));
         let copying = reserved.map_err(|refused| self.explain(refused, len_bytes))?;
         let mut at = Lsn::new(copying.start());
         for payload in payloads {
-            match self.tail.copy(Kind::Data, at, payload, WRITTEN_FROM_BYTES) {
+            match self.tail.copy(Kind::Data, at, payload) {
                 Ok(end) => at = end,
                 Err(error) => {
                     // Poisoned first: who waits for this copy must not take it for complete.
                     let failure = self.fail_at("append to", at, error);
                     copying.finish();
-                    // What was copied before is in the file, whole and behind no hole.
+                    // What was copied before may be found again, whole, as far as nothing before it is missing.
                     return Err(AppendError::Unknown(failure));
                 }
             }

@@ -15,7 +15,7 @@
 //! | `cursor` | reading records, whatever the bytes |
 //! | `recovery` | where the log ends: torn or damaged |
 //! | `repair` | cutting a log where an operator says |
-//! | `reservation`, `tail` | space for records, filled by many threads at once |
+//! | `reservation`, `buffer`, `tail` | space for records, filled by many threads at once |
 //! | `log`, `flush`, `waiters`, `prepare` | the open log: append, sync, who waits and who is woken, segments ahead |
 //! | `watchdog`, `scrub` | a device that hangs; old segments that rot |
 //! | `status`, `measures` | where the log stands, and what it measures |
@@ -26,6 +26,7 @@
 //! **A crash leaves** any subset of what the last flush was writing, in any order, and nothing else: everything before
 //! the durable LSN stays. See `recovery` for how the end is found again.
 
+mod buffer;
 mod cursor;
 mod directory;
 mod errors;
@@ -68,6 +69,8 @@ pub use status::WalStatus;
 pub use watchdog::Health;
 
 #[cfg(test)]
+mod buffer_test;
+#[cfg(test)]
 mod crash_test;
 #[cfg(test)]
 mod device_test;
@@ -77,6 +80,8 @@ mod fault_test;
 mod holders_test;
 #[cfg(test)]
 mod log_test;
+#[cfg(test)]
+mod prepare_test;
 #[cfg(test)]
 mod repair_test;
 #[cfg(test)]

@@ -1,8 +1,5 @@
 //! Preparing segments ahead of the writer, and watching the free space: disk full is met here, never half way through
 //! a record.
-//!
-//! A segment is prepared for what came lately: for small records, which go through the map, or for large ones, which go by
-//! system calls (see [`Folios`]).
 
 use std::time::Duration;
 
@@ -12,7 +9,6 @@ use super::layout::SegmentNumber;
 use super::log::Shared;
 use super::reservation::FULL;
 use super::tail::WritableSegment;
-use crate::disk::Folios;
 
 /// How often free space is looked at while nothing else happens.
 const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -68,8 +64,6 @@ fn note_affordable(shared: &Shared, affordable: u64) {
 
 /// Looks at the free space, then prepares one segment if one is wanted, else waits for something to change.
 fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
-    // First, though there may be much to prepare: each holds a map and an open file.
-    release_retired(shared);
     let affordable = affordable_segments(shared)?;
     if !was_refused {
         note_affordable(shared, affordable);
@@ -80,8 +74,6 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
         if !shared.tail.is_closed() && (affordable == 0 || supply.to_prepare().is_none()) {
             shared.tail.wait_for_work(&mut supply, SPACE_CHECK_INTERVAL);
         }
-        drop(supply);
-        release_retired(shared);
         return Ok(());
     };
     let segment = shared.watchdog.preparation.watch(|| prepare(shared, number))?;
@@ -95,27 +87,13 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
 }
 
 fn prepare(shared: &Shared, number: SegmentNumber) -> Result<WritableSegment, WalError> {
-    let folios = shared.tail.judge();
     // Asked before each step.
     let pace = || {
         shared.watchdog.preparation.restart();
         pace(shared)
     };
-    let file = shared.directory.prepare(number, folios, &pace)?;
-    let map = match folios {
-        Folios::Small => {
-            let map = file.map(shared.directory.layout().segment_bytes());
-            Some(map.map_err(WalError::io("map", &shared.directory.segment_path(number)))?)
-        }
-        Folios::Large => None,
-    };
-    Ok(WritableSegment { number, file, map })
-}
-
-/// Unmaps and closes what is written to no more, without keeping anybody from the supply meanwhile.
-fn release_retired(shared: &Shared) {
-    let retired = shared.tail.supply().take_retired();
-    drop(retired);
+    let file = shared.directory.prepare(number, &pace)?;
+    Ok(WritableSegment { number, file })
 }
 
 fn pace(shared: &Shared) -> Pace {

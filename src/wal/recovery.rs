@@ -25,7 +25,7 @@ use super::fault::{Fault, active};
 use super::layout::SegmentNumber;
 use super::record::{self, Kind};
 use super::segment;
-use crate::disk::{Access, File, Folios};
+use crate::disk::{Access, File};
 use crate::lsn::Lsn;
 
 const EVERYTHING: Lsn = Lsn::new(u64::MAX);
@@ -282,7 +282,7 @@ fn settle(directory: &SegmentDirectory, number: SegmentNumber, from: Lsn, end: O
     let from = if active(Fault::NotSettled) { to } else { from };
     rewrite(file.as_ref(), from, to).map_err(WalError::io("write again", &path))?;
     if !active(Fault::TailNotErased) {
-        file.zero_fill(to, layout.segment_bytes(), Folios::Small).map_err(WalError::io("cut", &path))?;
+        file.zero_fill(to, layout.segment_bytes()).map_err(WalError::io("cut", &path))?;
     }
     file.sync().map_err(WalError::io("sync", &path))
 }

@@ -21,7 +21,7 @@ use super::errors::{Damage, WalError};
 use super::layout::SegmentNumber;
 use super::recovery::{last_nonzero, missing};
 use super::{record, segment};
-use crate::disk::{Access, File, Folios};
+use crate::disk::{Access, File};
 use crate::lsn::Lsn;
 
 /// Ending of the names of copies.
@@ -279,7 +279,7 @@ impl KeptCut {
         let end = layout.segment_bytes();
         // The record at the cut goes first: were evidence behind it to go before, a node would find a torn tail there.
         for to in [end.min(from + record::HEADER_BYTES as u64), end] {
-            file.zero_fill(from, to, Folios::Small).map_err(WalError::io("cut", &path))?;
+            file.zero_fill(from, to).map_err(WalError::io("cut", &path))?;
             file.sync().map_err(WalError::io("sync", &path))?;
         }
         Ok(ErasedCut { newest: cut.later.last().copied(), directory: cut.directory, copies })
