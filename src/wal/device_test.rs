@@ -111,7 +111,7 @@ fn a_device_that_hangs_in_preparation_is_noticed_when_somebody_is_refused_for_it
         assert!(Instant::now() < deadline);
         wal.make_durable(end).unwrap();
     }
-    assert!(matches!(wal.append(b"x"), Err(AppendError::Busy { .. })));
+    assert!(matches!(wal.append(&payload(1, 100)), Err(AppendError::Busy { .. })));
     poll("not noticed", || matches!(wal.health(), Health::Hangs { .. }));
     drop(hanging);
     commit_soon(&wal, b"x");
@@ -155,7 +155,7 @@ fn a_log_without_descriptors_prepares_its_next_segment_when_there_are_some_again
         // More than once: the first attempt fails nothing, nor does the next.
         let refused = disk.refused();
         poll("not tried again", || {
-            let busy = wal.append(b"x");
+            let busy = wal.append(&payload(1, 100));
             assert!(matches!(busy, Err(AppendError::Busy { .. })), "{errno}: {busy:?}");
             disk.refused() > refused + 2
         });
