@@ -28,7 +28,8 @@ pub struct WalConfig {
     /// that is longer than 256 segments, because each of them takes an open file.
     pub max_record_bytes: u64,
     /// How many appended bytes may wait for a sync, 64 KiB to 1 GiB, 64 MiB by default. Beyond it `append` answers
-    /// busy. A record larger than this is admitted alone. Never more than 256 segments wait.
+    /// busy. A record larger than this is admitted alone. Never more than 256 segments wait. Small records wait in memory: 4 MiB
+    /// of it are taken at the start, whatever this says; what finds no room there is written at once.
     pub max_unsynced_bytes: u64,
     /// How many bytes of WAL are kept behind the last checkpoint, 0 to 1 PiB, 1 GiB by default. While the log reaches
     /// back to its start, the engine's files can be rebuilt from it.

@@ -10,7 +10,7 @@ use super::{Access, Directory, Disk, File};
 
 /// Zeros are written in pieces of this. The page cache keeps them in folios as large as the write; a later write goes
 /// through folios one by one, and in each through all its blocks, though it makes only those dirty that it touches. A write and
-/// a sync took, in microseconds, where the zeros were written in pieces of
+/// a sync took, in microseconds (ext4, Linux 6.18), where the zeros were written in pieces of
 ///
 /// | | 4 KiB | 16 | 64 | 128 | 256 |
 /// |---|---|---|---|---|---|

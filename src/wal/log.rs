@@ -35,8 +35,8 @@ use crate::config::WalConfig;
 use crate::disk::Access;
 use crate::lsn::Lsn;
 
-/// How many segments' bytes may wait for a sync, and be appended at once: each segment that is written keeps a file and a
-/// map open until it is durable, and a process may have as few as 1024 files.
+/// How many segments' bytes may wait for a sync, and be appended at once: each segment that is written keeps a file
+/// open until it is durable, and a process may have as few as 1024 files.
 const MAX_OPEN_SEGMENTS: u64 = 256;
 
 /// How far the log got, as readers see it.

@@ -73,6 +73,15 @@ pub(super) struct Tail {
     supply_changed: Condvar,
 }
 
+/// Somebody takes what was appended out of memory to write it. If he unwinds, nobody has it any more, and the log has failed.
+struct Taking<'a>(&'a Tail);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.0.close_gates(FAILED);
+    }
+}
+
 /// What the preparing thread works by.
 pub(super) struct Supply {
     /// Number of the next segment to prepare.
@@ -253,6 +262,13 @@ impl Tail {
     /// # Errors
     /// A segment refuses, or is not there; and the position.
     pub(super) fn write(&self, upto: Lsn) -> Result<(), (Lsn, io::Error)> {
+        let taking = Taking(self);
+        let written = self.take_and_write(upto);
+        std::mem::forget(taking);
+        written
+    }
+
+    fn take_and_write(&self, upto: Lsn) -> Result<(), (Lsn, io::Error)> {
         let ahead = {
             let mut ahead = self.written_ahead.lock();
             let mut behind = ahead.split_off(&upto);
@@ -279,6 +295,9 @@ impl Tail {
             let number = self.layout.segment_of(at);
             // The segment's header is there.
             at = at.max(self.layout.first_record_in(number));
+            if at >= to {
+                break;
+            }
             let end = to.min(self.layout.segment_start(number.next())).min(at.advanced(WRITE_BYTES));
             bytes.resize(end.bytes_since(at) as usize, 0);
             self.buffer.take(at.get(), &mut bytes);
