@@ -6,8 +6,12 @@ use mainstay::server::pg::SqlError;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::errors::from_sqlite;
-use super::keys::UNTYPED;
 use super::{RESERVED_PREFIX, STATE_TABLE, command, policy};
+
+/// Whether column `c` of `pragma_table_xinfo` of table `t` of `pragma_table_list` keeps numbers as they come, in SQL. ANY
+/// does so in STRICT tables; in others it means NUMERIC.
+pub(super) const UNTYPED: &str =
+    "(c.type = '' OR c.type LIKE '%blob%' OR (t.strict AND c.type = 'ANY' COLLATE NOCASE))";
 
 /// What the schema must not contain after a DDL statement, whatever the statement was.
 pub(super) fn check(connection: &Connection) -> Result<(), SqlError> {
@@ -45,7 +49,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), SqlError> {
 }
 
 /// A session tells rows apart by the bytes of their keys, SQLite by the key's collation: a key changed from `A` to `a` would
-/// be one row to SQLite and two in the changeset, which then fits nowhere. ([`super::keys`] sees to 1 and 1.0.)
+/// be one row to SQLite and two in the changeset, which then fits nowhere. ([`super::captured`] sees to 1 and 1.0.)
 fn collating_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let sql = "SELECT t.name FROM pragma_table_list t, pragma_index_list(t.name, 'main') i, \
                pragma_index_xinfo(i.name, 'main') c \

@@ -1,7 +1,7 @@
 //! The one connection that writes, and what its open transaction did so far.
 //!
-//! A transaction becomes an ordered list of parts. Row changes gather in SQLite's session and are drained into a part
-//! before each DDL statement and at each savepoint, so that the list up to a savepoint is exactly what rolling back
+//! A transaction becomes an ordered list of parts. Row changes gather as they are [captured](super::captured) and are drained
+//! into a part before each DDL statement and at each savepoint, so that the list up to a savepoint is exactly what rolling back
 //! to it leaves.
 //!
 //! **The order of a commit** ([`Writer::commit`]): nothing enters SQLite's files before it is committed in the WAL.
@@ -12,15 +12,15 @@ use std::time::Instant;
 use mainstay::lsn::Lsn;
 use mainstay::server::pg::{CommandTag, OwnedValue, ResultSink, SqlError, SqlState};
 use mainstay::wal::{AppendError, CommitError, Record};
-use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use super::captured::Capture;
 use super::errors::{self, from_sqlite};
-use super::ffi::{self, CaptureConnection};
+use super::ffi;
 use super::health::Health;
-use super::keys::{KeyWatch, quoted};
 use super::log::Log;
 use super::measures::Measures;
+use super::names::quoted;
 use super::payload::{Part, Payload};
 use super::policy::{self, Policy, Verb};
 use super::sequences::Sequences;
@@ -40,14 +40,14 @@ const END_APART: &str = "RELEASE mainstay_apart";
 
 /// The writing connection.
 pub(super) struct Writer {
-    capture: CaptureConnection,
+    connection: Connection,
+    capture: Capture,
     policy: Policy,
-    keys: KeyWatch,
-    /// Tables that the running session leaves out.
-    excluded: Arc<Mutex<Vec<String>>>,
     parts: Vec<Part>,
-    /// While COPY inserts into a plain table: its rows so far, and no session captures.
+    /// While COPY inserts into a plain table: its rows so far, and nothing else is captured.
     rows: Option<PlainRows>,
+    /// A statement failed, and what it did may still be there: it has to be undone before anything is committed.
+    must_undo: bool,
     savepoints: Vec<Savepoint>,
     /// The AUTOINCREMENT counters when the transaction began.
     sequences: Sequences,
@@ -96,15 +96,14 @@ impl Writer {
     /// Takes over a connection whose schema exists.
     pub(super) fn new(mut connection: Connection, health: Arc<Health>) -> rusqlite::Result<Writer> {
         let policy = Policy::install(&mut connection)?;
-        let keys = KeyWatch::install(&mut connection)?;
-        keys.refresh(&connection)?;
+        let capture = Capture::install(&mut connection)?;
         Ok(Writer {
-            capture: CaptureConnection::new(connection),
+            connection,
+            capture,
             policy,
-            keys,
-            excluded: Arc::default(),
             parts: Vec::new(),
             rows: None,
+            must_undo: false,
             savepoints: Vec::new(),
             sequences: Sequences::new(),
             schema_changed: false,
@@ -115,7 +114,7 @@ impl Writer {
     }
 
     fn connection(&self) -> &Connection {
-        self.capture.connection()
+        &self.connection
     }
 
     /// The connection and the policy on it, to describe a statement in the open transaction.
@@ -133,7 +132,7 @@ impl Writer {
         }
         self.own("BEGIN IMMEDIATE")?;
         let started = self.start_capture().and_then(|()| {
-            self.sequences = sequences::read(self.connection())?;
+            self.sequences = self.counters()?;
             Ok(())
         });
         if let Err(error) = started {
@@ -156,15 +155,14 @@ impl Writer {
         self.rows = None;
         self.parts.clear();
         self.savepoints.clear();
+        self.must_undo = false;
         if !self.connection().is_autocommit()
             && let Err(error) = self.policy.own(|| self.connection().execute_batch("ROLLBACK"))
         {
             self.fail(format!("a transaction could not be rolled back: {error}"));
         }
-        if std::mem::take(&mut self.schema_changed)
-            && let Err(error) = self.schema_moved()
-        {
-            self.fail(format!("the schema could not be read: {error}"));
+        if std::mem::take(&mut self.schema_changed) {
+            self.schema_moved();
         }
     }
 
@@ -184,6 +182,17 @@ impl Writer {
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
         self.refuse_among_rows()?;
+        let outcome = self.run_statement(sql, parameters, sink);
+        self.must_undo |= outcome.is_err();
+        outcome
+    }
+
+    fn run_statement(
+        &mut self,
+        sql: &str,
+        parameters: &[OwnedValue],
+        sink: &mut dyn ResultSink,
+    ) -> Result<CommandTag, SqlError> {
         let words = command::leading_words(sql);
         let first = words.split(' ').next().unwrap_or_default();
         if matches!(first, "CREATE" | "DROP" | "ALTER" | "REINDEX" | "ANALYZE") {
@@ -195,8 +204,7 @@ impl Writer {
             "DELETE" => Some(Verb::Delete),
             _ => None,
         };
-        self.keys.forget();
-        let connection = self.capture.connection();
+        let connection = &self.connection;
         let (verb, rows) = if known.is_some() || first == "SELECT" {
             let (mut statement, actions) = self.policy.watch(|| connection.prepare_cached(sql))?;
             if actions.ddl {
@@ -217,7 +225,7 @@ impl Writer {
             let verb = actions.verb.filter(|_| !statement.readonly());
             (verb, run(connection, &mut statement, sql, parameters, sink)?)
         };
-        self.keys.check(connection, &[])?;
+        self.capture.check()?;
         let changes = connection.changes();
         Ok(CommandTag(match verb {
             Some(Verb::Insert) => format!("INSERT 0 {changes}"),
@@ -231,9 +239,6 @@ impl Writer {
     /// Runs a statement that changes rows as a transaction of its own would be, within the open one: if it fails, or leaves a
     /// constraint violated, nothing of it stays.
     ///
-    /// The session that captures needs no telling. Of each row it keeps what was there when it was first touched, and asks
-    /// at the end what is there now; a row that was put back as it was is no change.
-    ///
     /// # Errors
     /// It failed. If [the transaction ended](Writer::is_ended) with it, what ran before is gone too.
     pub(super) fn execute_apart(
@@ -243,6 +248,7 @@ impl Writer {
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
         self.own(SET_APART)?;
+        let mark = self.capture.mark();
         let outcome = self.execute(sql, parameters, sink).and_then(|tag| {
             // A transaction of its own would fail at its end.
             match ffi::deferred_foreign_keys(self.connection()).map_err(|error| from_sqlite(&error))? {
@@ -259,6 +265,10 @@ impl Writer {
             self.rollback();
             return Err(error);
         }
+        if outcome.is_err() {
+            self.capture.back_to(&mark);
+            self.must_undo = false;
+        }
         outcome
     }
 
@@ -270,7 +280,7 @@ impl Writer {
 
     /// Sets a savepoint.
     pub(super) fn savepoint(&mut self, name: &str) -> Result<(), SqlError> {
-        self.drain().map_err(|error| from_sqlite(&error))?;
+        self.drain();
         self.batch(&format!("SAVEPOINT {}", quoted(name)))?;
         self.savepoints.push(Savepoint { name: name.to_owned(), parts: self.parts.len() });
         Ok(())
@@ -293,8 +303,11 @@ impl Writer {
         if let Some(savepoint) = self.savepoints.last() {
             self.parts.truncate(savepoint.parts);
         }
-        let again = self.schema_moved().and_then(|()| self.start_capture());
-        again.map_err(|error| from_sqlite(&error))
+        self.must_undo = false;
+        if self.schema_changed {
+            self.schema_moved();
+        }
+        self.start_capture().map_err(|error| from_sqlite(&error))
     }
 
     /// Nothing would capture what is done now.
@@ -315,23 +328,20 @@ impl Writer {
     }
 
     fn start_capture(&mut self) -> rusqlite::Result<()> {
-        self.excluded.lock().clear();
-        self.capture.start(Arc::clone(&self.excluded))
+        self.capture.start(&self.connection, Vec::new())
     }
 
-    /// Moves what the session captured into a part and begins a new one, in any case: a session remembers tables that
-    /// were touched without effect, and would ask for them after they were dropped.
-    fn drain(&mut self) -> rusqlite::Result<()> {
-        self.keep_captured()?;
-        self.start_capture()
-    }
-
-    fn keep_captured(&mut self) -> rusqlite::Result<()> {
-        let changeset = self.policy.own(|| self.capture.changeset())?;
+    /// Moves what was captured into a part.
+    fn drain(&mut self) {
+        let changeset = self.capture.take();
         if !changeset.is_empty() {
             self.parts.push(Part::Changeset(changeset));
         }
-        Ok(())
+    }
+
+    /// Where the AUTOINCREMENT counters stand.
+    fn counters(&self) -> rusqlite::Result<Sequences> {
+        if self.capture.has_counters() { sequences::read(&self.connection) } else { Ok(Sequences::new()) }
     }
 
     /// Commits the open transaction: WAL first, SQLite second; the caller answers the client third.
@@ -388,14 +398,17 @@ impl Writer {
             return Err(SqlError::new(SqlState("40000"), "the transaction was rolled back by one of its statements"));
         }
         self.refuse_among_rows()?;
+        if self.must_undo {
+            return Err(SqlError::new(SqlState::INTERNAL_ERROR, "a statement failed, and was not undone"));
+        }
         let failed = |error: rusqlite::Error| from_sqlite(&error);
         // What stands there is of no meaning yet; that it can be written is.
         apply::store_lsn(self.connection(), Lsn::NONE).map_err(failed)?;
         if ffi::deferred_foreign_keys(self.connection()).map_err(failed)? != 0 {
             return Err(errors::foreign_key());
         }
-        self.keep_captured().map_err(failed)?;
-        let changes = sequences::changes(&self.sequences, &sequences::read(self.connection()).map_err(failed)?);
+        self.drain();
+        let changes = sequences::changes(&self.sequences, &self.counters().map_err(failed)?);
         if !changes.is_empty() {
             self.parts.push(Part::Sequences(changes));
         }
@@ -417,7 +430,8 @@ impl Writer {
         // The record's start is known to the log alone; it only serves error messages here.
         let record = Record { start: end, end, payload };
         let applied = self.policy.own(|| apply::apply(self.connection(), &[record]));
-        match applied.and_then(|()| Ok(self.schema_moved()?)) {
+        self.schema_moved();
+        match applied {
             Ok(()) => self.state = State::Agreed,
             Err(error) => {
                 self.fail(format!("a committed transaction could not be put into SQLite ({cause}; {error})"));
@@ -427,9 +441,9 @@ impl Writer {
 
     /// Learns the schema again. Compiled statements go: SQLite would compile them anew only while they run, after their
     /// columns were announced.
-    fn schema_moved(&self) -> rusqlite::Result<()> {
+    fn schema_moved(&self) {
         self.connection().flush_prepared_statement_cache();
-        self.keys.refresh(self.connection())
+        self.capture.schema_moved();
     }
 
     /// Nothing may be written any more.
@@ -450,7 +464,7 @@ impl Writer {
     /// Applies records from the WAL; no transaction is open.
     pub(super) fn apply(&mut self, records: &[Record]) -> Result<(), apply::ApplyError> {
         let applied = self.policy.own(|| apply::apply(self.connection(), records));
-        self.schema_moved()?;
+        self.schema_moved();
         applied
     }
 }
