@@ -151,8 +151,8 @@ fn a_change_is_written_as_a_session_writes_it() {
         for schema in SCHEMAS {
             let schema = format!("{schema}; INSERT OR REPLACE INTO t (k, u, v) VALUES (2, 1, 1)");
             // There it is not one change, or no change that the foreign key lets be.
-            let has_several = ["log", "REFERENCES"].iter().any(|word| schema.contains(word));
-            if has_several || (sql.contains("u = 9") && schema.contains("(k, u)")) {
+            let has_several = schema.contains("log") && !sql.starts_with("INSERT");
+            if has_several || schema.contains("REFERENCES") || (sql.contains("u = 9") && schema.contains("(k, u)")) {
                 continue;
             }
             let other = database(&schema);
@@ -177,7 +177,15 @@ fn rows_of_a_table_without_a_key_are_told_apart_by_their_rowid() {
     for value in [ValueRef::Integer(1), ValueRef::Integer(1), ValueRef::Integer(2)] {
         changeset::put_value(&mut expected, value);
     }
-    let sql = "UPDATE t SET b = NULL WHERE rowid = 2; DELETE FROM t WHERE rowid = 1";
+    changeset::put_change(&mut expected, Operation::Delete, By::Statement);
+    for value in [ValueRef::Integer(2), ValueRef::Integer(1), ValueRef::Null] {
+        changeset::put_value(&mut expected, value);
+    }
+    changeset::put_change(&mut expected, Operation::Insert, By::Statement);
+    for value in [ValueRef::Integer(7), ValueRef::Integer(1), ValueRef::Null] {
+        changeset::put_value(&mut expected, value);
+    }
+    let sql = "UPDATE t SET b = NULL WHERE rowid = 2; DELETE FROM t WHERE rowid = 1; UPDATE t SET rowid = 7";
     assert_eq!(capture(schema, sql), expected);
 }
 
