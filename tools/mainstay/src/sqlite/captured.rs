@@ -162,11 +162,12 @@ impl Capture {
         self.0.lock().back_to(mark);
     }
 
-    /// Fails if a statement did what may not be done, or what could not be written down. It has to be undone.
+    /// Fails if a statement did what may not be done, or what could not be written down: it has to be undone. So it does if
+    /// nothing captures.
     pub(super) fn check(&self) -> Result<(), SqlError> {
         let captured = self.0.lock();
-        if captured.is_noting {
-            return Err(SqlError::new(SqlState::INTERNAL_ERROR, "a change of a row could not be captured"));
+        if captured.is_noting || !captured.is_on {
+            return Err(SqlError::new(SqlState::INTERNAL_ERROR, "a change of a row was not captured"));
         }
         captured.trouble.clone().map_or(Ok(()), Err)
     }
