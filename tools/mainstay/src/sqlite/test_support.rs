@@ -18,8 +18,8 @@ use rusqlite::types::Value as Stored;
 use tempfile::TempDir;
 
 use super::engine::SqliteEngine;
-use super::keys::quoted;
 use super::log::Log;
+use super::names::quoted;
 use super::{STATE_TABLE, engine};
 
 /// A log in memory, which can be told to fail.
@@ -118,11 +118,14 @@ pub(super) fn client_of(engine: &SqliteEngine) -> Client {
 }
 
 /// Everything in a database: the schema, and each table's rows.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Contents(Vec<(String, Vec<Vec<Stored>>)>);
 
 pub(super) fn contents(dir: &Path) -> Contents {
-    let connection = Connection::open(dir.join("main.sqlite")).unwrap();
+    contents_of(&Connection::open(dir.join("main.sqlite")).unwrap())
+}
+
+pub(super) fn contents_of(connection: &Connection) -> Contents {
     let all = |sql: &str| -> Vec<Vec<Stored>> {
         let mut statement = connection.prepare(sql).unwrap();
         let width = statement.column_count();
