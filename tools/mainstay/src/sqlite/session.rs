@@ -33,7 +33,6 @@ mod timeouts;
 mod translated;
 
 use blocks::{read_only, warning};
-pub(super) use parameters::columns as stored_columns_of;
 use reader::{OneState, Reader};
 use start::Pending;
 use temporary::Temporary;
