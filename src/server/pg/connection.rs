@@ -151,7 +151,8 @@ async fn connect(
         presence
     });
     tracing::debug!(process_id, "connection opened");
-    let mut connection = Connection { wire, phase, interrupt, stopping, clock, timeouts, config: &shared.config };
+    let config = &shared.config;
+    let mut connection = Connection { wire, phase, interrupt, stopping, clock, timeouts, config, faulty: false };
     let left = if connection.wire.write_all(&greeting).await.is_ok() {
         connection.converse(conversation).await
     } else {
@@ -196,6 +197,8 @@ struct Connection<'a> {
     /// Those in force since the last batch.
     timeouts: Timeouts,
     config: &'a PgConfig,
+    /// The client sent what is no message.
+    faulty: bool,
 }
 
 impl Connection<'_> {
@@ -238,7 +241,7 @@ impl Connection<'_> {
                 continue;
             }
             stall = Stall::default();
-            let faulty = batch.fault.is_some();
+            self.note_fault(batch.fault.as_ref());
             let (finished, broken) = match begin(conversation, batch) {
                 Begun::Over(mut finished) => {
                     // A client that keeps up takes its replies at once.
@@ -257,11 +260,10 @@ impl Connection<'_> {
                 return None;
             };
             if finished.flow == Flow::End || broken {
-                if faulty {
+                if self.faulty {
                     // The session is closed first: its locks must not wait for a client that talks nonsense.
                     close_session(finished.conversation).await;
-                    let _ = self.wire.writer.shutdown().await;
-                    self.wire.let_finish().await;
+                    self.wire.part().await;
                     return None;
                 }
                 return finished.conversation;
@@ -272,6 +274,14 @@ impl Connection<'_> {
             if !self.wire.input.is_empty() {
                 stall.took(self.wire.input.len(), self.config.send_timeout);
             }
+        }
+    }
+
+    /// Notes that the connection ends because of what the client sent, if it does.
+    fn note_fault(&mut self, fault: Option<&SqlError>) {
+        if let Some(fault) = fault {
+            self.faulty = true;
+            tracing::info!(state = fault.state.0, reason = %fault.message, "a client sent what is no message");
         }
     }
 
@@ -369,6 +379,7 @@ impl<'a, 'b> Pump<'a, 'b> {
                 room = room_in(&self.feed), if has_food => match room {
                     Some(room) => {
                         let food = frame::take_copy(input, limit_bytes);
+                        self.connection.note_fault(food.fault.as_ref());
                         let is_last = food.fault.is_some()
                             || food.frames.back().is_some_and(|frame| !frame.kind.goes_on_copying());
                         room.send(food);
