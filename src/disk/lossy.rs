@@ -105,6 +105,8 @@ struct Contents {
     durable: Vec<u8>,
     /// Sectors that differ, with the operation that last changed them.
     dirty: BTreeMap<usize, u64>,
+    /// Sectors that cannot be read until they are written again.
+    bad: BTreeSet<usize>,
 }
 
 impl NameChange {
@@ -179,6 +181,7 @@ impl State {
         contents.live[offset..end].copy_from_slice(bytes);
         for sector in offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
             contents.dirty.insert(sector, operation);
+            contents.bad.remove(&sector);
         }
         Ok(())
     }
@@ -313,6 +316,14 @@ impl LossyDisk {
         state.files[file].durable[byte] ^= mask;
     }
 
+    /// The sector that this byte of a file lies in goes bad: every read of it fails, whatever else is read with it, until
+    /// it is written again.
+    pub fn spoil(&self, path: &Path, offset: u64) {
+        let mut state = self.state.lock();
+        let file = state.names[path];
+        state.files[file].bad.insert(offset as usize / SECTOR_BYTES);
+    }
+
     /// A file's contents as the running system sees them.
     pub fn contents(&self, path: &Path) -> Vec<u8> {
         let state = self.state.lock();
@@ -399,7 +410,8 @@ impl LossyDisk {
                     survivor.keep_sector(*sector);
                 }
             }
-            Contents { live: survivor.durable.clone(), durable: survivor.durable, dirty: BTreeMap::new() }
+            let Contents { durable, bad, .. } = survivor;
+            Contents { live: durable.clone(), durable, dirty: BTreeMap::new(), bad }
         });
         let after = State {
             faults,
@@ -523,6 +535,10 @@ impl File for LossyFile {
         let live = &state.files[self.file].live;
         let rest = live.get(offset as usize..).unwrap_or(&[]);
         let count = rest.len().min(buffer.len()) / if is_short { 2 } else { 1 };
+        let sectors = offset as usize / SECTOR_BYTES..(offset as usize + count).div_ceil(SECTOR_BYTES);
+        if count > 0 && state.files[self.file].bad.range(sectors).next().is_some() {
+            return Err(io::Error::other("a bad sector"));
+        }
         buffer[..count].copy_from_slice(&rest[..count]);
         Ok(count)
     }

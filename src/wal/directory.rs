@@ -10,6 +10,7 @@ use super::cursor::read_exactly;
 use super::errors::{Damage, WalError};
 use super::fault::{Fault, active};
 use super::layout::{Layout, SegmentNumber};
+use super::recovery::last_nonzero;
 use super::segment::{HEADER_BYTES, HeaderFault, SegmentHeader};
 use crate::disk::{Access, Directory, Disk, File};
 use crate::ident::SystemId;
@@ -137,21 +138,61 @@ impl SegmentDirectory {
             return Err(damage(len.min(self.layout.segment_bytes()), expected, format!("{len} bytes")));
         }
         let mut bytes = [0; HEADER_BYTES];
-        read_exactly(file.as_ref(), &mut bytes, 0).map_err(WalError::io("read", &path))?;
+        read_exactly(file.as_ref(), &mut bytes, 0).map_err(|error| self.unreadable(number, 0, error))?;
+        let lsn = self.layout.segment_start(number);
         let header = SegmentHeader::decode(&bytes).map_err(|fault| match fault {
             HeaderFault::Damaged { offset, expected, found } => damage(offset, expected, found),
             HeaderFault::Newer { version } => {
-                WalError::Newer { path: path.clone(), what: format!("segment format {version}") }
+                WalError::Newer { path: path.clone(), offset: 0, lsn, what: format!("segment format {version}") }
             }
         })?;
         if header.system != self.system {
-            return Err(WalError::Foreign { path, expected: self.system, found: header.system });
+            return Err(WalError::Foreign { path, lsn, expected: self.system, found: header.system });
         }
         let expected = SegmentHeader::new(self.layout, self.system, self.timeline, number);
         match header.difference(&expected) {
             Some((offset, expected, found)) => Err(damage(offset, expected, found)),
             None => Ok(Some(file)),
         }
+    }
+
+    /// Whether these first bytes of a segment say, and a checksum confirms it, that what follows them is not this
+    /// log's, or not in a format that this version reads.
+    pub(super) fn is_of_others(&self, header: &[u8; HEADER_BYTES]) -> bool {
+        match SegmentHeader::decode(header) {
+            Ok(header) => header.system != self.system,
+            Err(HeaderFault::Newer { .. }) => true,
+            Err(HeaderFault::Damaged { .. }) => false,
+        }
+    }
+
+    /// What it means that a segment could not be read at `offset`: a read that came short says nothing about the device.
+    pub(super) fn unreadable(&self, number: SegmentNumber, offset: u64, error: impl Into<Arc<io::Error>>) -> WalError {
+        let (path, source) = (self.segment_path(number), error.into());
+        if source.kind() == io::ErrorKind::UnexpectedEof {
+            return WalError::Io { doing: "read", path, source };
+        }
+        let lsn = self.layout.segment_start(number).advanced(offset);
+        WalError::Unreadable { path, offset, lsn, source }
+    }
+
+    /// Whether a segment holds nothing but zeros from `offset` on.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub fn is_blank_from(&self, number: SegmentNumber, offset: u64) -> Result<bool, WalError> {
+        let path = self.segment_path(number);
+        let file = self.disk.open(&path, Access::Read).map_err(WalError::io("open", &path))?;
+        let found = file.len_bytes().and_then(|len| last_nonzero(file.as_ref(), offset, len));
+        Ok(found.map_err(|error| self.unreadable(number, offset, error))?.is_none())
+    }
+
+    /// Whether a segment holds nothing behind its header, as those that were prepared ahead.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub fn is_blank(&self, number: SegmentNumber) -> Result<bool, WalError> {
+        self.is_blank_from(number, HEADER_BYTES as u64)
     }
 
     /// Opens a segment for reading whatever it holds; `None` if there is no such file.

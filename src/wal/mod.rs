@@ -12,7 +12,7 @@
 //! | `layout` | positions, segments, file names: arithmetic |
 //! | `segment`, `record` | the two formats, byte by byte |
 //! | `directory` | making, opening, removing segments, with their directory syncs |
-//! | `cursor` | reading records, whatever the bytes |
+//! | `cursor`, `resync` | reading records, whatever the bytes; finding the next one behind damage |
 //! | `recovery` | where the log ends: torn or damaged |
 //! | `repair` | cutting a log where an operator says |
 //! | `reservation`, `buffer`, `tail` | space for records, filled by many threads at once |
@@ -45,6 +45,7 @@ mod record;
 mod recovery;
 mod repair;
 mod reservation;
+mod resync;
 pub mod retention;
 mod scrub;
 mod search;
@@ -63,7 +64,7 @@ pub use log::Wal;
 pub use reader::Reader;
 pub use record::{Flags, Kind, Record, decode_mark};
 pub use recovery::{Evidence, Scan, scan, scan_with};
-pub use repair::{Cut, CutError, ErasedCut, KeptCut};
+pub use repair::{Cut, CutError, ErasedCut, Kept, KeptCut};
 pub use search::record_at_or_before;
 pub use status::WalStatus;
 pub use watchdog::Health;
@@ -86,3 +87,5 @@ mod prepare_test;
 mod repair_test;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod unreadable_test;

@@ -95,7 +95,7 @@ pub fn scan_with(
     };
     let mut scan = Scan { directory, segments, oldest, end, known_durable, gap: None };
     if evidence.clean_end != Some(end) {
-        if let Some((at, stated)) = cursor.find_mark_above(gap.start, end)? {
+        if let Some((at, stated)) = cursor.find_mark_above(gap.start, EVERYTHING, end)? {
             return Err(contradicted(&gap, &format!("a mark at {at} states that the log was durable up to {stated}")));
         }
         scan.gap = Some(gap);
