@@ -19,7 +19,7 @@ const STATEMENT_LIMIT_BYTES: usize = 1 << 20;
 
 /// The statement as SQLite understands it.
 pub(super) fn in_sqlites_words(sql: &str) -> Cow<'_, str> {
-    let wanted = ["::", "ILIKE", "ilike", "pg_catalog.", ") AS ", ") as ", "SERIAL", "serial"]
+    let wanted = ["::", "ILIKE", "ilike", "pg_catalog.", ") AS ", ") as ", "(VALUES", "(values", "SERIAL", "serial"]
         .iter()
         .any(|mark| sql.contains(mark));
     if !wanted || sql.len() > STATEMENT_LIMIT_BYTES {
@@ -272,13 +272,14 @@ impl<'a> Statement<'a> {
         for close in 0..self.tokens.len() {
             let Some(Some(open)) = self.opening.get(close).copied() else { continue };
             let name = close + 1 + usize::from(self.get(close + 1).is_some_and(|token| token.is("AS")));
+            let is_word = self.get(name).is_some_and(|token| NO_FUNCTIONS.iter().any(|word| token.is(word)));
             let queries = ["VALUES", "SELECT", "WITH"];
             let in_from = open
                 .checked_sub(1)
                 .and_then(|before| self.get(before))
                 .is_some_and(|before| before.is("FROM") || before.is("JOIN") || before.kind == Kind::Symbol(','));
             let is_query = self.get(open + 1).is_some_and(|first| queries.iter().any(|query| first.is(query)));
-            if !(in_from && is_query && self.is_name(name) && self.symbol(name + 1, '(')) {
+            if !(in_from && is_query && !is_word && self.is_name(name) && self.symbol(name + 1, '(')) {
                 continue;
             }
             let Some(end) = (name + 2..self.tokens.len()).find(|at| !self.is_name(*at) && !self.symbol(*at, ','))
@@ -446,6 +447,11 @@ mod tests {
                 "SELECT CAST(y AS int4) FROM (WITH v (x, y) AS (VALUES ('1', 2), ('3', 4)) SELECT * FROM v) AS v ORDER BY x DESC",
                 "Integer(4)",
             ),
+            (
+                "SELECT s.b FROM (VALUES (1, 2)) s(a,b)",
+                "SELECT s.b FROM (WITH s (a,b) AS (VALUES (1, 2)) SELECT * FROM s) s",
+                "Integer(2)",
+            ),
         ] {
             assert_eq!(in_sqlites_words(sql), written, "{sql}");
             let mut statement = connection.prepare(written).unwrap();
@@ -491,6 +497,8 @@ mod tests {
             "SELECT * FROM pg_catalog.pg_class",
             "SELECT count(*) AS n FROM t",
             "SELECT * FROM (SELECT 1) AS x WHERE (a) AS y (b)",
+            "SELECT * FROM (VALUES (1)) WHERE (column1)",
+            "SELECT * FROM (VALUES (1)) JOIN (VALUES (1)) USING (column1)",
             "INSERT INTO t (a) SELECT 1) AS x (",
         ] {
             assert_eq!(in_sqlites_words(sql), if sql == "SELECT (a::int" { "SELECT (CAST(a AS int4)" } else { sql });

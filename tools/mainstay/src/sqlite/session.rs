@@ -161,6 +161,7 @@ impl SqliteSession {
             self.note_started();
             return outcome;
         }
+        let written = sql;
         let sql = &*dialect::in_sqlites_words(sql);
         if let Some(outcome) = self.run_temporary(sql, parameters, sink) {
             return outcome;
@@ -176,7 +177,7 @@ impl SqliteSession {
             }
             let read = match self.run_reading(sql, parameters, sink) {
                 Err(error) if catalog::is_of_names(&error) => {
-                    self.run_catalogs(sql, parameters, sink).unwrap_or(Err(error)).map(Some)
+                    self.run_catalogs(written, parameters, sink).unwrap_or(Err(error)).map(Some)
                 }
                 read => read,
             };
