@@ -33,6 +33,7 @@ mod lexer;
 mod literals;
 mod log;
 mod measures;
+mod memory;
 mod payload;
 mod policy;
 mod schema;

@@ -19,7 +19,7 @@ use super::control::{Control, Turn, not_granted, revoked};
 use super::engine::Shared;
 use super::errors::from_sqlite;
 use super::turnstile::Ticket;
-use super::{dialect, lexer, values};
+use super::{dialect, lexer, memory, values};
 
 mod blocks;
 mod catalogs;
@@ -532,6 +532,19 @@ impl Session for SqliteSession {
 
     fn poll_started(&mut self, context: &mut Context<'_>) -> Poll<(Result<CommandTag, SqlError>, Reply)> {
         self.poll_pending(context)
+    }
+
+    fn rest(&mut self) {
+        // Opened again with the next statement. A state that a transaction sees cannot be had again.
+        let held = self.reader.take();
+        let had_one = held.is_some();
+        self.reader = held.filter(Reader::holds_state);
+        if had_one && self.reader.is_none() {
+            memory::give_back_soon();
+        }
+        if let Some(temporary) = &self.temporary {
+            temporary.rest();
+        }
     }
 
     fn describes_at_once(&self) -> bool {

@@ -145,3 +145,24 @@ fn who_sees_one_state_writes_only_upon_that_state() {
     assert_eq!(client.rows("SELECT count(*) FROM t WHERE a = 8"), [["0"]]);
     database.assert_replays();
 }
+
+#[test]
+fn who_rests_goes_on_as_before() {
+    let database = with("CREATE TABLE t (a); INSERT INTO t VALUES (1)");
+    let (mut client, mut other) = (database.session(), database.session());
+    client.ok("CREATE TEMP TABLE own AS SELECT 7 AS a");
+    client.0.rest();
+    assert_eq!(client.rows("SELECT t.a, own.a FROM t, own"), [["1", "7"]]);
+    client.ok("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT a FROM t");
+    other.ok("UPDATE t SET a = 2");
+    client.0.rest();
+    assert_eq!(client.rows("SELECT a FROM t"), [["1"]]);
+    client.ok("COMMIT; BEGIN; SELECT a FROM t; INSERT INTO own VALUES (8)");
+    client.0.rest();
+    assert_eq!(client.rows("SELECT sum(t.a), sum(own.a) FROM t, own"), [["4", "15"]]);
+    client.ok("INSERT INTO t VALUES (3)");
+    client.0.rest();
+    client.ok("COMMIT");
+    client.0.rest();
+    assert_eq!(client.rows("SELECT count(*) FROM t"), [["2"]]);
+}
