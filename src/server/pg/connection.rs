@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::OwnedPermit;
@@ -41,6 +41,9 @@ const VANISHED_GRACE: Duration = Duration::from_secs(1);
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
 /// A client has taken a good part of what it asked for when it took so much.
 pub(super) const GOOD_PART_BYTES: usize = 16 * 1024;
+/// A client that has asked for nothing for so long rests: it costs a timer that goes off once, and what the session needs to
+/// go on is made anew when it wakes.
+const REST_AFTER: Duration = Duration::from_secs(2);
 /// When the server stops and waits no longer, a client gets this long to take the replies that are on their way.
 const LAST_REPLIES_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -207,6 +210,7 @@ impl Connection<'_> {
         // When the client has been silent for too long. Parts of a message do not put it off.
         let mut silence = self.silence(&conversation);
         let (mut stall, mut patience) = (Stall::default(), Patience::default());
+        let (mut rests_at, mut until_rest) = (Some(Instant::now() + REST_AFTER), Patience::default());
         loop {
             if *self.phase.borrow() != Phase::Serving {
                 self.wire.last_word(&server_stopping()).await;
@@ -227,6 +231,10 @@ impl Connection<'_> {
                             self.wire.last_word(&error).await;
                         }
                         return None;
+                    }
+                    () = until_rest.run_out(rests_at) => {
+                        rests_at = None;
+                        self.rest(&mut conversation);
                     }
                     () = at(stall.ends_at) => {
                         close_session(Some(conversation)).await;
@@ -271,6 +279,7 @@ impl Connection<'_> {
             conversation = finished.conversation?;
             self.timeouts = conversation.timeouts();
             silence = self.silence(&conversation);
+            rests_at = Some(Instant::now() + REST_AFTER);
             if !self.wire.input.is_empty() {
                 stall.took(self.wire.input.len(), self.config.send_timeout);
             }
@@ -294,6 +303,14 @@ impl Connection<'_> {
             (self.timeouts.idle_session, SqlError::fatal(SqlState::IDLE_SESSION_TIMEOUT, message))
         };
         (!timeout.is_zero()).then(|| (Instant::now() + timeout, error))
+    }
+
+    /// Gives back what an idle connection does not need.
+    fn rest(&mut self, conversation: &mut Conversation) {
+        if self.wire.input.is_empty() {
+            self.wire.input = BytesMut::new();
+        }
+        conversation.session.rest();
     }
 }
 

@@ -34,6 +34,19 @@ pub fn spare_memory() -> rusqlite::Result<()> {
     }
 }
 
+/// Gives memory that was freed back to the system, as far as the C library does not by itself. SQLite's comes from there.
+pub(super) fn give_back_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> c_int;
+        }
+        // SAFETY: it may be called at any time from any thread, and touches nothing that is in use. Its answer, whether there
+        // was anything, is of no use.
+        unsafe { malloc_trim(0) };
+    }
+}
+
 fn check(code: c_int) -> rusqlite::Result<()> {
     if code == ffi::SQLITE_OK { Ok(()) } else { Err(failure(code)) }
 }

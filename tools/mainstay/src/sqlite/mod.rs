@@ -34,6 +34,7 @@ mod lexer;
 mod literals;
 mod log;
 mod measures;
+mod memory;
 mod names;
 mod payload;
 mod policy;

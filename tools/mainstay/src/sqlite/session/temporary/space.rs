@@ -104,6 +104,14 @@ impl Temporary {
         Ok(())
     }
 
+    /// Gives back memory that it can do without.
+    pub(in super::super) fn rest(&self) {
+        self.connection.flush_prepared_statement_cache();
+        if let Err(error) = self.connection.release_memory() {
+            tracing::debug!(%error, "memory for temporary tables was not given back");
+        }
+    }
+
     pub(super) fn is_in_transaction(&self) -> bool {
         !self.connection.is_autocommit()
     }
