@@ -85,8 +85,8 @@ fn state_of_message(message: &str) -> SqlState {
         ("there is already", SqlState::DUPLICATE_TABLE),
         ("integer overflow", SqlState::NUMERIC_VALUE_OUT_OF_RANGE),
         ("string or blob too big", SqlState::PROGRAM_LIMIT_EXCEEDED),
-        // SQL variables, columns, terms, references, levels: all have a limit.
-        ("too many ", SqlState::PROGRAM_LIMIT_EXCEEDED),
+        ("too many SQL variables", SqlState::PROGRAM_LIMIT_EXCEEDED),
+        ("too many columns", SqlState::PROGRAM_LIMIT_EXCEEDED),
     ];
     if let Some((_, state)) = BEGINNINGS.iter().find(|(words, _)| message.starts_with(words)) {
         *state
