@@ -85,4 +85,6 @@ mod prepare_test;
 #[cfg(test)]
 mod repair_test;
 #[cfg(test)]
+mod tail_test;
+#[cfg(test)]
 pub(crate) mod testing;
