@@ -176,8 +176,9 @@ pub fn nothing_of_a_cut_tail_is_left_on_the_disk() {
     for seed in 0..200 {
         let disk = LossyDisk::new(Faults::default());
         let wal = open(&disk, Evidence::default()).unwrap();
+        // Long enough to be written when they are appended: of what waits in memory nothing can be left.
         for number in 0..30 {
-            append(&wal, &payload(number, 250)).unwrap();
+            append(&wal, &payload(number, 700)).unwrap();
         }
         let disk = disk.crash(Loss::Random(seed), Faults::default());
         drop(wal);
