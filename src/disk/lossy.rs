@@ -553,7 +553,7 @@ impl File for LossyFile {
         let next_write = self.disk.state.lock().next_write.take();
         match next_write {
             Some(NextWrite::Hangs(gate)) => gate.pass(),
-            Some(NextWrite::Panics) => panic!("injected panic of a write"),
+            Some(NextWrite::Panics) => std::panic::resume_unwind(Box::new("injected panic of a write")),
             None => {}
         }
         self.disk.state.lock().write(self.file, bytes, offset as usize)
