@@ -30,6 +30,7 @@ macro_rules! each {
 
 each! {
     durable_before_sync: DurableBeforeSync by crash::every_crash_point_with_concurrent_appenders;
+    durable_before_failed_sync: DurableBeforeSync by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays, saying "durable in spite of that";
     failed_sync_retried: FailedSyncRetried by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays;
     poison_forgotten: PoisonForgotten by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays;
     buffer_not_written: BufferNotWritten by log::a_sync_that_has_nothing_of_its_own_makes_others_records_durable, saying "left: 0";
