@@ -120,6 +120,8 @@ fn what_is_complete_has_no_holes() {
         starts.push(mark);
         starts.sort_unstable();
         assert_eq!(starts, [START, START + RECORD, START + 2 * RECORD], "each got space of its own");
+        // What came behind the mark: copied to words that the flush had cleared, and never to be seen as cleared again.
+        log.write(START + 3 * RECORD);
     });
 }
 

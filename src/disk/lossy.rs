@@ -80,6 +80,7 @@ struct State {
     refused: u64,
     /// Where the next sync of a directory hangs.
     gate: Option<Arc<Gate>>,
+    next_write: Option<NextWrite>,
     /// Names as the running system sees them, and as they are on the disk.
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
@@ -87,6 +88,14 @@ struct State {
     directories: BTreeSet<PathBuf>,
     durable_directories: BTreeSet<PathBuf>,
     files: Vec<Contents>,
+}
+
+/// What comes of the next write that is not vectored.
+enum NextWrite {
+    /// It hangs there first.
+    Hangs(Arc<Gate>),
+    /// Its thread unwinds, and nothing is written.
+    Panics,
 }
 
 /// A change to a directory that is not synced yet.
@@ -299,6 +308,19 @@ impl LossyDisk {
         let hanging = Hanging::new(&gate);
         self.state.lock().gate = Some(gate);
         hanging
+    }
+
+    /// The next write that is not vectored hangs, before it changes anything, until the answer is dropped.
+    pub fn hang_next_write(&self) -> Hanging {
+        let gate = Arc::new(Gate::default());
+        let hanging = Hanging::new(&gate);
+        self.state.lock().next_write = Some(NextWrite::Hangs(gate));
+        hanging
+    }
+
+    /// The thread that makes the next write that is not vectored unwinds, and nothing is written.
+    pub fn panic_next_write(&self) {
+        self.state.lock().next_write = Some(NextWrite::Panics);
     }
 
     /// The part of a vectored write that comes after so many others is never made, and says that it was: as if its thread
@@ -544,6 +566,12 @@ impl File for LossyFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let next_write = self.disk.state.lock().next_write.take();
+        match next_write {
+            Some(NextWrite::Hangs(gate)) => gate.pass(),
+            Some(NextWrite::Panics) => std::panic::resume_unwind(Box::new("injected panic of a write")),
+            None => {}
+        }
         self.disk.state.lock().write(self.file, bytes, offset as usize)
     }
 

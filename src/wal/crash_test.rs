@@ -176,8 +176,9 @@ pub fn nothing_of_a_cut_tail_is_left_on_the_disk() {
     for seed in 0..200 {
         let disk = LossyDisk::new(Faults::default());
         let wal = open(&disk, Evidence::default()).unwrap();
+        // Long enough to be written when they are appended: of what waits in memory nothing can be left.
         for number in 0..30 {
-            append(&wal, &payload(number, 250)).unwrap();
+            append(&wal, &payload(number, 700)).unwrap();
         }
         let disk = disk.crash(Loss::Random(seed), Faults::default());
         drop(wal);
@@ -294,35 +295,58 @@ pub fn after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays() {
     let whole = LossyDisk::new(Faults::default());
     run(&whole, &mut History::default()).unwrap();
     for fail_sync in 1..=whole.syncs() {
-        let disk = LossyDisk::new(Faults { fail_sync: Some(fail_sync), ..Faults::default() });
-        let mut history = History::default();
-        if let Ok(wal) = open(&disk, Evidence::default()) {
-            let mut failed = false;
-            for number in 0..40 {
-                let bytes = payload(number, LENGTHS[number as usize % LENGTHS.len()]);
-                let Ok(end) = append(&wal, &bytes) else {
+        let faults = Faults { fail_sync: Some(fail_sync), ..Faults::default() };
+        commit_until_failed(faults, fail_sync, &format!("sync {fail_sync} failed"));
+    }
+}
+
+/// The same for whatever a flush does besides: what it took out of memory is not there for another try.
+#[test]
+pub fn after_a_failed_write_nothing_is_acknowledged_and_what_was_stays() {
+    let whole = LossyDisk::new(Faults::default());
+    run(&whole, &mut History::default()).unwrap();
+    let fails = |fail_at: &u64| {
+        let faults = Faults { fail_at: Some(*fail_at), ..Faults::default() };
+        commit_until_failed(faults, *fail_at, &format!("operation {fail_at} failed"))
+    };
+    let failures = (1..=whole.operations()).filter(fails).count();
+    assert!(failures > 50, "too few failures to show anything: {failures}");
+}
+
+/// Appends and commits, though something fails once, and dies. Answers whether that was noticed.
+fn commit_until_failed(faults: Faults, seed: u64, what: &str) -> bool {
+    let disk = LossyDisk::new(faults);
+    let mut history = History::default();
+    let mut failed = false;
+    if let Ok(wal) = open(&disk, Evidence::default()) {
+        for number in 0..40 {
+            let bytes = payload(number, LENGTHS[number as usize % LENGTHS.len()]);
+            let Ok(end) = append(&wal, &bytes) else {
+                failed = true;
+                break;
+            };
+            history.appended.push((end, bytes));
+            match wal.make_durable(end) {
+                Ok(()) => {
+                    assert!(!failed, "{what}: acknowledged after that");
+                    history.acknowledged = history.appended.len();
+                }
+                Err(_) => {
+                    // Nobody else flushes: before each append all was durable.
+                    assert!(failed || wal.durable() < end, "{what}: durable in spite of that");
                     failed = true;
-                    break;
-                };
-                history.appended.push((end, bytes));
-                match wal.make_durable(end) {
-                    Ok(()) => {
-                        assert!(!failed, "acknowledged after a sync had failed");
-                        history.acknowledged = history.appended.len();
-                    }
-                    Err(_) => failed = true,
                 }
             }
-            if failed {
-                assert!(matches!(wal.append(b"x"), Err(AppendError::Poisoned(_))));
-                assert!(wal.close().is_err());
-            }
         }
-        let what = format!("sync {fail_sync} failed");
-        check(&disk.crash(Loss::Everything, Faults::default()), &history, &what);
-        // The process starts again under the same machine: what the failed sync lost is still in memory, and clean.
-        crash_and_go_on(&disk, history, Death::Kill(fail_sync), &what);
+        if failed {
+            assert!(matches!(wal.append(b"x"), Err(AppendError::Poisoned(_))), "{what}");
+            assert!(wal.close().is_err(), "{what}");
+        }
     }
+    check(&disk.crash(Loss::Everything, Faults::default()), &history, what);
+    // The process starts again under the same machine: what a failed sync lost is still in memory, and clean.
+    crash_and_go_on(&disk, history, Death::Kill(seed), what);
+    failed
 }
 
 /// A sync of the directory that fails loses the names that it was to write, and later ones do not bring them back.

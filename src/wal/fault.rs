@@ -11,6 +11,16 @@ pub(super) enum Fault {
     FailedSyncRetried,
     /// A failed sync fails its caller only (rule 5).
     PoisonForgotten,
+    /// What waits in memory is not written before the sync.
+    BufferNotWritten,
+    /// A failed write of what was in memory fails its caller only, and the next flush finds nothing left to write (rule 5).
+    FailedWriteForgotten,
+    /// So does one whose thread unwinds (rule 5).
+    UnwindingForgotten,
+    /// There is room in memory for new records before the old ones are taken out.
+    TakenTooEarly,
+    /// Zeros out of memory are written over what was written ahead.
+    WrittenAheadForgotten,
     /// A flush over two segments syncs the newer only (rule 6).
     OlderNotSynced,
     /// A new segment's name is not made durable (rule 6).

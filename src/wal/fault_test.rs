@@ -7,28 +7,37 @@ use super::device_test as device;
 use super::fault::{self, Fault};
 use super::log_test as log;
 use super::prepare_test as prepare;
+use super::tail_test as tail;
 
-/// Puts the bug in, runs the test, and demands that it fails.
-fn caught(fault: Fault, test: fn()) {
+/// Puts the bug in, runs the test, and demands that it fails, saying this among other things.
+fn caught(fault: Fault, test: fn(), saying: &str) {
     fault::set(Some(fault));
     let result = catch_unwind(AssertUnwindSafe(test));
     fault::set(None);
-    assert!(result.is_err(), "{fault:?} was not found");
+    let Err(panic) = result else { panic!("{fault:?} was not found") };
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    assert!(text.unwrap_or_default().contains(saying), "{fault:?} was found by something else: {text:?}");
 }
 
 macro_rules! each {
-    ($($name:ident: $fault:ident by $test:path;)*) => {
+    ($($name:ident: $fault:ident by $test:path $(, saying $text:literal)?;)*) => {
         $(#[test]
         fn $name() {
-            caught(Fault::$fault, $test);
+            caught(Fault::$fault, $test, concat!("", $($text)?));
         })*
     };
 }
 
 each! {
     durable_before_sync: DurableBeforeSync by crash::every_crash_point_with_concurrent_appenders;
+    durable_before_failed_sync: DurableBeforeSync by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays, saying "durable in spite of that";
     failed_sync_retried: FailedSyncRetried by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays;
     poison_forgotten: PoisonForgotten by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays;
+    buffer_not_written: BufferNotWritten by log::a_sync_that_has_nothing_of_its_own_makes_others_records_durable, saying "left: 0";
+    failed_write_forgotten: FailedWriteForgotten by crash::after_a_failed_write_nothing_is_acknowledged_and_what_was_stays, saying "acknowledged after that";
+    unwinding_forgotten: UnwindingForgotten by tail::a_flush_that_unwinds_leaves_a_failed_log, saying "as if all were written";
+    taken_too_early: TakenTooEarly by tail::nothing_is_put_where_a_flush_still_takes_from, saying "lost or mixed";
+    written_ahead_forgotten: WrittenAheadForgotten by tail::what_finds_no_room_in_the_buffer_is_written_at_once, saying "lost or mixed";
     older_not_synced: OlderNotSynced by crash::every_crash_point_keeps_what_was_acknowledged_and_invents_nothing;
     name_not_synced: NameNotSynced by crash::every_crash_point_keeps_what_was_acknowledged_and_invents_nothing;
     header_not_synced: HeaderNotSynced by crash::every_crash_point_keeps_what_was_acknowledged_and_invents_nothing;

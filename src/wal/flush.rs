@@ -97,11 +97,15 @@ impl Shared {
         if self.tail.gates() & FAILED != 0 {
             return Err(self.why_failed());
         }
-        self.tail.write(upto).map_err(|(at, error)| self.fail_at("write to", at, error))?;
+        let layout = self.directory.layout();
+        let written = if active(Fault::BufferNotWritten) { Ok(()) } else { self.tail.write(upto) };
+        written.map_err(|(at, error)| match active(Fault::FailedWriteForgotten) {
+            true => Failure::new(WalError::io("write to", &self.directory.segment_path(layout.segment_of(at)))(error)),
+            false => self.fail_at("write to", at, error),
+        })?;
         if active(Fault::DurableBeforeSync) {
             self.publish(upto);
         }
-        let layout = self.directory.layout();
         // Rule 6: the older segment first. Were the newer one durable alone, a crash would leave records behind a
         // hole, and their mark would state a durable position that is none.
         let mut files = self.tail.files(durable, upto);

@@ -86,6 +86,8 @@ mod prepare_test;
 #[cfg(test)]
 mod repair_test;
 #[cfg(test)]
+mod tail_test;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod unreadable_test;

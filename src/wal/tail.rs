@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::buffer::Buffer;
+use super::fault::{Fault, active};
 use super::layout::{Fragment, Layout, SegmentNumber};
 use super::record::{self, Flags, FragmentHeader, Kind, MARK_PAYLOAD_BYTES};
 use super::reservation::{CLOSED, Copying, FAILED, Refused, Reservations};
@@ -78,7 +79,9 @@ struct Taking<'a>(&'a Tail);
 
 impl Drop for Taking<'_> {
     fn drop(&mut self) {
-        self.0.close_gates(FAILED);
+        if !active(Fault::UnwindingForgotten) {
+            self.0.close_gates(FAILED);
+        }
     }
 }
 
@@ -244,6 +247,9 @@ impl Tail {
         let segment = self.segment(self.layout.segment_of(fragment.start))?;
         let mut parts = [io::IoSlice::new(header), io::IoSlice::new(part)];
         segment.file.write_vectored_at(&mut parts, self.layout.offset_of(fragment.start))?;
+        if active(Fault::WrittenAheadForgotten) {
+            return Ok(());
+        }
         let mut ahead = self.written_ahead.lock();
         // One entry for neighbours: many small fragments may come where the buffer is full.
         let end = ahead.remove(&fragment.end).unwrap_or(fragment.end);
@@ -279,6 +285,9 @@ impl Tail {
             std::mem::replace(&mut *ahead, behind)
         };
         let mut at = Lsn::new(self.buffer.taken());
+        if active(Fault::TakenTooEarly) {
+            self.buffer.set_taken(upto.get());
+        }
         for (start, end) in ahead.into_iter().chain([(upto, upto)]) {
             self.write_buffered(at, start)?;
             at = end;
