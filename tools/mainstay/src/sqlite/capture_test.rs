@@ -216,3 +216,24 @@ fn a_transaction_of_256_mib_is_one_record() {
     };
     assert!(rows(&database).len() == 256 && rows(&database) == rows(&other));
 }
+
+/// Rows that are older than a column do not hold its default; what is copied from them does not either.
+#[test]
+fn rows_that_are_copied_from_table_to_table_have_the_defaults_of_columns_that_came_later() {
+    for (kind, shape) in [("k INTEGER PRIMARY KEY", ""), ("k", ""), ("k INTEGER PRIMARY KEY", "WITHOUT ROWID")] {
+        let (database, mut client) = with(&format!(
+            "CREATE TABLE a ({kind}, u) {shape}; INSERT INTO a VALUES (1, 2), (2, 3);
+             ALTER TABLE a ADD COLUMN v INT NOT NULL DEFAULT 5; ALTER TABLE a ADD COLUMN w REAL DEFAULT 3;
+             CREATE TABLE b ({kind}, u, v INT NOT NULL DEFAULT 5, w REAL DEFAULT 3) {shape};
+             CREATE TABLE c ({kind}, u, v INT NOT NULL DEFAULT 5, w REAL DEFAULT 3) {shape};
+             CREATE TABLE d (x INTEGER PRIMARY KEY);
+             CREATE TRIGGER copies AFTER INSERT ON d BEGIN INSERT INTO c SELECT * FROM a; END",
+        ));
+        client.ok("INSERT INTO b SELECT * FROM a; INSERT INTO d VALUES (1)");
+        let all = "SELECT count(*) FROM (SELECT * FROM b UNION ALL SELECT * FROM c) WHERE v = 5 AND w = 3";
+        assert_eq!(client.rows(all), [["4"]]);
+        database.assert_replays();
+        client.ok("UPDATE b SET u = 7 WHERE k = 2; DELETE FROM b WHERE k = 1; DELETE FROM c");
+        database.assert_replays();
+    }
+}

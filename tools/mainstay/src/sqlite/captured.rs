@@ -13,7 +13,9 @@
 //!
 //! **What it must see.** The hook stays installed as long as the connection, because SQLite compiles `DELETE FROM t` into an
 //! erasure that no hook is called for if there is none. No session of SQLite's may be on the same connection: it would take
-//! the hook's argument for another session.
+//! the hook's argument for another session. And SQLite must not copy rows from table to table as they are stored
+//! (its "transfer optimization"): of a row that is older than a column, the hook is then told NULL for that column, where the
+//! copy has the default. So it is compiled without (`.cargo/config.toml`), and no other build opens a database.
 //!
 //! **What is undone** does not leave by itself: who rolls back to a savepoint goes [back](Capture::back_to) to the mark that was
 //! made with it, or starts again. What a failed statement did is of that kind, too, whether SQLite undid it or not.
@@ -41,6 +43,8 @@ pub(super) const CHANGES_LIMIT_BYTES: usize = 1 << 30;
 
 /// A changeset has no room for more columns in a key.
 const MAX_KEY_COLUMNS: usize = u8::MAX as usize;
+/// What SQLite has to be compiled with, without the prefix that all options have.
+const NEEDED_OPTION: &str = "OMIT_XFER_OPT";
 /// The table of AUTOINCREMENT's counters.
 const COUNTERS: &str = "sqlite_sequence";
 
@@ -108,7 +112,17 @@ impl From<rusqlite::Error> for Unnoted {
 
 impl Capture {
     /// Installs itself on `connection`, for good.
+    ///
+    /// # Errors
+    /// SQLite's, and a SQLite that was compiled otherwise.
     pub(super) fn install(connection: &mut Connection) -> rusqlite::Result<Capture> {
+        let used: bool =
+            connection.query_row("SELECT sqlite_compileoption_used(?1)", [NEEDED_OPTION], |row| row.get(0))?;
+        if !used {
+            let misuse = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_MISUSE);
+            let what = format!("this program was built with a SQLite that lacks {NEEDED_OPTION}");
+            return Err(rusqlite::Error::SqliteFailure(misuse, Some(what)));
+        }
         let captured = Arc::new(Mutex::new(Captured { is_stale: true, ..Captured::default() }));
         let shared = Arc::clone(&captured);
         connection.preupdate_hook(Some(move |_: Action, schema: &str, table: &str, case: &PreUpdateCase| {
@@ -139,7 +153,7 @@ impl Capture {
         captured.is_on = false;
         captured.is_noting = false;
         captured.trouble = None;
-        drop(captured.take());
+        captured.forget();
     }
 
     /// The schema is not what it was; it is read again at the next start.
@@ -236,6 +250,15 @@ impl Captured {
         self.len_bytes = self.lengths().iter().sum();
         self.is_noting = false;
         self.trouble = None;
+    }
+
+    fn forget(&mut self) {
+        self.len_bytes = 0;
+        for place in self.touched.drain(..) {
+            if let Some(table) = self.tables.get_mut(place) {
+                table.changes = Vec::new();
+            }
+        }
     }
 
     fn take(&mut self) -> Vec<u8> {
@@ -379,7 +402,7 @@ impl Table {
         }
         for column in &self.columns {
             let (was, is) = (old.get_old_column_value(column.index)?, new.get_new_column_value(column.index)?);
-            let differs = was != is;
+            let differs = !is_same(was, is);
             column.refuse(&self.name, is)?;
             has_other_key |= differs && column.is_key;
             is_changed |= differs;
@@ -405,6 +428,14 @@ impl Table {
             out.truncate(begin);
         }
         Ok(())
+    }
+}
+
+/// Whether two values are the same to the bit: the zeros of both signs are not.
+fn is_same(one: ValueRef<'_>, other: ValueRef<'_>) -> bool {
+    match (one, other) {
+        (ValueRef::Real(one), ValueRef::Real(other)) => one.to_bits() == other.to_bits(),
+        _ => one == other,
     }
 }
 

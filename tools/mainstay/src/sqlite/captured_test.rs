@@ -224,3 +224,10 @@ fn a_table_that_is_not_known_as_it_is_fails_what_changes_it() {
         capture.schema_moved();
     }
 }
+
+#[test]
+fn the_zeros_of_both_signs_are_two_values() {
+    let schema = "CREATE TABLE t (k INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 0.0)";
+    assert!(!capture(schema, "UPDATE t SET v = -0.0").is_empty());
+    assert!(capture(schema, "UPDATE t SET v = 0.0").is_empty());
+}

@@ -246,7 +246,17 @@ impl Writer {
         sql: &str,
         mut next: impl FnMut(Row, &mut RowParameters<'_, '_>) -> Result<bool, SqlError>,
     ) -> Result<u64, SqlError> {
-        let (mut count, is_over) = self.insert_plain_rows(sql, &mut next)?;
+        let outcome = self.insert_all_rows(sql, &mut next);
+        self.must_undo |= outcome.is_err();
+        outcome
+    }
+
+    fn insert_all_rows(
+        &mut self,
+        sql: &str,
+        next: &mut impl FnMut(Row, &mut RowParameters<'_, '_>) -> Result<bool, SqlError>,
+    ) -> Result<u64, SqlError> {
+        let (mut count, is_over) = self.insert_plain_rows(sql, next)?;
         if is_over {
             return Ok(count);
         }
