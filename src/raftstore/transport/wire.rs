@@ -38,7 +38,7 @@
 //!
 //! Numbers are varints unless said otherwise, a field that is 0 or empty is left out, unknown fields are skipped: protobuf
 //! as everybody knows it. [`Batch`] and [`Envelope`] are encoded and decoded by hand: no more is kept than a
-//! [batch](crate::net::batch) may have, whatever arrives, and envelopes are not copied into another form on their way.
+//! [batch] may have, whatever arrives, and envelopes are not copied into another form on their way.
 //!
 //! Nesting ends with the envelope: the message is bytes, and so is a chunk. Unknown groups nest at most 100 deep, which
 //! prost sees to. Both calls have the version of the hello; a chunk also has one of its own.

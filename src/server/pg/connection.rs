@@ -249,20 +249,7 @@ impl Connection<'_> {
                 continue;
             }
             stall = Stall::default();
-            self.note_fault(batch.fault.as_ref());
-            let (finished, broken) = match begin(conversation, batch) {
-                Begun::Over(mut finished) => {
-                    // A client that keeps up takes its replies at once.
-                    self.wire.write_now(&mut finished.rest);
-                    if finished.rest.is_empty() {
-                        consume_budget().await;
-                        (Some(finished), false)
-                    } else {
-                        Pump::new(self, Work::over(finished)).run().await
-                    }
-                }
-                Begun::Goes(work) => Pump::new(self, work).run().await,
-            };
+            let (finished, broken) = self.answer(conversation, batch).await;
             let Some(finished) = finished else {
                 self.wire.last_word(&fault()).await;
                 return None;
@@ -283,6 +270,24 @@ impl Connection<'_> {
             if !self.wire.input.is_empty() {
                 stall.took(self.wire.input.len(), self.config.send_timeout);
             }
+        }
+    }
+
+    /// Answers what came together; and whether the connection broke meanwhile.
+    async fn answer(&mut self, conversation: Box<Conversation>, batch: Batch) -> (Option<Finished>, bool) {
+        self.note_fault(batch.fault.as_ref());
+        match begin(conversation, batch) {
+            Begun::Over(mut finished) => {
+                // A client that keeps up takes its replies at once.
+                self.wire.write_now(&mut finished.rest);
+                if finished.rest.is_empty() {
+                    consume_budget().await;
+                    (Some(finished), false)
+                } else {
+                    Pump::new(self, Work::over(finished)).run().await
+                }
+            }
+            Begun::Goes(work) => Pump::new(self, work).run().await,
         }
     }
 
