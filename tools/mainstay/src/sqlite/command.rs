@@ -6,8 +6,8 @@ use std::time::Duration;
 use mainstay::server::pg::{SqlError, SqlState};
 
 use super::lexer::{Kind, Token, tokens};
-use super::policy;
 use super::session::SlowSetting;
+use super::{dialect, policy};
 
 mod copy;
 mod cursor;
@@ -17,6 +17,7 @@ mod table_as;
 mod temporary;
 mod timeouts;
 mod translated;
+mod unsupported;
 
 pub(super) use copy::{Copy, Direction, Source};
 pub(super) use cursor::parse_cursor;
@@ -69,8 +70,16 @@ pub(super) enum Command {
     Discard {
         all: bool,
     },
+    /// Sets what the client calls itself; without a value, to what it was at first.
+    SetName {
+        value: Option<String>,
+        is_local: bool,
+        tag: &'static str,
+    },
     /// Sets what has no meaning here.
     Set {
+        /// What that is, as the client is told.
+        what: String,
         tag: &'static str,
     },
     Show(String),
@@ -128,13 +137,41 @@ pub(super) fn parse(statement: &str) -> Result<Option<Command>, SqlError> {
         }
         "TRUNCATE" => words.truncate()?.into(),
         "VACUUM" => words.vacuum()?.into(),
-        "DROP" => return Ok(words.drop_many()?.map(Command::from)),
-        "ALTER" => return Ok(words.add_constraint()?.map(Command::from)),
-        "CREATE" => return Ok(translated::without_storage(statement).map(Command::from)),
-        _ => return Ok(None),
+        "DROP" => {
+            unsupported::refuse(statement)?;
+            return Ok(words.drop_many()?.map(Command::from));
+        }
+        "ALTER" => {
+            unsupported::refuse(statement)?;
+            refuse_unfit_default(statement)?;
+            return Ok(words.add_constraint()?.map(Command::from));
+        }
+        "CREATE" => {
+            unsupported::refuse(statement)?;
+            refuse_unfit_default(statement)?;
+            let translated = translated::without_storage(statement).or_else(|| translated::idle_serial(statement));
+            return Ok(translated.map(Command::from));
+        }
+        "UNLISTEN" => {
+            words.advance();
+            // Nobody can listen to anything, so this is done.
+            return Ok(Some(Command::Set { what: "UNLISTEN".to_owned(), tag: "UNLISTEN" }));
+        }
+        _ => {
+            unsupported::refuse(statement)?;
+            return Ok(None);
+        }
     };
     words.end()?;
     Ok(Some(command))
+}
+
+/// SQLite would store the word.
+fn refuse_unfit_default(statement: &str) -> Result<(), SqlError> {
+    let Some(word) = dialect::unfit_default(statement) else { return Ok(()) };
+    let hint =
+        if word.eq_ignore_ascii_case("now") { "Write DEFAULT now()." } else { "Store it in the statements instead." };
+    Err(policy::refused(format!("DEFAULT {word} is not supported")).with_hint(hint))
 }
 
 /// A cursor over a statement's tokens.
@@ -278,7 +315,16 @@ impl<'a> Words<'a> {
         if let Some(setting) = SlowSetting::of(&name) {
             return self.set_slow(setting, local);
         }
-        let Some(mode) = ModeSetting::of(&name) else { return Ok(Command::Set { tag: "SET" }) };
+        if name == APPLICATION_NAME {
+            self.assignment()?;
+            let is_default = self.next.is_some_and(|token| token.is("DEFAULT"));
+            let value = Some(self.value()?).filter(|_| !is_default);
+            self.end()?;
+            return Ok(Command::SetName { value, is_local: local, tag: "SET" });
+        }
+        let Some(mode) = ModeSetting::of(&name) else {
+            return Ok(Command::Set { what: without_effect(&name), tag: "SET" });
+        };
         self.assignment()?;
         let value = self.value()?;
         self.end()?;
@@ -337,7 +383,8 @@ impl<'a> Words<'a> {
                 Command::SetDefaults { modes: Asked { read_only: None, ..Asked::ORIGINAL }, tag }
             }
             None if name == "all" => Command::ResetAll { tag },
-            None => Command::Set { tag },
+            None if name == APPLICATION_NAME => Command::SetName { value: None, is_local: false, tag },
+            None => Command::Set { what: without_effect(&name), tag },
         }
     }
 
@@ -352,6 +399,19 @@ impl<'a> Words<'a> {
             "transaction isolation level" => Ok(Command::Show("transaction_isolation".to_owned())),
             _ => Ok(Command::Show(name)),
         }
+    }
+}
+
+/// The setting that says what a client calls itself.
+const APPLICATION_NAME: &str = "application_name";
+
+/// A setting, or what is set without being one, as a client is told of it.
+fn without_effect(name: &str) -> String {
+    match name {
+        "authorization" => "SET SESSION AUTHORIZATION".to_owned(),
+        "constraints" | "role" => format!("SET {}", name.to_ascii_uppercase()),
+        "time" => "setting \"timezone\"".to_owned(),
+        _ => format!("setting \"{name}\""),
     }
 }
 
@@ -452,7 +512,7 @@ mod tests {
             ("rollback to savepoint Ab", Some(Command::RollbackTo("ab".into()))),
             ("RELEASE x", Some(Command::Release("x".into()))),
             ("SHOW TRANSACTION ISOLATION LEVEL", Some(Command::Show("transaction_isolation".into()))),
-            ("SET a = b", Some(Command::Set { tag: "SET" })),
+            ("SET a = b", Some(Command::Set { what: "setting \"a\"".into(), tag: "SET" })),
             ("SELECT 1", None),
             ("\"begin\"", None),
             ("(SELECT 1)", None),
@@ -477,14 +537,20 @@ mod tests {
             ("RESET default_transaction_read_only", defaults(Some(false), None, "RESET")),
             ("DISCARD ALL", Command::Discard { all: true }),
             ("discard temporary", Command::Discard { all: false }),
-            ("DISCARD PLANS", Command::Set { tag: "DISCARD" }),
+            ("DISCARD PLANS", Command::Set { what: "DISCARD PLANS".into(), tag: "DISCARD" }),
             ("RESET all", Command::ResetAll { tag: "RESET" }),
             (
                 "SET LOCAL transaction_isolation = serializable",
                 Command::SetTransaction(Asked { isolation: serializable, ..Asked::default() }),
             ),
-            ("SET SESSION AUTHORIZATION x", Command::Set { tag: "SET" }),
-            ("RESET search_path", Command::Set { tag: "RESET" }),
+            ("SET SESSION AUTHORIZATION x", Command::Set { what: "SET SESSION AUTHORIZATION".into(), tag: "SET" }),
+            ("RESET search_path", Command::Set { what: "setting \"search_path\"".into(), tag: "RESET" }),
+            (
+                "SET LOCAL application_name TO 'a b'",
+                Command::SetName { value: Some("a b".into()), is_local: true, tag: "SET" },
+            ),
+            ("set application_name = default", Command::SetName { value: None, is_local: false, tag: "SET" }),
+            ("RESET application_name", Command::SetName { value: None, is_local: false, tag: "RESET" }),
         ] {
             assert_eq!(parse(sql).unwrap(), Some(expected), "{sql}");
         }

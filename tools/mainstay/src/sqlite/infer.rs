@@ -14,6 +14,7 @@ use sqlparser::ast::{
 use sqlparser::dialect::SQLiteDialect;
 use sqlparser::parser::Parser;
 
+use super::functions::{self, Returns};
 use super::session::stored_columns_of;
 use super::values::declared_type;
 
@@ -272,6 +273,8 @@ fn type_of(expression: &Expr, scope: &Scope<'_>) -> Option<PgType> {
             [column] => column.pg_type,
             _ => None,
         },
+        // The parser has them apart from other functions.
+        Expr::Floor { .. } | Expr::Ceil { .. } => Some(PgType::FLOAT8),
         Expr::Function(function) => function_type(function, scope),
         _ => None,
     }
@@ -315,6 +318,9 @@ fn cast_type(data_type: &DataType) -> Option<PgType> {
 
 fn function_type(function: &Function, scope: &Scope<'_>) -> Option<PgType> {
     let name = function.name.to_string();
+    if let Some(known) = functions::find(&name) {
+        return returned(known.returns, function, scope);
+    }
     let is = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(&name));
     if is(INTEGER_FUNCTIONS) {
         return Some(PgType::INT8);
@@ -334,6 +340,22 @@ fn function_type(function: &Function, scope: &Scope<'_>) -> Option<PgType> {
         same_type(arguments.into_iter(), scope)
     } else {
         None
+    }
+}
+
+/// The type that a function of ours makes of these arguments.
+fn returned(returns: Returns, function: &Function, scope: &Scope<'_>) -> Option<PgType> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    match returns {
+        Returns::Type(pg_type) => Some(pg_type),
+        Returns::OneOf => {
+            let arguments: Option<Vec<&Expr>> = list.args.iter().map(argument).collect();
+            same_type(arguments?.into_iter(), scope)
+        }
+        Returns::Moment => match list.args.get(1).and_then(argument).and_then(|moment| type_of(moment, scope)) {
+            Some(PgType::TIMESTAMP) => Some(PgType::TIMESTAMP),
+            _ => Some(PgType::TIMESTAMPTZ),
+        },
     }
 }
 

@@ -3,6 +3,7 @@
 //! What only reads runs on the session's own connection and waits for nobody. A transaction takes the writer at its first
 //! write, or at its first statement if it is to see one state throughout, and from then on runs everything there.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -14,7 +15,7 @@ use mainstay::server::pg::{
 use super::catalog;
 use super::command::{self, Asked, Command, Modes};
 use super::control::{Control, Turn, not_granted, revoked};
-use super::engine::Shared;
+use super::engine::{ONLY_NAME, Shared};
 use super::errors::from_sqlite;
 use super::turnstile::Ticket;
 use super::{dialect, lexer, values};
@@ -61,6 +62,8 @@ pub(super) struct SqliteSession {
     activity: Option<Arc<Activity>>,
     /// Who else can log in.
     roles: Roles,
+    /// So many clients may be connected.
+    connection_limit: usize,
 }
 
 /// A transaction, of a block or implicit.
@@ -103,6 +106,7 @@ impl SqliteSession {
             slow,
             activity: None,
             roles: client.roles.clone(),
+            connection_limit: client.connection_limit,
         })
     }
 
@@ -161,10 +165,11 @@ impl SqliteSession {
             self.note_started();
             return outcome;
         }
-        let sql = &*dialect::in_sqlites_words(sql);
-        if let Some(outcome) = self.run_temporary(sql, parameters, sink) {
+        let (written, words) = (sql, dialect::in_sqlites_words(sql));
+        if let Some(outcome) = self.run_temporary(&words, parameters, sink) {
             return outcome;
         }
+        let sql = &*self.with_user(words);
         let modes = self.modes();
         // A statement by itself sees one state anyway.
         let stable = modes.stable() && self.transaction.is_some();
@@ -176,7 +181,7 @@ impl SqliteSession {
             }
             let read = match self.run_reading(sql, parameters, sink) {
                 Err(error) if catalog::is_of_names(&error) => {
-                    self.run_catalogs(sql, parameters, sink).unwrap_or(Err(error)).map(Some)
+                    self.run_catalogs(written, parameters, sink).unwrap_or(Err(error)).map(Some)
                 }
                 read => read,
             };
@@ -197,6 +202,18 @@ impl SqliteSession {
         let tag = self.run_writing(turn.ticket(), sql, parameters, sink)?;
         self.commit(turn)?;
         Ok(tag)
+    }
+
+    /// The statement with the user's name where it asks for that, unless SQLite takes it as it stands: a column may be called so.
+    fn with_user<'a>(&mut self, sql: Cow<'a, str>) -> Cow<'a, str> {
+        if !dialect::names_user(&sql) {
+            return sql;
+        }
+        let user = self.activity.as_ref().map_or(ONLY_NAME, |activity| activity.user()).to_owned();
+        match self.describe_sql(&sql, &[]) {
+            Err(error) if error.state == SqlState::UNDEFINED_COLUMN => Cow::Owned(dialect::with_user(&sql, &user)),
+            _ => sql,
+        }
     }
 
     fn refuse_unless_primary(&self, sql: &str) -> Result<(), SqlError> {
@@ -416,13 +433,22 @@ impl SqliteSession {
                 // The server forgets its part by that tag.
                 if all { "DISCARD ALL" } else { "DISCARD TEMP" }
             }
-            Command::Set { tag } => {
-                sink.notice(&SqlError::notice("settings have no effect here"))?;
+            Command::SetName { value, is_local, tag } => {
+                self.open_if_implicit(scope);
+                self.set_name(value.as_deref(), is_local, sink)?;
+                tag
+            }
+            Command::Set { what, tag } => {
+                sink.notice(&SqlError::notice(format!("{what} has no effect here")))?;
                 tag
             }
             Command::Copy(copy) => return self.run_copy(&copy, scope, sink),
             Command::Show(name) if catalogs::is_listed(&name) => {
                 return self.show_list(&name, sink);
+            }
+            Command::Show(name) if name == settings::ALL => {
+                self.show_all(sink)?;
+                "SHOW"
             }
             Command::Translated(translated) => return self.run_translated(&translated, scope, sink),
             Command::Show(name) => {
@@ -448,6 +474,9 @@ impl Session for SqliteSession {
     fn describe(&mut self, statement: &str, parameter_types: &[PgType]) -> Result<Description, SqlError> {
         match command::parse(statement)? {
             Some(Command::Show(name)) if catalogs::is_listed(&name) => return self.describe_list(&name),
+            Some(Command::Show(name)) if name == settings::ALL => {
+                return Ok(Description { columns: settings::columns_of_all(), ..Description::default() });
+            }
             Some(Command::Show(name)) => {
                 return Ok(Description {
                     columns: vec![Column { name, pg_type: PgType::TEXT }],
@@ -460,7 +489,10 @@ impl Session for SqliteSession {
         let words = dialect::in_sqlites_words(statement);
         let described = match self.describe_temporary(&words, parameter_types) {
             Some(described) => described,
-            None => self.describe_sql(&words, parameter_types),
+            None => {
+                let words = self.with_user(words);
+                self.describe_sql(&words, parameter_types)
+            }
         };
         match described {
             Err(error) if catalog::is_of_names(&error) => {
@@ -519,6 +551,10 @@ impl Session for SqliteSession {
 
     fn slow_log(&self) -> Option<pg::SlowLog> {
         self.slow.for_server()
+    }
+
+    fn changed_settings(&mut self) -> Vec<(&'static str, String)> {
+        self.untold_settings()
     }
 
     fn transaction_status(&self) -> TransactionStatus {

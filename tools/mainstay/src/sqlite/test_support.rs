@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::engine::SqliteEngine;
 use super::keys::quoted;
 use super::log::Log;
-use super::{STATE_TABLE, engine};
+use super::{STATE_TABLE, engine, functions};
 
 /// A log in memory, which can be told to fail.
 #[derive(Clone, Default)]
@@ -123,6 +123,8 @@ pub(super) struct Contents(Vec<(String, Vec<Vec<Stored>>)>);
 
 pub(super) fn contents(dir: &Path) -> Contents {
     let connection = Connection::open(dir.join("main.sqlite")).unwrap();
+    // Of which indexes may be made.
+    functions::register(&connection).unwrap();
     let all = |sql: &str| -> Vec<Vec<Stored>> {
         let mut statement = connection.prepare(sql).unwrap();
         let width = statement.column_count();

@@ -7,6 +7,7 @@
 use mainstay::server::pg::PgType;
 use rusqlite::Connection;
 
+use super::super::functions;
 use super::super::lexer::{Kind, Token, tokens};
 use super::super::values::declared_type;
 
@@ -187,6 +188,11 @@ impl Statement<'_> {
             |at: Option<usize>, word: &str| at.and_then(|at| self.tokens.get(at)).is_some_and(|token| token.is(word));
         if self.symbol(before, '(') && is(before.checked_sub(1), "CAST") && is(Some(at + 1), "AS") {
             return self.tokens.get(at + 2).and_then(|token| cast_type(token));
+        }
+        if self.symbol(before, '(')
+            && let Some(cast) = before.checked_sub(1).and_then(|name| functions::cast_type(&self.name(name)?))
+        {
+            return Some(cast);
         }
         if ["LIMIT", "OFFSET"].iter().any(|keyword| self.tokens.get(before).is_some_and(|token| token.is(keyword))) {
             return Some(PgType::INT8);
