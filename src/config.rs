@@ -28,7 +28,8 @@ pub struct WalConfig {
     /// that is longer than 256 segments, because each of them takes an open file.
     pub max_record_bytes: u64,
     /// How many appended bytes may wait for a sync, 64 KiB to 1 GiB, 64 MiB by default. Beyond it `append` answers
-    /// busy. A record larger than this is admitted alone. Never more than 256 segments wait.
+    /// busy. A record larger than this is admitted alone. Never more than 256 segments wait. Small records wait in memory: 4 MiB
+    /// of it are taken at the start, whatever this says; what finds no room there is written at once.
     pub max_unsynced_bytes: u64,
     /// How many bytes of WAL are kept behind the last checkpoint, 0 to 1 PiB, 1 GiB by default. While the log reaches
     /// back to its start, the engine's files can be rebuilt from it.
@@ -41,7 +42,8 @@ pub struct WalConfig {
     /// it. What was appended before can then still finish.
     pub reserve_bytes: u64,
     /// How long a sync, or what a flush does before it, may take before the device counts as hanging and the node's
-    /// health is bad, 1 s to 1 h, 10 s by default. It fails nothing by itself.
+    /// health is bad, 1 s to 1 h, 10 s by default; also one that makes room, while somebody is refused for want of it.
+    /// It fails nothing by itself.
     pub sync_limit: Duration,
     /// How many bytes per second of old segments are read to find damage early, 0 to 1 GiB, 1 MiB by default; 0 means
     /// never. One pass follows the other; the node's health says what was found.

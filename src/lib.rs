@@ -68,7 +68,7 @@
 //! | floor | rooms |
 //! |---|---|
 //! | words | [`lsn`], [`ident`], [`config`] |
-//! | 1 | [`disk`]: files and memory maps; [`storage`]: the data directory and RocksDB; [`net`]: connections to peers |
+//! | 1 | [`disk`]: files; [`storage`]: the data directory and RocksDB; [`net`]: connections to peers |
 //! | 2 | [`wal`]: the write-ahead log; [`raftstore`]: Raft groups |
 //! | 3 | [`meta`]: facts about the cluster, in Raft group 0 |
 //! | 4 | [`cluster`]: a node as a member: forming, joining, leaving |

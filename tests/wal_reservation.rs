@@ -1,7 +1,7 @@
-//! Reservation and completion of the WAL under loom: every order in which threads can run, and every value that the
-//! memory model lets them see.
+//! Reservation and completion of the WAL, and its buffer, under loom: every order in which threads can run, and every value
+//! that the memory model lets them see.
 //!
-//! The file under test is compiled here a second time, with loom's atomics and locks in place of the real ones.
+//! The files under test are compiled here a second time, with loom's atomics and locks in place of the real ones.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 // The WAL uses more of it than the models do.
@@ -16,11 +16,14 @@ mod primitives {
     pub const SPINS: usize = 1;
 }
 
+#[path = "../src/wal/buffer.rs"]
+mod buffer;
 #[path = "../src/wal/reservation.rs"]
 mod reservation;
 
 use std::sync::atomic::{AtomicUsize, Ordering as StdOrdering};
 
+use buffer::Buffer;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
@@ -31,11 +34,13 @@ const START: u64 = 8;
 /// What every record takes.
 const RECORD: u64 = 8;
 
-/// The log: a cell for each record. They are written and read without any ordering of their own, as the bytes in a map
-/// are: a copy that reservation does not order before the read may read as nothing.
+/// The log. The buffer has room for two records, the third one comes round to where the first was. In the file each has a
+/// cell, which is written and read without any ordering of its own: a copy that reservation does not order before the flush
+/// may read as nothing.
 struct Log {
     reservations: Reservations,
-    cells: [AtomicU64; 3],
+    buffer: Buffer,
+    file: [AtomicU64; 3],
 }
 
 fn index(at: u64) -> usize {
@@ -44,31 +49,43 @@ fn index(at: u64) -> usize {
 
 impl Log {
     fn new(slots: usize) -> Arc<Log> {
-        let cells = [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
-        Arc::new(Log { reservations: Reservations::new(START, slots), cells })
+        let file = [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
+        let buffer = Buffer::new(START, 2 * RECORD as usize);
+        Arc::new(Log { reservations: Reservations::new(START, slots), buffer, file })
     }
 
     /// Appends a record, unless one of `gates` is closed, and answers where it starts.
     fn append(&self, hint: usize, gates: u64) -> Result<u64, Refused<()>> {
         let copying = self.reservations.reserve(hint, gates, |at| Ok(at + RECORD))?;
         let at = copying.start();
-        self.cells[index(at)].store(at, Ordering::Relaxed);
+        if self.buffer.has_room(at + RECORD) {
+            self.buffer.put(at, &at.to_ne_bytes());
+        } else {
+            self.file[index(at)].store(at, Ordering::Relaxed);
+        }
         copying.finish();
         Ok(at)
     }
 
-    /// What a flush does: appends its mark, waits for everything before it, and reads that. Answers where the mark is.
+    /// What a flush does: appends its mark, waits for everything before it, and writes that. Answers where the mark is.
     fn flush(&self, hint: usize) -> u64 {
         let mark = self.append(hint, 0).unwrap();
         self.reservations.wait_complete(mark + RECORD);
-        self.check(mark + RECORD);
+        self.write(mark + RECORD);
         mark
     }
 
-    fn check(&self, upto: u64) {
-        for at in (START..upto).step_by(RECORD as usize) {
-            assert_eq!(self.cells[index(at)].load(Ordering::Relaxed), at, "a hole at {at}");
+    /// Moves what lies before `upto` from the buffer to the file, and finds each record there, in one or the other.
+    fn write(&self, upto: u64) {
+        for at in (self.buffer.taken()..upto).step_by(RECORD as usize) {
+            let mut bytes = [0; RECORD as usize];
+            self.buffer.take(at, &mut bytes);
+            match u64::from_ne_bytes(bytes) {
+                0 => assert_eq!(self.file[index(at)].load(Ordering::Relaxed), at, "a hole at {at}"),
+                found => assert_eq!(found, at, "a record of elsewhere"),
+            }
         }
+        self.buffer.set_taken(upto);
     }
 }
 
@@ -107,6 +124,21 @@ fn what_is_complete_has_no_holes() {
 }
 
 #[test]
+fn what_comes_round_to_where_another_was_is_neither_lost_nor_mixed_with_it() {
+    explore(3, 200, || {
+        let log = Log::new(2);
+        let other = Arc::clone(&log);
+        let appender = thread::spawn(move || other.append(0, CLOSED | FAILED).unwrap());
+        let marks = [log.flush(1), log.flush(1)];
+        let at = appender.join().unwrap();
+        if at > marks[1] {
+            log.write(at + RECORD);
+        }
+        assert_eq!(at + marks[0] + marks[1], 3 * START + 3 * RECORD, "each got space of its own");
+    });
+}
+
+#[test]
 fn more_threads_than_slots_wait_for_each_other() {
     explore(5, 50, || {
         let log = Log::new(1);
@@ -126,7 +158,7 @@ fn behind_a_closed_gate_the_position_is_final() {
         let appender = thread::spawn(move || other.append(0, CLOSED | FAILED));
         let end = log.reservations.close_gates(CLOSED);
         log.reservations.wait_complete(end);
-        log.check(end);
+        log.write(end);
         match appender.join().unwrap() {
             Ok(at) => assert!(at < end, "a record behind the end"),
             Err(refused) => assert_eq!((refused, end), (Refused::Gates(CLOSED), START)),

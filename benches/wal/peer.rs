@@ -1,6 +1,5 @@
 //! Against raft-engine, as it comes but without compression of bytes that do not compress.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,9 +10,11 @@ use raft_engine::{Config, Engine, LogBatch, ReadableSize};
 use crate::writing::{task_rate, wait_prepared};
 use crate::{Bench, append, config, noise, open};
 
-const ROUND: Duration = Duration::from_millis(700);
+/// The two take turns of this, so many in a round: the machine's load changes faster than a round.
+const TURN: Duration = Duration::from_millis(100);
+const TURNS: usize = 7;
 
-/// Runs `commit` on so many threads for a round; answers how often a second it was done.
+/// Runs `commit` on so many threads for a turn; answers how often a second it was done.
 fn rate(writers: usize, commit: &(dyn Fn(usize) -> anyhow::Result<()> + Sync)) -> anyhow::Result<f64> {
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let start = Instant::now();
@@ -30,7 +31,7 @@ fn rate(writers: usize, commit: &(dyn Fn(usize) -> anyhow::Result<()> + Sync)) -
                 })
             })
             .collect();
-        std::thread::sleep(ROUND);
+        std::thread::sleep(TURN);
         let rate = done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         for thread in threads {
@@ -40,40 +41,49 @@ fn rate(writers: usize, commit: &(dyn Fn(usize) -> anyhow::Result<()> + Sync)) -
     })
 }
 
-fn raft_engine(path: &Path, writers: usize, payload: &[u8]) -> anyhow::Result<f64> {
-    let config = Config {
-        dir: path.to_string_lossy().into_owned(),
-        batch_compression_threshold: ReadableSize(0),
-        ..Config::default()
-    };
-    let engine = Engine::open(config)?;
-    let rate = rate(writers, &|writer| {
+fn raft_engine(engine: &Engine, writers: usize, payload: &[u8]) -> anyhow::Result<f64> {
+    rate(writers, &|writer| {
         let mut batch = LogBatch::default();
         batch.put(writer as u64 + 1, b"key".to_vec(), payload.to_vec())?;
         engine.write(&mut batch, true)?;
         Ok(())
-    })?;
-    drop(engine);
-    std::fs::remove_dir_all(path)?;
-    Ok(rate)
+    })
 }
 
-fn mainstay(path: &Path, writers: usize, payload: &[u8]) -> anyhow::Result<f64> {
-    let log = open(path, config())?;
-    wait_prepared(path)?;
-    let rate = rate(writers, &|_| Ok(log.make_durable(append(&log, payload)?)?))?;
-    drop(log);
-    std::fs::remove_dir_all(path)?;
-    Ok(rate)
+/// What one round found, a second.
+struct Round {
+    ours: f64,
+    /// The same with tasks on two threads: what our callers may do, and raft-engine's cannot.
+    tasks: f64,
+    theirs: f64,
 }
 
-/// The same with tasks on two threads: what our callers may do, and raft-engine's cannot.
-fn mainstay_tasks(path: &Path, writers: usize, payload: &[u8]) -> anyhow::Result<f64> {
-    let log = Arc::new(open(path, config())?);
-    wait_prepared(path)?;
-    let rate = task_rate(log, writers, payload, ROUND)?;
-    std::fs::remove_dir_all(path)?;
-    Ok(rate)
+fn round(bench: &mut Bench, writers: usize, payload: &[u8]) -> anyhow::Result<Round> {
+    let (our_path, their_path) = (bench.fresh_path(), bench.fresh_path());
+    let log = Arc::new(open(&our_path, config())?);
+    let config = Config {
+        dir: their_path.to_string_lossy().into_owned(),
+        batch_compression_threshold: ReadableSize(0),
+        ..Config::default()
+    };
+    let engine = Engine::open(config)?;
+    let mut sums = Round { ours: 0.0, tasks: 0.0, theirs: 0.0 };
+    for _ in 0..TURNS {
+        // What is prepared after a turn costs the other nothing.
+        wait_prepared(&our_path)?;
+        sums.ours += rate(writers, &|_| Ok(log.make_durable(append(&log, payload)?)?))?;
+        wait_prepared(&our_path)?;
+        sums.theirs += raft_engine(&engine, writers, payload)?;
+        if writers == 64 {
+            sums.tasks += task_rate(Arc::clone(&log), writers, payload, TURN)?;
+        }
+        log.recycle(log.durable())?;
+    }
+    drop((log, engine));
+    std::fs::remove_dir_all(our_path)?;
+    std::fs::remove_dir_all(their_path)?;
+    let turns = TURNS as f64;
+    Ok(Round { ours: sums.ours / turns, tasks: sums.tasks / turns, theirs: sums.theirs / turns })
 }
 
 /// Writers that each wait for their record: one, 16 and 64 threads; and 64 tasks of ours against the 64 threads.
@@ -84,13 +94,11 @@ pub fn vs_raft_engine(bench: &mut Bench) -> anyhow::Result<()> {
             let (mut ours, mut tasks) = (Vec::new(), Vec::new());
             let (mut theirs, mut ceiling) = (Vec::new(), Vec::new());
             for _ in 0..bench.rounds {
-                let path = bench.fresh_path();
-                ours.push(mainstay(&path, writers, &payload)?);
-                let path = bench.fresh_path();
-                theirs.push(raft_engine(&path, writers, &payload)?);
+                let found = round(bench, writers, &payload)?;
+                ours.push(found.ours);
+                theirs.push(found.theirs);
                 if writers == 64 {
-                    let path = bench.fresh_path();
-                    tasks.push(mainstay_tasks(&path, writers, &payload)?);
+                    tasks.push(found.tasks);
                 }
                 // All writers' records with one sync.
                 let packed = noise((len * writers).min(4 << 20));

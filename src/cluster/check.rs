@@ -10,9 +10,10 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 
 use super::core::Core;
-use super::leading::{MAX_HOPS, leader};
+use super::leading::{Hop, leader};
 use super::peers::CallError;
 use super::proto::{CheckRequest, CheckResponse, CheckedMember, checked_member};
+use super::rpc::requests::patience_within;
 use crate::ident::NodeId;
 use crate::raftstore::consistency::{CheckRefusal, Verdict};
 use crate::raftstore::entry::Membership;
@@ -24,11 +25,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Says what each member holds.
 pub(super) async fn check(core: &Core, request: CheckRequest) -> Result<CheckResponse, Status> {
-    let limit = match request.timeout_ms {
-        0 => CHECK_TIMEOUT,
-        milliseconds => Duration::from_millis(milliseconds).min(CHECK_TIMEOUT),
-    };
-    let until = Instant::now() + limit;
+    let until = Instant::now() + patience_within(request.timeout_ms, CHECK_TIMEOUT);
     let leader = leader(core, until).await?;
     if leader != core.node() {
         return pass_on(core, leader, request, until).await;
@@ -56,13 +53,8 @@ pub(super) async fn check(core: &Core, request: CheckRequest) -> Result<CheckRes
 }
 
 async fn pass_on(core: &Core, to: NodeId, request: CheckRequest, until: Instant) -> Result<CheckResponse, Status> {
-    if request.hops >= MAX_HOPS {
-        return Err(Status::unavailable("leadership changes all the time"));
-    }
-    let limit = until.saturating_duration_since(Instant::now());
-    let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1);
-    let request = CheckRequest { timeout_ms, hops: request.hops + 1 };
-    core.peers.check(to, request, limit).await.map_err(|error| match error {
+    let Hop { hops, limit, timeout_ms } = Hop::next(request.hops, until)?;
+    core.peers.check(to, CheckRequest { timeout_ms, hops }, limit).await.map_err(|error| match error {
         CallError::Status(status) => *status,
         other => Status::unavailable(format!("node {to}, which leads, cannot be asked: {other}")),
     })

@@ -26,7 +26,7 @@ const ALIVE_SINCE: Duration = Duration::from_millis(500);
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How often a request is passed on before it is given up: leadership wanders.
-pub(super) const MAX_HOPS: u32 = 4;
+const MAX_HOPS: u32 = 4;
 
 /// Waits until somebody leads.
 pub(super) async fn leader(core: &Core, until: Instant) -> Result<NodeId, Status> {

@@ -138,7 +138,7 @@ impl MemberHandle {
     /// # Errors
     /// See [`OperatorError`]; refused if the cluster would not have a majority without it.
     pub async fn remove(&self, node: NodeId, actor: &str) -> Result<Member, OperatorError> {
-        let request = RemoveRequest { node: node.get(), actor: actor.to_owned(), ..RemoveRequest::default() };
+        let request = RemoveRequest::of(node, actor);
         let removed = remove(&self.0, request).await.map_err(|status| OperatorError::from(&status))?;
         removed.ok_or_else(|| OperatorError::Unknown("the answer says nothing".to_owned()))
     }
@@ -155,9 +155,7 @@ impl MemberHandle {
         actor: &str,
         reason: &str,
     ) -> Result<Vote, OperatorError> {
-        let (actor, reason) = (actor.to_owned(), reason.to_owned());
-        let request =
-            SetVoteRequest { group: group.get(), node: node.get(), votes, actor, reason, ..SetVoteRequest::default() };
+        let request = SetVoteRequest::of(group, node, votes, actor, reason);
         let set = set_vote(&self.0, request).await.map_err(|status| OperatorError::from(&status))?;
         Vote::try_from(set)
     }

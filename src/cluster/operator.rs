@@ -187,7 +187,7 @@ impl Operator {
     /// # Errors
     /// See [`OperatorError`]; refused if the cluster would not have a majority without it.
     pub async fn remove(&self, node: NodeId, actor: &str) -> Result<Member, OperatorError> {
-        let request = RemoveRequest { node: node.get(), actor: actor.to_owned(), ..RemoveRequest::default() };
+        let request = RemoveRequest::of(node, actor);
         let deadline = Instant::now() + self.timeout;
         let removed = self.nodes.call(Purpose::Call, Repeat::Never, deadline, |line, until| {
             let request = RemoveRequest { timeout_ms: timeout_ms(until), ..request.clone() };
@@ -209,9 +209,7 @@ impl Operator {
         actor: &str,
         reason: &str,
     ) -> Result<Vote, OperatorError> {
-        let (actor, reason) = (actor.to_owned(), reason.to_owned());
-        let request =
-            SetVoteRequest { group: group.get(), node: node.get(), votes, actor, reason, ..SetVoteRequest::default() };
+        let request = SetVoteRequest::of(group, node, votes, actor, reason);
         let deadline = Instant::now() + self.timeout;
         let set = self.nodes.call(Purpose::Call, Repeat::Never, deadline, |line, until| {
             let request = SetVoteRequest { timeout_ms: timeout_ms(until), ..request.clone() };
@@ -229,9 +227,8 @@ impl Operator {
         let deadline = Instant::now() + self.timeout;
         // One that is under way is joined.
         let checked = self.nodes.call(Purpose::Call, Repeat::Safe, deadline, |line, until| {
-            let left = until.saturating_duration_since(Instant::now());
-            let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
-            async move { formation(&line).check(timed(CheckRequest { timeout_ms, hops: 0 }, until)).await }
+            let request = CheckRequest { timeout_ms: timeout_ms(until), hops: 0 };
+            async move { formation(&line).check(timed(request, until)).await }
         });
         match checked.await {
             // It changes nothing that could be unknown.

@@ -15,6 +15,7 @@ use super::leading::{Hop, STEP_TIMEOUT, change_members, hand_over, leader, major
 use super::metrics;
 use super::plan::replica_of;
 use super::proto::RemoveRequest;
+use super::rpc::requests::patience_within;
 use super::service::status;
 use crate::ident::NodeId;
 use crate::meta::client::Meta;
@@ -25,12 +26,16 @@ use crate::raftstore::group::MembershipChange;
 /// How long it may take in all.
 pub(super) const REMOVE_TIMEOUT: Duration = Duration::from_secs(30);
 
+impl RemoveRequest {
+    /// As it is asked first.
+    pub(super) fn of(node: NodeId, actor: &str) -> RemoveRequest {
+        RemoveRequest { node: node.get(), actor: actor.to_owned(), ..RemoveRequest::default() }
+    }
+}
+
 /// Removes a member; says how it was. A request that finds nothing left of it is "not found".
 pub(super) async fn remove(core: &Core, request: RemoveRequest) -> Result<Option<Member>, Status> {
-    let patience = match request.timeout_ms {
-        0 => REMOVE_TIMEOUT,
-        milliseconds => Duration::from_millis(milliseconds).min(REMOVE_TIMEOUT),
-    };
+    let patience = patience_within(request.timeout_ms, REMOVE_TIMEOUT);
     let until = Instant::now() + patience;
     let node = NodeId::new(request.node);
     if node == super::FIRST_MEMBER {

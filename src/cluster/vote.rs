@@ -16,8 +16,9 @@ use super::core::Core;
 use super::leading::{Hop, STEP_TIMEOUT, change_members, hand_over, leader, majority_without, unanswered};
 use super::plan::{MAX_VOTERS, replica_of};
 use super::proto::{SetVoteRequest, SetVoteResponse};
+use super::rpc::requests::patience_within;
 use super::service::status;
-use crate::ident::{NodeId, ReplicaId};
+use crate::ident::{GroupId, NodeId, ReplicaId};
 use crate::meta::METADATA_GROUP;
 use crate::meta::client::Meta;
 use crate::meta::proto::{Member, MemberState};
@@ -26,8 +27,16 @@ use crate::raftstore::group::{GroupStatus, MembershipChange};
 
 /// How long it may take in all.
 const VOTE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it is waited for a learner that is there to become a voter.
+/// How long it is waited for a learner to become a voter.
 const PROMOTE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl SetVoteRequest {
+    /// As it is asked first.
+    pub(super) fn of(group: GroupId, node: NodeId, votes: bool, actor: &str, reason: &str) -> SetVoteRequest {
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        SetVoteRequest { group: group.get(), node: node.get(), votes, actor, reason, ..SetVoteRequest::default() }
+    }
+}
 
 /// Has a member vote, or not.
 pub(super) async fn set_vote(core: &Core, request: SetVoteRequest) -> Result<SetVoteResponse, Status> {
@@ -38,10 +47,7 @@ pub(super) async fn set_vote(core: &Core, request: SetVoteRequest) -> Result<Set
         );
         return Err(Status::not_found(what));
     }
-    let patience = match request.timeout_ms {
-        0 => VOTE_TIMEOUT,
-        milliseconds => Duration::from_millis(milliseconds).min(VOTE_TIMEOUT),
-    };
+    let patience = patience_within(request.timeout_ms, VOTE_TIMEOUT);
     let until = Instant::now() + patience;
     let leader = leader(core, until).await?;
     if leader != core.node() {
@@ -114,11 +120,11 @@ async fn demote(core: &Core, node: NodeId, request: SetVoteRequest, until: Insta
     })
 }
 
-/// Waits until a learner is a voter, if it is likely to be soon; says whether it is.
+/// Waits a while until a learner is a voter, if it can become one; says whether it is.
 async fn is_promoted(core: &Core, node: NodeId, until: Instant) -> bool {
     let replica = replica_of(node);
     let mut view = core.metadata.group().watch();
-    let is_over = |status: &GroupStatus| votes(status, replica) || !may_vote_soon(status, replica);
+    let is_over = |status: &GroupStatus| votes(status, replica) || !may_vote(status, replica);
     let until = until.min(Instant::now() + PROMOTE_TIMEOUT);
     let left = until.saturating_duration_since(Instant::now());
     let over = timeout(left, view.wait_for(|view| view.failure.is_some() || is_over(&view.status))).await;
@@ -129,9 +135,9 @@ fn votes(status: &GroupStatus, replica: ReplicaId) -> bool {
     !status.membership.is_joint() && status.membership.voters.contains(&replica)
 }
 
-/// Whether a learner is there, and there is room for one more voter.
-fn may_vote_soon(status: &GroupStatus, replica: ReplicaId) -> bool {
-    let mut followers = status.followers.iter().filter(|follower| follower.replica == replica);
+/// Whether a learner is in the group, and there is room for one more voter. Whether it lives is seen by the outcome: the leader
+/// may not have heard of it yet since it looked last.
+fn may_vote(status: &GroupStatus, replica: ReplicaId) -> bool {
     let has_room = status.membership.is_joint() || status.membership.voters.len() < MAX_VOTERS;
-    has_room && followers.any(|follower| follower.recently_active)
+    has_room && status.followers.iter().any(|follower| follower.replica == replica)
 }

@@ -13,10 +13,15 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
-use super::{Access, Disk, File, Folios, Map};
+use super::gate::{Gate, Hanging};
+use super::{Access, Directory, Disk, File};
 
 /// What a disk writes at once: a write of several is torn between them.
-const SECTOR_BYTES: usize = 512;
+pub(super) const SECTOR_BYTES: usize = 512;
+
+/// What the page cache writes back at once. The segments of the crash tests are two pages long, so that a page can be lost
+/// where the next one is kept, and no page is lost in part.
+pub(super) const PAGE_SECTORS: usize = 2;
 
 /// Which unsynced changes survive a crash.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +32,8 @@ pub enum Loss {
     Nothing,
     /// Each by the toss of a coin from this seed.
     Random(u64),
+    /// The same, but whole pages: each by the toss of a coin.
+    Pages(u64),
     /// Only the last ones written: the order of writes turned around.
     Older(u64),
 }
@@ -44,6 +51,8 @@ pub struct Faults {
     pub short_read: Option<u64>,
     /// The n-th sync of a file fails once, and loses what it was to write.
     pub fail_sync: Option<u64>,
+    /// The n-th sync of a directory fails once, and loses the names that it was to write.
+    pub fail_sync_dir: Option<u64>,
     /// How many bytes fit on the disk.
     pub capacity_bytes: Option<u64>,
 }
@@ -62,10 +71,15 @@ struct State {
     operations: u64,
     reads: u64,
     syncs: u64,
-    maps: usize,
+    dir_syncs: u64,
     dead: bool,
-    /// Writes through maps until one that is never made: its thread stands still in the middle of the copy.
+    /// Parts of vectored writes until one that is never made: its thread stands still in the middle of it.
     stall_in: Option<u64>,
+    /// The error that whatever needs a file descriptor gets, if lists are meant too, and how often it did.
+    opening_fails: Option<(i32, bool)>,
+    refused: u64,
+    /// Where the next sync of a directory hangs.
+    gate: Option<Arc<Gate>>,
     /// Names as the running system sees them, and as they are on the disk.
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
@@ -91,6 +105,8 @@ struct Contents {
     durable: Vec<u8>,
     /// Sectors that differ, with the operation that last changed them.
     dirty: BTreeMap<usize, u64>,
+    /// Sectors that cannot be read until they are written again.
+    bad: BTreeSet<usize>,
 }
 
 impl NameChange {
@@ -136,6 +152,17 @@ impl State {
         Ok(self.operations)
     }
 
+    /// Fails what needs a file descriptor if there are none.
+    fn opening(&mut self) -> io::Result<()> {
+        match self.opening_fails {
+            Some((errno, _)) => {
+                self.refused += 1;
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn used_bytes(&self) -> u64 {
         self.names.values().map(|file| self.files[*file].live.len() as u64).sum()
     }
@@ -154,6 +181,7 @@ impl State {
         contents.live[offset..end].copy_from_slice(bytes);
         for sector in offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
             contents.dirty.insert(sector, operation);
+            contents.bad.remove(&sector);
         }
         Ok(())
     }
@@ -212,14 +240,14 @@ impl LossyDisk {
         self.state.lock().files.len()
     }
 
-    /// How many maps were made.
-    pub fn maps_made(&self) -> usize {
-        self.state.lock().maps
-    }
-
     /// How many syncs of files there were.
     pub fn syncs(&self) -> u64 {
         self.state.lock().syncs
+    }
+
+    /// How many syncs of directories there were.
+    pub fn dir_syncs(&self) -> u64 {
+        self.state.lock().dir_syncs
     }
 
     /// Whether the machine has died.
@@ -237,10 +265,46 @@ impl LossyDisk {
         self.hang.write()
     }
 
-    /// The write through a map that comes after so many others is never made, and says that it was: as if its thread
+    /// Whatever needs a file descriptor fails with this error, until [`allow_opening`](Self::allow_opening);
+    /// listing a directory does, too, if `lists`.
+    pub fn refuse_opening(&self, errno: i32, lists: bool) {
+        self.state.lock().opening_fails = Some((errno, lists));
+    }
+
+    /// There are file descriptors again.
+    pub fn allow_opening(&self) {
+        self.state.lock().opening_fails = None;
+    }
+
+    /// How often something was refused for that.
+    pub fn refused(&self) -> u64 {
+        self.state.lock().refused
+    }
+
+    /// The next operation fails once; because the disk is full, if so.
+    pub fn fail_next(&self, fails_full: bool) {
+        let mut state = self.state.lock();
+        (state.faults.fail_at, state.faults.fails_full) = (Some(state.operations + 1), fails_full);
+    }
+
+    /// The next sync of a directory fails once, and loses the names that it was to write.
+    pub fn fail_next_sync_dir(&self) {
+        let mut state = self.state.lock();
+        state.faults.fail_sync_dir = Some(state.dir_syncs + 1);
+    }
+
+    /// The next sync of a directory hangs until the answer is dropped, and no other one does.
+    pub fn hang_next_sync_dir(&self) -> Hanging {
+        let gate = Arc::new(Gate::default());
+        let hanging = Hanging::new(&gate);
+        self.state.lock().gate = Some(gate);
+        hanging
+    }
+
+    /// The part of a vectored write that comes after so many others is never made, and says that it was: as if its thread
     /// stood still there until the process is killed.
-    pub fn stall_in(&self, writes: u64) {
-        self.state.lock().stall_in = Some(writes);
+    pub fn stall_in(&self, parts: u64) {
+        self.state.lock().stall_in = Some(parts);
     }
 
     /// Flips one bit of a file's contents, on the disk and in memory.
@@ -252,10 +316,45 @@ impl LossyDisk {
         state.files[file].durable[byte] ^= mask;
     }
 
+    /// The sector that this byte of a file lies in goes bad: every read of it fails, whatever else is read with it, until
+    /// it is written again.
+    pub fn spoil(&self, path: &Path, offset: u64) {
+        let mut state = self.state.lock();
+        let file = state.names[path];
+        state.files[file].bad.insert(offset as usize / SECTOR_BYTES);
+    }
+
     /// A file's contents as the running system sees them.
     pub fn contents(&self, path: &Path) -> Vec<u8> {
         let state = self.state.lock();
         state.files[state.names[path]].live.clone()
+    }
+
+    /// Makes the names in a directory durable.
+    pub fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        let gate = self.state.lock().gate.take();
+        if let Some(gate) = gate {
+            gate.pass();
+        }
+        let mut state = self.state.lock();
+        state.operation()?;
+        state.dir_syncs += 1;
+        if state.faults.fail_sync_dir == Some(state.dir_syncs) {
+            // As after a failed sync of a file: the system shows the names, and does not write them any more.
+            state.pending.retain(|change| change.directory() != Some(directory));
+            return Err(io::Error::other("injected failure of a sync"));
+        }
+        let pending = std::mem::take(&mut state.pending);
+        let made: Vec<_> = state.directories.iter().filter(|path| path.parent() == Some(directory)).cloned().collect();
+        state.durable_directories.extend(made);
+        for change in pending {
+            if change.directory() == Some(directory) {
+                change.apply(&mut state.durable_names);
+            } else {
+                state.pending.push(change);
+            }
+        }
+        Ok(())
     }
 
     /// The disk after the process was killed: the machine lives on, and what is not synced can still be lost.
@@ -263,18 +362,13 @@ impl LossyDisk {
         let state = self.state.lock();
         let after = State {
             faults,
-            operations: 0,
-            reads: 0,
-            syncs: 0,
-            maps: 0,
-            dead: false,
-            stall_in: None,
             names: state.names.clone(),
             durable_names: state.durable_names.clone(),
             pending: state.pending.clone(),
             directories: state.directories.clone(),
             durable_directories: state.durable_directories.clone(),
             files: state.files.clone(),
+            ..State::default()
         };
         LossyDisk { state: Arc::new(Mutex::new(after)), hang: Arc::default() }
     }
@@ -283,14 +377,14 @@ impl LossyDisk {
     pub fn crash(&self, loss: Loss, faults: Faults) -> LossyDisk {
         let state = self.state.lock();
         let mut random = Random(match loss {
-            Loss::Random(seed) | Loss::Older(seed) => seed,
-            _ => 0,
+            Loss::Random(seed) | Loss::Pages(seed) | Loss::Older(seed) => seed,
+            Loss::Everything | Loss::Nothing => 0,
         });
         let middle = random.below(state.operations.max(1));
         let mut keep = |operation: u64| match loss {
             Loss::Everything => false,
             Loss::Nothing => true,
-            Loss::Random(_) => random.draw() & 1 == 1,
+            Loss::Random(_) | Loss::Pages(_) => random.draw() & 1 == 1,
             Loss::Older(_) => operation > middle,
         };
         let mut names = state.durable_names.clone();
@@ -304,12 +398,20 @@ impl LossyDisk {
         names.retain(|path, _| path.parent().is_some_and(|directory| directories.contains(directory)));
         let files = state.files.iter().map(|contents| {
             let mut survivor = contents.clone();
+            let mut last_page = None;
             for (sector, operation) in &contents.dirty {
-                if keep(*operation) {
+                let page = sector / PAGE_SECTORS;
+                let is_kept = match (loss, last_page) {
+                    (Loss::Pages(_), Some((last, is_kept))) if last == page => is_kept,
+                    _ => keep(*operation),
+                };
+                last_page = Some((page, is_kept));
+                if is_kept {
                     survivor.keep_sector(*sector);
                 }
             }
-            Contents { live: survivor.durable.clone(), durable: survivor.durable, dirty: BTreeMap::new() }
+            let Contents { durable, bad, .. } = survivor;
+            Contents { live: durable.clone(), durable, dirty: BTreeMap::new(), bad }
         });
         let after = State {
             faults,
@@ -333,6 +435,7 @@ impl fmt::Debug for LossyDisk {
 impl Disk for LossyDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut state = self.state.lock();
+        state.opening()?;
         state.operation()?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -345,13 +448,17 @@ impl Disk for LossyDisk {
     }
 
     fn open(&self, path: &Path, _access: Access) -> io::Result<Arc<dyn File>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.opening()?;
         let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(LossyFile { disk: self.clone(), file }))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        if matches!(state.opening_fails, Some((_, true))) {
+            state.opening()?;
+        }
         if !state.directories.contains(directory) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -388,25 +495,26 @@ impl Disk for LossyDisk {
         Ok(())
     }
 
-    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        let mut state = self.state.lock();
-        state.operation()?;
-        let pending = std::mem::take(&mut state.pending);
-        let made: Vec<_> = state.directories.iter().filter(|path| path.parent() == Some(directory)).cloned().collect();
-        state.durable_directories.extend(made);
-        for change in pending {
-            if change.directory() == Some(directory) {
-                change.apply(&mut state.durable_names);
-            } else {
-                state.pending.push(change);
-            }
-        }
-        Ok(())
+    fn open_dir(&self, directory: &Path) -> io::Result<Arc<dyn Directory>> {
+        self.state.lock().opening()?;
+        Ok(Arc::new(LossyDirectory { disk: self.clone(), path: directory.to_owned() }))
     }
 
     fn free_bytes(&self, _directory: &Path) -> io::Result<u64> {
         let state = self.state.lock();
         Ok(state.faults.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
+    }
+}
+
+#[derive(Debug)]
+struct LossyDirectory {
+    disk: LossyDisk,
+    path: PathBuf,
+}
+
+impl Directory for LossyDirectory {
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.path)
     }
 }
 
@@ -427,6 +535,10 @@ impl File for LossyFile {
         let live = &state.files[self.file].live;
         let rest = live.get(offset as usize..).unwrap_or(&[]);
         let count = rest.len().min(buffer.len()) / if is_short { 2 } else { 1 };
+        let sectors = offset as usize / SECTOR_BYTES..(offset as usize + count).div_ceil(SECTOR_BYTES);
+        if count > 0 && state.files[self.file].bad.range(sectors).next().is_some() {
+            return Err(io::Error::other("a bad sector"));
+        }
         buffer[..count].copy_from_slice(&rest[..count]);
         Ok(count)
     }
@@ -439,18 +551,19 @@ impl File for LossyFile {
         let mut at = offset;
         // An empty part is no write: it cannot fail when the others are there.
         for part in parts.iter().filter(|part| !part.is_empty()) {
-            self.write_at(part, at)?;
+            let mut state = self.disk.state.lock();
+            let left = state.stall_in;
+            state.stall_in = left.and_then(|left| left.checked_sub(1));
+            if left != Some(0) {
+                state.write(self.file, part, at as usize)?;
+            }
             at += part.len() as u64;
         }
         Ok(())
     }
 
-    fn zero_fill(&self, offset: u64, end: u64, _folios: Folios) -> io::Result<()> {
+    fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()> {
         self.write_at(&vec![0; (end - offset) as usize], offset)
-    }
-
-    fn drop_cache(&self) -> io::Result<()> {
-        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -469,94 +582,5 @@ impl File for LossyFile {
             contents.keep_sector(sector);
         }
         Ok(())
-    }
-
-    fn map(&self, len_bytes: u64) -> io::Result<Box<dyn Map>> {
-        if self.len_bytes()? < len_bytes {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        self.disk.state.lock().maps += 1;
-        Ok(Box::new(LossyMap { disk: self.disk.clone(), file: self.file, len_bytes }))
-    }
-}
-
-struct LossyMap {
-    disk: LossyDisk,
-    file: usize,
-    len_bytes: u64,
-}
-
-impl Map for LossyMap {
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if offset + bytes.len() as u64 > self.len_bytes {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let mut state = self.disk.state.lock();
-        // A copy into memory does not fail; of a machine that is dead nobody sees it.
-        if state.dead || state.faults.die_at == Some(state.operations + 1) {
-            let _ = state.operation();
-            return Ok(());
-        }
-        let left = state.stall_in;
-        state.stall_in = left.and_then(|left| left.checked_sub(1));
-        if left == Some(0) {
-            return Ok(());
-        }
-        let fail_at = state.faults.fail_at.take();
-        let written = state.write(self.file, bytes, offset as usize);
-        state.faults.fail_at = fail_at;
-        written
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path(name: &str) -> PathBuf {
-        Path::new("/d").join(name)
-    }
-
-    #[test]
-    fn only_what_was_synced_is_sure_to_survive() {
-        let disk = LossyDisk::new(Faults::default());
-        disk.create_dir(Path::new("/d")).unwrap();
-        disk.sync_dir(Path::new("/")).unwrap();
-        let file = disk.create(&path("a")).unwrap();
-        file.write_at(&[1; 1024], 0).unwrap();
-        file.sync().unwrap();
-        disk.sync_dir(Path::new("/d")).unwrap();
-        file.map(1024).unwrap().write(512, &[2; 512]).unwrap();
-        disk.create(&path("b")).unwrap();
-
-        let lost = disk.crash(Loss::Everything, Faults::default());
-        assert_eq!(lost.list(Path::new("/d")).unwrap(), ["a"]);
-        assert_eq!(lost.contents(&path("a")), [1; 1024]);
-        let kept = disk.crash(Loss::Nothing, Faults::default());
-        assert_eq!(kept.list(Path::new("/d")).unwrap(), ["a", "b"]);
-        assert_eq!(kept.contents(&path("a"))[512..], [2; 512]);
-    }
-
-    #[test]
-    fn a_failed_sync_loses_its_data_though_a_later_one_succeeds() {
-        let disk = LossyDisk::new(Faults { fail_sync: Some(1), ..Faults::default() });
-        disk.create_dir(Path::new("/d")).unwrap();
-        disk.sync_dir(Path::new("/")).unwrap();
-        let file = disk.create(&path("a")).unwrap();
-        disk.sync_dir(Path::new("/d")).unwrap();
-        file.write_at(b"x", 0).unwrap();
-        assert!(file.sync().is_err());
-        file.sync().unwrap();
-        assert_eq!(disk.contents(&path("a")), b"x");
-        assert_eq!(disk.crash(Loss::Everything, Faults::default()).contents(&path("a")), b"");
-    }
-
-    #[test]
-    fn a_dead_machine_does_nothing_more() {
-        let disk = LossyDisk::new(Faults { die_at: Some(2), ..Faults::default() });
-        disk.create_dir(Path::new("/d")).unwrap();
-        assert!(disk.create(&path("a")).is_err());
-        assert!(disk.create_dir(Path::new("/e")).is_err());
-        assert_eq!(disk.operations(), 2);
     }
 }

@@ -1,19 +1,20 @@
-//! Floor 1: files and memory maps, as the WAL needs them and no more.
+//! Floor 1: files, as the WAL needs them and no more.
 //!
 //! A narrow seam with two sides: [`RealDisk`] is the operating system, `LossyDisk` (in tests) forgets at a crash
 //! whatever was not synced, in any combination. Whoever writes through this seam gets his crash tests from it.
 //!
-//! What holds on both sides: bytes written to a file or its map are seen by every later read of the file; they survive
-//! a crash only after [`File::sync`] returned; a name survives only after [`Disk::sync_dir`] did. A sync that failed
+//! What holds on both sides: bytes written to a file are seen by every later read of it; they survive a crash only after
+//! [`File::sync`] returned; a name survives only after [`Directory::sync`] did. A sync that failed
 //! may have lost what it was to write, and a later one that succeeds does not bring it back.
-//!
-//! This is the only room of the library with `unsafe`, in `map`.
 
-mod map;
 mod real;
 
 #[cfg(any(test, fuzzing))]
+mod gate;
+#[cfg(any(test, fuzzing))]
 pub mod lossy;
+#[cfg(test)]
+mod lossy_test;
 
 use std::fmt;
 use std::io;
@@ -21,31 +22,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use real::RealDisk;
-
-/// How large the folios are in which the page cache keeps zero-filled space: as large as the writes that made them.
-///
-/// The kernel tracks what a *mapped* write made dirty per folio: in space filled by 1 MiB writes, every later flush of one
-/// record writes 1 MiB. Of what system calls wrote it knows the blocks, however large the folio, and it goes through the
-/// folios of a large write one by one. So one size is good for the map, and the other for large writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Folios {
-    /// For writes through the map.
-    Small,
-    /// For writes by system calls only.
-    Large,
-}
-
-impl Folios {
-    /// Their size. Small: two pages, because a commit of a small record took as long as with one. Large: measured with
-    /// flushes of 128 KiB and 1 MiB, which were 0.84 and 0.64 as fast as into space written in large pieces with 8 KiB,
-    /// 0.98 and 0.90 with 64 KiB, 1.02 and 0.99 with this, and no better with 1 MiB.
-    pub const fn bytes(self) -> u64 {
-        match self {
-            Folios::Small => 8 << 10,
-            Folios::Large => 256 << 10,
-        }
-    }
-}
 
 /// Directories and files.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -67,8 +43,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Removes a file. Who has it open goes on reading it.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the names in this directory durable.
-    fn sync_dir(&self, directory: &Path) -> io::Result<()>;
+    /// Opens a directory, to sync it. Needs a file descriptor, and keeps it.
+    fn open_dir(&self, directory: &Path) -> io::Result<Arc<dyn Directory>>;
 
     /// Bytes that may still be written to the file system of this directory.
     fn free_bytes(&self, directory: &Path) -> io::Result<u64>;
@@ -79,8 +55,14 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 pub enum Access {
     /// Reading only.
     Read,
-    /// Reading, writing and mapping.
+    /// Reading and writing.
     Write,
+}
+
+/// An open directory.
+pub trait Directory: fmt::Debug + Send + Sync {
+    /// Makes the names in it durable. Opens nothing: a process that has no file descriptors left can still do it.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file.
@@ -98,23 +80,9 @@ pub trait File: Send + Sync {
     fn write_vectored_at(&self, parts: &mut [io::IoSlice<'_>], offset: u64) -> io::Result<()>;
 
     /// Writes zeros from `offset` up to `end`, so that the space is allocated and later writes to it cannot find the
-    /// disk full. Where nothing of it is cached, it is cached in such folios.
-    fn zero_fill(&self, offset: u64, end: u64, folios: Folios) -> io::Result<()>;
+    /// disk full.
+    fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()>;
 
-    /// Takes what is durable out of the page cache, as far as nobody has it mapped: it may lie there in folios of any
-    /// size. What is read afterwards is the same.
-    fn drop_cache(&self) -> io::Result<()>;
-
-    /// Makes everything written so far durable, through the map too.
+    /// Makes everything written so far durable.
     fn sync(&self) -> io::Result<()>;
-
-    /// Maps the first `len_bytes` of the file, which must have them, for writing.
-    fn map(&self, len_bytes: u64) -> io::Result<Box<dyn Map>>;
-}
-
-/// A file mapped for writing. Reading goes through the file: a mapped read of a bad sector would kill the process.
-pub trait Map: Send + Sync {
-    /// Copies `bytes` to `offset`; many threads may do so at once. Fails, and writes nothing, where they lie outside
-    /// the map.
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 }

@@ -6,8 +6,18 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::map::RealMap;
-use super::{Access, Disk, File, Folios, Map};
+use super::{Access, Directory, Disk, File};
+
+/// Zeros are written in pieces of this. The page cache keeps them in folios as large as the write; a later write goes
+/// through folios one by one, and in each through all its blocks, though it makes only those dirty that it touches. A write and
+/// a sync took, in microseconds (ext4, Linux 6.18), where the zeros were written in pieces of
+///
+/// | | 4 KiB | 16 | 64 | 128 | 256 |
+/// |---|---|---|---|---|---|
+/// | 184 bytes | 89 | 89 | 89 | 89 | 90 |
+/// | 128 KiB | 186 | 145 | 131 | 126 | 126 |
+/// | 1 MiB | 810 | 513 | 408 | 380 | 355 |
+const ZEROS_BYTES: u64 = 128 << 10;
 
 /// The file system that the process sees.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,9 +31,6 @@ impl Disk for RealDisk {
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let file = fs::File::options().read(true).write(access == Access::Write).open(path)?;
-        // No read-ahead: it makes large folios, which mapped writes would then write whole, see `Folios`.
-        #[cfg(target_os = "linux")]
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
         Ok(Arc::new(RealFile { file }))
     }
 
@@ -56,13 +63,24 @@ impl Disk for RealDisk {
         fs::remove_file(path)
     }
 
-    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        fs::File::open(directory)?.sync_all()
+    fn open_dir(&self, directory: &Path) -> io::Result<Arc<dyn Directory>> {
+        Ok(Arc::new(RealDirectory { directory: fs::File::open(directory)? }))
     }
 
     fn free_bytes(&self, directory: &Path) -> io::Result<u64> {
         let status = rustix::fs::statvfs(directory)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+}
+
+#[derive(Debug)]
+struct RealDirectory {
+    directory: fs::File,
+}
+
+impl Directory for RealDirectory {
+    fn sync(&self) -> io::Result<()> {
+        self.directory.sync_all()
     }
 }
 
@@ -119,31 +137,21 @@ impl File for RealFile {
         Ok(())
     }
 
-    fn zero_fill(&self, offset: u64, end: u64, folios: Folios) -> io::Result<()> {
-        let zeros = vec![0; folios.bytes() as usize];
+    fn zero_fill(&self, offset: u64, end: u64) -> io::Result<()> {
+        let zeros = vec![0; end.saturating_sub(offset).min(ZEROS_BYTES) as usize];
         let mut at = offset;
         while at < end {
-            // Up to the next boundary of folios, so that no write makes a larger one.
-            let folio_end = (at / folios.bytes() + 1) * folios.bytes();
-            let count = (folio_end.min(end) - at) as usize;
+            // Up to the next boundary, so that later pieces lie in whole folios.
+            let piece_end = (at / ZEROS_BYTES + 1) * ZEROS_BYTES;
+            let count = (piece_end.min(end) - at) as usize;
             self.file.write_all_at(&zeros[..count], at)?;
             at += count as u64;
         }
         Ok(())
     }
 
-    fn drop_cache(&self) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed)?;
-        Ok(())
-    }
-
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
-    }
-
-    fn map(&self, len_bytes: u64) -> io::Result<Box<dyn Map>> {
-        Ok(Box::new(RealMap::new(&self.file, len_bytes)?))
     }
 }
 
@@ -152,44 +160,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn map_and_file_see_the_same_bytes_and_the_map_has_an_end() {
+    fn what_is_written_is_read_and_the_file_has_an_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         let file = RealDisk.create(&path).unwrap();
-        file.zero_fill(0, 10_000, Folios::Small).unwrap();
-        assert_eq!(file.len_bytes().unwrap(), 10_000);
-        let map = file.map(10_000).unwrap();
-        map.write(9_998, b"ab").unwrap();
+        file.zero_fill(0, ZEROS_BYTES + 10_000).unwrap();
+        assert_eq!(file.len_bytes().unwrap(), ZEROS_BYTES + 10_000);
+        file.write_at(b"ab", ZEROS_BYTES + 9_998).unwrap();
         let mut read = [1; 4];
-        assert_eq!(file.read_at(&mut read, 9_997).unwrap(), 3);
+        assert_eq!(file.read_at(&mut read, ZEROS_BYTES + 9_997).unwrap(), 3);
         assert_eq!(&read[..3], b"\0ab");
-        assert!(map.write(9_999, b"cd").is_err());
-        assert!(map.write(u64::MAX, b"cd").is_err());
-        // Any offset and length, against a plain copy.
-        let mut expected = vec![0; 64];
-        for offset in 0..20 {
-            for len in 0..30u8 {
-                let bytes: Vec<u8> = (0..len).map(|byte| byte ^ offset ^ 0x55).collect();
-                map.write(4096 + u64::from(offset), &bytes).unwrap();
-                expected[usize::from(offset)..usize::from(offset + len)].copy_from_slice(&bytes);
-                let mut found = vec![0; 64];
-                file.read_at(&mut found, 4096).unwrap();
-                assert_eq!(found, expected, "{len} bytes at {offset}");
-            }
-        }
         let mut parts = [b"one".as_slice(), b"", b"two"].map(io::IoSlice::new);
         file.write_vectored_at(&mut parts, 8192).unwrap();
         let mut found = [0; 7];
         file.read_at(&mut found, 8192).unwrap();
         assert_eq!(&found, b"onetwo\0");
         file.sync().unwrap();
-        file.drop_cache().unwrap();
-        file.read_at(&mut found, 8192).unwrap();
-        assert_eq!(&found, b"onetwo\0");
-        file.zero_fill(8193, 8195, Folios::Large).unwrap();
+        file.zero_fill(8193, 8195).unwrap();
         file.read_at(&mut found, 8192).unwrap();
         assert_eq!(&found, b"o\0\0two\0");
-        assert!(file.map(10_001).is_err());
         assert!(RealDisk.create(&path).is_err(), "create never opens what exists");
         assert_eq!(RealDisk.list(directory.path()).unwrap(), ["file"]);
     }

@@ -11,6 +11,7 @@
 //! | `files` | small files that are read again when they change |
 //! | [`connection`] | a connection, plain or TLS, that is cut when its owner goes |
 //! | [`listener`] | accepting connections, within limits |
+//! | [`batch`] | messages that travel together, counted while they are decoded |
 //! | [`backoff`], [`breaker`] | pure: when a peer that fails is tried again, and whether it is sent to meanwhile |
 //! | [`throttle`] | pure: so many bytes per second |
 //!
@@ -23,6 +24,7 @@
 
 pub mod address;
 pub mod backoff;
+pub mod batch;
 pub mod breaker;
 pub mod config;
 pub mod connection;

@@ -14,7 +14,7 @@ pub enum StorageError {
     Locked {
         /// The directory.
         path: PathBuf,
-        /// ` (the last node on it: process N)` if it is known.
+        /// ` (the last node on it: process N)` if it is known; or that it only reads.
         holder: String,
     },
     /// *Your mistake*: the path is not a directory.

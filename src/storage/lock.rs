@@ -26,7 +26,7 @@ impl DirectoryLock {
         let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = file.map_err(StorageError::io("open", &path))?;
         if !try_lock(&file, FlockOperation::NonBlockingLockExclusive).map_err(StorageError::io("lock", &path))? {
-            return Err(locked(directory, &mut file));
+            return Err(StorageError::Locked { path: directory.to_owned(), holder: holder(&mut file) });
         }
         let named = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         named.map_err(StorageError::io("write", &path))?;
@@ -46,7 +46,7 @@ impl DirectoryLock {
         };
         match try_lock(&file, FlockOperation::NonBlockingLockShared).map_err(StorageError::io("lock", &path))? {
             true => Ok(Some(DirectoryLock { _file: file })),
-            false => Err(locked(directory, &mut file)),
+            false => Err(StorageError::Locked { path: directory.to_owned(), holder: last_node(&mut file) }),
         }
     }
 }
@@ -59,10 +59,18 @@ fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
     }
 }
 
-fn locked(directory: &Path, file: &mut File) -> StorageError {
+/// Who has the lock that a node did not get. The file names the last node, which may be long gone while others read.
+fn holder(file: &mut File) -> String {
+    // Released with the file.
+    match try_lock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(true) => ", which reads it, such as mainstay-inspect".to_owned(),
+        _ => last_node(file),
+    }
+}
+
+fn last_node(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.take(20).read_to_string(&mut text));
     let process = read.ok().and_then(|_| text.trim().parse::<u32>().ok());
-    let holder = process.map(|process| format!(" (the last node on it: process {process})")).unwrap_or_default();
-    StorageError::Locked { path: directory.to_owned(), holder }
+    process.map(|process| format!(" (the last node on it: process {process})")).unwrap_or_default()
 }

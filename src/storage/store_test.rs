@@ -42,7 +42,10 @@ fn identity_and_notes_outlive_the_process_and_a_view_changes_nothing() {
     let before = contents(&directory);
     let view = StorageView::open(&directory).unwrap();
     assert_eq!((view.identity, view.checkpoint, view.clean_end), (identity, Lsn::new(100), Some(Lsn::new(200))));
-    assert!(matches!(open(&directory), Err(StorageError::Locked { .. })), "no node starts while somebody looks");
+    let refused = open(&directory).err().expect("no node starts while somebody looks");
+    assert!(matches!(refused, StorageError::Locked { .. }), "{refused}");
+    let text = refused.to_string();
+    assert!(text.contains("another process, which reads it") && !text.contains("last node"), "{text}");
     drop(view);
     assert_eq!(contents(&directory), before);
 

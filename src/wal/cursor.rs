@@ -11,11 +11,14 @@ use super::directory::SegmentDirectory;
 use super::errors::{Damage, WalError};
 use super::layout::SegmentNumber;
 use super::record::{self, Flags, FragmentFault, FragmentHeader, Kind, MAX_PAYLOAD_BYTES};
+use super::resync::SearchBudget;
 use crate::disk::{Access, File};
 use crate::lsn::{Lsn, TimelineId};
 
 /// How much is read from a file at a time.
 const CHUNK_BYTES: usize = 256 << 10;
+/// What a device fails to read at least: so exactly the place is named where a read failed.
+pub(super) const SECTOR_BYTES: u64 = 512;
 
 /// A record of any kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +70,7 @@ pub struct Part {
     pub timeline: TimelineId,
     /// The checksum that it states.
     pub stated_crc: u32,
-    /// The checksum of its bytes; `None` if its length reaches beyond its segment.
+    /// The checksum of its bytes; `None` if its length reaches beyond its segment, or they cannot be read.
     pub computed_crc: Option<u32>,
 }
 
@@ -80,19 +83,23 @@ impl Part {
 
 /// Reads records from a position on.
 pub struct Cursor {
-    directory: SegmentDirectory,
-    at: Lsn,
-    segment: Option<OpenSegment>,
+    pub(super) directory: SegmentDirectory,
+    pub(super) at: Lsn,
+    pub(super) segment: Option<OpenSegment>,
     buffer: Vec<u8>,
     buffer_start: Lsn,
+    /// What a search may still do.
+    pub(super) budget: SearchBudget,
 }
 
 /// The segment that is being read.
-struct OpenSegment {
+pub(super) struct OpenSegment {
     number: SegmentNumber,
     file: Arc<dyn File>,
     /// How long the file is.
     len_bytes: u64,
+    /// The offset that could not be read when it was last tried.
+    unreadable: Option<(u64, Arc<io::Error>)>,
 }
 
 /// A fragment that checked out.
@@ -117,7 +124,8 @@ impl From<WalError> for Missing {
 impl Cursor {
     /// A cursor at `at`, which must be where a record starts or the one before it ends.
     pub fn new(directory: SegmentDirectory, at: Lsn) -> Cursor {
-        Cursor { directory, at, segment: None, buffer: Vec::new(), buffer_start: Lsn::NONE }
+        let budget = SearchBudget::default();
+        Cursor { directory, at, segment: None, buffer: Vec::new(), buffer_start: Lsn::NONE, budget }
     }
 
     /// Where the next record starts, if there is one.
@@ -137,7 +145,7 @@ impl Cursor {
         loop {
             let fragment = match self.fragment(at, limit, &mut payload) {
                 Ok(fragment) => fragment,
-                Err(Missing::Error(error)) => return Err(error),
+                Err(Missing::Error(error)) => return Err(self.failed(error)),
                 Err(Missing::Gap { blank, damage }) => {
                     let blank = blank && at == start;
                     return Ok(Step::Nothing(Box::new(Gap { start, blank, damage })));
@@ -183,7 +191,7 @@ impl Cursor {
                     }
                 }
                 Ok(_) | Err(Missing::Gap { .. }) => return Ok(()),
-                Err(Missing::Error(error)) => return Err(error),
+                Err(Missing::Error(error)) => return Err(self.failed(error)),
             }
         }
     }
@@ -204,57 +212,8 @@ impl Cursor {
                 Err(WalError::Damaged(Box::new(self.damage(at, "a part of a record that lies here".into(), found))))
             }
             Err(Missing::Gap { damage, .. }) => Err(WalError::Damaged(Box::new(damage))),
-            Err(Missing::Error(error)) => Err(error),
+            Err(Missing::Error(error)) => Err(self.failed(error)),
         }
-    }
-
-    /// Moves to the first place at `from` or behind it, and before `limit`, where a part of a record is whole: its
-    /// checksum, which covers its position, and its timeline fit. Answers that place; `None` if there is none in any
-    /// segment that is there. Follow it by [`skip_continued`](Cursor::skip_continued): the part may be a later one of a
-    /// record whose beginning is lost.
-    ///
-    /// Headers of segments are not checked, so that the records behind a damaged one can still be read.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub fn resynchronise(&mut self, from: Lsn, limit: Lsn) -> Result<Option<Lsn>, WalError> {
-        let layout = self.directory.layout();
-        let from = Lsn::new(from.get().div_ceil(record::ALIGNMENT as u64).saturating_mul(record::ALIGNMENT as u64));
-        for number in self.directory.list()?.range(layout.segment_of(from)..) {
-            if !self.open_unchecked(*number)? {
-                continue;
-            }
-            let mut at = layout.record_start(from.max(layout.segment_start(*number)));
-            let end = layout.segment_start(number.next()).min(limit);
-            while at < end {
-                match self.is_part(at, end)? {
-                    Some(false) => at = at.advanced(record::ALIGNMENT as u64),
-                    Some(true) => {
-                        self.at = at;
-                        return Ok(Some(at));
-                    }
-                    // No header fits any more.
-                    None => break,
-                }
-            }
-        }
-        self.segment = None;
-        Ok(None)
-    }
-
-    /// Whether a whole part of a record starts at `at` in the open segment; `None` if not even a header is there.
-    fn is_part(&mut self, at: Lsn, end: Lsn) -> Result<Option<bool>, WalError> {
-        let timeline = self.directory.timeline();
-        let Some(head) = self.bytes(at, record::HEADER_BYTES, end)?.first_chunk().copied() else { return Ok(None) };
-        let room = (end.bytes_since(at) as usize).saturating_sub(record::HEADER_BYTES);
-        // Cheap tests first: this runs over every word of up to a whole log.
-        let Ok(header) = FragmentHeader::decode(&head, room) else { return Ok(Some(false)) };
-        if header.timeline != timeline || Kind::from_number(header.kind).is_none() {
-            return Ok(Some(false));
-        }
-        let whole = self.bytes(at, record::HEADER_BYTES + header.payload_len, end)?;
-        let body = whole.get(record::HEADER_BYTES..).unwrap_or(&[]);
-        Ok(Some(body.len() == header.payload_len && header.check(at, body, timeline).is_ok()))
     }
 
     /// What the header at `at` states, whether the part is whole or not; `None` if there are only zeros, no such
@@ -263,6 +222,13 @@ impl Cursor {
     /// # Errors
     /// A file cannot be read.
     pub fn part(&mut self, at: Lsn) -> Result<Option<Part>, WalError> {
+        let part = self.part_unchecked(at);
+        // The next read checks the segment's header again.
+        self.segment = None;
+        part
+    }
+
+    fn part_unchecked(&mut self, at: Lsn) -> Result<Option<Part>, WalError> {
         let layout = self.directory.layout();
         let number = layout.segment_of(at);
         if layout.record_start(at) != at {
@@ -277,11 +243,12 @@ impl Cursor {
         let Ok(header) = FragmentHeader::decode(&head, usize::MAX) else { return Ok(None) };
         let mut checksums = (header.stated_crc(), None);
         if header.payload_len <= layout.payload_room(at) {
-            let whole = self.bytes(at, record::HEADER_BYTES + header.payload_len, end)?;
-            checksums.1 = Some(header.checksum(at, whole.get(record::HEADER_BYTES..).unwrap_or(&[])));
+            checksums.1 = match self.bytes(at, record::HEADER_BYTES + header.payload_len, end) {
+                Ok(whole) => Some(header.checksum(at, whole.get(record::HEADER_BYTES..).unwrap_or(&[]))),
+                Err(WalError::Unreadable { .. }) => None,
+                Err(error) => return Err(error),
+            };
         }
-        // The next read checks the segment's header again.
-        self.segment = None;
         let len = (record::HEADER_BYTES + header.payload_len).next_multiple_of(record::ALIGNMENT);
         Ok(Some(Part {
             start: at,
@@ -293,48 +260,6 @@ impl Cursor {
             stated_crc: checksums.0,
             computed_crc: checksums.1,
         }))
-    }
-
-    /// Looks for a valid mark at `from` or behind it, in this segment and all later ones that are there, that states
-    /// more than `above`, and answers where it stands and what it states.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub(super) fn find_mark_above(&mut self, from: Lsn, above: Lsn) -> Result<Option<(Lsn, Lsn)>, WalError> {
-        let layout = self.directory.layout();
-        let first = layout.segment_of(from);
-        for number in self.directory.list()?.range(first..) {
-            // A damaged header does not keep the marks behind it from being evidence, so the header is not checked.
-            if !self.open_unchecked(*number)? {
-                continue;
-            }
-            let mut at = layout.record_start(from.max(layout.segment_start(*number)));
-            let end = layout.segment_start(number.next());
-            while layout.segment_of(at) == *number && at < end {
-                if let Some(stated) = self.mark_at(at, end)?.filter(|stated| *stated > above) {
-                    return Ok(Some((at, stated)));
-                }
-                at = at.advanced(record::ALIGNMENT as u64);
-            }
-        }
-        self.segment = None;
-        Ok(None)
-    }
-
-    /// What a mark at `at` states, if one is there. The segment must be open.
-    fn mark_at(&mut self, at: Lsn, end: Lsn) -> Result<Option<Lsn>, WalError> {
-        const LEN: usize = record::HEADER_BYTES + record::MARK_PAYLOAD_BYTES;
-        let timeline = self.directory.timeline();
-        let bytes = self.bytes(at, LEN, end)?;
-        let Some((head, payload)) = bytes.split_first_chunk::<{ record::HEADER_BYTES }>() else { return Ok(None) };
-        // Cheap test first: this runs over every word of up to a whole segment.
-        if head[0] as usize != record::MARK_PAYLOAD_BYTES || head[12] != Kind::Mark as u8 {
-            return Ok(None);
-        }
-        let mark =
-            FragmentHeader::decode(head, payload.len()).ok().filter(|header| header.payload_len == payload.len());
-        let mark = mark.filter(|header| header.check(at, payload, timeline) == Ok(Kind::Mark));
-        Ok(mark.and_then(|_| record::decode_mark(payload)))
     }
 
     /// Reads the fragment at `at` and appends its payload.
@@ -370,7 +295,7 @@ impl Cursor {
             let (expected, found) = fault.expected_found();
             if let FragmentFault::Unknown { .. } = fault {
                 let path = self.directory.segment_path(layout.segment_of(at));
-                return WalError::Newer { path, what: found }.into();
+                return WalError::Newer { path, offset: layout.offset_of(at), lsn: at, what: found }.into();
             }
             Missing::Gap { blank: fault == FragmentFault::Blank, damage: self.damage(at, expected, found) }
         })
@@ -386,52 +311,86 @@ impl Cursor {
             && (begins_segment || !fragment.flags.contains(Flags::CONTINUED))
     }
 
+    /// Whoever tries again asks the device again, and checks the segment's header.
+    fn failed(&mut self, error: WalError) -> WalError {
+        self.segment = None;
+        error
+    }
+
     fn open_segment(&mut self, number: SegmentNumber) -> Result<bool, WalError> {
         if self.segment.as_ref().is_none_or(|open| open.number != number) {
             let len_bytes = self.directory.layout().segment_bytes();
             let file = self.directory.open(number, Access::Read)?;
-            self.segment = file.map(|file| OpenSegment { number, file, len_bytes });
+            self.segment = file.map(|file| OpenSegment { number, file, len_bytes, unreadable: None });
             self.buffer.clear();
         }
         Ok(self.segment.is_some())
     }
 
     /// Opens a segment whatever its length and header are; answers whether it is there.
-    fn open_unchecked(&mut self, number: SegmentNumber) -> Result<bool, WalError> {
+    pub(super) fn open_unchecked(&mut self, number: SegmentNumber) -> Result<bool, WalError> {
+        if self.segment.as_ref().is_some_and(|open| open.number == number) {
+            return Ok(true);
+        }
         self.buffer.clear();
         self.segment = None;
         if let Some(file) = self.directory.open_unchecked(number)? {
             let path = self.directory.segment_path(number);
             let len_bytes = file.len_bytes().map_err(WalError::io("read the length of", &path))?;
-            self.segment = Some(OpenSegment { number, file, len_bytes });
+            self.segment = Some(OpenSegment { number, file, len_bytes, unreadable: None });
         }
         Ok(self.segment.is_some())
     }
 
     /// `len` bytes at `at` of the open segment, fewer where `end` or the file's own length cuts them off. A read that
     /// comes short of both is an error: it says nothing about what is there.
-    fn bytes(&mut self, at: Lsn, len: usize, end: Lsn) -> Result<&[u8], WalError> {
+    pub(super) fn bytes(&mut self, at: Lsn, len: usize, end: Lsn) -> Result<&[u8], WalError> {
         let len = len.min(end.bytes_since(at) as usize);
         let have_end = self.buffer_start.advanced(self.buffer.len() as u64);
         if at < self.buffer_start || at.advanced(len as u64) > have_end {
-            let Some(OpenSegment { number, file, len_bytes }) = &self.segment else { return Ok(&[]) };
-            if len <= CHUNK_BYTES && self.buffer.capacity() > CHUNK_BYTES {
-                // A large fragment is behind us.
-                self.buffer = Vec::new();
-            }
-            self.buffer.resize(len.max(CHUNK_BYTES).min(end.bytes_since(at) as usize), 0);
-            let offset = self.directory.layout().offset_of(at);
-            let available = len_bytes.saturating_sub(offset).min(self.buffer.len() as u64) as usize;
-            self.buffer.truncate(available);
-            if let Err(error) = read_exactly(file.as_ref(), &mut self.buffer, offset) {
-                self.buffer.clear();
-                return Err(WalError::io("read", &self.directory.segment_path(*number))(error));
-            }
-            self.buffer_start = at;
+            self.fill(at, len, end)?;
         }
         let from = at.bytes_since(self.buffer_start) as usize;
         let to = (from + len).min(self.buffer.len());
         Ok(self.buffer.get(from..to).unwrap_or(&[]))
+    }
+
+    /// Fills the buffer with `len` bytes at `at`, and with more of what follows as long as it can be read: what lies
+    /// before a bad sector is never lost with it.
+    fn fill(&mut self, at: Lsn, len: usize, end: Lsn) -> Result<(), WalError> {
+        if len <= CHUNK_BYTES && self.buffer.capacity() > CHUNK_BYTES {
+            // A large fragment is behind us.
+            self.buffer = Vec::new();
+        }
+        self.buffer.clear();
+        self.buffer_start = at;
+        let Some(OpenSegment { number, file, len_bytes, unreadable }) = &mut self.segment else { return Ok(()) };
+        let offset = self.directory.layout().offset_of(at);
+        let available = len_bytes.saturating_sub(offset) as usize;
+        let needed = len.min(available);
+        let mut wanted = len.max(CHUNK_BYTES).min(end.bytes_since(at) as usize).min(available);
+        if let Some((bad, error)) = unreadable.as_ref().filter(|(bad, _)| *bad >= offset) {
+            let readable = (bad - offset) as usize;
+            if readable < needed {
+                return Err(self.directory.unreadable(*number, *bad, Arc::clone(error)));
+            }
+            wanted = wanted.min(readable);
+        }
+        self.buffer.resize(wanted, 0);
+        let Err(error) = read_exactly(file.as_ref(), &mut self.buffer, offset) else { return Ok(()) };
+        let failed = match error.kind() {
+            io::ErrorKind::UnexpectedEof => Some((0, error)),
+            _ => read_sectors(file.as_ref(), &mut self.buffer, offset),
+        };
+        let Some((readable, error)) = failed else { return Ok(()) };
+        self.buffer.truncate(readable);
+        let bad = offset + readable as u64;
+        if readable < needed {
+            self.buffer.clear();
+            return Err(self.directory.unreadable(*number, bad, error));
+        }
+        *unreadable = Some((bad, Arc::new(error)));
+        Ok(())
     }
 
     fn damage(&self, lsn: Lsn, expected: String, found: String) -> Damage {
@@ -444,4 +403,21 @@ impl Cursor {
 /// Fills `buffer` with what stands at `offset` of a file that is known to reach so far.
 pub(super) fn read_exactly(file: &dyn File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     if file.read_at(buffer, offset)? < buffer.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+}
+
+/// The same in smaller pieces, up to the first sector that cannot be read; answers how far that was, and why no further.
+pub(super) fn read_sectors(file: &dyn File, buffer: &mut [u8], offset: u64) -> Option<(usize, io::Error)> {
+    let mut step_bytes = if buffer.len() > CHUNK_BYTES { CHUNK_BYTES as u64 } else { SECTOR_BYTES };
+    let mut done = 0;
+    while done < buffer.len() {
+        let at = offset + done as u64;
+        let end = buffer.len().min(done + (step_bytes - at % step_bytes) as usize);
+        let part = buffer.get_mut(done..end)?;
+        match read_exactly(file, part, at) {
+            Ok(()) => done = end,
+            Err(_) if step_bytes > SECTOR_BYTES => step_bytes = SECTOR_BYTES,
+            Err(error) => return Some((done, error)),
+        }
+    }
+    None
 }

@@ -4,14 +4,15 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::cursor::read_exactly;
 use super::errors::{Damage, WalError};
 use super::fault::{Fault, active};
 use super::layout::{Layout, SegmentNumber};
+use super::recovery::last_nonzero;
 use super::segment::{HEADER_BYTES, HeaderFault, SegmentHeader};
-use crate::disk::{Access, Disk, File, Folios};
+use crate::disk::{Access, Directory, Disk, File};
 use crate::ident::SystemId;
 use crate::lsn::TimelineId;
 
@@ -25,9 +26,10 @@ const SPARE: &str = ".spare";
 const SPARES: usize = 2;
 
 /// How much of a segment is filled and synced at once. A committer's sync that comes meanwhile waits for the device
-/// until this is written, so it is little while there is time, and more when the writer is about to need the segment.
-const FILL_STEP_BYTES: u64 = 1 << 20;
-const URGENT_FILL_STEP_BYTES: u64 = 4 << 20;
+/// until this is written, so it is little while there is time, and more when the writer is about to need the segment. In
+/// the crash tests several steps fill a small segment, too.
+const FILL_STEP_BYTES: u64 = if cfg!(test) { 512 } else { 1 << 20 };
+const URGENT_FILL_STEP_BYTES: u64 = if cfg!(test) { 1024 } else { 4 << 20 };
 
 /// How fast a segment is to be prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,11 @@ pub(super) enum Pace {
     Cancelled,
 }
 
+/// Whether the file system has no room, or no more for this user.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The directory of one timeline's segments.
 #[derive(Clone, Debug)]
 pub struct SegmentDirectory {
@@ -48,6 +55,9 @@ pub struct SegmentDirectory {
     layout: Layout,
     system: SystemId,
     timeline: TimelineId,
+    /// Opened at the first sync and kept: a process that has run out of descriptors can still sync, and what the file
+    /// system failed to write since is not forgotten between two openings.
+    opened: Arc<OnceLock<Arc<dyn Directory>>>,
 }
 
 impl SegmentDirectory {
@@ -59,7 +69,7 @@ impl SegmentDirectory {
         system: SystemId,
         timeline: TimelineId,
     ) -> SegmentDirectory {
-        SegmentDirectory { disk, path, layout, system, timeline }
+        SegmentDirectory { disk, path, layout, system, timeline, opened: Arc::default() }
     }
 
     /// Its layout.
@@ -91,7 +101,8 @@ impl SegmentDirectory {
     pub(super) fn create(&self) -> Result<(), WalError> {
         self.disk.create_dir(&self.path).map_err(WalError::io("create", &self.path))?;
         let parent = self.path.parent().unwrap_or(Path::new("/"));
-        self.disk.sync_dir(parent).map_err(WalError::io("sync", parent))
+        let opened = self.disk.open_dir(parent).map_err(WalError::io("open", parent))?;
+        opened.sync().map_err(WalError::io("sync", parent))
     }
 
     /// The numbers of the segments that are there; none if there is no directory.
@@ -127,21 +138,61 @@ impl SegmentDirectory {
             return Err(damage(len.min(self.layout.segment_bytes()), expected, format!("{len} bytes")));
         }
         let mut bytes = [0; HEADER_BYTES];
-        read_exactly(file.as_ref(), &mut bytes, 0).map_err(WalError::io("read", &path))?;
+        read_exactly(file.as_ref(), &mut bytes, 0).map_err(|error| self.unreadable(number, 0, error))?;
+        let lsn = self.layout.segment_start(number);
         let header = SegmentHeader::decode(&bytes).map_err(|fault| match fault {
             HeaderFault::Damaged { offset, expected, found } => damage(offset, expected, found),
             HeaderFault::Newer { version } => {
-                WalError::Newer { path: path.clone(), what: format!("segment format {version}") }
+                WalError::Newer { path: path.clone(), offset: 0, lsn, what: format!("segment format {version}") }
             }
         })?;
         if header.system != self.system {
-            return Err(WalError::Foreign { path, expected: self.system, found: header.system });
+            return Err(WalError::Foreign { path, lsn, expected: self.system, found: header.system });
         }
         let expected = SegmentHeader::new(self.layout, self.system, self.timeline, number);
         match header.difference(&expected) {
             Some((offset, expected, found)) => Err(damage(offset, expected, found)),
             None => Ok(Some(file)),
         }
+    }
+
+    /// Whether these first bytes of a segment say, and a checksum confirms it, that what follows them is not this
+    /// log's, or not in a format that this version reads.
+    pub(super) fn is_of_others(&self, header: &[u8; HEADER_BYTES]) -> bool {
+        match SegmentHeader::decode(header) {
+            Ok(header) => header.system != self.system,
+            Err(HeaderFault::Newer { .. }) => true,
+            Err(HeaderFault::Damaged { .. }) => false,
+        }
+    }
+
+    /// What it means that a segment could not be read at `offset`: a read that came short says nothing about the device.
+    pub(super) fn unreadable(&self, number: SegmentNumber, offset: u64, error: impl Into<Arc<io::Error>>) -> WalError {
+        let (path, source) = (self.segment_path(number), error.into());
+        if source.kind() == io::ErrorKind::UnexpectedEof {
+            return WalError::Io { doing: "read", path, source };
+        }
+        let lsn = self.layout.segment_start(number).advanced(offset);
+        WalError::Unreadable { path, offset, lsn, source }
+    }
+
+    /// Whether a segment holds nothing but zeros from `offset` on.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub fn is_blank_from(&self, number: SegmentNumber, offset: u64) -> Result<bool, WalError> {
+        let path = self.segment_path(number);
+        let file = self.disk.open(&path, Access::Read).map_err(WalError::io("open", &path))?;
+        let found = file.len_bytes().and_then(|len| last_nonzero(file.as_ref(), offset, len));
+        Ok(found.map_err(|error| self.unreadable(number, offset, error))?.is_none())
+    }
+
+    /// Whether a segment holds nothing behind its header, as those that were prepared ahead.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub fn is_blank(&self, number: SegmentNumber) -> Result<bool, WalError> {
+        self.is_blank_from(number, HEADER_BYTES as u64)
     }
 
     /// Opens a segment for reading whatever it holds; `None` if there is no such file.
@@ -159,16 +210,11 @@ impl SegmentDirectory {
     /// # Errors
     /// Something failed, such as for want of space. Nothing of it is left, but for an empty segment if only the last
     /// sync failed.
-    pub(super) fn prepare(
-        &self,
-        number: SegmentNumber,
-        folios: Folios,
-        pace: &dyn Fn() -> Pace,
-    ) -> Result<Arc<dyn File>, WalError> {
+    pub(super) fn prepare(&self, number: SegmentNumber, pace: &dyn Fn() -> Pace) -> Result<Arc<dyn File>, WalError> {
         let temporary = self.path.join(PREPARING);
         self.remove_leftover()?;
         let prepared = self.blank(&temporary).and_then(|file| {
-            self.fill(file.as_ref(), &temporary, number, folios, pace)?;
+            self.fill(file.as_ref(), &temporary, number, pace)?;
             let path = self.segment_path(number);
             self.disk.rename(&temporary, &path).map_err(WalError::io("rename to", &path))?;
             if !active(Fault::NameNotSynced) {
@@ -197,8 +243,6 @@ impl SegmentDirectory {
             }
             let file = self.disk.open(temporary, Access::Write).map_err(WalError::io("open", temporary))?;
             if file.len_bytes().map_err(WalError::io("read the length of", temporary))? == self.layout.segment_bytes() {
-                // What is cached of it has the folios of its last use.
-                file.drop_cache().map_err(WalError::io("drop what is cached of", temporary))?;
                 return Ok(file);
             }
             self.remove_leftover()?;
@@ -211,7 +255,6 @@ impl SegmentDirectory {
         file: &dyn File,
         path: &Path,
         number: SegmentNumber,
-        folios: Folios,
         pace: &dyn Fn() -> Pace,
     ) -> Result<(), WalError> {
         let header = SegmentHeader::new(self.layout, self.system, self.timeline, number);
@@ -224,12 +267,13 @@ impl SegmentDirectory {
             };
             let end = (at + step_bytes).min(self.layout.segment_bytes());
             if !(active(Fault::StaleBytesTrusted) && file.len_bytes().is_ok_and(|len| len >= end)) {
-                file.zero_fill(at, end, folios).map_err(WalError::io("fill", path))?;
+                file.zero_fill(at, end).map_err(WalError::io("fill", path))?;
             }
             if end == self.layout.segment_bytes() {
                 file.write_at(&header.encode(), 0).map_err(WalError::io("write", path))?;
             }
-            if !active(Fault::HeaderNotSynced) {
+            let is_forgotten = active(Fault::LastStepNotSynced) && end == self.layout.segment_bytes();
+            if !active(Fault::HeaderNotSynced) && !is_forgotten {
                 file.sync().map_err(WalError::io("sync", path))?;
             }
             at = end;
@@ -249,22 +293,25 @@ impl SegmentDirectory {
         Ok(self.spares()?.len())
     }
 
-    /// Takes a segment out of the log, durably, and keeps its file as a spare one if there are not enough of them.
+    /// Takes a segment out of the log, durably, and keeps its file as a spare one if there are not enough of them: there
+    /// are no more than `spares`, which is counted on.
     ///
     /// If we die before the sync, the segment may be back with its name and all it holds: nobody has written to it,
     /// because only what is durably out of the log is used again. Opening a log syncs the directory for the same reason.
     ///
     /// # Errors
     /// It could not be taken out, or it is not known to be.
-    pub(super) fn recycle(&self, number: SegmentNumber) -> Result<(), WalError> {
-        if self.spare_count()? >= SPARES {
+    pub(super) fn recycle(&self, number: SegmentNumber, spares: &mut usize) -> Result<(), WalError> {
+        if *spares >= SPARES {
             return self.remove(number);
         }
+        *spares += 1;
         let path = self.segment_path(number);
         let spare = self.path.join(format!("{}{SPARE}", self.layout.file_name(self.timeline, number)));
         match self.disk.rename(&path, &spare) {
-            // An earlier attempt may have failed between the renaming and its sync.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A full directory has no place for a longer name.
+            Err(error) if is_full(&error) => return self.remove(number),
             other => other.map_err(WalError::io("rename", &path))?,
         }
         if active(Fault::RecycledNotSynced) {
@@ -289,7 +336,6 @@ impl SegmentDirectory {
     pub(super) fn remove(&self, number: SegmentNumber) -> Result<(), WalError> {
         let path = self.segment_path(number);
         match self.disk.remove(&path) {
-            // An earlier attempt may have failed between the removal and its sync.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other.map_err(WalError::io("remove", &path))?,
         }
@@ -298,7 +344,14 @@ impl SegmentDirectory {
 
     /// Makes the names durable.
     pub(super) fn sync(&self) -> Result<(), WalError> {
-        self.disk.sync_dir(&self.path).map_err(WalError::io("sync", &self.path))
+        let opened = match self.opened.get() {
+            Some(opened) => opened,
+            None => {
+                let opened = self.disk.open_dir(&self.path).map_err(WalError::io("open", &self.path))?;
+                self.opened.get_or_init(|| opened)
+            }
+        };
+        opened.sync().map_err(WalError::io("sync", &self.path))
     }
 
     /// Free space of the file system.

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use super::retention::Invalidation;
 use crate::ident::SystemId;
 use crate::lsn::Lsn;
@@ -61,22 +63,40 @@ pub enum WalError {
         limit: usize,
     },
     /// *Your mistake*: a later version of Mainstay wrote this.
-    #[error("{path}: written by a later version of Mainstay: {what}")]
+    #[error("{path}, offset {offset} (LSN {lsn}): written by a later version of Mainstay: {what}")]
     Newer {
         /// The file.
         path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// The position in the log.
+        lsn: Lsn,
         /// What this version does not know.
         what: String,
     },
     /// *Your mistake*: the log belongs to another system.
-    #[error("{path}: belongs to system {found}, not to {expected}")]
+    #[error("{path} (LSN {lsn} on): belongs to system {found}, not to {expected}")]
     Foreign {
         /// The file.
         path: PathBuf,
+        /// Where the segment begins.
+        lsn: Lsn,
         /// This node's system.
         expected: SystemId,
         /// The file's.
         found: SystemId,
+    },
+    /// *This node must stop*: the device does not give back what is stored there.
+    #[error("{path} cannot be read at offset {offset} (LSN {lsn}): {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that cannot be read.
+        offset: u64,
+        /// The position in the log.
+        lsn: Lsn,
+        /// The cause.
+        source: Arc<io::Error>,
     },
     /// *This node must stop*: the operating system refused something.
     #[error("cannot {doing} {path}: {source}")]
@@ -100,6 +120,41 @@ impl WalError {
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WalError + use<> {
         let path = path.to_owned();
         move |source| WalError::Io { doing, path, source: Arc::new(source) }
+    }
+
+    /// Whether the process or the system ran out of file descriptors or memory, which says nothing about the disk.
+    pub(super) fn is_scarce(&self) -> bool {
+        let WalError::Io { source, .. } = self else { return false };
+        let errno = source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    }
+
+    /// Whether it did so before anything was done: the same may succeed later.
+    pub(crate) fn is_passing(&self) -> bool {
+        // Not a write or a sync: nobody knows what those that failed have done.
+        const FIRST_STEPS: [&str; 3] = ["create", "list", "open"];
+        self.is_scarce() && matches!(self, WalError::Io { doing, .. } if FIRST_STEPS.contains(doing))
+    }
+
+    /// What this says of the bytes of one segment: where they are, and what is wrong with them.
+    ///
+    /// # Errors
+    /// Itself, if it is about something else.
+    pub fn into_damage(self) -> Result<Damage, WalError> {
+        let (path, offset, lsn, expected, found) = match self {
+            WalError::Damaged(damage) => return Ok(*damage),
+            WalError::Unreadable { path, offset, lsn, source } => {
+                (path, offset, lsn, "bytes that can be read".to_owned(), source.to_string())
+            }
+            WalError::Newer { path, offset, lsn, what } => {
+                (path, offset, lsn, "what this version knows".to_owned(), format!("{what}, of a later version"))
+            }
+            WalError::Foreign { path, lsn, expected, found } => {
+                (path, 0, lsn, format!("a segment of system {expected}"), format!("one of system {found}"))
+            }
+            other => return Err(other),
+        };
+        Ok(Damage { path, offset, lsn, expected, found })
     }
 }
 

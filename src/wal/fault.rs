@@ -17,6 +17,8 @@ pub(super) enum Fault {
     NameNotSynced,
     /// A new segment gets its name before its header is durable.
     HeaderNotSynced,
+    /// A new segment gets its name before the last step of filling it is durable.
+    LastStepNotSynced,
     /// A flush does not wait for copies under way before its end.
     HolePassed,
     /// A mark states what its own flush has yet to make durable.
@@ -33,6 +35,8 @@ pub(super) enum Fault {
     CloseNotFlushed,
     /// Segments are recycled that the engine has not applied.
     RecycledTooFar,
+    /// A sync of the directory that fails in recycling fails its caller only (rule 5).
+    RecyclingFailureForgotten,
     /// A recycled segment is overwritten before it is durably out of the log.
     RecycledNotSynced,
     /// Bytes left over from an earlier use of the same space stay in it (rule 7).

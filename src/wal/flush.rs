@@ -12,7 +12,7 @@ use super::fault::{Fault, active};
 use super::log::Shared;
 use super::record::{self, Kind};
 use super::reservation::{Copying, FAILED, Refused};
-use super::tail::{Obstacle, Tail, WRITTEN_FROM_BYTES};
+use super::tail::{Obstacle, Tail};
 use super::waiters::{Flushing, Place, Turn, Waiters};
 use crate::lsn::Lsn;
 
@@ -84,13 +84,9 @@ impl Shared {
         let Ok((mark, durable)) = reserve(&self.tail) else { return Ok(()) };
         let upto = Lsn::new(mark.end());
         let start = Lsn::new(mark.start());
-        // A page that is mapped and dirty costs the sync a look at every processor's tables, and the next write a
-        // fault. Beside many bytes that were written by system calls, one more call is cheaper.
-        let is_large = start.bytes_since(durable) >= WRITTEN_FROM_BYTES as u64;
-        let written_from = if is_large { 0 } else { WRITTEN_FROM_BYTES };
         let stated = if active(Fault::MarkTooHigh) { start } else { durable };
         let kind = if active(Fault::MarkMissing) { Kind::Pad } else { Kind::Mark };
-        let copied = self.tail.copy(kind, start, &record::encode_mark(stated), written_from);
+        let copied = self.tail.copy(kind, start, &record::encode_mark(stated));
         let copied = copied.map_err(|error| self.fail_at("append a mark to", durable, error));
         mark.finish();
         copied?;
@@ -101,6 +97,7 @@ impl Shared {
         if self.tail.gates() & FAILED != 0 {
             return Err(self.why_failed());
         }
+        self.tail.write(upto).map_err(|(at, error)| self.fail_at("write to", at, error))?;
         if active(Fault::DurableBeforeSync) {
             self.publish(upto);
         }

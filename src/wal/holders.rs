@@ -7,9 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::directory::SegmentDirectory;
 use super::errors::WalError;
 use super::layout::{Layout, SegmentNumber};
+use super::log::Shared;
 use super::retention::{self, Decision, Facts, Holder, HolderKind, Invalidation};
 use crate::config::WalConfig;
 use crate::lsn::Lsn;
@@ -20,7 +20,10 @@ pub(super) const MAX_HOLDERS: usize = 1024;
 /// The segments that are there, and who holds them.
 pub(super) struct Retained {
     layout: Layout,
+    /// Held for moments only, never over work on files: whoever appends, reads or asks may need it.
     state: Mutex<State>,
+    /// Held while files are taken out of the directory: one thread at a time does so.
+    recycling: Mutex<()>,
 }
 
 struct State {
@@ -45,7 +48,8 @@ impl Entry {
 
 impl Retained {
     pub(super) fn new(layout: Layout, segments: BTreeSet<SegmentNumber>) -> Retained {
-        Retained { layout, state: Mutex::new(State { segments, entries: Vec::new() }) }
+        let state = Mutex::new(State { segments, entries: Vec::new() });
+        Retained { layout, state, recycling: Mutex::new(()) }
     }
 
     /// A segment was added.
@@ -53,12 +57,12 @@ impl Retained {
         self.state.lock().segments.insert(number);
     }
 
-    /// The oldest position that can be there; `None` in a log without segments. Waits for recycling that is under way.
+    /// The oldest position that is there; `None` in a log without segments. What is being recycled is not there any more.
     pub(super) fn oldest(&self) -> Option<Lsn> {
         self.state.lock().oldest(self.layout)
     }
 
-    /// The oldest segment that is there, from `number` on. Waits for recycling that is under way.
+    /// The oldest segment that is there, from `number` on. What is being recycled is not there any more.
     pub(super) fn next_from(&self, number: SegmentNumber) -> Option<SegmentNumber> {
         self.state.lock().segments.range(number..).next().copied()
     }
@@ -85,26 +89,35 @@ impl Retained {
     }
 
     /// Takes out of the log what nobody needs, and answers how many segments that were.
-    pub(super) fn recycle(
-        &self,
-        directory: &SegmentDirectory,
-        checkpoint: Lsn,
-        durable: Lsn,
-        config: &WalConfig,
-    ) -> Result<usize, WalError> {
-        // Held throughout: a reader whose segment is overwritten while it reads asks here why.
+    pub(super) fn recycle(&self, shared: &Shared, checkpoint: Lsn) -> Result<usize, WalError> {
+        let (directory, durable) = (&shared.directory, shared.durable());
+        let _recycling = self.recycling.lock();
+        shared.watchdog.recycling.watch(|| {
+            // Counted once: others only take spare ones meanwhile.
+            let mut spares = directory.spare_count()?;
+            let recyclable = self.give_up(checkpoint, durable, &shared.config);
+            for number in &recyclable {
+                shared.watchdog.recycling.restart();
+                directory.recycle(*number, &mut spares)?;
+            }
+            Ok(recyclable.len())
+        })
+    }
+
+    /// Decides what goes, and says so to whoever asks from now on. Answers the segments, oldest first.
+    fn give_up(&self, checkpoint: Lsn, durable: Lsn, config: &WalConfig) -> Vec<SegmentNumber> {
         let mut state = self.state.lock();
         let decision = state.decide(self.layout, checkpoint, durable, config);
         let recyclable = decision.recyclable().to_vec();
-        // Told before its segments go: whoever finds them gone must find the reason.
+        // Before any file goes: a reader whose segment is overwritten while it reads must find the reason here.
         state.invalidate(decision);
         for number in &recyclable {
-            directory.recycle(*number)?;
             state.segments.remove(number);
         }
         let oldest = state.oldest(self.layout).unwrap_or(durable);
+        drop(state);
         metrics::gauge!("mainstay_wal_retained_bytes").set(durable.bytes_since(oldest) as f64);
-        Ok(recyclable.len())
+        recyclable
     }
 }
 

@@ -28,15 +28,15 @@ use super::reservation::{CLOSED, FAILED, FULL, Refused};
 use super::retention::{Decision, HolderKind};
 use super::scrub::{self, Scrub};
 use super::search::record_at_or_before;
-use super::tail::{Obstacle, Tail, WRITTEN_FROM_BYTES, WritableSegment};
+use super::tail::{Obstacle, Tail, WritableSegment};
 use super::waiters::Waiters;
 use super::watchdog::{self, Health, Watchdog};
 use crate::config::WalConfig;
 use crate::disk::Access;
 use crate::lsn::Lsn;
 
-/// How many segments' bytes may wait for a sync, and be appended at once: each segment that is written keeps a file and a
-/// map open until it is durable, and a process may have as few as 1024 files.
+/// How many segments' bytes may wait for a sync, and be appended at once: each segment that is written keeps a file
+/// open until it is durable, and a process may have as few as 1024 files.
 const MAX_OPEN_SEGMENTS: u64 = 256;
 
 /// How far the log got, as readers see it.
@@ -89,8 +89,7 @@ impl Wal {
             Some(number) => directory.open(number, Access::Write)?.map(|file| (number, file)),
             None => None,
         };
-        // Not mapped: what is cached of it may lie in folios of any size, and a page of it may be one that cannot be read.
-        let current = current.map(|(number, file)| WritableSegment { number, file, map: None });
+        let current = current.map(|(number, file)| WritableSegment { number, file });
         let tail = Tail::new(layout, directory.timeline(), end, current);
         let shared = Arc::new(Shared {
             tail,
@@ -134,9 +133,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Puts one record into the log and answers where it ends. Never waits, allocates nothing, and makes no system call
-    /// for a small record, but in segments that are not mapped: those made for large ones, and the one that an
-    /// opening found. Many threads may do so at once.
+    /// Puts one record into the log and answers where it ends. Never waits; a small record takes no allocation and no system
+    /// call, unless megabytes wait for a flush already. Many threads may do so at once.
     ///
     /// # Errors
     /// Nothing was appended, but for [`AppendError::Unknown`].
@@ -229,9 +227,9 @@ impl Wal {
 
     /// How the log is.
     pub fn health(&self) -> Health {
-        match (self.shared.failure(), self.shared.watchdog.hangs_since()) {
+        match (self.shared.failure(), self.shared.hangs()) {
             (Some(failure), _) => Health::Failed(failure),
-            (None, Some(since)) => Health::Hangs { since },
+            (None, Some((_, since))) => Health::Hangs { since },
             (None, None) => self.shared.scrub.damage().map_or(Health::Good, Health::Damaged),
         }
     }
@@ -294,11 +292,21 @@ impl Wal {
     /// back as later ones.
     ///
     /// # Errors
-    /// A file could not be renamed or removed, or it is not known to be: the disk is failing.
+    /// [`WalError::Io`]: there were no file descriptors or no memory left, and nothing was done. Any other: a file could
+    /// not be renamed or removed, or is not known to be, and the log has failed.
     pub fn recycle(&self, checkpoint: Lsn) -> Result<usize, WalError> {
-        let Shared { retained, directory, config, .. } = self.shared.as_ref();
+        let shared = &self.shared;
+        if let Some(failure) = shared.failure() {
+            return Err(WalError::Poisoned(failure));
+        }
         let checkpoint = if active(Fault::RecycledTooFar) { self.durable() } else { checkpoint };
-        retained.recycle(directory, checkpoint, self.durable(), config)
+        shared.retained.recycle(shared, checkpoint).map_err(|error| {
+            if error.is_passing() || active(Fault::RecyclingFailureForgotten) {
+                return error;
+            }
+            // Rule 5: what the directory's sync was to write may be lost, and a later one would succeed without it.
+            WalError::Poisoned(shared.fail(error))
+        })
     }
 
     /// Whether a record starts or ends at `lsn`, within what is durable.
@@ -351,18 +359,17 @@ impl Shared {
     fn append(&self, payloads: &[&[u8]]) -> Result<Lsn, AppendError> {
         let len_bytes = self.check_len(payloads)?;
         let lens = || payloads.iter().map(|payload| payload.len());
-        let large_bytes = lens().filter(|len| *len >= WRITTEN_FROM_BYTES).map(|len| len as u64).sum();
-        let reserved = self.tail.reserve(CLOSED | FAILED | FULL, large_bytes, |at| self.admit_at(at, lens()));
+        let reserved = self.tail.reserve(CLOSED | FAILED | FULL, |at| self.admit_at(at, lens()));
         let copying = reserved.map_err(|refused| self.explain(refused, len_bytes))?;
         let mut at = Lsn::new(copying.start());
         for payload in payloads {
-            match self.tail.copy(Kind::Data, at, payload, WRITTEN_FROM_BYTES) {
+            match self.tail.copy(Kind::Data, at, payload) {
                 Ok(end) => at = end,
                 Err(error) => {
                     // Poisoned first: who waits for this copy must not take it for complete.
                     let failure = self.fail_at("append to", at, error);
                     copying.finish();
-                    // What was copied before is in the file, whole and behind no hole.
+                    // What was copied before may be found again, whole, as far as nothing before it is missing.
                     return Err(AppendError::Unknown(failure));
                 }
             }
@@ -435,7 +442,12 @@ impl Shared {
             Refused::Decided(Obstacle::Unprepared(last)) if !self.tail.want_if_affordable(last) => {
                 AppendError::DiskFull
             }
-            Refused::Decided(_) => AppendError::Busy { len_bytes },
+            Refused::Decided(obstacle) => {
+                if let Obstacle::Unprepared(_) = obstacle {
+                    self.watchdog.miss_segment();
+                }
+                AppendError::Busy { len_bytes }
+            }
         }
     }
 

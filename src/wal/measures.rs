@@ -2,7 +2,7 @@
 //!
 //! | name | kind | meaning |
 //! |---|---|---|
-//! | `mainstay_wal_flush_seconds` | histogram | one flush: waiting for copies under way, and the sync |
+//! | `mainstay_wal_flush_seconds` | histogram | one flush: waiting for copies under way, writes, and the sync |
 //! | `mainstay_wal_flush_bytes` | histogram | what one flush made durable |
 //!
 //! Positions are not counted but looked at: [`WalStatus`](super::WalStatus).

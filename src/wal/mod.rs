@@ -12,10 +12,10 @@
 //! | `layout` | positions, segments, file names: arithmetic |
 //! | `segment`, `record` | the two formats, byte by byte |
 //! | `directory` | making, opening, removing segments, with their directory syncs |
-//! | `cursor` | reading records, whatever the bytes |
+//! | `cursor`, `resync` | reading records, whatever the bytes; finding the next one behind damage |
 //! | `recovery` | where the log ends: torn or damaged |
 //! | `repair` | cutting a log where an operator says |
-//! | `reservation`, `tail` | space for records, filled by many threads at once |
+//! | `reservation`, `buffer`, `tail` | space for records, filled by many threads at once |
 //! | `log`, `flush`, `waiters`, `prepare` | the open log: append, sync, who waits and who is woken, segments ahead |
 //! | `watchdog`, `scrub` | a device that hangs; old segments that rot |
 //! | `status`, `measures` | where the log stands, and what it measures |
@@ -26,6 +26,7 @@
 //! **A crash leaves** any subset of what the last flush was writing, in any order, and nothing else: everything before
 //! the durable LSN stays. See `recovery` for how the end is found again.
 
+mod buffer;
 mod cursor;
 mod directory;
 mod errors;
@@ -44,6 +45,7 @@ mod record;
 mod recovery;
 mod repair;
 mod reservation;
+mod resync;
 pub mod retention;
 mod scrub;
 mod search;
@@ -62,13 +64,17 @@ pub use log::Wal;
 pub use reader::Reader;
 pub use record::{Flags, Kind, Record, decode_mark};
 pub use recovery::{Evidence, Scan, scan, scan_with};
-pub use repair::{Cut, CutError, ErasedCut, KeptCut};
+pub use repair::{Cut, CutError, ErasedCut, Kept, KeptCut};
 pub use search::record_at_or_before;
 pub use status::WalStatus;
 pub use watchdog::Health;
 
 #[cfg(test)]
+mod buffer_test;
+#[cfg(test)]
 mod crash_test;
+#[cfg(test)]
+mod device_test;
 #[cfg(test)]
 mod fault_test;
 #[cfg(test)]
@@ -76,6 +82,10 @@ mod holders_test;
 #[cfg(test)]
 mod log_test;
 #[cfg(test)]
+mod prepare_test;
+#[cfg(test)]
 mod repair_test;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
+#[cfg(test)]
+mod unreadable_test;

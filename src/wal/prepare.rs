@@ -1,18 +1,14 @@
 //! Preparing segments ahead of the writer, and watching the free space: disk full is met here, never half way through
 //! a record.
-//!
-//! A segment is prepared for what came lately: for small records, which go through the map, or for large ones, which go by
-//! system calls (see [`Folios`]).
 
-use std::io;
 use std::time::Duration;
 
-use super::directory::Pace;
+use super::directory::{self, Pace};
 use super::errors::WalError;
+use super::layout::SegmentNumber;
 use super::log::Shared;
 use super::reservation::FULL;
 use super::tail::WritableSegment;
-use crate::disk::Folios;
 
 /// How often free space is looked at while nothing else happens.
 const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -21,23 +17,37 @@ const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn run(shared: &Shared) {
     // Whether the file system had no space for the last preparation, whatever it says of its free space.
     let mut was_refused = false;
+    // Whether there were no descriptors or no memory for it.
+    let mut was_scarce = false;
     while !shared.tail.is_closed() {
         match step(shared, was_refused) {
-            Ok(()) => was_refused = false,
+            Ok(()) => (was_refused, was_scarce) = (false, false),
             Err(WalError::Closed) => return,
             Err(error) if is_full(&error) => {
                 note_space(shared, 0);
                 was_refused = true;
-                let mut supply = shared.tail.supply();
-                if !shared.tail.is_closed() {
-                    shared.tail.wait_for_work(&mut supply, SPACE_CHECK_INTERVAL);
+                wait(shared);
+            }
+            Err(error) if error.is_passing() => {
+                if !was_scarce {
+                    tracing::warn!("no segment can be prepared now, this is tried again: {error}");
                 }
+                was_scarce = true;
+                wait(shared);
             }
             Err(error) => {
                 shared.fail(error);
                 return;
             }
         }
+    }
+}
+
+/// Waits until it is time to try again what was not possible.
+fn wait(shared: &Shared) {
+    let mut supply = shared.tail.supply();
+    if !shared.tail.is_closed() {
+        shared.tail.wait_for_work(&mut supply, SPACE_CHECK_INTERVAL);
     }
 }
 
@@ -54,8 +64,6 @@ fn note_affordable(shared: &Shared, affordable: u64) {
 
 /// Looks at the free space, then prepares one segment if one is wanted, else waits for something to change.
 fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
-    // First, though there may be much to prepare: each holds a map and an open file.
-    release_retired(shared);
     let affordable = affordable_segments(shared)?;
     if !was_refused {
         note_affordable(shared, affordable);
@@ -66,30 +74,26 @@ fn step(shared: &Shared, was_refused: bool) -> Result<(), WalError> {
         if !shared.tail.is_closed() && (affordable == 0 || supply.to_prepare().is_none()) {
             shared.tail.wait_for_work(&mut supply, SPACE_CHECK_INTERVAL);
         }
-        drop(supply);
-        release_retired(shared);
         return Ok(());
     };
-    let folios = shared.tail.judge();
-    let file = shared.directory.prepare(number, folios, &|| pace(shared))?;
-    let map = match folios {
-        Folios::Small => {
-            let map = file.map(shared.directory.layout().segment_bytes());
-            Some(map.map_err(WalError::io("map", &shared.directory.segment_path(number)))?)
-        }
-        Folios::Large => None,
-    };
+    let segment = shared.watchdog.preparation.watch(|| prepare(shared, number))?;
     shared.retained.add(number);
-    shared.tail.add_prepared(WritableSegment { number, file, map });
-    look_at_space(shared)?;
+    shared.tail.add_prepared(segment);
+    shared.watchdog.add_segment();
+    let looked = look_at_space(shared);
+    // Also if that was not possible: the segment is there.
     shared.notify_room();
-    Ok(())
+    looked
 }
 
-/// Unmaps and closes what is written to no more, without keeping anybody from the supply meanwhile.
-fn release_retired(shared: &Shared) {
-    let retired = shared.tail.supply().take_retired();
-    drop(retired);
+fn prepare(shared: &Shared, number: SegmentNumber) -> Result<WritableSegment, WalError> {
+    // Asked before each step.
+    let pace = || {
+        shared.watchdog.preparation.restart();
+        pace(shared)
+    };
+    let file = shared.directory.prepare(number, &pace)?;
+    Ok(WritableSegment { number, file })
 }
 
 fn pace(shared: &Shared) -> Pace {
@@ -113,8 +117,7 @@ fn affordable_segments(shared: &Shared) -> Result<u64, WalError> {
 }
 
 fn is_full(error: &WalError) -> bool {
-    matches!(error, WalError::Io { source, .. }
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    matches!(error, WalError::Io { source, .. } if directory::is_full(source))
 }
 
 fn note_space(shared: &Shared, affordable: u64) {

@@ -3,9 +3,9 @@
 //! What a reader has not read yet is not recycled under it: it is a holder of the log. One that falls back too far is
 //! invalidated, and says so. What it has read it owns, whatever becomes of the segment.
 //!
-//! It reads through the file, into a buffer, and not from the writer's map. A mapped read of a sector that went bad kills
-//! the process, where a read answers an error that names the place. Nor is the map faster: a record of 4 KiB or more is
-//! written by a system call, so its pages are not mapped yet, and a fault for each costs more than the copy (4.7 GB/s
+//! It reads through the file, into a buffer, and not through a map. A mapped read of a sector that went bad kills
+//! the process, where a read answers an error that names the place. Nor is a map faster: what system calls wrote
+//! is not mapped yet, and a fault for each page costs more than the copy (4.7 GB/s
 //! against 8.0 with records of 4 KiB, checksums included). Only where all pages are mapped already is it (17 GB/s), far
 //! beyond what a log is written with.
 

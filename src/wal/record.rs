@@ -166,7 +166,7 @@ impl FragmentFault {
                 (format!("a length of at most {room} bytes"), format!("{payload_len} bytes"))
             }
             FragmentFault::Checksum { computed, stated } => {
-                (format!("a record with CRC {computed:08x}"), format!("{stated:08x}"))
+                (format!("bytes with CRC {stated:08x}, as their header states"), format!("CRC {computed:08x}"))
             }
             FragmentFault::Timeline { expected, found } => {
                 (format!("timeline {expected}"), format!("timeline {found}"))

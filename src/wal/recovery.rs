@@ -25,7 +25,7 @@ use super::fault::{Fault, active};
 use super::layout::SegmentNumber;
 use super::record::{self, Kind};
 use super::segment;
-use crate::disk::{Access, File, Folios};
+use crate::disk::{Access, File};
 use crate::lsn::Lsn;
 
 const EVERYTHING: Lsn = Lsn::new(u64::MAX);
@@ -95,7 +95,7 @@ pub fn scan_with(
     };
     let mut scan = Scan { directory, segments, oldest, end, known_durable, gap: None };
     if evidence.clean_end != Some(end) {
-        if let Some((at, stated)) = cursor.find_mark_above(gap.start, end)? {
+        if let Some((at, stated)) = cursor.find_mark_above(gap.start, EVERYTHING, end)? {
             return Err(contradicted(&gap, &format!("a mark at {at} states that the log was durable up to {stated}")));
         }
         scan.gap = Some(gap);
@@ -282,7 +282,7 @@ fn settle(directory: &SegmentDirectory, number: SegmentNumber, from: Lsn, end: O
     let from = if active(Fault::NotSettled) { to } else { from };
     rewrite(file.as_ref(), from, to).map_err(WalError::io("write again", &path))?;
     if !active(Fault::TailNotErased) {
-        file.zero_fill(to, layout.segment_bytes(), Folios::Small).map_err(WalError::io("cut", &path))?;
+        file.zero_fill(to, layout.segment_bytes()).map_err(WalError::io("cut", &path))?;
     }
     file.sync().map_err(WalError::io("sync", &path))
 }

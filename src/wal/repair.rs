@@ -15,13 +15,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::cursor::{Cursor, Step};
+use super::cursor::{Cursor, SECTOR_BYTES, Step, read_sectors};
 use super::directory::SegmentDirectory;
 use super::errors::{Damage, WalError};
 use super::layout::SegmentNumber;
-use super::recovery::{last_nonzero, missing};
-use super::{record, segment};
-use crate::disk::{Access, File, Folios};
+use super::record;
+use super::recovery::missing;
+use super::resync::next_sector;
+use crate::disk::{Access, File};
 use crate::lsn::Lsn;
 
 /// Ending of the names of copies.
@@ -30,6 +31,8 @@ const BROKEN: &str = ".broken";
 const COPYING: &str = "repair.tmp";
 const EVERYTHING: Lsn = Lsn::new(u64::MAX);
 const CHUNK_BYTES: u64 = 1 << 20;
+/// How many sectors of a segment are tried that cannot be read, in search of marks.
+const BAD_SECTORS_LIMIT: u32 = 256;
 
 /// Why a log cannot be cut somewhere. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +50,10 @@ pub enum CutError {
     },
     /// *Your mistake*: the log would not be whole up to there, because it ends or is damaged before.
     #[error(
-        "the log cannot be cut at {wanted}, because it is whole only up to {boundary}: expected {expected}, found \
-         {found}; the last position to cut it at is {boundary}",
-        expected = .damage.expected, found = .damage.found
+        "the log cannot be cut at {wanted}, because it is whole only up to {boundary}: at offset {offset} of {path} (LSN \
+         {lsn}), expected {expected}, found {found}; the last position to cut it at is {boundary}",
+        offset = .damage.offset, path = .damage.path.display(), lsn = .damage.lsn, expected = .damage.expected,
+        found = .damage.found
     )]
     Behind {
         /// The position asked for.
@@ -67,7 +71,7 @@ pub enum CutError {
         /// The oldest position that can be cut at.
         oldest: Lsn,
     },
-    /// A file cannot be read, or belongs elsewhere.
+    /// What is left would not be a log: its beginning cannot be read, or belongs elsewhere.
     #[error(transparent)]
     Wal(#[from] WalError),
 }
@@ -87,7 +91,16 @@ pub struct Cut {
 #[derive(Debug)]
 pub struct KeptCut {
     cut: Cut,
-    copies: Vec<PathBuf>,
+    copies: Vec<Kept>,
+}
+
+/// What is kept of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Where.
+    pub path: PathBuf,
+    /// How many bytes of the segment could not be read: zeros stand for them.
+    pub unread_bytes: u64,
 }
 
 /// A cut that was made, but for the last of the segments behind it.
@@ -95,7 +108,7 @@ pub struct KeptCut {
 pub struct ErasedCut {
     directory: SegmentDirectory,
     newest: Option<SegmentNumber>,
-    copies: Vec<PathBuf>,
+    copies: Vec<Kept>,
 }
 
 impl Cut {
@@ -117,7 +130,12 @@ impl Cut {
             return Err(missing(&directory, SegmentNumber(first.0 - 1)).into());
         }
         let mut cursor = Cursor::new(directory.clone(), layout.first_record_in(first));
-        cursor.skip_continued(EVERYTHING)?;
+        // What lies before a checkpoint may be damaged: no start reads it.
+        if let Err(error) = cursor.skip_continued(EVERYTHING)
+            && !(cursor.position()..=wanted).contains(&checkpoint)
+        {
+            return Err(error.into());
+        }
         let oldest = cursor.position();
         if wanted < oldest {
             return Err(CutError::Gone { wanted, oldest });
@@ -141,8 +159,7 @@ impl Cut {
                     continue;
                 }
                 Ok(Step::Nothing(gap)) => Box::new(gap.damage),
-                Err(WalError::Damaged(damage)) => damage,
-                Err(error) => return Err(error.into()),
+                Err(error) => Box::new(error.into_damage()?),
             };
             return Err(CutError::Behind { wanted, boundary: at, damage });
         }
@@ -175,16 +192,54 @@ impl Cut {
         &self.later
     }
 
-    /// The mark that states the highest durable LSN beyond the cut, if there is any: where it stands and what it states.
+    /// The segments behind it, and the one that it is in, that hold anything behind it which is not zero, or cannot be
+    /// read.
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// A file cannot be opened.
+    pub fn not_blank(&self) -> Result<Vec<SegmentNumber>, WalError> {
+        let layout = self.directory.layout();
+        let mut found = Vec::new();
+        for number in [self.last].iter().chain(&self.later) {
+            let from = self.at.max(layout.first_record_in(*number)).bytes_since(layout.segment_start(*number));
+            match self.directory.is_blank_from(*number, from) {
+                Ok(true) => {}
+                Ok(false) | Err(WalError::Unreadable { .. }) => found.push(*number),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The mark that states the highest durable LSN beyond the cut, if there is any: where it stands and what it states.
+    /// Those in segments of other systems say nothing, and what cannot be read is passed over.
+    ///
+    /// # Errors
+    /// A file cannot be opened.
     pub fn highest_mark(&self) -> Result<Option<(Lsn, Lsn)>, WalError> {
-        let mut cursor = Cursor::new(self.directory.clone(), self.at);
-        let (mut highest, mut from, mut above) = (None, self.at, self.at);
-        while let Some((at, stated)) = cursor.find_mark_above(from, above)? {
-            highest = Some((at, stated));
-            (from, above) = (at.advanced(record::ALIGNMENT as u64), stated);
+        let layout = self.directory.layout();
+        let foreign = |number| matches!(self.directory.open(number, Access::Read), Err(WalError::Foreign { .. }));
+        let mut highest = None;
+        for number in [self.last].into_iter().chain(self.later.iter().copied().filter(|number| !foreign(*number))) {
+            let mut cursor = Cursor::new(self.directory.clone(), self.at);
+            let mut from = self.at.max(layout.segment_start(number));
+            let end = layout.segment_start(number.next());
+            let mut bad_sectors = 0;
+            while from < end && bad_sectors < BAD_SECTORS_LIMIT {
+                let above = highest.map_or(self.at, |(_, stated)| stated);
+                match cursor.find_mark_above(from, end, above) {
+                    Ok(Some((at, stated))) => {
+                        highest = Some((at, stated));
+                        from = at.advanced(record::ALIGNMENT as u64);
+                    }
+                    Ok(None) => break,
+                    Err(WalError::Unreadable { lsn, .. }) => {
+                        bad_sectors += 1;
+                        from = next_sector(lsn.max(from));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         }
         Ok(highest)
     }
@@ -195,15 +250,15 @@ impl Cut {
     /// The copies could not be made; the log is as it was.
     pub fn keep(self) -> Result<KeptCut, WalError> {
         let mut copies = vec![self.copy(self.last)?];
-        if let Some(newest) = self.later.last().filter(|newest| !self.is_blank(**newest).unwrap_or(false)) {
+        if let Some(newest) = self.later.last().filter(|newest| !self.is_blank(**newest)) {
             copies.push(self.copy(*newest)?);
         }
         self.directory.sync()?;
         Ok(KeptCut { cut: self, copies })
     }
 
-    /// Copies a segment, durably but for the copy's name.
-    fn copy(&self, number: SegmentNumber) -> Result<PathBuf, WalError> {
+    /// Copies a segment, as far as it can be read, durably but for the copy's name.
+    fn copy(&self, number: SegmentNumber) -> Result<Kept, WalError> {
         let (disk, temporary) = (self.directory.disk(), self.directory.path().join(COPYING));
         match disk.remove(&temporary) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -212,15 +267,15 @@ impl Cut {
         let path = self.directory.segment_path(number);
         let from = disk.open(&path, Access::Read).map_err(WalError::io("open", &path))?;
         let to = disk.create(&temporary).map_err(WalError::io("create", &temporary))?;
-        let copied = copy_bytes(from.as_ref(), to.as_ref()).and_then(|()| to.sync());
-        if let Err(error) = copied {
+        let copied = copy_bytes(from.as_ref(), to.as_ref()).and_then(|unread_bytes| to.sync().map(|()| unread_bytes));
+        let unread_bytes = copied.map_err(|error| {
             // Best effort: the next attempt removes it, too. On a full disk it would be in the way.
             let _ = disk.remove(&temporary);
-            return Err(WalError::io("copy", &path)(error));
-        }
+            WalError::io("copy", &path)(error)
+        })?;
         let copy = self.free_name(number)?;
         disk.rename(&temporary, &copy).map_err(WalError::io("rename to", &copy))?;
-        Ok(copy)
+        Ok(Kept { path: copy, unread_bytes })
     }
 
     /// A path for a copy that is not taken.
@@ -237,24 +292,21 @@ impl Cut {
         Ok(path.join(free))
     }
 
-    /// Whether a segment holds nothing behind its header, as those that were prepared ahead.
-    fn is_blank(&self, number: SegmentNumber) -> Result<bool, WalError> {
-        let path = self.directory.segment_path(number);
-        let file = self.directory.disk().open(&path, Access::Read).map_err(WalError::io("open", &path))?;
-        let found = file.len_bytes().and_then(|len| last_nonzero(file.as_ref(), segment::HEADER_BYTES as u64, len));
-        Ok(found.map_err(WalError::io("read", &path))?.is_none())
+    /// Whether a segment is known to hold nothing.
+    fn is_blank(&self, number: SegmentNumber) -> bool {
+        self.directory.is_blank(number).unwrap_or(false)
     }
 
     /// Takes a segment out of the log, durably; its file is kept under another name, unless there is nothing in it.
-    fn take_out(&self, number: SegmentNumber) -> Result<Option<PathBuf>, WalError> {
-        if self.is_blank(number)? {
+    fn take_out(&self, number: SegmentNumber) -> Result<Option<Kept>, WalError> {
+        if self.is_blank(number) {
             self.directory.remove(number)?;
             return Ok(None);
         }
         let (path, kept) = (self.directory.segment_path(number), self.free_name(number)?);
         self.directory.disk().rename(&path, &kept).map_err(WalError::io("rename", &path))?;
         self.directory.sync()?;
-        Ok(Some(kept))
+        Ok(Some(Kept { path: kept, unread_bytes: 0 }))
     }
 }
 
@@ -279,7 +331,7 @@ impl KeptCut {
         let end = layout.segment_bytes();
         // The record at the cut goes first: were evidence behind it to go before, a node would find a torn tail there.
         for to in [end.min(from + record::HEADER_BYTES as u64), end] {
-            file.zero_fill(from, to, Folios::Small).map_err(WalError::io("cut", &path))?;
+            file.zero_fill(from, to).map_err(WalError::io("cut", &path))?;
             file.sync().map_err(WalError::io("sync", &path))?;
         }
         Ok(ErasedCut { newest: cut.later.last().copied(), directory: cut.directory, copies })
@@ -287,11 +339,11 @@ impl KeptCut {
 }
 
 impl ErasedCut {
-    /// Removes the newest segment, which was copied, and answers the paths of everything that was kept.
+    /// Removes the newest segment, which was copied, and answers everything that was kept.
     ///
     /// # Errors
     /// It could not be removed. Opening the log, or repairing it again, does.
-    pub fn finish(self) -> Result<Vec<PathBuf>, WalError> {
+    pub fn finish(self) -> Result<Vec<Kept>, WalError> {
         match self.newest {
             Some(newest) => self.directory.remove(newest)?,
             None => self.directory.sync()?,
@@ -300,17 +352,33 @@ impl ErasedCut {
     }
 }
 
-fn copy_bytes(from: &dyn File, to: &dyn File) -> io::Result<()> {
+/// Copies a file; zeros stand for sectors that cannot be read. Answers how many bytes that are.
+fn copy_bytes(from: &dyn File, to: &dyn File) -> io::Result<u64> {
     let len = from.len_bytes()?;
     let mut buffer = vec![0; CHUNK_BYTES.min(len) as usize];
-    let mut at = 0;
+    let (mut at, mut unread_bytes) = (0, 0);
     while at < len {
-        let count = from.read_at(&mut buffer, at)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let wanted = buffer.len().min((len - at) as usize);
+        let part = buffer.get_mut(..wanted).unwrap_or(&mut []);
+        let (count, bad_end) = match from.read_at(part, at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => (count as u64, None),
+            Err(_) => match read_sectors(from, part, at) {
+                None => (wanted as u64, None),
+                Some((_, error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(error),
+                Some((count, _)) => {
+                    let bad = at + count as u64;
+                    (count as u64, Some(((bad / SECTOR_BYTES + 1) * SECTOR_BYTES).min(len)))
+                }
+            },
+        };
+        to.write_at(part.get(..count as usize).unwrap_or(&[]), at)?;
+        at += count;
+        if let Some(end) = bad_end {
+            to.write_at(&vec![0; (end - at) as usize], at)?;
+            unread_bytes += end - at;
+            at = end;
         }
-        to.write_at(buffer.get(..count).unwrap_or(&[]), at)?;
-        at += count as u64;
     }
-    Ok(())
+    Ok(unread_bytes)
 }

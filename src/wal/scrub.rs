@@ -102,6 +102,13 @@ pub(super) fn run(shared: &Shared) {
         };
         match check(shared, number) {
             Checked::Stopped => return,
+            // That says nothing about the segment.
+            Checked::Damaged(error) if error.is_scarce() => {
+                if shared.scrub.rest(REST) {
+                    return;
+                }
+                continue;
+            }
             Checked::Whole => shared.scrub.note(number, None),
             Checked::Damaged(error) => {
                 // Neither damaged nor there: recycled while it was read.
@@ -150,16 +157,6 @@ mod tests {
     use crate::config::WalConfig;
     use crate::disk::lossy::{Faults, LossyDisk};
     use crate::disk::{Access, Disk};
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    fn poll(what: &str, is_reached: impl Fn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !is_reached() {
-            assert!(Instant::now() < deadline, "{what}");
-            std::thread::yield_now();
-        }
-    }
 
     /// A log of several segments with records within them and across them.
     fn filled(scrub_bytes_per_second: u64) -> (LossyDisk, Wal, Vec<Lsn>) {

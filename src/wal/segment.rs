@@ -98,8 +98,8 @@ impl SegmentHeader {
         if crc != stored {
             return Err(HeaderFault::Damaged {
                 offset: 0,
-                expected: format!("header with CRC {crc:08x}"),
-                found: format!("{stored:08x}"),
+                expected: format!("a header with CRC {stored:08x}, as it states"),
+                found: format!("CRC {crc:08x}"),
             });
         }
         if u32_at(8) != FORMAT_VERSION {

@@ -34,6 +34,11 @@ pub struct WalStatus {
 }
 
 impl Wal {
+    /// Whether writes are refused for want of space.
+    pub fn is_full(&self) -> bool {
+        self.shared.tail.gates() & FULL != 0
+    }
+
     /// Where the log stands. Asks the file system for its free space, so it may block.
     ///
     /// # Errors
@@ -51,7 +56,7 @@ impl Wal {
             segment_size_bytes: directory.layout().segment_bytes(),
             free_bytes: directory.free_bytes()?,
             reserve_bytes: shared.config.reserve_bytes,
-            is_full: shared.tail.gates() & FULL != 0,
+            is_full: self.is_full(),
             health: self.health(),
         })
     }

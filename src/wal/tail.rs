@@ -1,43 +1,46 @@
-//! The live end of the log: where the next record goes, and the mapped segments it goes into.
+//! The live end of the log: where the next record goes, and the segments it goes into.
 //!
-//! Positions: `reserved ≥ complete ≥ durable`. The first is the word in [`Reservations`], which many threads move
-//! without a lock; each then copies its record into segments that were prepared beforehand, so that between
-//! reserving space and completing it nothing can fail for want of space. Room for one mark is always kept behind the
-//! last record, because a flush writes one.
+//! Positions: `reserved ≥ complete ≥ written ≥ durable`. The first is the word in [`Reservations`], which many threads
+//! move without a lock. Each then copies its record, into the [`Buffer`] if it is small, else into segments that were
+//! prepared beforehand; a flush writes what is in the buffer to them. So between reserving space and completing it nothing
+//! can fail for want of space. Room for one mark is always kept behind the last record, because a flush writes one.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::layout::{Layout, SegmentNumber};
+use super::buffer::Buffer;
+use super::layout::{Fragment, Layout, SegmentNumber};
 use super::record::{self, Flags, FragmentHeader, Kind, MARK_PAYLOAD_BYTES};
 use super::reservation::{CLOSED, Copying, FAILED, Refused, Reservations};
-use crate::disk::{File, Folios, Map};
+use crate::disk::File;
 use crate::lsn::{Lsn, TimelineId};
 
 /// How many threads can be in the middle of a copy at a time; one more spins until one of them is done.
 const COPIES: usize = 64;
 
-/// From this length on a fragment is written by a system call: copying through the map enters the kernel for each new
-/// page, too. Measured: 64 writers of 4 KiB commit 1.4 times as often. Such fragments are what a segment for large records
-/// is prepared for: counting only those from 16 KiB on made the same writers slower. Less in the crash tests, whose
-/// segments are small.
-pub(super) const WRITTEN_FROM_BYTES: usize = if cfg!(test) { 600 } else { 4 << 10 };
+/// From this length on a fragment is written to its segment by who appends it. Less in the crash tests, whose segments
+/// are small.
+const WRITTEN_FROM_BYTES: usize = if cfg!(test) { 600 } else { 4 << 10 };
+
+/// How far small fragments can be ahead of what was written; one that is further is written by who appends it. That is
+/// much more than comes during a flush, and little enough to stay in a processor's cache.
+const BUFFER_BYTES: usize = if cfg!(test) { 4 << 10 } else { 4 << 20 };
+
+/// How much of the buffer is written at once.
+const WRITE_BYTES: u64 = if cfg!(test) { 256 } else { 64 << 10 };
 
 /// How many segments beyond the one that is written are prepared.
 const AHEAD: u64 = 1;
 
-/// A segment that records can be copied into.
+/// A segment that records can be written to.
 pub(super) struct WritableSegment {
     pub number: SegmentNumber,
     pub file: Arc<dyn File>,
-    /// For small writes. None where a flush of them would write whole large folios: the segment was prepared for large
-    /// records, or was there when the log was opened. Then everything is written by system calls.
-    pub map: Option<Box<dyn Map>>,
 }
 
 /// Why a record cannot be appended now.
@@ -60,11 +63,23 @@ pub(super) struct Tail {
     prepared_end: AtomicU64,
     /// Those that may be written: the one that the durable LSN lies in, and all behind it.
     segments: RwLock<VecDeque<Arc<WritableSegment>>>,
-    /// How many bytes of large records there were.
-    large_bytes: AtomicU64,
+    /// Small fragments that are not in their segments yet.
+    buffer: Buffer,
+    /// Where fragments begin and end that are there already, though what is before them may not be. They are entered before
+    /// they count as complete.
+    written_ahead: Mutex<BTreeMap<Lsn, Lsn>>,
     supply: Mutex<Supply>,
     /// The preparing thread has something to do.
     supply_changed: Condvar,
+}
+
+/// Somebody takes what was appended out of memory to write it. If he unwinds, nobody has it any more, and the log has failed.
+struct Taking<'a>(&'a Tail);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.0.close_gates(FAILED);
+    }
 }
 
 /// What the preparing thread works by.
@@ -76,21 +91,12 @@ pub(super) struct Supply {
     /// How many more segments the free space allows without going below the reserve, when last looked at. None: the
     /// disk is full.
     pub affordable: u64,
-    /// Segments that are written to no more. Unmapping them takes time, which no committer shall spend.
-    retired: Vec<Arc<WritableSegment>>,
-    /// What the last segment was prepared for, where the log ended then, and how many bytes of large records there were.
-    judged: (Folios, Lsn, u64),
 }
 
 impl Supply {
     /// The segment to prepare next, if one is wanted.
     pub(super) fn to_prepare(&self) -> Option<SegmentNumber> {
         (self.next_number <= self.wanted).then_some(self.next_number)
-    }
-
-    /// Takes what is written to no more.
-    pub(super) fn take_retired(&mut self) -> Vec<Arc<WritableSegment>> {
-        std::mem::take(&mut self.retired)
     }
 }
 
@@ -123,14 +129,9 @@ impl Tail {
             reservations: Reservations::new(end.get(), COPIES),
             prepared_end: AtomicU64::new(layout.segment_start(next_number).get()),
             segments: RwLock::new(current.map(Arc::new).into_iter().collect()),
-            large_bytes: AtomicU64::new(0),
-            supply: Mutex::new(Supply {
-                next_number,
-                wanted,
-                affordable: u64::MAX,
-                retired: Vec::new(),
-                judged: (Folios::Small, end, 0),
-            }),
+            buffer: Buffer::new(end.get(), BUFFER_BYTES),
+            written_ahead: Mutex::new(BTreeMap::new()),
+            supply: Mutex::new(Supply { next_number, wanted, affordable: u64::MAX }),
             supply_changed: Condvar::new(),
         }
     }
@@ -180,20 +181,14 @@ impl Tail {
         Lsn::new(self.prepared_end.load(Ordering::Acquire)).bytes_since(self.end())
     }
 
-    /// Reserves space from the end of the log to where `decide` says, unless a gate in `gates` is closed. So many bytes of what
-    /// it is for are large records.
+    /// Reserves space from the end of the log to where `decide` says, unless a gate in `gates` is closed.
     pub(super) fn reserve(
         &self,
         gates: u64,
-        large_bytes: u64,
         decide: impl Fn(Lsn) -> Result<Lsn, Obstacle>,
     ) -> Result<Copying<'_>, Refused<Obstacle>> {
         let decide = |at| decide(Lsn::new(at)).map(Lsn::get);
         let copying = self.reservations.reserve(thread_hint(), gates, decide)?;
-        // Before a segment is wanted: who prepares it knows what for.
-        if large_bytes > 0 {
-            self.large_bytes.fetch_add(large_bytes, Ordering::Relaxed);
-        }
         let last = self.layout.segment_of(Lsn::new(copying.end() - 1));
         let is_first = copying.start() == self.layout.first_record().get();
         if is_first || self.layout.segment_of(Lsn::new(copying.start() - 1)) < last {
@@ -205,12 +200,12 @@ impl Tail {
     /// Reserves space for a mark behind everything appended since `durable`. Gates keep no mark out: what was
     /// appended before they closed may still become durable.
     pub(super) fn reserve_mark(&self, durable: Lsn) -> Result<Copying<'_>, Refused<Obstacle>> {
-        self.reserve(0, 0, |at| if at > durable { Ok(self.mark_end(at)) } else { Err(Obstacle::Nothing) })
+        self.reserve(0, |at| if at > durable { Ok(self.mark_end(at)) } else { Err(Obstacle::Nothing) })
     }
 
     /// Reserves space for the mark that ends the log at a clean stop, if there is room for it.
     pub(super) fn reserve_last_mark(&self) -> Result<Copying<'_>, Refused<Obstacle>> {
-        self.reserve(0, 0, |at| {
+        self.reserve(0, |at| {
             let end = self.mark_end(at);
             self.check_prepared(end).map(|()| end).map_err(|_| Obstacle::Nothing)
         })
@@ -220,35 +215,98 @@ impl Tail {
         self.layout.record_end(at, MARK_PAYLOAD_BYTES)
     }
 
-    /// Copies a record in at `at`, which was reserved for it, and answers where it ends. Fragments of `written_from`
-    /// bytes and more are written by a system call, smaller ones through the map.
+    /// Copies a record in at `at`, which was reserved for it, and answers where it ends.
     ///
     /// # Errors
     /// The segment refuses, or is not there: a fault of ours, after which the log takes nothing more.
-    pub(super) fn copy(&self, kind: Kind, at: Lsn, payload: &[u8], written_from: usize) -> io::Result<Lsn> {
+    pub(super) fn copy(&self, kind: Kind, at: Lsn, payload: &[u8]) -> io::Result<Lsn> {
         let (mut at, mut rest, mut first) = (at, payload, true);
         loop {
             let fragment = self.layout.fragment(at, rest.len());
             let (part, remaining) = rest.split_at(fragment.len);
             let flags = Flags::default().with(Flags::CONTINUES, !remaining.is_empty()).with(Flags::CONTINUED, !first);
             let header = FragmentHeader::new(fragment.start, self.timeline, kind, flags, part).encode();
-            let offset = self.layout.offset_of(fragment.start);
-            let segment = self.segment(self.layout.segment_of(fragment.start))?;
-            match &segment.map {
-                Some(map) if part.len() < written_from => {
-                    map.write(offset, &header)?;
-                    map.write(offset + record::HEADER_BYTES as u64, part)?;
-                }
-                _ => {
-                    let mut parts = [io::IoSlice::new(&header), io::IoSlice::new(part)];
-                    segment.file.write_vectored_at(&mut parts, offset)?;
-                }
+            if part.len() < WRITTEN_FROM_BYTES && self.buffer.has_room(fragment.end.get()) {
+                self.buffer.put(fragment.start.get(), &header);
+                self.buffer.put(fragment.start.get() + record::HEADER_BYTES as u64, part);
+            } else {
+                self.write_ahead(&fragment, &header, part)?;
             }
             (at, rest, first) = (fragment.end, remaining, false);
             if rest.is_empty() {
                 return Ok(at);
             }
         }
+    }
+
+    /// Writes a fragment to its segment.
+    fn write_ahead(&self, fragment: &Fragment, header: &[u8], part: &[u8]) -> io::Result<()> {
+        let segment = self.segment(self.layout.segment_of(fragment.start))?;
+        let mut parts = [io::IoSlice::new(header), io::IoSlice::new(part)];
+        segment.file.write_vectored_at(&mut parts, self.layout.offset_of(fragment.start))?;
+        let mut ahead = self.written_ahead.lock();
+        // One entry for neighbours: many small fragments may come where the buffer is full.
+        let end = ahead.remove(&fragment.end).unwrap_or(fragment.end);
+        match ahead.range_mut(..fragment.start).next_back() {
+            Some((_, before)) if *before == fragment.start => *before = end,
+            _ => {
+                ahead.insert(fragment.start, end);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what lies before `upto` to its segments, as far as it is not there. Only one thread may do so at a time,
+    /// and all of it must be complete.
+    ///
+    /// # Errors
+    /// A segment refuses, or is not there; and the position.
+    pub(super) fn write(&self, upto: Lsn) -> Result<(), (Lsn, io::Error)> {
+        let taking = Taking(self);
+        let written = self.take_and_write(upto);
+        std::mem::forget(taking);
+        written
+    }
+
+    fn take_and_write(&self, upto: Lsn) -> Result<(), (Lsn, io::Error)> {
+        let ahead = {
+            let mut ahead = self.written_ahead.lock();
+            let mut behind = ahead.split_off(&upto);
+            // Neighbours on both sides of it have one entry.
+            if let Some((_, end)) = ahead.last_key_value().filter(|(_, end)| **end > upto) {
+                behind.insert(upto, *end);
+            }
+            std::mem::replace(&mut *ahead, behind)
+        };
+        let mut at = Lsn::new(self.buffer.taken());
+        for (start, end) in ahead.into_iter().chain([(upto, upto)]) {
+            self.write_buffered(at, start)?;
+            at = end;
+        }
+        self.buffer.set_taken(upto.get());
+        Ok(())
+    }
+
+    /// Writes everything from `from` up to `to` out of the buffer: records, and zeros where none can start.
+    fn write_buffered(&self, from: Lsn, to: Lsn) -> Result<(), (Lsn, io::Error)> {
+        let mut at = from;
+        let mut bytes = Vec::new();
+        while at < to {
+            let number = self.layout.segment_of(at);
+            // The segment's header is there.
+            at = at.max(self.layout.first_record_in(number));
+            if at >= to {
+                break;
+            }
+            let end = to.min(self.layout.segment_start(number.next())).min(at.advanced(WRITE_BYTES));
+            bytes.resize(end.bytes_since(at) as usize, 0);
+            self.buffer.take(at.get(), &mut bytes);
+            let written =
+                self.segment(number).and_then(|segment| segment.file.write_at(&bytes, self.layout.offset_of(at)));
+            written.map_err(|error| (at, error))?;
+            at = end;
+        }
+        Ok(())
     }
 
     fn segment(&self, number: SegmentNumber) -> io::Result<Arc<WritableSegment>> {
@@ -275,8 +333,8 @@ impl Tail {
         let count = segments.partition_point(|segment| segment.number < first);
         let retired: Vec<_> = segments.drain(..count).collect();
         drop(segments);
-        self.supply.lock().retired.extend(retired);
-        self.supply_changed.notify_one();
+        // Closed without keeping anybody from the others.
+        drop(retired);
     }
 
     /// Asks for the segments up to `last`.
@@ -297,19 +355,6 @@ impl Tail {
         supply.wanted = supply.wanted.max(last);
         self.supply_changed.notify_one();
         true
-    }
-
-    /// What the next segment should be prepared for: what most bytes were lately. Little is no reason to change.
-    pub(super) fn judge(&self) -> Folios {
-        let (end, large_bytes) = (self.end(), self.large_bytes.load(Ordering::Relaxed));
-        let mut supply = self.supply.lock();
-        let (_, before, large_before) = supply.judged;
-        let appended = end.bytes_since(before);
-        if appended >= self.layout.segment_bytes() / 8 {
-            let is_large = large_bytes.saturating_sub(large_before).saturating_mul(2) >= appended;
-            supply.judged = (if is_large { Folios::Large } else { Folios::Small }, end, large_bytes);
-        }
-        supply.judged.0
     }
 
     /// What the preparing thread works by.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::WalConfig;
@@ -11,6 +11,9 @@ use crate::ident::SystemId;
 use crate::lsn::{Lsn, TimelineId};
 
 pub const SEGMENT_BYTES: u64 = 2048;
+
+/// The longest that a test waits for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn layout() -> Layout {
     Layout::new(SEGMENT_BYTES)
@@ -49,6 +52,20 @@ pub fn append(wal: &Wal, payload: &[u8]) -> Result<Lsn, AppendError> {
             other => return other,
         }
     }
+}
+
+/// Asks until the answer is yes.
+pub fn poll(what: &str, is_reached: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_reached() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until every segment that was wanted is prepared: no sync but one of ours comes until another one is.
+pub fn settle(wal: &Wal) {
+    poll("a segment is not prepared", || wal.shared.tail.supply().to_prepare().is_none());
 }
 
 /// All records that can be read from `from` on.

@@ -1,5 +1,6 @@
 //! Notices a device that hangs: a flush that does not come back, in a sync or in a copy before it, fails nothing by
-//! itself, and everybody waits for it.
+//! itself, and everybody waits for it. The same goes for a segment whose preparation does not come back, once somebody
+//! was refused for want of it, and for recycling on a full disk.
 //!
 //! Health, a metric and a line in the log say so; whoever runs the node decides. When it comes back after all,
 //! all is well again: what it made durable is durable.
@@ -11,11 +12,12 @@ use parking_lot::{Condvar, Mutex};
 
 use super::errors::{Failure, WalError};
 use super::log::Shared;
+use super::reservation::FULL;
 
 /// The longest and the shortest time between two looks.
 const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1));
 
-/// Nothing is being flushed.
+/// Nothing is under way.
 const IDLE: u64 = 0;
 
 /// How the log is.
@@ -24,7 +26,8 @@ const IDLE: u64 = 0;
 pub enum Health {
     /// Nothing is wrong.
     Good,
-    /// A flush has not come back for longer than the limit: the device hangs. It may recover.
+    /// A flush, or what would make room for those who are refused now, has not come back for longer than the limit: the
+    /// device hangs. It may recover.
     Hangs {
         /// For how long by now.
         since: Duration,
@@ -36,13 +39,51 @@ pub enum Health {
     Failed(Failure),
 }
 
-/// Knows since when a step of a flush is under way.
-pub(super) struct Watchdog {
+/// Work of which one piece at a time is under way, and since when its present step is.
+pub(super) struct Watched {
     origin: Instant,
     /// Microseconds from `origin` to the start of the step under way, plus one.
     began: AtomicU64,
-    /// How long a sync, or what a flush does before it, may take before the device counts as hanging.
-    limit: Duration,
+}
+
+impl Watched {
+    fn new(origin: Instant) -> Watched {
+        Watched { origin, began: AtomicU64::new(IDLE) }
+    }
+
+    /// Does the work under the watchdog's eyes.
+    pub(super) fn watch<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.restart();
+        let result = work();
+        self.began.store(IDLE, Ordering::Relaxed);
+        result
+    }
+
+    /// The next step of the work under way begins: the limit is for each, since there may be many syncs.
+    pub(super) fn restart(&self) {
+        self.began.store(micros(self.origin.elapsed()).saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// For how long the step under way has not come back, if that is longer than `limit`.
+    pub(super) fn exceeds(&self, limit: Duration) -> Option<Duration> {
+        let began = self.began.load(Ordering::Relaxed);
+        let since = micros(self.origin.elapsed()).saturating_sub(began.saturating_sub(1));
+        (began != IDLE && since > micros(limit)).then(|| Duration::from_micros(since))
+    }
+}
+
+/// Knows since when the steps of flushes, and of what makes room for records, are under way.
+pub(super) struct Watchdog {
+    flush: Watched,
+    /// The preparation of a segment.
+    pub preparation: Watched,
+    /// Taking segments out of the log.
+    pub recycling: Watched,
+    /// Somebody was refused because the next segment is not prepared, and none was since. Before that, one that takes
+    /// long keeps nobody waiting.
+    is_segment_missed: AtomicBool,
+    /// How long a step may take before the device counts as hanging.
+    pub limit: Duration,
     reported: AtomicBool,
     stopped: Mutex<bool>,
     woken: Condvar,
@@ -50,9 +91,12 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     pub(super) fn new(limit: Duration) -> Watchdog {
+        let origin = Instant::now();
         Watchdog {
-            origin: Instant::now(),
-            began: AtomicU64::new(IDLE),
+            flush: Watched::new(origin),
+            preparation: Watched::new(origin),
+            recycling: Watched::new(origin),
+            is_segment_missed: AtomicBool::new(false),
             limit,
             reported: AtomicBool::new(false),
             stopped: Mutex::new(false),
@@ -62,22 +106,31 @@ impl Watchdog {
 
     /// Runs a flush under its eyes.
     pub(super) fn watch<T>(&self, flush: impl FnOnce() -> T) -> T {
-        self.restart();
-        let result = flush();
-        self.began.store(IDLE, Ordering::Relaxed);
-        result
+        self.flush.watch(flush)
     }
 
-    /// The next step of the flush under way begins: the limit is for each, since a large one has many syncs.
+    /// The next step of the flush under way begins.
     pub(super) fn restart(&self) {
-        self.began.store(micros(self.origin.elapsed()).saturating_add(1), Ordering::Relaxed);
+        self.flush.restart();
     }
 
-    /// For how long a step of a flush has not come back, if that is longer than the limit.
-    pub(super) fn hangs_since(&self) -> Option<Duration> {
-        let began = self.began.load(Ordering::Relaxed);
-        let since = micros(self.origin.elapsed()).saturating_sub(began.saturating_sub(1));
-        (began != IDLE && since > micros(self.limit)).then(|| Duration::from_micros(since))
+    /// Somebody was refused for want of a segment.
+    pub(super) fn miss_segment(&self) {
+        self.is_segment_missed.store(true, Ordering::Relaxed);
+    }
+
+    /// A segment was prepared.
+    pub(super) fn add_segment(&self) {
+        self.is_segment_missed.store(false, Ordering::Relaxed);
+    }
+
+    /// What does not come back for longer than the limit though somebody waits for it, and for how long.
+    fn hangs(&self, is_full: bool) -> Option<(&'static str, Duration)> {
+        let found = |what, watched: &Watched| Some((what, watched.exceeds(self.limit)?));
+        let is_missed = self.is_segment_missed.load(Ordering::Relaxed);
+        found("a flush", &self.flush)
+            .or_else(|| found("the preparation of a segment", &self.preparation).filter(|_| is_missed))
+            .or_else(|| found("recycling", &self.recycling).filter(|_| is_full))
     }
 
     pub(super) fn stop(&self) {
@@ -85,24 +138,30 @@ impl Watchdog {
         self.woken.notify_all();
     }
 
-    fn report(&self) {
-        let since = self.hangs_since();
-        if self.reported.swap(since.is_some(), Ordering::Relaxed) == since.is_some() {
+    fn report(&self, hangs: Option<(&'static str, Duration)>) {
+        if self.reported.swap(hangs.is_some(), Ordering::Relaxed) == hangs.is_some() {
             return;
         }
-        metrics::gauge!("mainstay_wal_sync_hangs").set(f64::from(u8::from(since.is_some())));
-        match since {
-            Some(since) => {
+        metrics::gauge!("mainstay_wal_sync_hangs").set(f64::from(u8::from(hangs.is_some())));
+        match hangs {
+            Some((what, since)) => {
                 metrics::counter!("mainstay_wal_sync_hangs_total").increment(1);
-                tracing::error!(?since, "a flush of the log does not come back: the device hangs, and commits wait");
+                tracing::error!(?since, "{what} of the log does not come back: the device hangs, and commits wait");
             }
-            None => tracing::info!("the flush of the log came back"),
+            None => tracing::info!("what hung in the log came back"),
         }
     }
 }
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Shared {
+    /// What hangs, and for how long, if somebody waits for it.
+    pub(super) fn hangs(&self) -> Option<(&'static str, Duration)> {
+        self.watchdog.hangs(self.tail.gates() & FULL != 0)
+    }
 }
 
 /// The watchdog thread, until told to stop.
@@ -117,6 +176,6 @@ pub(super) fn run(shared: &Shared) {
             return;
         }
         drop(stopped);
-        watchdog.report();
+        watchdog.report(shared.hangs());
     }
 }

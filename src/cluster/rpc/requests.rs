@@ -71,10 +71,12 @@ impl Requests {
 
 /// How long the node tries.
 pub(in crate::cluster) fn patience(timeout_ms: u64) -> Duration {
-    match timeout_ms {
-        0 => DEFAULT_TIMEOUT,
-        milliseconds => Duration::from_millis(milliseconds).min(MAX_TIMEOUT),
-    }
+    if timeout_ms == 0 { DEFAULT_TIMEOUT } else { patience_within(timeout_ms, MAX_TIMEOUT) }
+}
+
+/// How long the node tries something that may take up to this long; 0: as long.
+pub(in crate::cluster) fn patience_within(timeout_ms: u64, limit: Duration) -> Duration {
+    if timeout_ms == 0 { limit } else { Duration::from_millis(timeout_ms).min(limit) }
 }
 
 /// Until when the node tries.

@@ -7,8 +7,9 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 use super::super::message::Envelope;
-use super::wire::{BATCH_LIMIT_ENVELOPES, Batch, MESSAGE_LIMIT_BYTES, envelope_size_bytes};
+use super::wire::{BATCH_LIMIT_ENVELOPES, Batch, MESSAGE_LIMIT_BYTES};
 use super::{Dropped, Unsent};
+use crate::net::batch;
 
 /// The bounds of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +50,7 @@ impl State {
         if !self.is_open {
             return Err(Unsent::Unreachable);
         }
-        let size = envelope_size_bytes(&envelope);
+        let size = batch::size_bytes(&envelope);
         // One that is larger than the bound waits alone.
         let is_full = self.envelopes.len() >= limits.envelopes
             || (!self.envelopes.is_empty() && self.bytes + size > limits.bytes);
@@ -167,7 +168,7 @@ impl Queue {
         while envelopes.len() < most
             && let Some(envelope) = state.envelopes.front()
         {
-            let size = envelope_size_bytes(envelope);
+            let size = batch::size_bytes(envelope);
             if bytes > 0 && bytes + size > self.limits.batch_bytes {
                 break;
             }
@@ -175,7 +176,7 @@ impl Queue {
             envelopes.extend(state.envelopes.pop_front());
         }
         state.bytes -= bytes;
-        Poll::Ready(Some((Batch { envelopes, is_cut: false }, bytes)))
+        Poll::Ready(Some((Batch::of(envelopes), bytes)))
     }
 }
 
@@ -202,7 +203,7 @@ mod tests {
 
     fn take(queue: &Queue, link: LinkId) -> Option<Vec<u64>> {
         match queue.poll_batch(link, &mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some((batch, _))) => Some(batch.envelopes.iter().map(|one| one.group.get()).collect()),
+            Poll::Ready(Some((batch, _))) => Some(batch.messages.iter().map(|one| one.group.get()).collect()),
             Poll::Ready(None) => None,
             Poll::Pending => Some(Vec::new()),
         }
@@ -273,8 +274,8 @@ mod tests {
             let mut seen = 0;
             while let Poll::Ready(Some((batch, bytes))) = queue.poll_batch(link, &mut Context::from_waker(Waker::noop())) {
                 prop_assert_eq!(bytes, prost::Message::encoded_len(&batch));
-                prop_assert!(bytes <= batch_bytes || batch.envelopes.len() == 1);
-                for envelope in batch.envelopes {
+                prop_assert!(bytes <= batch_bytes || batch.messages.len() == 1);
+                for envelope in batch.messages {
                     prop_assert_eq!(envelope.group.get(), seen);
                     seen += 1;
                 }

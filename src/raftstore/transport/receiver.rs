@@ -208,10 +208,10 @@ impl Incoming {
     }
 
     fn deliver(&self, batch: Batch, counts: &Received) {
-        let (count, bytes) = (batch.envelopes.len(), batch.encoded_len());
+        let (count, bytes) = (batch.messages.len(), batch.encoded_len());
         let dropped = match self.shared.inbox() {
             None => count,
-            Some(inbox) => inbox.deliver_all(self.node, batch.envelopes).len(),
+            Some(inbox) => inbox.deliver_all(self.node, batch.messages).len(),
         };
         counts.batch(count, bytes, dropped);
     }

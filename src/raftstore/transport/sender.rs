@@ -160,7 +160,7 @@ impl Stream for Outgoing {
         }
         this.peer.queue.poll_batch(this.link, cx).map(|next| {
             let (batch, bytes) = next?;
-            this.peer.counts.batch(batch.envelopes.len(), bytes);
+            this.peer.counts.batch(batch.messages.len(), bytes);
             Some(Frame { kind: Some(Kind::Batch(batch)) })
         })
     }

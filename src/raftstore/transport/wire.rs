@@ -37,9 +37,8 @@
 //! that he does not have.
 //!
 //! Numbers are varints unless said otherwise, a field that is 0 or empty is left out, unknown fields are skipped: protobuf
-//! as everybody knows it. [`Batch`] and [`Envelope`] are encoded and decoded by hand, for two reasons. A generated decoder
-//! would make a value of some 60 bytes of each two bytes that say "an empty envelope"; this one keeps no more than a batch
-//! may have, whatever arrives. And envelopes are not copied into another form on their way.
+//! as everybody knows it. [`Batch`] and [`Envelope`] are encoded and decoded by hand: no more is kept than a
+//! [batch](crate::net::batch) may have, whatever arrives, and envelopes are not copied into another form on their way.
 //!
 //! Nesting ends with the envelope: the message is bytes, and so is a chunk. Unknown groups nest at most 100 deep, which
 //! prost sees to. Both calls have the version of the hello; a chunk also has one of its own.
@@ -53,6 +52,7 @@ use super::super::snapshot::chunk::{Chunk, ChunkError, checksum, table, table_nu
 use super::super::snapshot::{Place, SnapshotId};
 use super::{Incoming, SnapshotRefused};
 use crate::ident::{ClusterId, GroupId, Incarnation, NodeId, ReplicaId};
+use crate::net::batch;
 use crate::net::identity::{Claim, Identity, Refusal};
 
 /// What tonic makes of `proto/raft.proto`.
@@ -80,7 +80,6 @@ pub const BATCH_LIMIT_ENVELOPES: usize = 4096;
 /// Longest reason of a refusal.
 pub const REASON_LIMIT_BYTES: usize = 512;
 
-const BATCH_ENVELOPE_TAG: u32 = 1;
 const GROUP_TAG: u32 = 1;
 const FROM_TAG: u32 = 2;
 const TO_TAG: u32 = 3;
@@ -113,18 +112,7 @@ impl Hello {
 }
 
 /// Envelopes that travel together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The envelopes, in order.
-    pub envelopes: Vec<Envelope>,
-    /// Whether there were more than a batch may have when it was decoded. They were not kept.
-    pub is_cut: bool,
-}
-
-/// How many bytes an envelope takes in a batch.
-pub(super) fn envelope_size_bytes(envelope: &Envelope) -> usize {
-    prost::encoding::message::encoded_len(BATCH_ENVELOPE_TAG, envelope)
-}
+pub type Batch = batch::Batch<Envelope, BATCH_LIMIT_ENVELOPES>;
 
 impl Envelope {
     fn numbers(&self) -> [(u32, u64); 3] {
@@ -178,38 +166,6 @@ impl prost::Message for Envelope {
 
     fn clear(&mut self) {
         *self = Envelope::default();
-    }
-}
-
-impl prost::Message for Batch {
-    fn encode_raw(&self, buf: &mut impl BufMut) {
-        prost::encoding::message::encode_repeated(BATCH_ENVELOPE_TAG, &self.envelopes, buf);
-    }
-
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        buf: &mut impl Buf,
-        context: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        if tag != BATCH_ENVELOPE_TAG {
-            return prost::encoding::skip_field(wire_type, tag, buf, context);
-        }
-        if self.envelopes.len() >= BATCH_LIMIT_ENVELOPES {
-            prost::encoding::check_wire_type(WireType::LengthDelimited, wire_type)?;
-            self.is_cut = true;
-            return prost::encoding::skip_field(wire_type, tag, buf, context);
-        }
-        prost::encoding::message::merge_repeated(wire_type, &mut self.envelopes, buf, context)
-    }
-
-    fn encoded_len(&self) -> usize {
-        self.envelopes.iter().map(envelope_size_bytes).sum()
-    }
-
-    fn clear(&mut self) {
-        *self = Batch::default();
     }
 }
 

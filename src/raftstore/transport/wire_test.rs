@@ -12,7 +12,7 @@ fn envelope(group: u64, from: u64, to: u64, message: &'static [u8]) -> Envelope 
 }
 
 fn batch(envelopes: Vec<Envelope>) -> Batch {
-    Batch { envelopes, is_cut: false }
+    Batch::of(envelopes)
 }
 
 /// Also `protoc --decode mainstay.raft.v1.Frame` reads these bytes as they are meant.
@@ -79,7 +79,7 @@ fn a_batch_keeps_no_more_envelopes_than_allowed() {
     bytes.extend([0x0a, 0x00].repeat(1_000_000));
     let decoded = Batch::decode(bytes.as_slice()).unwrap();
     assert!(decoded.is_cut);
-    assert_eq!(decoded.envelopes.len(), BATCH_LIMIT_ENVELOPES);
+    assert_eq!(decoded.messages.len(), BATCH_LIMIT_ENVELOPES);
 }
 
 #[test]

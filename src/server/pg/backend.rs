@@ -111,6 +111,10 @@ pub trait Session: Send {
         false
     }
 
+    /// Its client has asked for nothing for a while. What can be had again, above all memory, should be given back; that may
+    /// take no more than a moment. Called once until the client asks for something again.
+    fn rest(&mut self) {}
+
     /// Ends the implicit transaction of [`Scope::Implicit`], if one is open: commits it if `commit`, else rolls it
     /// back. Without one, and inside a transaction block that the client began, it does nothing.
     ///

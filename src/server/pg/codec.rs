@@ -369,7 +369,7 @@ pub(super) fn decode_text(text: &str, pg_type: PgType) -> Result<OwnedValue, Sql
         PgType::FLOAT4 => OwnedValue::Real(f64::from(narrow(parse_real(trimmed, pg_type)?)?)),
         PgType::FLOAT8 => OwnedValue::Real(parse_real(trimmed, pg_type)?),
         PgType::BYTEA => OwnedValue::Blob(parse_bytea(text).ok_or_else(|| invalid_text(text, pg_type))?),
-        PgType::NUMERIC => OwnedValue::Text(numeric::stored(text).unwrap_or_else(|| text.to_owned())),
+        PgType::NUMERIC => numeric::value(numeric::stored(text).unwrap_or_else(|| text.to_owned())),
         _ => OwnedValue::Text(temporal::stored(text, pg_type).unwrap_or_else(|| text.to_owned())),
     })
 }
@@ -461,7 +461,7 @@ fn decode_binary(bytes: &[u8], pg_type: PgType) -> Result<OwnedValue, SqlError> 
         SqlError::new(SqlState::INVALID_BINARY_REPRESENTATION, message)
     };
     Ok(match pg_type {
-        PgType::NUMERIC => OwnedValue::Text(numeric::decode(bytes).ok_or_else(invalid)?),
+        PgType::NUMERIC => numeric::value(numeric::decode(bytes).ok_or_else(invalid)?),
         PgType::JSONB => {
             let text = bytes.strip_prefix(&[JSONB_VERSION]).ok_or_else(invalid)?;
             OwnedValue::Text(std::str::from_utf8(text).map_err(not_utf8)?.to_owned())

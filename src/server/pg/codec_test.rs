@@ -127,7 +127,9 @@ fn text_parameters_are_read() {
         ("\\x00fF", PgType::BYTEA, OwnedValue::Blob(vec![0, 255])),
         ("a\\\\b\\001", PgType::BYTEA, OwnedValue::Blob(b"a\\b\x01".to_vec())),
         ("12", PgType::UNSPECIFIED, OwnedValue::Text("12".into())),
-        ("1.10", PgType::NUMERIC, OwnedValue::Text("1.10".into())),
+        ("1.10", PgType::NUMERIC, OwnedValue::Real(1.1)),
+        ("-3", PgType::NUMERIC, OwnedValue::Integer(-3)),
+        ("12345678901234567890.5", PgType::NUMERIC, OwnedValue::Text("12345678901234567890.5".into())),
     ] {
         assert_eq!(decode(input.as_bytes(), pg_type, Format::Text).unwrap(), expected, "{input}");
     }

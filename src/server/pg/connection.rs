@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::OwnedPermit;
@@ -41,6 +41,9 @@ const VANISHED_GRACE: Duration = Duration::from_secs(1);
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
 /// A client has taken a good part of what it asked for when it took so much.
 pub(super) const GOOD_PART_BYTES: usize = 16 * 1024;
+/// A client that has asked for nothing for so long rests: it costs a timer that goes off once, and what the session needs to
+/// go on is made anew when it wakes.
+const REST_AFTER: Duration = Duration::from_secs(2);
 /// When the server stops and waits no longer, a client gets this long to take the replies that are on their way.
 const LAST_REPLIES_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -152,7 +155,8 @@ async fn connect(
         presence
     });
     tracing::debug!(process_id, "connection opened");
-    let mut connection = Connection { wire, phase, interrupt, stopping, clock, timeouts, config: &shared.config };
+    let config = &shared.config;
+    let mut connection = Connection { wire, phase, interrupt, stopping, clock, timeouts, config, faulty: false };
     let left = if connection.wire.write_all(&greeting).await.is_ok() {
         connection.converse(conversation).await
     } else {
@@ -197,6 +201,8 @@ struct Connection<'a> {
     /// Those in force since the last batch.
     timeouts: Timeouts,
     config: &'a PgConfig,
+    /// The client sent what is no message.
+    faulty: bool,
 }
 
 impl Connection<'_> {
@@ -205,6 +211,7 @@ impl Connection<'_> {
         // When the client has been silent for too long. Parts of a message do not put it off.
         let mut silence = self.silence(&conversation);
         let (mut stall, mut patience) = (Stall::default(), Patience::default());
+        let (mut rests_at, mut until_rest) = (Some(Instant::now() + REST_AFTER), Patience::default());
         loop {
             if *self.phase.borrow() != Phase::Serving {
                 self.wire.last_word(&server_stopping()).await;
@@ -226,6 +233,10 @@ impl Connection<'_> {
                         }
                         return None;
                     }
+                    () = until_rest.run_out(rests_at) => {
+                        rests_at = None;
+                        self.rest(&mut conversation);
+                    }
                     () = at(stall.ends_at) => {
                         close_session(Some(conversation)).await;
                         self.wire.last_word(&stalled()).await;
@@ -239,7 +250,7 @@ impl Connection<'_> {
                 continue;
             }
             stall = Stall::default();
-            let faulty = batch.fault.is_some();
+            self.note_fault(batch.fault.as_ref());
             let (finished, broken) = match begin(conversation, batch) {
                 Begun::Over(mut finished) => {
                     // A client that keeps up takes its replies at once.
@@ -258,11 +269,10 @@ impl Connection<'_> {
                 return None;
             };
             if finished.flow == Flow::End || broken {
-                if faulty {
+                if self.faulty {
                     // The session is closed first: its locks must not wait for a client that talks nonsense.
                     close_session(finished.conversation).await;
-                    let _ = self.wire.writer.shutdown().await;
-                    self.wire.let_finish().await;
+                    self.wire.part().await;
                     return None;
                 }
                 return finished.conversation;
@@ -270,9 +280,18 @@ impl Connection<'_> {
             conversation = finished.conversation?;
             self.timeouts = conversation.timeouts();
             silence = self.silence(&conversation);
+            rests_at = Some(Instant::now() + REST_AFTER);
             if !self.wire.input.is_empty() {
                 stall.took(self.wire.input.len(), self.config.send_timeout);
             }
+        }
+    }
+
+    /// Notes that the connection ends because of what the client sent, if it does.
+    fn note_fault(&mut self, fault: Option<&SqlError>) {
+        if let Some(fault) = fault {
+            self.faulty = true;
+            tracing::info!(state = fault.state.0, reason = %fault.message, "a client sent what is no message");
         }
     }
 
@@ -285,6 +304,14 @@ impl Connection<'_> {
             (self.timeouts.idle_session, SqlError::fatal(SqlState::IDLE_SESSION_TIMEOUT, message))
         };
         (!timeout.is_zero()).then(|| (Instant::now() + timeout, error))
+    }
+
+    /// Gives back what an idle connection does not need.
+    fn rest(&mut self, conversation: &mut Conversation) {
+        if self.wire.input.is_empty() {
+            self.wire.input = BytesMut::new();
+        }
+        conversation.session.rest();
     }
 }
 
@@ -370,6 +397,7 @@ impl<'a, 'b> Pump<'a, 'b> {
                 room = room_in(&self.feed), if has_food => match room {
                     Some(room) => {
                         let food = frame::take_copy(input, limit_bytes);
+                        self.connection.note_fault(food.fault.as_ref());
                         let is_last = food.fault.is_some()
                             || food.frames.back().is_some_and(|frame| !frame.kind.goes_on_copying());
                         room.send(food);

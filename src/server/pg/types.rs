@@ -115,11 +115,11 @@ pub enum Value<'a> {
 pub enum OwnedValue {
     /// NULL
     Null,
-    /// An integer, or a boolean as 0 or 1.
+    /// An integer, or a boolean as 0 or 1; a `numeric` without a fraction too, if it fits.
     Integer(i64),
-    /// A floating point number.
+    /// A floating point number, or another `numeric` of no more than 15 digits.
     Real(f64),
-    /// Text, and every type that has no variant of its own, as text.
+    /// Text, and every type that has no variant of its own, as text; a `numeric` that is none of the above.
     Text(String),
     /// Bytes.
     Blob(Vec<u8>),

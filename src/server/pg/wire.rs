@@ -31,6 +31,11 @@ const READ_BYTES: usize = 16 * 1024;
 /// A client that does not take the last word in this time goes without.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A client that is in the middle of a message that is not taken may send on for so long, and is done if nothing came for so
+/// long: it listens only then.
+const HEAR_OUT_TIMEOUT: Duration = Duration::from_secs(5);
+const HEARD_OUT_AFTER: Duration = Duration::from_millis(250);
+
 /// A client's socket and what it has sent so far.
 pub(super) struct Wire {
     pub(super) reader: Reader,
@@ -148,6 +153,24 @@ impl Wire {
             self.writer.shutdown().await
         })
         .await;
+    }
+
+    /// Ends the connection of a client that was told why while it was still sending: it is heard out first, because a client
+    /// that cannot write on may not read either.
+    pub(super) async fn part(&mut self) {
+        let hear_out = async {
+            loop {
+                self.input.clear();
+                match timeout(HEARD_OUT_AFTER, self.read_more()).await {
+                    Ok(Ok(count)) if count > 0 => {}
+                    _ => return,
+                }
+            }
+        };
+        // Whoever goes on for longer is not heard out.
+        let _ = timeout(HEAR_OUT_TIMEOUT, hear_out).await;
+        let _ = self.writer.shutdown().await;
+        self.let_finish().await;
     }
 
     /// Reads and forgets what the client still sends, for a moment: closing a socket with unread input resets it, and

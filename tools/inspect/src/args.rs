@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use mainstay::config::WalConfig;
 use mainstay::lsn::Lsn;
 
@@ -29,6 +29,27 @@ pub struct Args {
     /// What to look at.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Args {
+    /// Reads the command line. Ends the process where it is wrong, or asks for help.
+    pub fn read() -> Args {
+        let command = Args::command();
+        let name = format!("{} <DIR>", command.get_name());
+        let mut command = with_directory_in_usage(command, &name);
+        let matches = command.get_matches_mut();
+        Args::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
+    }
+}
+
+/// Puts what stands before a subcommand, which includes the directory, into the usage that its help shows.
+fn with_directory_in_usage(command: clap::Command, before: &str) -> clap::Command {
+    command.mut_subcommands(|command| {
+        let name = format!("{before} {}", command.get_name());
+        let usage = command.clone().disable_help_subcommand(true).bin_name(&name).render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage:").trim().to_owned();
+        with_directory_in_usage(command.override_usage(usage), &name)
+    })
 }
 
 /// What to look at.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use mainstay::config::NodeConfig;
-use mainstay::disk::RealDisk;
+use mainstay::disk::{Access, RealDisk};
 use mainstay::lsn::{Epoch, Lsn};
 use mainstay::raftstore::rocks::RocksView;
 use mainstay::storage::{DirectoryLock, Identity, Storage, StorageError, StorageView, WAL_DIR};
-use mainstay::wal::{self, Damage, Evidence, Layout, Scan, SegmentDirectory, SegmentNumber, WalError};
+use mainstay::wal::{self, Cursor, Damage, Evidence, Layout, Scan, SegmentDirectory, SegmentNumber, WalError};
 
 use crate::walk::{EVERYTHING, Gap};
 
@@ -98,6 +98,7 @@ impl DataDirectory {
             Err(error) => bail!(error),
         };
         let segments = segments_of(path, identity);
+        check_owner(&segments)?;
         Ok(DataDirectory { path: path.to_owned(), identity, segments, notes, raft, _lock: lock })
     }
 
@@ -131,14 +132,36 @@ impl DataDirectory {
     /// Finds the end of the log as a starting node does: from the last checkpoint on.
     ///
     /// # Errors
-    /// A file cannot be read or belongs elsewhere.
+    /// A file cannot be opened.
     pub fn survey(&self) -> Result<Survey, WalError> {
         let checkpoint = self.notes.as_ref().map_or(Lsn::NONE, |notes| notes.checkpoint);
         match wal::scan(self.segments.clone(), self.evidence(checkpoint)) {
             Ok(scan) => Ok(Survey::Whole(scan)),
-            Err(WalError::Damaged(damage)) => Ok(Survey::Damaged(*damage)),
-            Err(error) => Err(error),
+            Err(error) => Ok(Survey::Damaged(error.into_damage()?)),
         }
+    }
+
+    /// Where the first record starts that can be read; `None` if there is no segment. A record that began before the
+    /// oldest segment is not one of them.
+    ///
+    /// # Errors
+    /// A file cannot be opened.
+    pub fn oldest(&self) -> Result<Option<Lsn>, WalError> {
+        let Some(first) = self.segments.list()?.first().copied() else { return Ok(None) };
+        self.first_record_from(first).map(|cursor| Some(cursor.position()))
+    }
+
+    /// A cursor at the first record that starts in a segment or, as far as it is damaged, at the damage.
+    ///
+    /// # Errors
+    /// A file cannot be opened.
+    pub fn first_record_from(&self, number: SegmentNumber) -> Result<Cursor, WalError> {
+        let mut cursor = Cursor::new(self.segments.clone(), self.layout().first_record_in(number));
+        if let Err(error) = cursor.skip_continued(EVERYTHING) {
+            // Met again by whoever reads on.
+            error.into_damage()?;
+        }
+        Ok(cursor)
     }
 
     /// The segments in groups without a gap; none is empty.
@@ -185,6 +208,21 @@ impl DataDirectory {
             expected: "a segment".into(),
             found,
         }
+    }
+}
+
+/// Refuses a log of which every segment belongs to another system: the directories were mixed up. A single one among
+/// others is damage, and the rest can be read.
+fn check_owner(segments: &SegmentDirectory) -> Result<(), WalError> {
+    for number in segments.list()?.iter().rev() {
+        match segments.open(*number, Access::Read) {
+            Err(WalError::Foreign { .. }) => {}
+            _ => return Ok(()),
+        }
+    }
+    match segments.list()?.first() {
+        Some(first) => segments.open(*first, Access::Read).map(drop),
+        None => Ok(()),
     }
 }
 

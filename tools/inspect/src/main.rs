@@ -25,19 +25,21 @@ mod directory;
 mod report;
 mod walk;
 
+#[cfg(test)]
+mod unreadable_test;
+
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use mainstay::ident::{GroupId, LogIndex};
 use mainstay::storage::StorageError;
 
 use args::{Args, Command, RaftCommand, WalCommand};
 use directory::DataDirectory;
-use report::{Damage, DumpWanted, Exit, KvWanted, LogWanted, Report};
+use report::{Damage, DumpWanted, Exit, KvWanted, LogWanted, RepairWanted, Report};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read();
     let mut out = BufWriter::new(io::stdout().lock());
     let exit = run(&args, &mut out).and_then(|exit| unless_gone(out.flush().map_err(Into::into), exit));
     let exit = match exit {
@@ -102,7 +104,10 @@ fn run_wal(args: &Args, command: &WalCommand, directory: DataDirectory, out: &mu
         WalCommand::Explain { lsn } => finish(args, out, &report::explain(&directory, *lsn)?),
         WalCommand::Stats => finish(args, out, &report::stats(&directory)?),
         WalCommand::Retention { keep_bytes } => finish(args, out, &report::retention(&directory, *keep_bytes)?),
-        WalCommand::Repair { cut_at, yes } => finish(args, out, &report::repair(directory, *cut_at, *yes)?),
+        WalCommand::Repair { cut_at, yes } => {
+            let wanted = RepairWanted { cut_at: *cut_at, is_confirmed: *yes };
+            report::repair(directory, wanted, args.json, out)
+        }
     }
 }
 

@@ -81,14 +81,7 @@ impl<'a> Walk<'a> {
     /// A file cannot be read.
     pub fn whole_log(directory: &'a DataDirectory, survey: &Survey) -> Result<Option<Walk<'a>>, WalError> {
         let Some(first) = directory.segments.list()?.first().copied() else { return Ok(None) };
-        let layout = directory.layout();
-        let mut cursor = Cursor::new(directory.segments.clone(), layout.first_record_in(first));
-        match cursor.skip_continued(EVERYTHING) {
-            // Met again by the first step.
-            Ok(()) | Err(WalError::Damaged(_)) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(Some(Walk::new(directory, cursor, survey.end(), true)))
+        Ok(Some(Walk::new(directory, directory.first_record_from(first)?, survey.end(), true)))
     }
 
     /// Where the next record starts, if there is one.
@@ -99,7 +92,7 @@ impl<'a> Walk<'a> {
     /// Reads one record, or passes over what is none.
     ///
     /// # Errors
-    /// A file cannot be read, belongs elsewhere, or was written by a later version.
+    /// A file cannot be opened.
     pub fn next(&mut self) -> Result<Met, WalError> {
         let from = self.position();
         if from >= self.end {
@@ -109,12 +102,12 @@ impl<'a> Walk<'a> {
         let (blank, damage, search_from) = match self.cursor.next(self.end) {
             Ok(Step::Record(record)) => return Ok(Met::Record(record)),
             Ok(Step::Nothing(gap)) => (gap.blank, gap.damage, from.advanced(1)),
-            // Its segment has a wrong header or length; the record itself may be whole.
-            Err(WalError::Damaged(damage)) if layout.segment_of(damage.lsn) == layout.segment_of(from) => {
-                (false, *damage, from)
+            Err(error) => {
+                let damage = error.into_damage()?;
+                // Its segment has a wrong header or length; the record itself may be whole.
+                let is_here = layout.segment_of(damage.lsn) == layout.segment_of(from);
+                (false, damage, if is_here { from } else { from.advanced(1) })
             }
-            Err(WalError::Damaged(damage)) => (false, *damage, from.advanced(1)),
-            Err(error) => return Err(error),
         };
         let to = if self.go_on { self.pass(search_from)? } else { None };
         Ok(Met::Gap(Gap { from, to, blank, damage }))
@@ -126,8 +119,10 @@ impl<'a> Walk<'a> {
             match self.cursor.skip_continued(self.end) {
                 Ok(()) => return Ok(Some(self.position())),
                 // The header of the segment in which that record goes on.
-                Err(WalError::Damaged(_)) => from = self.position().max(found.advanced(1)),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    error.into_damage()?;
+                    from = self.position().max(found.advanced(1));
+                }
             }
         }
         Ok(None)

@@ -27,8 +27,10 @@ use crate::sqlite::{SqliteEngine, spare_memory};
 const GRACE: Duration = Duration::from_millis(1500);
 /// Threads that may block, beside one for each connection.
 const BLOCKING_THREADS: usize = 112;
-/// Files that a connection opens: its socket, and what SQLite reads with.
-const FILES_PER_CONNECTION: u64 = 4;
+/// Files that a connection opens, as a rule at the most: its socket; two for SQLite to read with, the database and its WAL;
+/// four for temporary tables, which are on a connection of their own with a file and its journal; two for a query of the
+/// catalogs beside tables; three to sort in what does not fit into memory, or to keep the rows of a cursor.
+const FILES_PER_CONNECTION: u64 = 12;
 /// Files that are open beside those, at the most: RocksDB's, segments, the engine's.
 const FILES: u64 = 512;
 /// What a second signal makes the process exit with: it did not stop cleanly.

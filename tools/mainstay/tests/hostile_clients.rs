@@ -12,8 +12,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use support::ledger::Ledger;
+use support::programs::program;
 use support::raw::{Raw, message, query, sqlstate, startup};
-use support::{LIMIT, Random, Running, SMALL, connect, eventually, runtime};
+use support::{LIMIT, Random, Running, SMALL, connect, eventually, run, runtime};
 
 const MESSAGE_LIMIT: [&str; 4] = ["--sql-message-limit-bytes", "64KiB", "--sql-startup-timeout-s", "1s"];
 
@@ -171,6 +172,33 @@ fn oversized_messages_are_refused_and_cost_no_memory() {
     let peak_kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(peak_kib < 300 * 1024, "{peak}");
     bystander.end(&node);
+}
+
+#[test]
+fn a_client_hears_why_its_message_is_not_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Running::start(&directory.path().join("data"), &["--sql-message-limit-bytes", "1MiB"]);
+    let script = directory.path().join("long.sql");
+    // More than the sockets hold, so that it is still being sent when it is refused.
+    fs::write(&script, format!("SELECT '{}';", "x".repeat(40 << 20))).unwrap();
+    node.rows("CREATE TABLE t (a text)");
+    for round in 0..3 {
+        let refused = run(program("psql", &node).args(["--no-psqlrc", "-f"]).arg(&script));
+        assert!(refused.stderr.contains("FATAL:  message of 41943"), "{round}: {refused:?}");
+        assert!(refused.stderr.contains("is larger than the limit of 1048576 bytes"), "{round}: {refused:?}");
+    }
+    // So does one whose data a COPY does not take.
+    let mut raw = Raw::login(&node.address);
+    raw.send(&query("COPY t FROM STDIN")).unwrap();
+    raw.until(b'G');
+    raw.send(&[&[b'd'][..], &(2_u32 << 20).to_be_bytes()].concat()).unwrap();
+    for _ in 0..512 {
+        raw.send(&[b'x'; 4096]).unwrap();
+    }
+    let states: Vec<_> = raw.until_closed().iter().filter_map(sqlstate).collect();
+    assert_eq!(states, ["54000"]);
+    let log = node.stop("TERM").stderr;
+    assert_eq!(log.matches("a client sent what is no message").count(), 4, "{log}");
 }
 
 #[test]

@@ -87,7 +87,30 @@ fn psql_lists_what_there_is() {
     assert_eq!(list("\\dn"), "main|postgres");
     assert_eq!(list("\\l"), "postgres|postgres|UTF8|C|C||libc|");
     assert_eq!(list("\\du"), "postgres|Superuser, Create role, Create DB, Replication, Bypass RLS|{}");
-    for command in ["\\dt+", "\\di+", "\\l+", "\\dn+", "\\du+", "\\d+ children", "\\db", "\\dp", "\\dt *.*", "\\dx"] {
+    // Nothing of these kinds is here.
+    let empty = [
+        "\\dAc", "\\dAf+", "\\dAo+", "\\dAp+", "\\dc+", "\\dC+", "\\dd", "\\dD+", "\\ddp", "\\des+", "\\det+",
+        "\\deu+", "\\dew+", "\\df+", "\\dF+", "\\dFd+", "\\dFp", "\\dFt+", "\\dl+", "\\dL+", "\\do+", "\\dO+", "\\dP+",
+        "\\dRs+", "\\dX", "\\dy+",
+    ];
+    for command in empty {
+        let told = run(program("psql", &node).args(["--no-psqlrc", "--no-align", "--tuples-only", "-c", command]));
+        assert!(told.stdout.is_empty() && !told.stderr.contains("ERROR"), "{command}: {told:?}");
+    }
+    for command in [
+        "\\db+",
+        "\\dconfig+ *",
+        "\\dt+",
+        "\\di+",
+        "\\l+",
+        "\\dn+",
+        "\\du+",
+        "\\d+ children",
+        "\\db",
+        "\\dp",
+        "\\dt *.*",
+        "\\dx",
+    ] {
         assert!(!psql(&node, &["-c", command]).is_empty(), "{command}");
     }
     let missing = run(program("psql", &node).args(["--no-psqlrc", "-c", "\\d nothing"]));
@@ -211,6 +234,34 @@ fn a_session_sees_who_is_there_and_what_they_do() {
     eventually("the session to be gone", LIMIT, || {
         node.rows("SELECT pid FROM pg_stat_activity WHERE application_name = 'watched'").is_empty()
     });
+}
+
+#[test]
+fn psql_asks_with_what_only_postgresql_has() {
+    let (_directory, node) = node();
+    let rows = |sql: &str| psql(&node, &["--no-align", "--tuples-only", "-c", sql]);
+    let older = "SELECT count(*) FROM pg_stat_activity WHERE query_start < now() - interval '1 hour'";
+    assert_eq!(rows(older), "0");
+    let younger = "SELECT count(*) FROM pg_stat_activity WHERE query_start + interval '1 hour' > now() AND pid = pg_backend_pid()";
+    assert_eq!(rows(younger), "1");
+    assert_eq!(rows("SELECT * FROM generate_series(1, 7, 3)"), "1\n4\n7");
+    assert_eq!(rows("SELECT current_date = now()::date, current_user"), "t|postgres");
+    assert_eq!(rows("SELECT a, b FROM (VALUES (1, 'x')) s(a, b)"), "1|x");
+    node.rows("INSERT INTO parents VALUES (2, 'b')");
+    assert_eq!(
+        rows("SELECT g, p.name FROM generate_series(1, 2) g LEFT JOIN parents p ON p.id = g ORDER BY 1"),
+        "1|\n2|b"
+    );
+    let script = script_of("SELECT id, name, count(*) AS n FROM parents GROUP BY 1, 2 \\gdesc\n");
+    let described = psql(&node, &["--no-align", "--tuples-only", "-f", script.path().to_str().unwrap()]);
+    assert_eq!(described, "id|bigint\nname|text\nn|bigint");
+}
+
+/// A file that has that text.
+fn script_of(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
 }
 
 #[test]

@@ -199,8 +199,8 @@ impl Answerer {
         if message.is_cut {
             return Err(Status::invalid_argument(format!("more than {MAX_REQUESTS} requests in a message")));
         }
-        let (mut begun, mut reads) = (Vec::with_capacity(message.requests.len()), Vec::new());
-        for NumberedRequest { number, call } in message.requests {
+        let (mut begun, mut reads) = (Vec::with_capacity(message.messages.len()), Vec::new());
+        for NumberedRequest { number, call } in message.messages {
             let bytes = OVERHEAD_BYTES + call.as_ref().map_or(0, Call::encoded_len);
             self.held += 1;
             self.held_bytes += bytes;

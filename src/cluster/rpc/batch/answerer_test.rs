@@ -105,7 +105,7 @@ impl Stand {
     async fn send(&self, requests: impl IntoIterator<Item = (u64, Call)>) {
         let numbered = |(number, call)| NumberedRequest { number, call: Some(call) };
         let requests = requests.into_iter().map(numbered).collect();
-        self.incoming.send(Ok(BatchRequest { requests, is_cut: false })).await.unwrap();
+        self.incoming.send(Ok(BatchRequest::of(requests))).await.unwrap();
     }
 
     async fn next(&mut self) -> Vec<NumberedResponse> {
@@ -244,7 +244,7 @@ async fn a_failure_is_what_a_call_of_its_own_would_hear() {
     assert_eq!(too_large.refusal(), Some(Refusal::TooLarge));
     // What a later version may ask.
     let unknown = NumberedRequest { number: 5, call: None };
-    stand.incoming.send(Ok(BatchRequest { requests: vec![unknown], is_cut: false })).await.unwrap();
+    stand.incoming.send(Ok(BatchRequest::of(vec![unknown]))).await.unwrap();
     assert_eq!(failed_with(&stand.answers(1).await[&5]).code, i32::from(Code::Unimplemented));
 }
 
@@ -351,7 +351,7 @@ async fn what_is_under_way_is_answered_when_nothing_more_comes() {
 #[tokio::test]
 async fn a_message_of_too_many_ends_the_stream() {
     let mut stand = Stand::new().await;
-    stand.incoming.send(Ok(BatchRequest { requests: Vec::new(), is_cut: true })).await.unwrap();
+    stand.incoming.send(Ok(BatchRequest { messages: Vec::new(), is_cut: true })).await.unwrap();
     let end = timeout(PATIENCE, stand.answers.next()).await.unwrap().unwrap().unwrap_err();
     assert_eq!(end.code(), Code::InvalidArgument);
 }

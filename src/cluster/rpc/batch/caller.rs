@@ -176,7 +176,7 @@ impl State {
             self.unanswered.insert(self.last, asked);
             requests.push(NumberedRequest { number: self.last, call: Some(call) });
         }
-        (!requests.is_empty()).then_some(BatchRequest { requests, is_cut: false })
+        (!requests.is_empty()).then_some(BatchRequest::of(requests))
     }
 }
 

@@ -58,7 +58,7 @@ impl Stand {
     /// What the connection is given to send, if there is something now.
     fn sent(&mut self) -> Vec<NumberedRequest> {
         let message = self.outgoing.next().now_or_never();
-        message.map_or(Vec::new(), |message| message.unwrap().requests)
+        message.map_or(Vec::new(), |message| message.unwrap().messages)
     }
 
     fn answer(&self, answers: impl IntoIterator<Item = (u64, Outcome)>) {
@@ -210,7 +210,7 @@ async fn messages_are_filled_up_to_a_size_and_what_is_larger_travels_alone() {
         if message.is_empty() {
             break;
         }
-        let bytes = BatchRequest { requests: message.clone(), is_cut: false }.encoded_len();
+        let bytes = BatchRequest::of(message.clone()).encoded_len();
         assert!(bytes <= MESSAGE_BYTES || message.len() == 1, "{bytes}");
         places.push(message.len());
     }
@@ -221,8 +221,8 @@ async fn messages_are_filled_up_to_a_size_and_what_is_larger_travels_alone() {
     assert!(!stand.caller.has_ended());
     let largest = sized(MAX_REQUEST_BYTES - 100);
     let asking = stand.ask(largest).await;
-    let message = BatchRequest { requests: stand.sent(), is_cut: false };
-    assert!(message.requests.len() == 1 && message.encoded_len() <= MAX_REQUEST_BYTES);
+    let message = BatchRequest::of(stand.sent());
+    assert!(message.messages.len() == 1 && message.encoded_len() <= MAX_REQUEST_BYTES);
     drop(asking);
 }
 

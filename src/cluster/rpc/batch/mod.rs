@@ -21,11 +21,8 @@
 pub(super) mod answerer;
 pub(super) mod caller;
 
-use bytes::{Buf, BufMut};
-use prost::DecodeError;
-use prost::encoding::{DecodeContext, WireType};
-
 use super::proto::NumberedRequest;
+use crate::net::batch;
 
 /// Requests of one stream that are under way at a time: as many as the calls that a node allows of a connection, if nothing
 /// else is said.
@@ -37,51 +34,8 @@ pub const MESSAGE_BYTES: usize = 1 << 20;
 /// What surrounds a request, or an answer, in a message: its tag and length, twice, and its number.
 const OVERHEAD_BYTES: usize = 32;
 
-const REQUESTS_TAG: u32 = 1;
-
-/// Requests that travel together: `0A len NumberedRequest`, again and again.
-///
-/// Encoded and decoded by hand: a generated decoder would make a value of some hundred bytes of each two bytes that say "an
-/// empty request"; this one keeps no more than a message may have, whatever arrives.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct BatchRequest {
-    /// The requests.
-    pub requests: Vec<NumberedRequest>,
-    /// Whether there were more than a message may have when it was decoded. They were not kept.
-    pub is_cut: bool,
-}
-
-impl prost::Message for BatchRequest {
-    fn encode_raw(&self, buf: &mut impl BufMut) {
-        prost::encoding::message::encode_repeated(REQUESTS_TAG, &self.requests, buf);
-    }
-
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        buf: &mut impl Buf,
-        context: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        if tag != REQUESTS_TAG {
-            return prost::encoding::skip_field(wire_type, tag, buf, context);
-        }
-        if self.requests.len() >= MAX_REQUESTS {
-            prost::encoding::check_wire_type(WireType::LengthDelimited, wire_type)?;
-            self.is_cut = true;
-            return prost::encoding::skip_field(wire_type, tag, buf, context);
-        }
-        prost::encoding::message::merge_repeated(wire_type, &mut self.requests, buf, context)
-    }
-
-    fn encoded_len(&self) -> usize {
-        prost::encoding::message::encoded_len_repeated(REQUESTS_TAG, &self.requests)
-    }
-
-    fn clear(&mut self) {
-        *self = BatchRequest::default();
-    }
-}
+/// Requests that travel together.
+pub type BatchRequest = batch::Batch<NumberedRequest, MAX_REQUESTS>;
 
 #[cfg(test)]
 mod tests {
@@ -105,7 +59,7 @@ mod tests {
             &[0x0A, 7, 0x08, 0xAC, 2, 0x1A, 2, 0x10, 1],
         ]
         .concat();
-        let request = BatchRequest { requests, is_cut: false };
+        let request = BatchRequest::of(requests);
         assert_eq!(request.encode_to_vec(), golden);
         assert_eq!(BatchRequest::decode(&golden[..]).unwrap(), request);
 
@@ -117,10 +71,8 @@ mod tests {
     #[test]
     fn no_more_is_kept_than_a_message_may_have() {
         let decoded = BatchRequest::decode(&[0x0A, 0].repeat(MAX_REQUESTS)[..]).unwrap();
-        assert_eq!((decoded.requests.len(), decoded.is_cut), (MAX_REQUESTS, false));
+        assert_eq!((decoded.messages.len(), decoded.is_cut), (MAX_REQUESTS, false));
         let decoded = BatchRequest::decode(&[0x0A, 0].repeat(100_000)[..]).unwrap();
-        assert_eq!((decoded.requests.len(), decoded.is_cut), (MAX_REQUESTS, true));
-        // Fields of later versions are skipped.
-        assert_eq!(BatchRequest::decode(&[0x10, 1][..]).unwrap(), BatchRequest::default());
+        assert_eq!((decoded.messages.len(), decoded.is_cut), (MAX_REQUESTS, true));
     }
 }

@@ -104,7 +104,8 @@ impl Relation {
 
     /// Whether it is made of other relations, in PostgreSQL's eyes.
     pub fn is_view(&self) -> bool {
-        const VIEWS: &[&str] = &["pg_indexes", "pg_roles", "pg_settings", "pg_tables", "pg_user", "pg_views"];
+        const VIEWS: &[&str] =
+            &["pg_indexes", "pg_roles", "pg_settings", "pg_tables", "pg_user", "pg_user_mappings", "pg_views"];
         self.schema == INFORMATION_SCHEMA || self.name.starts_with("pg_stat_") || VIEWS.contains(&self.name)
     }
 

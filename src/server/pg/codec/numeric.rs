@@ -1,4 +1,5 @@
-//! `numeric`: decimal text in the engine; in the binary format, digits of base 10,000.
+//! `numeric`: a number in the engine if there is one that keeps its digits, else decimal text; in the binary format, digits
+//! of base 10,000.
 //!
 //! ```text
 //!  ndigits i16 | weight i16 | sign u16 | dscale u16 | digits u16 …
@@ -8,6 +9,8 @@
 
 use bytes::{Buf, BufMut, BytesMut};
 
+use super::super::types::OwnedValue;
+
 const POSITIVE: u16 = 0x0000;
 const NEGATIVE: u16 = 0x4000;
 const NOT_A_NUMBER: u16 = 0xC000;
@@ -16,6 +19,8 @@ const WIDTH: usize = 4;
 const BASE: u16 = 10_000;
 /// Decimal digits before the point, and behind it; a double has 309.
 const DIGITS_LIMIT: usize = 1000;
+/// Decimal digits that a double gives back as they were.
+const REAL_DIGITS: usize = 15;
 
 /// Appends the binary form of a number in text, with an exponent or not; `None` if it is none.
 pub(super) fn encode(text: &str, out: &mut BytesMut) -> Option<()> {
@@ -116,6 +121,23 @@ pub(super) fn stored(text: &str) -> Option<String> {
     decode(&binary)
 }
 
+/// What an engine is given for such a text: what counts as a number there must not arrive as text, which it would compare
+/// otherwise. Text that is no number, or one that neither an integer nor a double holds, stays as it is.
+pub(super) fn value(text: String) -> OwnedValue {
+    let number = text.parse().ok().map(OwnedValue::Integer).or_else(|| real(&text).map(OwnedValue::Real));
+    number.unwrap_or(OwnedValue::Text(text))
+}
+
+/// The double that a plain decimal number is, if it keeps all of its digits.
+fn real(text: &str) -> Option<f64> {
+    let is_plain = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'.'));
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    let significant = digits.trim_matches('0').len();
+    let real: f64 = text.parse().ok().filter(|_| is_plain && significant <= REAL_DIGITS)?;
+    // Next to zero, a double has fewer digits.
+    (real.is_normal() || significant == 0).then_some(real)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +177,34 @@ mod tests {
         ] {
             assert_eq!(stored(text).as_deref(), Some(same), "{text}");
         }
+    }
+
+    #[test]
+    fn engines_get_numbers_where_these_keep_the_digits() {
+        let text = |text: &str| OwnedValue::Text(text.to_owned());
+        for (given, expected) in [
+            ("0", OwnedValue::Integer(0)),
+            ("-42", OwnedValue::Integer(-42)),
+            ("9223372036854775807", OwnedValue::Integer(i64::MAX)),
+            ("9223372036854775808", text("9223372036854775808")),
+            ("100000000000000000000", OwnedValue::Real(1e20)),
+            ("3.5", OwnedValue::Real(3.5)),
+            ("5.00", OwnedValue::Real(5.0)),
+            ("0.000", OwnedValue::Real(0.0)),
+            ("-0.000123456789012345", OwnedValue::Real(-0.000123456789012345)),
+            ("123456789012.345", OwnedValue::Real(123456789012.345)),
+            ("0.1234567890123456", text("0.1234567890123456")),
+            ("NaN", text("NaN")),
+            ("inf", text("inf")),
+            ("-", text("-")),
+            ("ten", text("ten")),
+        ] {
+            assert_eq!(value(given.to_owned()), expected, "{given}");
+        }
+        let (huge, tiny) = (stored("1e400").unwrap(), stored("1e-400").unwrap());
+        assert_eq!((value(huge.clone()), value(tiny.clone())), (text(&huge), text(&tiny)));
+        let least = stored("123456789012345e-330").unwrap();
+        assert_eq!(value(least.clone()), text(&least));
     }
 
     #[test]

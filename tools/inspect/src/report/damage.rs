@@ -71,6 +71,15 @@ impl Damage {
     /// Writes it for people.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "DAMAGE")?;
+        self.write_place(out)?;
+        match (&self.bytes, self.offset) {
+            (Some(window), Some(offset)) => window.write_text(out, offset),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same without a title and the bytes around it.
+    pub fn write_place(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  file      {}", self.file)?;
         if let Some(offset) = self.offset {
             writeln!(out, "  offset    {offset} ({offset:#x})")?;
@@ -81,11 +90,7 @@ impl Damage {
         if let Some(expected) = &self.expected {
             writeln!(out, "  expected  {expected}")?;
         }
-        writeln!(out, "  found     {}", self.found)?;
-        match (&self.bytes, self.offset) {
-            (Some(window), Some(offset)) => window.write_text(out, offset),
-            _ => Ok(()),
-        }
+        writeln!(out, "  found     {}", self.found)
     }
 }
 

@@ -91,7 +91,7 @@ pub fn dump(directory: &DataDirectory, wanted: &DumpWanted, json: bool, out: &mu
     let start = locate(directory, &survey, wanted.from)?;
     let mut walk = Walk::new(directory, start.cursor, survey.end(), wanted.go_on);
     let mut printer = Printer { json, out, shown: 0 };
-    printer.begin(walk.position(), start.moved_from)?;
+    printer.begin(walk.position(), start.moved_from, survey.known_end())?;
     let (mut findings, mut skipped, mut error) = (Findings::of(directory), Vec::new(), None);
     let stopped_by = loop {
         if printer.shown == wanted.limit {
@@ -151,8 +151,8 @@ fn locate(directory: &DataDirectory, survey: &Survey, from: Option<Lsn>) -> anyh
     let mut cursor = Cursor::new(directory.segments.clone(), layout.first_record_in(segment));
     match walk_to(&mut cursor, wanted) {
         // Damage on the way is met again, and reported, when the dump starts.
-        Ok(()) | Err(WalError::Damaged(_)) => {}
-        Err(error) => return Err(error.into()),
+        Ok(()) => {}
+        Err(error) => drop(error.into_damage()?),
     }
     let moved = from.is_some_and(|from| from != cursor.position());
     Ok(Start { cursor, moved_from: from.filter(|_| moved) })
@@ -171,8 +171,7 @@ fn starts_record(directory: &DataDirectory, lsn: Lsn) -> Result<bool, WalError> 
     }
     match Cursor::new(directory.segments.clone(), lsn).next(EVERYTHING) {
         Ok(step) => Ok(matches!(step, Step::Record(_))),
-        Err(WalError::Damaged(_)) => Ok(false),
-        Err(error) => Err(error),
+        Err(error) => error.into_damage().map(|_| false),
     }
 }
 
@@ -184,7 +183,7 @@ struct Printer<'a> {
 }
 
 impl Printer<'_> {
-    fn begin(&mut self, start: Lsn, moved_from: Option<Lsn>) -> anyhow::Result<()> {
+    fn begin(&mut self, start: Lsn, moved_from: Option<Lsn>, end: Option<Lsn>) -> anyhow::Result<()> {
         if self.json {
             let from = moved_from.unwrap_or(start).to_string();
             // Digits, and a slash: nothing to escape.
@@ -192,7 +191,10 @@ impl Printer<'_> {
             return Ok(());
         }
         if let Some(from) = moved_from {
-            writeln!(self.out, "no record starts at {from}; the next one is at {start}")?;
+            match end == Some(start) {
+                true => writeln!(self.out, "no record starts at {from} or behind it: the log ends at {start}")?,
+                false => writeln!(self.out, "no record starts at {from}; the next one is at {start}")?,
+            }
         }
         let line = ["start", "end", "kind", "length", "payload"];
         writeln!(self.out, "{:<12}  {:<12}  {:<10}  {:>10}  {}", line[0], line[1], line[2], line[3], line[4])?;

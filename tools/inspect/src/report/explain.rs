@@ -72,8 +72,10 @@ struct PartLine {
     flags: Vec<&'static str>,
     timeline: u32,
     crc_ok: bool,
-    crc_expected: Option<String>,
-    crc_found: String,
+    /// Of its bytes; unknown if its length reaches beyond the segment, or not all of it can be read.
+    crc_computed: Option<String>,
+    /// According to its header.
+    crc_stated: String,
 }
 
 /// A record beside it.
@@ -102,7 +104,7 @@ pub fn explain(directory: &DataDirectory, lsn: Lsn) -> anyhow::Result<Explanatio
     if let Survey::Damaged(damage) = &survey {
         findings.add(damage);
     }
-    let oldest = Walk::whole_log(directory, &survey)?.map(|walk| walk.position());
+    let oldest = directory.oldest()?;
     let explanation = Explanation {
         lsn: lsn.to_string(),
         file,
@@ -126,7 +128,10 @@ impl Explainer<'_> {
     fn fill(&mut self, oldest: Option<Lsn>) -> anyhow::Result<()> {
         let (layout, lsn) = (self.directory.layout(), self.lsn);
         let (Some(oldest), Some(first)) = (oldest, self.numbers.first().copied()) else {
-            self.is(Place::PastTheEnd, "there is no log yet".into());
+            match &self.survey {
+                Survey::Whole(_) => self.is(Place::PastTheEnd, "there is no log yet".into()),
+                Survey::Damaged(_) => self.is(Place::Missing, "the log is not there".into()),
+            }
             return Ok(());
         };
         let number = layout.segment_of(lsn);
@@ -162,11 +167,11 @@ impl Explainer<'_> {
         if lsn < layout.first_record_in(number) {
             let checks = match self.directory.segments.open(number, Access::Read) {
                 Ok(_) => "which is whole".into(),
-                Err(WalError::Damaged(damage)) => {
-                    self.explanation.findings.add(&damage);
+                Err(error) => {
+                    let (damage, end) = (error.into_damage()?, self.survey.known_end());
+                    self.explanation.findings.add_of_header(self.directory, end, number, &damage);
                     format!("which is damaged: expected {}, found {}", damage.expected, damage.found)
                 }
-                Err(error) => return Err(error.into()),
             };
             self.is(Place::Header, format!("in the header of its segment, {checks}"));
         }
@@ -198,7 +203,7 @@ impl Explainer<'_> {
                     let covers = gap.from <= self.lsn && gap.to.is_none_or(|to| to > self.lsn);
                     if covers && self.explanation.meaning.is_empty() {
                         self.is(Place::Damaged, gap.line());
-                        let part = self.cursor(gap.from).part(gap.from)?;
+                        let part = self.part(gap.from)?;
                         let parts = part.iter().map(|part| PartLine::of(self.directory.layout(), part)).collect();
                         self.explanation.record = Some(Record { start: gap.from.to_string(), end: None, parts });
                     }
@@ -267,17 +272,20 @@ impl Explainer<'_> {
             && self.numbers.contains(&before)
         {
             let at = layout.first_record_in(number);
-            let is_filled = self.cursor(at).part(at)?.is_some_and(|part| part.flags.contains(Flags::CONTINUES));
+            let is_filled = self.part(at)?.is_some_and(|part| part.flags.contains(Flags::CONTINUES));
             if !is_first_step && !is_filled {
                 break;
             }
             (number, is_first_step) = (before, false);
         }
-        let mut cursor = self.cursor(layout.first_record_in(number));
-        match cursor.skip_continued(self.survey.end()) {
-            // Met again by the first step.
-            Ok(()) | Err(WalError::Damaged(_)) => Ok(cursor),
-            Err(error) => Err(error),
+        self.directory.first_record_from(number)
+    }
+
+    /// What is left of a part of a record, if anything can be read.
+    fn part(&self, at: Lsn) -> Result<Option<Part>, WalError> {
+        match self.cursor(at).part(at) {
+            Ok(part) => Ok(part),
+            Err(error) => error.into_damage().map(|_| None),
         }
     }
 }
@@ -316,17 +324,18 @@ impl PartLine {
             flags: flags.iter().filter(|(flag, _)| part.flags.contains(*flag)).map(|(_, name)| *name).collect(),
             timeline: part.timeline.get(),
             crc_ok: part.computed_crc == Some(part.stated_crc),
-            crc_expected: part.computed_crc.map(|crc| format!("{crc:08x}")),
-            crc_found: format!("{:08x}", part.stated_crc),
+            crc_computed: part.computed_crc.map(|crc| format!("{crc:08x}")),
+            crc_stated: format!("{:08x}", part.stated_crc),
         }
     }
 
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let flags = if self.flags.is_empty() { "none".into() } else { self.flags.join(", ") };
-        let crc = match (&self.crc_expected, self.crc_ok) {
-            (_, true) => format!("{} ok", self.crc_found),
-            (Some(expected), false) => format!("WRONG: expected {expected}, found {}", self.crc_found),
-            (None, false) => format!("{}, unchecked: the length reaches beyond the segment", self.crc_found),
+        let stated = &self.crc_stated;
+        let crc = match (&self.crc_computed, self.crc_ok) {
+            (_, true) => format!("{stated} ok"),
+            (Some(computed), false) => format!("WRONG: its bytes have {computed}, its header states {stated}"),
+            (None, false) => format!("{stated}, unchecked: its length is wrong, or not all of it can be read"),
         };
         writeln!(out, "  part at {}, offset {} ({:#x})", self.lsn, self.offset, self.offset)?;
         writeln!(out, "    kind      {}", self.kind)?;

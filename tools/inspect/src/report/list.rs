@@ -45,6 +45,12 @@ enum State {
     Prepared,
     /// Its header is not what must be there.
     DamagedHeader,
+    /// Its header cannot be read.
+    UnreadableHeader,
+    /// It belongs to another system.
+    Foreign,
+    /// A later version wrote it.
+    Newer,
     /// Something behind its header is not what must be there.
     Damaged,
     /// It lies behind damage, so that nobody knows where the log ends.
@@ -52,12 +58,25 @@ enum State {
 }
 
 impl State {
+    /// That of a segment which cannot be opened.
+    fn of(error: &WalError) -> State {
+        match error {
+            WalError::Unreadable { .. } => State::UnreadableHeader,
+            WalError::Foreign { .. } => State::Foreign,
+            WalError::Newer { .. } => State::Newer,
+            _ => State::DamagedHeader,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             State::Full => "full",
             State::Current => "current",
             State::Prepared => "prepared",
             State::DamagedHeader => "damaged header",
+            State::UnreadableHeader => "unreadable",
+            State::Foreign => "foreign",
+            State::Newer => "newer version",
             State::Damaged => "damaged",
             State::Unknown => "unknown",
         }
@@ -77,11 +96,11 @@ pub fn list(directory: &DataDirectory) -> anyhow::Result<List> {
     for number in numbers {
         let state = match directory.segments.open(number, Access::Read) {
             Ok(_) => state(directory, &survey, number),
-            Err(WalError::Damaged(damage)) => {
-                findings.add(&damage);
-                State::DamagedHeader
+            Err(error) => {
+                let state = State::of(&error);
+                let is_unused = findings.add_of_header(directory, survey.known_end(), number, &error.into_damage()?);
+                if is_unused { State::Prepared } else { state }
             }
-            Err(error) => return Err(error.into()),
         };
         segments.push(segment(directory, &survey, number, state)?);
     }

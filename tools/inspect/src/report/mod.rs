@@ -15,9 +15,10 @@ mod verify;
 
 use std::io::{self, Write};
 
+use mainstay::lsn::Lsn;
 use mainstay::raftstore::log_store::StoreError;
 use mainstay::storage::StorageError;
-use mainstay::wal::WalError;
+use mainstay::wal::{SegmentNumber, WalError};
 use serde::Serialize;
 
 use crate::directory::{DataDirectory, Survey};
@@ -31,7 +32,7 @@ pub use raft::{
     LogWanted, raft_group, raft_groups, raft_log, raft_snapshots, raft_state, raft_tombstones, raft_unsafe_recover,
     raft_verify,
 };
-pub use repair::repair;
+pub use repair::{RepairWanted, repair};
 pub use retention::retention;
 pub use stats::stats;
 pub use summary::summary;
@@ -73,6 +74,10 @@ pub trait Report: Serialize {
 pub struct Findings {
     /// Bytes that are not what must be there.
     damage: Vec<Damage>,
+    /// Segments with a header that is not what must be there, in which nothing was ever written: the log ends before
+    /// them, and the next start removes them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damaged_and_unused: Vec<Damage>,
     /// Why RocksDB cannot be read; the log was then judged by its own marks.
     rocksdb_error: Option<String>,
 }
@@ -85,7 +90,8 @@ impl Findings {
             Some(StorageError::Damaged { path, what }) => vec![Damage::of_file(path, what)],
             _ => Vec::new(),
         };
-        Findings { damage, rocksdb_error: error.map(|error| error.to_string().replace('\n', " ")) }
+        let damaged_and_unused = Vec::new();
+        Findings { damage, damaged_and_unused, rocksdb_error: error.map(|error| error.to_string().replace('\n', " ")) }
     }
 
     /// Adds damage, unless the same place is known already.
@@ -93,6 +99,24 @@ impl Findings {
         if !self.damage.iter().any(|known| known.is_at(damage)) {
             self.damage.push(Damage::read(damage));
         }
+    }
+
+    /// Adds what is wrong with the header of a segment. `end` is where the log ends, if that is known. Answers whether
+    /// the segment is merely one that was prepared.
+    fn add_of_header(
+        &mut self,
+        directory: &DataDirectory,
+        end: Option<Lsn>,
+        number: SegmentNumber,
+        damage: &mainstay::wal::Damage,
+    ) -> bool {
+        let is_behind = end.is_some_and(|end| directory.layout().segment_start(number) >= end);
+        let is_unused = is_behind && directory.segments.is_blank(number).unwrap_or(false);
+        match is_unused {
+            true => self.damaged_and_unused.push(Damage::read(damage)),
+            false => self.add(damage),
+        }
+        is_unused
     }
 
     /// Reads the whole log, also behind damage, and adds the damage that it meets. Shows all that it meets to `visit`.
@@ -158,6 +182,10 @@ impl Findings {
 
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         self.write_damage(out)?;
+        for damage in &self.damaged_and_unused {
+            writeln!(out, "\nprepared and never used, but with a damaged header; the next start removes it")?;
+            damage.write_place(out)?;
+        }
         if let Some(error) = &self.rocksdb_error {
             writeln!(out, "\nRocksDB cannot be read: {error}")?;
             writeln!(out, "Its notes (checkpoint, clean stop) are unknown; the WAL is judged by its own marks alone.")?;

@@ -13,18 +13,28 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use mainstay::lsn::Lsn;
 use mainstay::storage::{ENGINE_DIR, Storage, StorageError};
-use mainstay::wal::{Cursor, Cut, Kind, SegmentNumber};
+use mainstay::wal::{Cursor, Cut, CutError, Kept, Kind, SegmentNumber};
 use serde::Serialize;
 
-use super::{Exit, Report, text};
+use super::{Exit, text};
 use crate::directory::{DataDirectory, Survey};
 use crate::walk::{EVERYTHING, Met, Walk};
 
-/// What `wal repair` shows.
+/// What is wanted of `wal repair`.
+#[derive(Clone, Copy, Debug)]
+pub struct RepairWanted {
+    /// Where to cut.
+    pub cut_at: Lsn,
+    /// Whether to do it.
+    pub is_confirmed: bool,
+}
+
+/// What `wal repair` shows before anything is changed.
 #[derive(Debug, Serialize)]
-pub struct Repair {
-    /// Whether it was done.
-    done: bool,
+struct Repair {
+    /// Whether it is about to be done.
+    #[serde(skip)]
+    is_confirmed: bool,
     cut_at: String,
     /// The segment in which the log ends then.
     file: String,
@@ -35,8 +45,23 @@ pub struct Repair {
     /// The node's notes that are taken back.
     notes: NotesBeyond,
     engine: EngineAdvice,
-    /// Where what was changed is kept; empty until it is done.
-    copies: Vec<String>,
+}
+
+/// What `wal repair` shows afterwards.
+#[derive(Debug, Default, Serialize)]
+struct Outcome {
+    done: bool,
+    /// Where what was changed is kept.
+    copies: Vec<KeptFile>,
+    /// Why it was not done, though it was wanted.
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct KeptFile {
+    path: String,
+    /// How many bytes of the original could not be read: zeros stand for them.
+    unread_bytes: u64,
 }
 
 /// What lies behind the cut.
@@ -51,6 +76,19 @@ struct Lost {
     /// From the cut to the last whole record's end.
     log_bytes: u64,
     segments_taken_out: Vec<String>,
+    /// Segments of which only the header is damaged.
+    damaged_headers: Vec<DamagedHeader>,
+    /// Segments that hold something else than zeros behind the cut, whether records or not.
+    not_blank: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct DamagedHeader {
+    #[serde(skip)]
+    number: SegmentNumber,
+    file: String,
+    /// Whole ones that start in it.
+    records: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -84,11 +122,13 @@ struct Plan {
     checkpoint: Option<Lsn>,
 }
 
-/// Says what a cut loses and, if it is confirmed, makes it.
+/// Says what a cut loses and then, if it is confirmed, makes it.
 ///
 /// # Errors
-/// The log cannot be cut there, a node runs, RocksDB cannot be read, or a file cannot be written.
-pub fn repair(directory: DataDirectory, cut_at: Lsn, is_confirmed: bool) -> anyhow::Result<Repair> {
+/// The log cannot be cut there, a node runs, RocksDB cannot be read, a file cannot be written, or the output before
+/// anything was changed. As JSON, what fails after that is part of the document.
+pub fn repair(directory: DataDirectory, wanted: RepairWanted, json: bool, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let RepairWanted { cut_at, is_confirmed } = wanted;
     if let Err(error) = &directory.notes {
         bail!(
             "no node would start on this directory, however its log is repaired, for RocksDB cannot be read: {error}"
@@ -96,7 +136,10 @@ pub fn repair(directory: DataDirectory, cut_at: Lsn, is_confirmed: bool) -> anyh
     }
     let plan = plan(&directory, cut_at)?;
     if !is_confirmed {
-        return Ok(plan.report);
+        begin(&plan.report, json, out)?;
+        finish(&Outcome::default(), &plan.report, json, out)?;
+        // Not done: for scripts, that is no success.
+        return Ok(Exit::Unreadable);
     }
     let (path, segment_size_bytes) = (directory.path.clone(), directory.identity.segment_size_bytes);
     // Our shared locks would be in the way of our own.
@@ -104,15 +147,65 @@ pub fn repair(directory: DataDirectory, cut_at: Lsn, is_confirmed: bool) -> anyh
     let storage = Storage::open(&path, segment_size_bytes).context("nothing was changed")?;
     // A node may have run in between.
     let directory = DataDirectory::of(&path, &storage)?;
-    carry_out(&storage, &directory, plan_again(&directory, cut_at)?)
+    let mut plan = plan_again(&directory, cut_at)?;
+    plan.report.is_confirmed = true;
+    begin(&plan.report, json, out)?;
+    let report = plan.report;
+    let outcome = match carry_out(&storage, &directory, plan.cut, &report, plan.checkpoint) {
+        Ok(copies) => Outcome { done: true, copies, error: None },
+        Err(error) if json => Outcome { error: Some(format!("{error:#}")), ..Outcome::default() },
+        Err(error) => return Err(error),
+    };
+    finish(&outcome, &report, json, out)?;
+    Ok(if outcome.done { Exit::Clean } else { Exit::Unreadable })
+}
+
+/// Writes what will be lost, and makes sure that it was written.
+fn begin(report: &Repair, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    if json {
+        let document = serde_json::to_string_pretty(report)?;
+        // Without its closing brace: `finish` goes on in the document.
+        write!(out, "{}", document.strip_suffix("\n}").unwrap_or(&document))?;
+    } else {
+        report.write_text(out)?;
+    }
+    Ok(out.flush()?)
+}
+
+fn finish(outcome: &Outcome, report: &Repair, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    if json {
+        let rest = serde_json::to_string_pretty(outcome)?;
+        return Ok(writeln!(out, ",{}", rest.strip_prefix('{').unwrap_or(&rest))?);
+    }
+    if !outcome.done {
+        return Ok(writeln!(out, "\nNothing was changed. To do this, run it again with --yes.")?);
+    }
+    writeln!(out, "\nDone: the log ends at {}. What was changed is kept in", report.cut_at)?;
+    for KeptFile { path, unread_bytes } in &outcome.copies {
+        match unread_bytes {
+            0 => writeln!(out, "  {path}")?,
+            bytes => writeln!(
+                out,
+                "  {path}, but for {} that could not be read: zeros stand for them",
+                text::count(*bytes, "byte")
+            )?,
+        }
+    }
+    Ok(())
 }
 
 fn plan_again(directory: &DataDirectory, cut_at: Lsn) -> anyhow::Result<Plan> {
     plan(directory, cut_at).context("the directory has changed meanwhile")
 }
 
-fn carry_out(storage: &Storage, directory: &DataDirectory, plan: Plan) -> anyhow::Result<Repair> {
-    let Plan { cut, mut report, checkpoint } = plan;
+/// Makes the cut; answers what is kept.
+fn carry_out(
+    storage: &Storage,
+    directory: &DataDirectory,
+    cut: Cut,
+    report: &Repair,
+    checkpoint: Option<Lsn>,
+) -> anyhow::Result<Vec<KeptFile>> {
     let at = cut.at();
     let kept = cut.keep().context("cannot make the copies; the log is as it was")?;
     let interrupted = "the repair is not finished: run it again";
@@ -122,10 +215,10 @@ fn carry_out(storage: &Storage, directory: &DataDirectory, plan: Plan) -> anyhow
         storage.forget_clean_end().context(interrupted)?;
     }
     let copies = erased.finish().context(interrupted)?;
-    report.copies = copies.iter().map(|path| path.display().to_string()).collect();
-    report.done = true;
+    let copies = copies.into_iter();
+    let copies = copies.map(|Kept { path, unread_bytes }| KeptFile { path: path.display().to_string(), unread_bytes });
     match DataDirectory::of(&directory.path, storage)?.survey()? {
-        Survey::Whole(scan) if scan.end() == at => Ok(report),
+        Survey::Whole(scan) if scan.end() == at => Ok(copies.collect()),
         Survey::Whole(scan) => bail!("the log was cut at {at}, and yet it ends at {}", scan.end()),
         Survey::Damaged(damage) => bail!("the log was cut at {at}, and yet no node will start on it: {damage}"),
     }
@@ -150,11 +243,12 @@ fn plan(directory: &DataDirectory, cut_at: Lsn) -> anyhow::Result<Plan> {
         Ok(notes) => (notes.checkpoint, notes.clean_end),
         Err(_) => (Lsn::NONE, None),
     };
-    let cut = Cut::find(directory.segments.clone(), checkpoint, cut_at)?;
+    let cut = find(directory, checkpoint, cut_at)?;
     let at = cut.at();
     let name = |number: &SegmentNumber| layout.file_name(timeline, *number);
     let mut lost = lost(directory, at)?;
     lost.segments_taken_out = cut.later().iter().map(name).collect();
+    lost.not_blank = cut.not_blank()?.iter().map(name).collect();
     let beyond = |lsn: Lsn| (lsn > at).then(|| lsn.to_string());
     let notes = NotesBeyond { checkpoint: beyond(checkpoint), clean_end: clean_end.and_then(beyond) };
     let engine = EngineAdvice {
@@ -164,7 +258,7 @@ fn plan(directory: &DataDirectory, cut_at: Lsn) -> anyhow::Result<Plan> {
     };
     let new_checkpoint = (checkpoint > at).then(|| cut.oldest());
     let report = Repair {
-        done: false,
+        is_confirmed: false,
         cut_at: at.to_string(),
         file: name(&cut.last()),
         offset: at.bytes_since(layout.segment_start(cut.last())),
@@ -172,9 +266,23 @@ fn plan(directory: &DataDirectory, cut_at: Lsn) -> anyhow::Result<Plan> {
         known_durable: known_durable(&cut, checkpoint, clean_end)?,
         notes,
         engine,
-        copies: Vec::new(),
     };
     Ok(Plan { cut, report, checkpoint: new_checkpoint })
+}
+
+/// Looks for the cut. Whoever cannot have it where he wants it hears what the nearest one would lose.
+fn find(directory: &DataDirectory, checkpoint: Lsn, cut_at: Lsn) -> anyhow::Result<Cut> {
+    let error = match Cut::find(directory.segments.clone(), checkpoint, cut_at) {
+        Ok(cut) => return Ok(cut),
+        Err(error) => error,
+    };
+    if let CutError::Behind { boundary, .. } = &error {
+        let records = lost(directory, *boundary)?.records;
+        if records > 0 {
+            bail!("{error}, by which {} behind it would be lost", text::count(records, "whole record"));
+        }
+    }
+    Err(error.into())
 }
 
 /// What says that the log was durable beyond the cut, the highest of them.
@@ -191,7 +299,7 @@ fn known_durable(cut: &Cut, checkpoint: Lsn, clean_end: Option<Lsn>) -> anyhow::
 
 /// Reads what lies behind the cut.
 fn lost(directory: &DataDirectory, at: Lsn) -> anyhow::Result<Lost> {
-    let mut lost = Lost::default();
+    let (layout, mut lost) = (directory.layout(), Lost::default());
     let mut walk = Walk::new(directory, Cursor::new(directory.segments.clone(), at), EVERYTHING, true);
     loop {
         match walk.next()? {
@@ -202,36 +310,42 @@ fn lost(directory: &DataDirectory, at: Lsn) -> anyhow::Result<Lost> {
                     lost.data_payload_bytes += record.payload.len() as u64;
                 }
                 lost.log_bytes = record.end.bytes_since(at);
-            }
-            Met::Gap(gap) => match gap.skipped() {
-                Some(skipped) => {
-                    lost.damaged_places += 1;
-                    lost.damaged_bytes += skipped.bytes;
+                let number = layout.segment_of(record.start);
+                if let Some(header) = lost.damaged_headers.last_mut().filter(|header| header.number == number) {
+                    header.records += 1;
                 }
-                None => return Ok(lost),
-            },
+            }
+            Met::Gap(gap) => {
+                let Some(skipped) = gap.skipped() else { return Ok(lost) };
+                lost.damaged_places += 1;
+                lost.damaged_bytes += skipped.bytes;
+                let number = layout.segment_of(gap.damage.lsn);
+                if gap.damage.lsn < layout.first_record_in(number) {
+                    let file = layout.file_name(directory.segments.timeline(), number);
+                    lost.damaged_headers.push(DamagedHeader { number, file, records: 0 });
+                }
+            }
             Met::End => return Ok(lost),
         }
     }
 }
 
-impl Report for Repair {
-    fn exit(&self) -> Exit {
-        // Not done: for scripts, that is no success.
-        if self.done { Exit::Clean } else { Exit::Unreadable }
-    }
-
+impl Repair {
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Repair { file, offset, lost, .. } = self;
-        let (ends, is) = if self.done { ("ends", "was") } else { ("would end", "would be") };
-        writeln!(out, "The log {ends} at {}: {file}, offset {offset} ({offset:#x}).", self.cut_at)?;
-        writeln!(out, "\nWhat {is} lost")?;
+        let will = self.will();
+        writeln!(out, "The log {will} end at {}: {file}, offset {offset} ({offset:#x}).", self.cut_at)?;
+        writeln!(out, "\nWhat {will} be lost")?;
         let payload = text::size(lost.data_payload_bytes);
         let others = lost.records - lost.data_records;
         writeln!(out, "  records   {} of data with {payload}, {others} of other kinds", lost.data_records)?;
         if lost.damaged_places > 0 {
             let places = text::count(lost.damaged_places, "damaged place");
             writeln!(out, "            {places} between them, {}", text::size(lost.damaged_bytes))?;
+        }
+        for DamagedHeader { file, records, .. } in lost.damaged_headers.iter().filter(|header| header.records > 0) {
+            let records = text::count(*records, "whole record");
+            writeln!(out, "  header    of {file} is damaged; {records} start behind it, and no cut keeps them")?;
         }
         writeln!(out, "  log       {}", text::size(lost.log_bytes))?;
         let count = text::count(lost.segments_taken_out.len() as u64, "segment");
@@ -245,20 +359,17 @@ impl Report for Repair {
             }
         }
         self.write_acknowledged(out)?;
-        self.engine.write_text(out)?;
-        if !self.done {
-            return writeln!(out, "\nNothing was changed. To do this, run it again with --yes.");
-        }
-        writeln!(out, "\nWhat was changed is kept in")?;
-        self.copies.iter().try_for_each(|path| writeln!(out, "  {path}"))
+        self.engine.write_text(out)
     }
-}
 
-impl Repair {
+    fn will(&self) -> &'static str {
+        if self.is_confirmed { "will" } else { "would" }
+    }
+
     fn write_acknowledged(&self, out: &mut dyn Write) -> io::Result<()> {
         match &self.known_durable {
             Some(Known { lsn, by }) => {
-                writeln!(out, "\nACKNOWLEDGED DATA {} LOST", if self.done { "IS" } else { "WOULD BE" })?;
+                writeln!(out, "\nACKNOWLEDGED DATA {} BE LOST", self.will().to_uppercase())?;
                 writeln!(
                     out,
                     "The log was durable up to {lsn}, says {by}. Clients were told that what lies between the"
@@ -271,6 +382,14 @@ impl Repair {
                     "\nNothing says that this was acknowledged. It may have been: of the very last flush, the"
                 )?;
                 writeln!(out, "log itself does not know.")
+            }
+            None if !self.lost.not_blank.is_empty() => {
+                writeln!(
+                    out,
+                    "\nNo whole record lies there, but bytes that are something else, or cannot be read, in"
+                )?;
+                self.lost.not_blank.iter().try_for_each(|file| writeln!(out, "  {file}"))?;
+                writeln!(out, "What they were, and whether it was acknowledged, nothing says.")
             }
             None => writeln!(out, "\nNothing that was acknowledged is known to lie there."),
         }

@@ -40,7 +40,8 @@ fn one_that_dies_when_it_moved_the_checkpoint_leaves_a_log_that_no_node_takes_fo
         Survey::Damaged(damage) => assert_eq!(damage.lsn, ends[4]),
         Survey::Whole(scan) => panic!("the log was taken to end at {}, where it is damaged", scan.end()),
     }
-    assert!(repair(directory, ends[2], true).unwrap().done);
+    let wanted = RepairWanted { cut_at: ends[2], is_confirmed: true };
+    assert_eq!(repair(directory, wanted, false, &mut Vec::new()).unwrap(), Exit::Clean);
     let directory = DataDirectory::open(place.path()).unwrap();
     assert_eq!(directory.survey().unwrap().known_end(), Some(ends[2]));
     let notes = directory.notes.unwrap();

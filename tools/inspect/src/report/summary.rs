@@ -106,7 +106,7 @@ fn wal_summary(directory: &DataDirectory, findings: &mut Findings) -> anyhow::Re
     match directory.survey()? {
         Survey::Whole(scan) => {
             let last = directory.layout().segment_of(Lsn::new(scan.end().get() - 1));
-            summary.oldest = Some(scan.oldest().to_string());
+            summary.oldest = Some(directory.oldest()?.unwrap_or(scan.oldest()).to_string());
             summary.reaches_start = Some(scan.reaches_start());
             summary.end = Some(scan.end().to_string());
             summary.prepared_segments = Some(segments.range(last.next()..).count());

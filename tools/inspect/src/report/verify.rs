@@ -9,7 +9,7 @@ use std::io::{self, Write};
 
 use mainstay::disk::Access;
 use mainstay::lsn::Lsn;
-use mainstay::wal::{AnyRecord, Cursor, Kind, SegmentNumber, Step, WalError, scan_with};
+use mainstay::wal::{AnyRecord, Cursor, Damage, Kind, SegmentNumber, Step, WalError, scan_with};
 use serde::Serialize;
 
 use super::{Exit, Findings, Report, text};
@@ -26,6 +26,8 @@ pub struct Verification {
     end: Option<String>,
     torn_tail_bytes: Option<u64>,
     records: Vec<Tally>,
+    /// Whether `--continue` would read whole records that were not read.
+    is_partial: bool,
     /// What was passed over; only with `--continue`.
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<Vec<Skipped>>,
@@ -48,12 +50,15 @@ struct Verifier<'a> {
     directory: &'a DataDirectory,
     findings: Findings,
     tallies: Vec<Tally>,
+    /// Whether whole records were not read, because they follow damage in the same segment.
+    is_partial: bool,
 }
 
 /// Verifies the log; behind damage it goes on at the next segment or, if wanted, at the next record.
 pub fn verify(directory: &DataDirectory, go_on: bool) -> anyhow::Result<Verification> {
-    let (layout, numbers) = (directory.layout(), directory.segments.list()?);
-    let mut verifier = Verifier { directory, findings: Findings::of(directory), tallies: Vec::new() };
+    let numbers = directory.segments.list()?;
+    let findings = Findings::of(directory);
+    let mut verifier = Verifier { directory, findings, tallies: Vec::new(), is_partial: false };
     for damage in directory.missing(&numbers) {
         verifier.findings.add(&damage);
     }
@@ -64,17 +69,17 @@ pub fn verify(directory: &DataDirectory, go_on: bool) -> anyhow::Result<Verifica
     let (end, torn_tail_bytes) = end.unzip();
     // Those behind the end were not opened yet.
     for number in &numbers {
-        match directory.segments.open(*number, Access::Read) {
-            Err(WalError::Damaged(damage)) => verifier.findings.add(&damage),
-            other => drop(other?),
+        if let Err(error) = directory.segments.open(*number, Access::Read) {
+            verifier.findings.add_of_header(directory, end, *number, &error.into_damage()?);
         }
     }
     Ok(Verification {
         segments: numbers.len(),
-        oldest: numbers.first().map(|first| layout.first_record_in(*first).to_string()),
+        oldest: directory.oldest()?.map(|lsn| lsn.to_string()),
         end: end.map(|lsn: Lsn| lsn.to_string()),
         torn_tail_bytes,
         records: verifier.tallies,
+        is_partial: verifier.is_partial,
         skipped,
         findings: verifier.findings,
     })
@@ -121,15 +126,14 @@ impl Verifier<'_> {
                 match cursor.next(EVERYTHING) {
                     Ok(Step::Record(record)) => count(&mut self.tallies, &record),
                     Ok(Step::Nothing(gap)) => break gap.damage,
-                    Err(WalError::Damaged(damage)) => break *damage,
-                    Err(error) => return Err(error),
+                    Err(error) => break error.into_damage()?,
                 }
             };
             // That the next segment is missing is known already.
             if damage.lsn < end {
                 self.findings.add(&damage);
             }
-            self.skip_to(&mut rest, damage.lsn);
+            self.leave(&mut rest, &damage);
         }
         Ok(())
     }
@@ -146,21 +150,28 @@ impl Verifier<'_> {
             match scan_with(segments, evidence, &mut |record| count(&mut self.tallies, record)) {
                 Ok(scan) if is_whole => return Ok(Some((scan.end(), scan.torn_bytes()?))),
                 Ok(_) => return Ok(None),
-                Err(WalError::Damaged(damage)) => {
+                Err(error) => {
+                    let damage = error.into_damage()?;
                     is_whole = false;
                     self.findings.add(&damage);
-                    self.skip_to(&mut rest, damage.lsn);
+                    self.leave(&mut rest, &damage);
                 }
-                Err(error) => return Err(error),
             }
             from = self.resume(&mut rest)?.map(|cursor| cursor.position());
         }
         Ok(None)
     }
 
-    /// Leaves out the segments up to the one that holds `lsn`.
-    fn skip_to(&self, rest: &mut &[SegmentNumber], lsn: Lsn) {
-        let damaged = self.directory.layout().segment_of(lsn);
+    /// Leaves out the segments up to the one that is damaged, and notes whether whole records follow in it.
+    fn leave(&mut self, rest: &mut &[SegmentNumber], damage: &Damage) {
+        let layout = self.directory.layout();
+        let damaged = layout.segment_of(damage.lsn);
+        let from = layout.first_record_in(damaged).max(damage.lsn);
+        let behind = if damage.lsn < from { from } else { from.advanced(1) };
+        let mut cursor = Cursor::new(self.directory.segments.clone(), from);
+        let found = cursor.resynchronise(behind, layout.segment_start(damaged.next()));
+        // Only a hint hangs on it.
+        self.is_partial |= matches!(found, Ok(Some(_)));
         let behind = rest.iter().position(|number| *number > damaged).unwrap_or(rest.len());
         // Always on, whatever the damage says of itself.
         *rest = rest.get(behind.max(1)..).unwrap_or(&[]);
@@ -174,11 +185,11 @@ impl Verifier<'_> {
             let mut cursor = Cursor::new(self.directory.segments.clone(), layout.first_record_in(*number));
             match cursor.skip_continued(EVERYTHING) {
                 Ok(()) => return Ok(Some(cursor)),
-                Err(WalError::Damaged(damage)) => {
+                Err(error) => {
+                    let damage = error.into_damage()?;
                     self.findings.add(&damage);
-                    self.skip_to(rest, damage.lsn);
+                    self.leave(rest, &damage);
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(None)
@@ -204,6 +215,7 @@ impl Report for Verification {
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let segments = text::count(self.segments as u64, "segment");
         match (&self.oldest, &self.end) {
+            (None, _) if self.exit() == Exit::Damage => writeln!(out, "{segments}: the log is not there")?,
             (None, _) => writeln!(out, "{segments}: there is no log yet")?,
             (Some(oldest), Some(end)) => writeln!(out, "{segments}, from {oldest} to the log's end at {end}")?,
             (Some(oldest), None) => writeln!(out, "{segments}, from {oldest} on; where the log ends is unknown")?,
@@ -230,10 +242,12 @@ impl Report for Verification {
                 let places = text::count(self.findings.damage.len() as u64, "damaged place");
                 match self.skipped {
                     Some(_) => writeln!(out, "\n{places}; the whole records behind were read"),
-                    None => writeln!(
+                    None if self.is_partial => writeln!(
                         out,
-                        "\n{places}; what follows damage in the same segment was not read: --continue reads it"
+                        "\n{places}; whole records that follow damage in the same segment were not read: --continue \
+                         reads them"
                     ),
+                    None => writeln!(out, "\n{places}"),
                 }
             }
             Exit::Unreadable => writeln!(out, "\nno damage seen, but not all evidence could be read"),

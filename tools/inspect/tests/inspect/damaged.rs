@@ -75,6 +75,18 @@ fn damaged_headers_are_found_behind_the_end_too() {
     let segments = list["segments"].as_array().unwrap();
     let prepared = segments.iter().find(|segment| segment["state"] == "prepared").unwrap()["number"].as_u64().unwrap();
     place.flip(prepared, 20);
+    // Nothing was ever written there, and a start removes it.
+    for command in ["list", "verify"] {
+        let (code, report) = place.inspect_json(&["wal", command]);
+        let unused = &report["damaged_and_unused"][0]["file"];
+        assert_eq!((code, unused), (0, &place.segment(prepared).to_str().unwrap().into()), "{report:#}");
+        let text = place.inspect(&["wal", command]).text;
+        assert!(text.contains("the next start removes it") && !text.contains("DAMAGE"), "{text}");
+    }
+    let list = place.inspect_json(&["wal", "list"]).1;
+    assert_eq!(list["segments"][prepared as usize - 1]["state"], "prepared");
+    // With anything behind the header, nobody knows what it was.
+    place.flip(prepared, 5000);
     for command in ["list", "verify"] {
         let (code, report) = place.inspect_json(&["wal", command]);
         assert_eq!((code, &only(&report)["file"]), (1, &place.segment(prepared).to_str().unwrap().into()));
@@ -138,6 +150,21 @@ fn without_rocksdb_the_log_is_judged_by_its_marks() {
     }
     assert_eq!(place.records(), records);
     assert_eq!(place.inspect_json(&["wal", "verify"]).1["end"], records.last().unwrap()["end"]);
+}
+
+#[test]
+fn a_log_that_is_not_there_is_not_one_that_was_never_written() {
+    let place = Place::clean();
+    fs::remove_dir_all(place.path().join("wal")).unwrap();
+    for command in [&["wal", "verify"][..], &["wal", "explain", "0/100040"]] {
+        let answer = place.inspect(command);
+        assert!(answer.code == 1 && answer.text.contains("the log is not there"), "{}", answer.text);
+        assert!(!answer.text.contains("no log yet") && !answer.text.contains("--continue"), "{}", answer.text);
+    }
+    let place = Place::killed();
+    fs::remove_file(place.segment(2)).unwrap();
+    let text = place.inspect(&["wal", "verify"]).text;
+    assert!(text.ends_with("\n1 damaged place\n"), "there is nothing to go on with: {text}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod damaged;
 mod goes_on;
 mod groups;
 mod meta;
+mod others;
 mod raft;
 mod recover;
 mod refused;

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use mainstay::storage::DirectoryLock;
+
 use super::support::*;
 
 fn refusal(directory: &Path, arguments: &[&str]) -> String {
@@ -24,6 +26,23 @@ fn a_running_node_is_left_alone() {
     assert!(code == 2 && document["error"].as_str().unwrap().contains("a node runs on"), "{document}");
     drop(node);
     assert_eq!(place.inspect(&["summary"]).code, 0);
+}
+
+#[test]
+fn who_only_reads_is_not_taken_for_a_node() {
+    let place = Place::clean();
+    let reader = DirectoryLock::take_shared(place.path()).unwrap();
+    let error = place.try_start().err().unwrap();
+    assert!(error.contains("another process, which reads it") && !error.contains("the last node"), "{error}");
+    let at = place.records()[2]["start"].as_str().unwrap().to_owned();
+    let error = refusal_of_repair(&place, &at);
+    assert!(error.contains("nothing was changed") && error.contains("which reads it"), "{error}");
+    drop(reader);
+    drop(place.start());
+}
+
+fn refusal_of_repair(place: &Place, at: &str) -> String {
+    refusal(place.path(), &["wal", "repair", "--yes", "--cut-at", at])
 }
 
 #[test]
@@ -64,6 +83,10 @@ fn wrong_usage_is_explained() {
         assert_eq!((answer.code, answer.text.as_str()), (2, ""));
         assert!(answer.error.contains(explained), "{}", answer.error);
     }
+    let help = place.inspect(&["wal", "verify", "--help"]).text;
+    assert!(help.contains("Usage: mainstay-inspect <DIR> wal verify [OPTIONS]"), "{help}");
+    let error = run(&["--nonsense"]).error;
+    assert!(error.contains("Usage: mainstay-inspect <DIR> wal dump [OPTIONS]"), "{error}");
     let answer = run(&["--from", "7/0"]);
     assert!(answer.code == 2 && answer.error.contains("the log ends at"), "{}", answer.error);
     assert_eq!(place.inspect(&["wal"]).code, 2);

@@ -141,6 +141,67 @@ fn what_is_no_record_boundary_is_refused() {
 }
 
 #[test]
+fn what_will_be_lost_is_said_before_anything_is_changed() {
+    let place = Place::killed();
+    let records = place.records();
+    let at = records[3]["end"].as_str().unwrap();
+    // In the way of the copies, so that it ends before the first change.
+    fs::create_dir(place.path().join("wal/repair.tmp")).unwrap();
+    let segment = fs::read(place.segment(1)).unwrap();
+    let run = |json: &[&str]| {
+        let command = [&["wal", "repair", "--yes", "--cut-at", at][..], json].concat();
+        answer(inspector().arg(place.path()).args(command).output().unwrap())
+    };
+    let text = run(&[]);
+    assert!(text.code == 2 && text.error.contains("the log is as it was"), "{}", text.error);
+    for line in ["The log will end at ", "\nWhat will be lost\n", "\nACKNOWLEDGED DATA WILL BE LOST\n"] {
+        assert!(text.text.contains(line), "{line:?} in {}", text.text);
+    }
+    assert!(!text.text.contains("Done"), "{}", text.text);
+    let json = run(&["--json"]);
+    let document = json.json();
+    assert_eq!((json.code, &document["done"], &document["cut_at"]), (2, &false.into(), &at.into()));
+    assert!(document["error"].as_str().unwrap().contains("the log is as it was"), "{document:#}");
+    assert_eq!(fs::read(place.segment(1)).unwrap(), segment);
+    fs::remove_dir(place.path().join("wal/repair.tmp")).unwrap();
+    let text = run(&[]).text;
+    assert!(text.contains("\nWhat will be lost\n"), "{text}");
+    assert!(text.contains(&format!("\nDone: the log ends at {at}. What was changed is kept in\n")), "{text}");
+}
+
+#[test]
+fn what_the_choice_of_the_place_loses_is_said() {
+    let place = Place::killed();
+    let records = place.records();
+    place.flip(2, 20);
+    let across = |record: &&Value| lsn(&record["start"]) < 2 * MIB && lsn(&record["end"]) > 2 * MIB;
+    let at = records.iter().position(|record| across(&record)).unwrap();
+    let error = place.inspect(&["wal", "repair", "--cut-at", records[at + 2]["end"].as_str().unwrap()]).error;
+    let behind = format!("{} whole records behind it would be lost", records.len() - at - 1);
+    assert!(error.contains(&behind) && error.contains(place.segment(2).to_str().unwrap()), "{error}");
+    let text = place.inspect(&["wal", "repair", "--cut-at", records[at]["start"].as_str().unwrap()]).text;
+    let inside = records.iter().filter(|record| lsn(&record["start"]) / MIB == 2).count();
+    let line =
+        format!("{} is damaged; {inside} whole records start behind it, and no cut keeps them\n", segment_name(2));
+    assert!(text.contains(&line), "{line} in {text}");
+
+    // Behind the end, a segment of anything.
+    let place = Place::killed();
+    let end = place.inspect_json(&["wal", "verify"]).1["end"].as_str().unwrap().to_owned();
+    fs::write(place.segment(4), vec![b'?'; MIB as usize]).unwrap();
+    let text = place.inspect(&["wal", "repair", "--cut-at", &end]).text;
+    assert!(
+        text.contains(&format!("bytes that are something else, or cannot be read, in\n  {}\n", segment_name(4))),
+        "{text}"
+    );
+    assert!(!text.contains("Nothing that was acknowledged"), "{text}");
+}
+
+fn segment_name(number: u64) -> String {
+    format!("00000001{:08X}{number:08X}", 0)
+}
+
+#[test]
 fn a_running_node_is_not_repaired() {
     let place = Place::new();
     let node = place.start();

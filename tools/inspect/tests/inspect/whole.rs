@@ -151,6 +151,30 @@ fn a_dump_starts_at_a_record_or_the_next_one_and_stops_at_its_limit() {
     let end = records.last().unwrap()["end"].as_str().unwrap();
     let (code, dump) = place.inspect_json(&["wal", "dump", "--from", end]);
     assert_eq!((code, dump["records"].as_array().unwrap().len(), &dump["stopped_by"]), (0, 0, &"end".into()));
+    // Inside the last one there is no next one.
+    let inside = format!("0/{:X}", lsn(&records.last().unwrap()["start"]) + 8);
+    let text = place.inspect(&["wal", "dump", "--from", &inside]).text;
+    let first = format!("no record starts at {inside} or behind it: the log ends at {end}\n");
+    assert!(text.starts_with(&first), "{text}");
+}
+
+/// A record lies across the end of what was recycled: the log begins behind it.
+#[test]
+fn all_commands_say_the_same_of_where_the_log_begins() {
+    let place = Place::clean();
+    let records = place.records();
+    let first = records.iter().find(|record| lsn(&record["start"]) > 2 * MIB).unwrap();
+    assert!(lsn(&first["start"]) > 2 * MIB + 64, "one lies across");
+    std::fs::remove_file(place.segment(1)).unwrap();
+    let oldest = first["start"].as_str().unwrap();
+    assert_eq!(place.inspect_json(&["summary"]).1["wal"]["oldest"], oldest);
+    for command in [&["wal", "verify"][..], &["wal", "explain", oldest]] {
+        let (code, report) = place.inspect_json(command);
+        assert_eq!((code, &report["oldest"]), (0, &oldest.into()), "{report:#}");
+    }
+    assert_eq!(place.records()[0], *first);
+    let error = place.inspect(&["wal", "repair", "--cut-at", "0/100040"]).error;
+    assert!(error.contains(&format!("the log begins at {oldest}")), "{error}");
 }
 
 #[test]

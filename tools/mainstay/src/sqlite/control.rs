@@ -159,7 +159,7 @@ pub(super) fn not_granted(waited: Waited) -> SqlError {
     match waited {
         Waited::Cancelled => cancelled(),
         Waited::TooLong => SqlError::new(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
-            .with_detail("Another transaction has been writing all the while.")
+            .with_detail("Others have held the writer all the while.")
             .with_hint("Try again."),
         Waited::Closed => SqlError::new(SqlState::ADMIN_SHUTDOWN, "the database is closed"),
     }

@@ -73,6 +73,11 @@ fn what_postgresql_writes_becomes_what_sqlite_compiles() {
             "SELECT CAST(int4_in(y) AS int4) FROM (WITH v (x, y) AS (VALUES ('1', 2), ('3', 4)) SELECT * FROM v) AS v ORDER BY x DESC",
             "Integer(4)",
         ),
+        (
+            "SELECT s.b FROM (VALUES (1, 2)) s(a,b)",
+            "SELECT s.b FROM (WITH s (a,b) AS (VALUES (1, 2)) SELECT * FROM s) s",
+            "Integer(2)",
+        ),
     ] {
         assert_eq!(in_sqlites_words(sql), written, "{sql}");
         let mut statement = connection.prepare(written).unwrap();
@@ -126,6 +131,8 @@ fn what_is_not_understood_stays_as_it_is() {
         "SELECT * FROM pg_catalog.pg_class",
         "SELECT count(*) AS n FROM t",
         "SELECT * FROM (SELECT 1) AS x WHERE (a) AS y (b)",
+        "SELECT * FROM (VALUES (1)) WHERE (column1)",
+        "SELECT * FROM (VALUES (1)) JOIN (VALUES (1)) USING (column1)",
         "INSERT INTO t (a) SELECT 1) AS x (",
     ] {
         assert_eq!(

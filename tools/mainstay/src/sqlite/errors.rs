@@ -101,6 +101,8 @@ fn state_of_message(message: &str) -> SqlState {
         ("unit \"", SqlState("22023")),
         ("NaN is not supported", SqlState::FEATURE_NOT_SUPPORTED),
         ("string or blob too big", SqlState::PROGRAM_LIMIT_EXCEEDED),
+        ("too many SQL variables", SqlState::PROGRAM_LIMIT_EXCEEDED),
+        ("too many columns", SqlState::PROGRAM_LIMIT_EXCEEDED),
     ];
     if let Some((_, state)) = BEGINNINGS.iter().find(|(words, _)| message.starts_with(words)) {
         *state
@@ -201,6 +203,7 @@ mod tests {
     fn sqlite_says_what_we_expect_it_to() {
         let t = "CREATE TABLE t (a INTEGER PRIMARY KEY, b NOT NULL UNIQUE, c CHECK (c > 0), d REFERENCES t)";
         let row = "INSERT INTO t VALUES (1, 1, 1, NULL)";
+        let columns = format!("SELECT {}", vec!["1"; 2001].join(", "));
         let cases: &[(&[&str], SqlState, &str)] = &[
             (&["SELECT * FROM nowhere"], SqlState::UNDEFINED_TABLE, "relation \"nowhere\" does not exist"),
             (&[t, "SELECT missing FROM t"], SqlState::UNDEFINED_COLUMN, "column \"missing\" does not exist"),
@@ -261,6 +264,7 @@ mod tests {
                 "cannot store TEXT value in INT column u.a",
             ),
             (&[t, "INSERT INTO t VALUES ('x', 1, 1, 9)"], SqlState::INVALID_TEXT_REPRESENTATION, "datatype mismatch"),
+            (&[&columns], SqlState::PROGRAM_LIMIT_EXCEEDED, "too many columns in result set"),
         ];
         for (statements, state, message) in cases {
             let error = error_of(statements);

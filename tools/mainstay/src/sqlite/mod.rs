@@ -1,6 +1,6 @@
 //! The bundled engine: SQLite whose durability comes from Mainstay's WAL.
 //!
-//! One SQLite transaction is one WAL record ([`payload`]): what a session captured, and the text of DDL. It is committed in
+//! One SQLite transaction is one WAL record ([`payload`]): what was [captured], and the text of DDL. It is committed in
 //! the WAL first, in SQLite second, and answered third ([`writer`]), so SQLite's files are never ahead of the WAL and
 //! anything missing in them is [applied](apply) from it. What would change the database without being captured is refused
 //! ([`policy`]).
@@ -17,7 +17,9 @@
 //! catalogs is answered from there ([`catalog`]). `unsafe` is in [`ffi`] alone.
 
 mod apply;
+mod captured;
 mod catalog;
+mod changeset;
 mod clerk;
 mod command;
 mod control;
@@ -29,11 +31,12 @@ mod ffi;
 mod functions;
 mod health;
 mod infer;
-mod keys;
 mod lexer;
 mod literals;
 mod log;
 mod measures;
+mod memory;
+mod names;
 mod payload;
 mod policy;
 mod schema;

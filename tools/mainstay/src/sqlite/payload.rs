@@ -14,7 +14,7 @@
 //! ```
 //!
 //! All integers are little-endian. The order of parts is the order of effects. A sequences part says where AUTOINCREMENT
-//! counters stand after the transaction (sessions do not see `sqlite_sequence`); `present` 0 removes the counter.
+//! counters stand after the transaction (SQLite tells nobody of changes to `sqlite_sequence`); `present` 0 removes the counter.
 //! The log's own record header carries length and checksum, so neither is repeated here.
 
 use mainstay::ident::DatabaseId;

@@ -172,12 +172,14 @@ fn what_is_rolled_back_is_not_in_the_log() {
     let before = database.records().len();
     client.ok("BEGIN; INSERT INTO a VALUES (2); CREATE TABLE b (v); INSERT INTO b VALUES (1); DROP TABLE a; ROLLBACK");
     client.ok("BEGIN; UPDATE a SET v = v; DELETE FROM a WHERE v > 99; COMMIT; BEGIN; SELECT 1; COMMIT");
-    client.ok("BEGIN; INSERT INTO a VALUES (5); DELETE FROM a WHERE v = 5; COMMIT");
+    client.ok("BEGIN; SAVEPOINT s; INSERT INTO a VALUES (5); ROLLBACK TO s; COMMIT");
     assert_eq!(client.fails("INSERT INTO a VALUES (7), (1)"), "23505");
     let mut gone = database.session();
     gone.ok("BEGIN; INSERT INTO a VALUES (8)");
     drop(gone);
     assert_eq!(database.records().len(), before);
+    // What was done and done back is.
+    client.ok("BEGIN; INSERT INTO a VALUES (5); UPDATE a SET v = 6 WHERE v = 5; DELETE FROM a WHERE v = 6; COMMIT");
     assert_eq!(client.rows("SELECT * FROM a"), [["1"]]);
     database.assert_replays();
 }

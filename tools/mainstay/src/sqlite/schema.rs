@@ -6,8 +6,12 @@ use mainstay::server::pg::SqlError;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::errors::from_sqlite;
-use super::keys::UNTYPED;
 use super::{RESERVED_PREFIX, STATE_TABLE, command, policy};
+
+/// Whether column `c` of `pragma_table_xinfo` of table `t` of `pragma_table_list` keeps numbers as they come, in SQL. ANY
+/// does so in STRICT tables; in others it means NUMERIC.
+pub(super) const UNTYPED: &str =
+    "(c.type = '' OR c.type LIKE '%blob%' OR (t.strict AND c.type = 'ANY' COLLATE NOCASE))";
 
 /// What the schema must not contain after a DDL statement, whatever the statement was.
 pub(super) fn check(connection: &Connection) -> Result<(), SqlError> {
@@ -31,7 +35,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), SqlError> {
         return Err(policy::reserved(&table));
     }
     refuse_conflict_clauses(connection)?;
-    // A session tells rows of a table without a key apart by their `_rowid_`, which must then be the real one.
+    // A changeset tells rows of a table without a key apart by their `_rowid_`, which must then be the real one.
     let hidden = "SELECT t.name FROM pragma_table_list t, pragma_table_xinfo(t.name, 'main') c \
                   WHERE t.schema = 'main' AND t.type = 'table' \
                   GROUP BY t.name HAVING max(c.pk) = 0 AND max(c.name = '_rowid_' COLLATE NOCASE)";
@@ -44,8 +48,8 @@ pub(super) fn check(connection: &Connection) -> Result<(), SqlError> {
     Err(policy::refused(message).with_hint("Declare a primary key, or choose another name."))
 }
 
-/// A session tells rows apart by the bytes of their keys, SQLite by the key's collation: a key changed from `A` to `a` would
-/// be one row to SQLite and two in the changeset, which then fits nowhere. ([`super::keys`] sees to 1 and 1.0.)
+/// A changeset tells rows apart by the bytes of their keys, SQLite by the key's collation: a key changed from `A` to `a` would
+/// be one row to SQLite and two in the changeset, which then fits nowhere. ([`super::captured`] sees to 1 and 1.0.)
 fn collating_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let sql = "SELECT t.name FROM pragma_table_list t, pragma_index_list(t.name, 'main') i, \
                pragma_index_xinfo(i.name, 'main') c \
@@ -54,8 +58,8 @@ fn collating_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
 }
 
-/// In such a key 1 and 1.0 are equal to SQLite and two rows to a session. Rows of other tables are watched one by one, but
-/// SQLite does not tell which row of these was written.
+/// In such a key 1 and 1.0 are equal to SQLite and two rows in a changeset. Of other tables each row that gets such a key is
+/// refused ([`super::captured`]).
 fn untyped_key(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let sql = format!(
         "SELECT t.name FROM pragma_table_list t, pragma_table_xinfo(t.name, 'main') c \

@@ -1,4 +1,4 @@
-//! Where the AUTOINCREMENT counters stand. Sessions do not see `sqlite_sequence`, so its changes travel in a part of
+//! Where the AUTOINCREMENT counters stand. SQLite calls no hook for changes to `sqlite_sequence`, so they travel in a part of
 //! their own.
 //!
 //! Replay does not move counters as the statements did: an UPDATE of a key leaves them, and arrives as DELETE and INSERT,

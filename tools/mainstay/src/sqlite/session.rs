@@ -1,7 +1,9 @@
 //! One client: where its statements run, and where its transaction stands.
 //!
 //! What only reads runs on the session's own connection and waits for nobody. A transaction takes the writer at its first
-//! write, or at its first statement if it is to see one state throughout, and from then on runs everything there.
+//! write, or at its first statement if it began with BEGIN IMMEDIATE, and from then on runs everything there. One that is to
+//! see one state throughout holds it on its own connection until then, and begins to write only if that is still the last
+//! state (40001 otherwise): so it is as if it had been alone from the beginning.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use super::control::{Control, Turn, not_granted, revoked};
 use super::engine::{ONLY_NAME, Shared};
 use super::errors::from_sqlite;
 use super::turnstile::Ticket;
-use super::{dialect, lexer, values};
+use super::{dialect, lexer, memory, values};
 
 mod blocks;
 mod catalogs;
@@ -34,8 +36,7 @@ mod timeouts;
 mod translated;
 
 use blocks::{read_only, warning};
-pub(super) use parameters::columns as stored_columns_of;
-use reader::{OneState, Reader};
+use reader::{OneState, Position, Reader};
 use start::Pending;
 use temporary::Temporary;
 use timeouts::SessionTimeouts;
@@ -79,6 +80,8 @@ struct Transaction {
     failed: bool,
     /// A statement ran in it, so its modes are settled.
     started: bool,
+    /// The client was told something of the state that it sees throughout.
+    has_seen: bool,
     /// Savepoints set so far; the writer has them too, once it takes part.
     savepoints: Vec<String>,
     /// The turn to write, from the first write on.
@@ -173,10 +176,11 @@ impl SqliteSession {
         let modes = self.modes();
         // A statement by itself sees one state anyway.
         let stable = modes.stable() && self.transaction.is_some();
+        let snapshot = stable && modes.snapshot();
         if let Some(ticket) = self.turn().filter(|_| modes.read_only) {
             self.refuse_if_it_writes(sql, ticket)?;
-        } else if self.turn().is_none() && (modes.read_only || !stable) {
-            if modes.read_only && stable {
+        } else if self.turn().is_none() && (snapshot || !stable) {
+            if snapshot {
                 OneState::hold(self.reader()?)?.keep();
             }
             let read = match self.run_reading(sql, parameters, sink) {
@@ -186,7 +190,7 @@ impl SqliteSession {
                 read => read,
             };
             if let Some(tag) = read? {
-                self.note_started();
+                self.note_read();
                 return Ok(tag);
             }
             if modes.read_only {
@@ -236,6 +240,13 @@ impl SqliteSession {
     fn note_started(&mut self) {
         if let Some(transaction) = &mut self.transaction {
             transaction.started = true;
+        }
+    }
+
+    fn note_read(&mut self) {
+        self.note_started();
+        if let Some(transaction) = &mut self.transaction {
+            transaction.has_seen = true;
         }
     }
 
@@ -303,7 +314,9 @@ impl SqliteSession {
             None => {
                 let savepoints =
                     self.transaction.as_ref().map(|transaction| transaction.savepoints.clone()).unwrap_or_default();
+                let seen = self.position_seen()?;
                 let turn = self.take_turn(&savepoints)?;
+                self.go_on_writing(seen, &turn)?;
                 let ticket = turn.ticket();
                 if let Some(transaction) = &mut self.transaction {
                     transaction.turn = Some(turn);
@@ -320,6 +333,27 @@ impl SqliteSession {
             }
         }
         outcome
+    }
+
+    /// Up to where the state reaches that the transaction sees throughout, if it has seen anything of it.
+    fn position_seen(&self) -> Result<Option<Position>, SqlError> {
+        let has_seen = self.transaction.as_ref().is_some_and(|transaction| transaction.has_seen);
+        let held = self.reader.as_ref().filter(|reader| has_seen && reader.holds_state());
+        held.map(|reader| Position::of(&reader.connection)).transpose()
+    }
+
+    /// From now on the transaction sees what the writer does, which is to be the same as before.
+    ///
+    /// # Errors
+    /// 40001: others have committed since.
+    fn go_on_writing(&self, seen: Option<Position>, turn: &Turn) -> Result<(), SqlError> {
+        if let Some(seen) = seen {
+            let writer = turn.writer().ok_or_else(revoked)?;
+            if Position::of(writer.for_describe().0)? != seen {
+                return Err(reader::overtaken());
+            }
+        }
+        self.reader.as_ref().map_or(Ok(()), Reader::leave_state)
     }
 
     /// Waits for the turn and begins a transaction of SQLite's with these savepoints.
@@ -363,9 +397,7 @@ impl SqliteSession {
     }
 
     fn finish(&self, transaction: &mut Transaction, commit: bool) -> Result<bool, SqlError> {
-        if let Some(reader) = self.reader.as_ref().filter(|reader| !reader.connection.is_autocommit()) {
-            reader.connection.execute_batch("ROLLBACK").map_err(|error| from_sqlite(&error))?;
-        }
+        self.reader.as_ref().map_or(Ok(()), Reader::leave_state)?;
         let commit = commit && !transaction.failed;
         match transaction.turn.take() {
             Some(turn) if commit => self.commit(turn).map(|()| true),
@@ -530,6 +562,19 @@ impl Session for SqliteSession {
 
     fn poll_started(&mut self, context: &mut Context<'_>) -> Poll<(Result<CommandTag, SqlError>, Reply)> {
         self.poll_pending(context)
+    }
+
+    fn rest(&mut self) {
+        // Opened again with the next statement. A state that a transaction sees cannot be had again.
+        let held = self.reader.take();
+        let had_one = held.is_some();
+        self.reader = held.filter(Reader::holds_state);
+        if had_one && self.reader.is_none() {
+            memory::give_back_soon();
+        }
+        if let Some(temporary) = &self.temporary {
+            temporary.rest();
+        }
     }
 
     fn describes_at_once(&self) -> bool {

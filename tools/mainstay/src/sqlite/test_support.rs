@@ -18,8 +18,8 @@ use rusqlite::types::Value as Stored;
 use tempfile::TempDir;
 
 use super::engine::SqliteEngine;
-use super::keys::quoted;
 use super::log::Log;
+use super::names::quoted;
 use super::{STATE_TABLE, engine, functions};
 
 /// A log in memory, which can be told to fail.
@@ -118,13 +118,17 @@ pub(super) fn client_of(engine: &SqliteEngine) -> Client {
 }
 
 /// Everything in a database: the schema, and each table's rows.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Contents(Vec<(String, Vec<Vec<Stored>>)>);
 
 pub(super) fn contents(dir: &Path) -> Contents {
     let connection = Connection::open(dir.join("main.sqlite")).unwrap();
     // Of which indexes may be made.
     functions::register(&connection).unwrap();
+    contents_of(&connection)
+}
+
+pub(super) fn contents_of(connection: &Connection) -> Contents {
     let all = |sql: &str| -> Vec<Vec<Stored>> {
         let mut statement = connection.prepare(sql).unwrap();
         let width = statement.column_count();

@@ -132,6 +132,27 @@ fn other_type(declared: &str) -> PgType {
     }
 }
 
+/// Whether a column may be a view's own, of which SQLite knows no more than how it would compare it.
+pub(super) fn is_undeclared(declared: &str) -> bool {
+    ["", "ANY", "NUM"].contains(&declared)
+}
+
+/// The type of a parameter that is cast to a type of this name: PostgreSQL takes it as what it is cast to.
+pub(super) fn parameter_type(name: &str) -> PgType {
+    let types = [
+        ("int2", PgType::INT2),
+        ("int4", PgType::INT4),
+        ("int8", PgType::INT8),
+        ("float4", PgType::FLOAT4),
+        ("float8", PgType::FLOAT8),
+        ("boolean", PgType::BOOL),
+        ("blob", PgType::BYTEA),
+        ("varchar", PgType::VARCHAR),
+    ];
+    let known = types.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, pg_type)| *pg_type);
+    known.unwrap_or_else(|| declared_type(name))
+}
+
 /// Runs a statement whose parameters are bound, to its end, and sends its rows; answers how many.
 ///
 /// # Errors

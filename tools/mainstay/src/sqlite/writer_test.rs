@@ -109,3 +109,22 @@ fn what_sqlite_cannot_store_is_noticed_before_the_log() {
     writer.commit(&log).unwrap_err();
     assert_eq!((log.0.lock().records.len(), count(&writer)), (0, 0));
 }
+
+/// `OR FAIL` leaves the rows before the one that failed.
+#[test]
+fn what_a_failed_statement_left_is_not_committed() {
+    let (mut writer, _) = writer();
+    let log = MemoryLog::default();
+    writer.begin().unwrap();
+    let fails = "INSERT OR FAIL INTO t VALUES (1), (abs(-9223372036854775808))";
+    writer.execute(fails, &[], &mut Seen::default()).unwrap_err();
+    writer.commit(&log).unwrap_err();
+    assert_eq!((log.0.lock().records.len(), count(&writer)), (0, 0));
+    writer.begin().unwrap();
+    writer.savepoint("s").unwrap();
+    writer.execute(fails, &[], &mut Seen::default()).unwrap_err();
+    writer.rollback_to("s").unwrap();
+    writer.execute("INSERT INTO t VALUES (2)", &[], &mut Seen::default()).unwrap();
+    writer.commit(&log).unwrap();
+    assert_eq!((log.0.lock().records.len(), count(&writer)), (1, 1));
+}

@@ -83,6 +83,8 @@ impl Step {
 #[derive(Default)]
 struct Block {
     read_only: bool,
+    /// It sees one state until it writes.
+    snapshot: bool,
     failed: bool,
     /// SQLite ended the transaction, so no savepoint brings anything back.
     lost: bool,
@@ -113,9 +115,10 @@ impl Model {
             }
             Step::Script(statements) => self.alone(statements),
             Step::Endless { writes, .. } => self.endless(*writes),
-            Step::Begin { read_only, .. } => {
+            Step::Begin { read_only, sql } => {
                 self.batch("BEGIN");
-                self.block = Some(Block { read_only: *read_only, ..Block::default() });
+                let snapshot = sql.contains("ISOLATION LEVEL");
+                self.block = Some(Block { read_only: *read_only, snapshot, ..Block::default() });
                 Ok(vec![Answer::nothing()])
             }
             Step::Commit => self.commit(),
@@ -169,6 +172,17 @@ impl Model {
         };
         block.failed = true;
         Err(state.to_owned())
+    }
+
+    /// What its last step would have written is not, because others wrote: it was the first that wrote, so nothing is left but
+    /// the savepoints. Nothing if that cannot be.
+    pub fn overtake(&mut self) -> Option<Outcome> {
+        let block = self.block.as_mut().filter(|block| block.snapshot)?;
+        (block.failed, block.lost) = (true, false);
+        let savepoints: Vec<String> = block.savepoints.iter().map(|name| format!("; SAVEPOINT {name}")).collect();
+        self.undo();
+        self.batch(&format!("BEGIN{}", savepoints.concat()));
+        Some(Err("40001".to_owned()))
     }
 
     /// Whether the block is one in which nothing can happen but its end.

@@ -66,7 +66,7 @@ fn rows_with(connection: &Connection, sql: &str, parameters: &[OwnedValue]) -> V
 fn everything_that_psql_sends_is_understood() {
     let connection = database();
     let statements: Vec<&str> = PSQL.split("----").map(str::trim).filter(|sql| !sql.is_empty()).collect();
-    assert!(statements.len() > 30, "{}", statements.len());
+    assert!(statements.len() > 60, "{}", statements.len());
     for sql in statements {
         rows(&connection, sql);
         let query = understand(sql).unwrap();
@@ -194,6 +194,113 @@ fn parameters_and_arrays_work() {
         rows(&connection, "SELECT s FROM pg_catalog.generate_series(2, 4) s, pg_am WHERE amname LIKE 'h%'"),
         ["2", "3", "4"]
     );
+}
+
+#[test]
+fn times_are_moved_by_intervals_and_compared() {
+    let connection = database();
+    for (sql, expected) in [
+        (
+            "SELECT now() > now() - interval '1 hour', now() + '1 day'::interval < now(), '1s'::interval + now() > now()",
+            "1|0|1",
+        ),
+        ("SELECT '2026-03-01T00:30:00+01'::timestamptz - interval '1 day'", "2026-02-27 23:30:00.000000+00"),
+        ("SELECT now() - interval '3000 weeks' < '1970-01-01 00:00'::timestamptz", "1"),
+        (
+            "SELECT interval '1' hour + interval '30 minutes', interval '1 min' * 3, now() - now()",
+            "01:30:00|00:03:00|00:00:00",
+        ),
+        (
+            "SELECT now()::date = current_date, length(localtimestamp), age(now(), now() - interval '1 day')",
+            "1|26|1 day 00:00:00",
+        ),
+        ("SELECT 1 WHERE now() >= current_date", "1"),
+    ] {
+        assert_eq!(rows(&connection, sql), [expected], "{sql}");
+    }
+    let described = understand("SELECT now() - interval '1 day' AS t, current_date d, now() - now() i").unwrap();
+    let described = described.describe(&view(&connection), None, &[]).unwrap();
+    let types: Vec<_> = described.columns.iter().map(|column| column.pg_type).collect();
+    // Intervals leave as they are shown.
+    assert_eq!(types, [PgType::TIMESTAMPTZ, PgType::DATE, PgType::TEXT]);
+    let fails = |sql: &str| {
+        let query = understand(sql).unwrap();
+        let loaded = query.load(&view(&connection), None).unwrap();
+        let mut statement = loaded.prepare(&query.0.sql).unwrap();
+        statement.raw_query().next().map(drop).unwrap_err().to_string()
+    };
+    assert!(fails("SELECT 'soon'::timestamptz, now()").contains("invalid input syntax"));
+    assert!(fails("SELECT now() + interval '1000000 weeks'").contains("out of range"));
+}
+
+#[test]
+fn relations_have_numbers_and_names_are_formatted() {
+    let connection = database();
+    for (sql, expected) in [
+        ("SELECT c.tableoid::regclass, tableoid = c.tableoid FROM pg_class c WHERE relname = 'ci'", "pg_class|1"),
+        (
+            "SELECT tableoid = 'pg_am'::regclass, (SELECT t.tableoid::regclass FROM pg_type t LIMIT 1) FROM pg_am LIMIT 1",
+            "1|pg_type",
+        ),
+        (
+            "SELECT format('%I.%I = %L%%', 'a b', 'c', 'it''s'), format('%s', NULL), pg_backend_pid()",
+            "\"a b\".c = 'it''s'%||7",
+        ),
+        ("SELECT pg_char_to_encoding(getdatabaseencoding())", "6"),
+        (
+            "SELECT s.n FROM pg_am, LATERAL (SELECT count(*) AS n FROM pg_partition_tree(1) p WHERE p.isleaf) s LIMIT 1",
+            "0",
+        ),
+    ] {
+        assert_eq!(rows(&connection, sql), [expected], "{sql}");
+    }
+    let query = understand("SELECT tableoid FROM pg_class").unwrap();
+    let columns = query.describe(&view(&connection), None, &[]).unwrap().columns;
+    assert_eq!(columns[0].name, "tableoid");
+}
+
+#[test]
+fn series_go_up_and_down_in_steps() {
+    let connection = database();
+    for (sql, expected) in [
+        ("SELECT * FROM generate_series(1, 3)", &["1", "2", "3"][..]),
+        ("SELECT g + 1 FROM generate_series(1, 10, 4) AS g", &["2", "6", "10"]),
+        ("SELECT n FROM generate_series(5, 1, -2) AS g(n)", &["5", "3", "1"]),
+        ("SELECT generate_series(1, 4, 2)", &["1", "3"]),
+        ("SELECT * FROM generate_series(1, 2, -1)", &[]),
+        ("SELECT * FROM generate_series(5, 4, 2)", &[]),
+        ("SELECT * FROM generate_series(1, NULL)", &[]),
+        (
+            "SELECT * FROM generate_series(9223372036854775806, 9223372036854775807)",
+            &["9223372036854775806", "9223372036854775807"],
+        ),
+        (
+            "SELECT t::date FROM generate_series('2026-02-28'::date, '2026-03-02'::date, interval '1 day') t",
+            &["2026-02-28", "2026-03-01", "2026-03-02"],
+        ),
+        ("SELECT a, b FROM (VALUES (1, 'x'), (2, 'y')) s(a, b), pg_am WHERE amname = 'heap'", &["1|x", "2|y"]),
+        ("SELECT u FROM unnest('{a,b}'::text[]) u", &["a", "b"]),
+        (
+            "SELECT name AS \"Column\", pg_catalog.format_type(tp, tpm) AS \"Type\" FROM (VALUES ('a', '20'::pg_catalog.oid, -1), \
+             ('b', '25'::pg_catalog.oid, -1)) s(name, tp, tpm)",
+            &["a|bigint", "b|text"],
+        ),
+    ] {
+        assert_eq!(rows(&connection, sql), expected, "{sql}");
+    }
+    let described =
+        understand("SELECT * FROM generate_series(1, 3) g").unwrap().describe(&view(&connection), None, &[]);
+    let columns = described.unwrap().columns;
+    assert_eq!((columns.len(), columns[0].name.as_str(), columns[0].pg_type), (1, "g", PgType::INT8));
+    for sql in [
+        "SELECT * FROM generate_series(1, 2, 0)",
+        "SELECT * FROM generate_series(1, 2000000)",
+        "SELECT * FROM generate_series('a', 'b', 1)",
+    ] {
+        let query = understand(sql).unwrap();
+        let loaded = query.load(&view(&connection), None).unwrap();
+        assert!(loaded.prepare(&query.0.sql).unwrap().raw_query().next().is_err(), "{sql}");
+    }
 }
 
 #[test]

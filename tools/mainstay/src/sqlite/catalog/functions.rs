@@ -16,12 +16,14 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Error, Result};
 
 use super::arrays;
+use super::format;
 use super::intervals;
+use super::times;
 
+/// PostgreSQL's number of the encoding that everything is in.
+const UTF8_ENCODING: i64 = 6;
 /// A pattern may become so large once it is compiled.
 const REGEX_LIMIT_BYTES: usize = 1 << 20;
-/// `generate_series` gives no more rows.
-const SERIES_LIMIT: i64 = 1_000_000;
 
 /// What functions answer from.
 #[derive(Clone)]
@@ -78,6 +80,10 @@ const FUNCTIONS: &[Known] = &[
     plain("transaction_timestamp", PgType::TIMESTAMPTZ, |_, facts| Ok(timestamp(facts.now).into())),
     plain("statement_timestamp", PgType::TIMESTAMPTZ, |_, facts| Ok(timestamp(facts.now).into())),
     plain("clock_timestamp", PgType::TIMESTAMPTZ, |_, _| Ok(timestamp(SystemTime::now()).into())),
+    // Those whose names SQLite has for something that takes no parentheses.
+    plain("pg_current_date", PgType::DATE, |_, facts| Ok(times::part_of_now(facts, 0..10))),
+    plain("pg_current_time", PgType::TIME, |_, facts| Ok(times::part_of_now(facts, 11..26))),
+    plain("localtimestamp", PgType::TIMESTAMP, |_, facts| Ok(times::part_of_now(facts, 0..26))),
     // Roles and databases.
     plain("pg_get_userbyid", PgType::NAME, |given, facts| {
         let Some(oid) = given.integer(0) else { return Ok(Value::Null) };
@@ -86,6 +92,13 @@ const FUNCTIONS: &[Known] = &[
     }),
     plain("pg_encoding_to_char", PgType::NAME, |_, _| Ok("UTF8".to_owned().into())),
     plain("pg_database_size", INT8, database_size),
+    plain("getdatabaseencoding", PgType::NAME, |_, _| Ok("UTF8".to_owned().into())),
+    plain("pg_char_to_encoding", PgType::INT4, |given, _| {
+        let is_ours =
+            given.text(0).is_some_and(|name| ["UTF8", "UTF-8"].iter().any(|own| own.eq_ignore_ascii_case(&name)));
+        Ok(Value::Integer(if is_ours { UTF8_ENCODING } else { -1 }))
+    }),
+    plain("pg_tablespace_size", INT8, nothing),
     plain("pg_tablespace_location", TEXT, |_, _| Ok(String::new().into())),
     plain("pg_size_pretty", TEXT, |given, _| Ok(given.integer(0).map(size_pretty).into())),
     plain("has_table_privilege", BOOL, yes),
@@ -131,6 +144,14 @@ const FUNCTIONS: &[Known] = &[
     plain("pg_function_is_visible", BOOL, yes),
     plain("pg_collation_is_visible", BOOL, yes),
     plain("pg_opclass_is_visible", BOOL, yes),
+    plain("pg_opfamily_is_visible", BOOL, yes),
+    plain("pg_operator_is_visible", BOOL, yes),
+    plain("pg_conversion_is_visible", BOOL, yes),
+    plain("pg_statistics_obj_is_visible", BOOL, yes),
+    plain("pg_ts_config_is_visible", BOOL, yes),
+    plain("pg_ts_dict_is_visible", BOOL, yes),
+    plain("pg_ts_parser_is_visible", BOOL, yes),
+    plain("pg_ts_template_is_visible", BOOL, yes),
     plain("pg_relation_is_publishable", BOOL, |_, _| Ok(Value::Integer(0))),
     plain("pg_partition_ancestors", PgType::REGCLASS, |_, _| Ok(Value::Null)),
     plain("obj_description", TEXT, nothing),
@@ -145,6 +166,7 @@ const FUNCTIONS: &[Known] = &[
     plain("pg_get_ruledef", TEXT, nothing),
     plain("pg_get_functiondef", TEXT, nothing),
     plain("pg_get_function_result", TEXT, nothing),
+    plain("pg_get_function_sqlbody", TEXT, nothing),
     plain("pg_get_function_arguments", TEXT, nothing),
     plain("pg_get_statisticsobjdef_columns", TEXT, nothing),
     plain("pg_is_in_recovery", BOOL, |_, _| Ok(Value::Integer(0))),
@@ -182,6 +204,7 @@ const FUNCTIONS: &[Known] = &[
         Ok(found.map_or_else(|| oid.to_string(), |(_, name)| name).into())
     }),
     plain("quote_ident", TEXT, |given, _| Ok(given.text(0).map(|name| definition::quote_ident(&name)).into())),
+    plain("format", TEXT, |given, _| Ok(format::formatted(given)?.into())),
     plain("quote_literal", TEXT, |given, _| {
         Ok(given.text(0).map(|text| format!("'{}'", text.replace('\'', "''"))).into())
     }),
@@ -202,10 +225,11 @@ const FUNCTIONS: &[Known] = &[
     plain("pg_bool_out", TEXT, |given, _| {
         Ok(given.integer(0).map(|number| if number == 0 { "false" } else { "true" }.to_owned()).into())
     }),
-    plain("timestamp_minus", PgType::INTERVAL, |given, _| {
-        let time = |index| given.text(index).and_then(|text| intervals::parse_timestamp(&text));
-        Ok(time(0).zip(time(1)).map(|(one, other)| one - other).into())
-    }),
+    plain("age", PgType::INTERVAL, times::minus),
+    plain("timestamp_minus", PgType::INTERVAL, times::minus),
+    plain("timestamp_add", PgType::TIMESTAMPTZ, times::add),
+    plain("timestamp_in", PgType::TIMESTAMPTZ, times::timestamp_in),
+    plain("date_in", PgType::DATE, times::date_in),
     plain("interval_in", PgType::INTERVAL, |given, _| {
         let Some(text) = given.text(0) else { return Ok(Value::Null) };
         let seconds = intervals::parse(&text);
@@ -251,8 +275,8 @@ const FUNCTIONS: &[Known] = &[
     plain("pg_array_json", TEXT, |given, _| {
         Ok(given.text(0).map_or_else(|| "[]".to_owned(), |array| arrays::json(&arrays::elements(&array))).into())
     }),
-    plain("pg_series_json", TEXT, |given, _| Ok(arrays::json(&series(given)?).into())),
-    plain("pg_series", PgType::INT8_ARRAY, |given, _| Ok(arrays::array(series(given)?).into())),
+    plain("pg_series_json", TEXT, |given, _| Ok(arrays::json(&times::series(given)?).into())),
+    plain("pg_series", PgType::INT8_ARRAY, |given, _| Ok(arrays::array(times::series(given)?).into())),
     plain("pg_subscripts", PgType::TEXT_ARRAY, |given, _| {
         let Some(array) = given.text(0).filter(|_| given.integer(1) == Some(1)) else { return Ok(Value::Null) };
         // Vectors are counted from 0, arrays from 1.
@@ -305,14 +329,14 @@ pub(super) fn register(connection: &Connection, facts: Facts) -> Result<()> {
 }
 
 /// What a function is called with.
-struct Arguments<'a>(&'a Context<'a>);
+pub(super) struct Arguments<'a>(&'a Context<'a>);
 
 impl Arguments<'_> {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    fn raw(&self, index: usize) -> ValueRef<'_> {
+    pub(super) fn raw(&self, index: usize) -> ValueRef<'_> {
         if index < self.0.len() { self.0.get_raw(index) } else { ValueRef::Null }
     }
 
@@ -325,11 +349,11 @@ impl Arguments<'_> {
     }
 
     /// The argument as text; `None` for NULL and for what is no text.
-    fn text(&self, index: usize) -> Option<String> {
+    pub(super) fn text(&self, index: usize) -> Option<String> {
         text_of(self.raw(index))
     }
 
-    fn integer(&self, index: usize) -> Option<i64> {
+    pub(super) fn integer(&self, index: usize) -> Option<i64> {
         match self.raw(index) {
             ValueRef::Integer(value) => Some(value),
             ValueRef::Text(text) => std::str::from_utf8(text).ok()?.trim().parse().ok(),
@@ -337,7 +361,7 @@ impl Arguments<'_> {
         }
     }
 
-    fn real(&self, index: usize) -> Option<f64> {
+    pub(super) fn real(&self, index: usize) -> Option<f64> {
         match self.raw(index) {
             ValueRef::Real(value) => Some(value),
             ValueRef::Integer(value) => Some(value as f64),
@@ -387,7 +411,7 @@ impl Aggregate<Vec<Option<String>>, Option<String>> for ArrayAggregate {
     }
 }
 
-fn failed(message: String) -> Error {
+pub(super) fn failed(message: String) -> Error {
     Error::UserFunctionError(message.into())
 }
 
@@ -397,15 +421,6 @@ fn truth_of(value: ValueRef<'_>) -> Option<String> {
         ValueRef::Integer(number) => Some(if number == 0 { "f" } else { "t" }.to_owned()),
         _ => None,
     }
-}
-
-/// The numbers from one to another.
-fn series(given: &Arguments<'_>) -> Result<Vec<Option<String>>> {
-    let (Some(from), Some(to)) = (given.integer(0), given.integer(1)) else { return Ok(Vec::new()) };
-    if to.saturating_sub(from) >= SERIES_LIMIT {
-        return Err(failed(format!("generate_series gives at most {SERIES_LIMIT} rows")));
-    }
-    Ok((from..=to).map(|number| Some(number.to_string())).collect())
 }
 
 fn yes(_: &Arguments<'_>, _: &Facts) -> Result<Value> {

@@ -11,12 +11,16 @@
 //! - The connection that a query runs on can do nothing but read what was put there.
 
 mod arrays;
+mod format;
 mod functions;
 mod intervals;
 mod rewrite;
 mod schema;
 mod set_returning;
+mod survey;
 mod table_functions;
+mod tableoid;
+mod times;
 mod types;
 
 use std::collections::{BTreeMap, HashSet};

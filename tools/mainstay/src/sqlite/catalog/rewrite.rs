@@ -19,18 +19,15 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::super::lexer;
-use super::functions;
 use super::set_returning;
-use super::table_functions::table_function;
+use super::survey::Survey;
+use super::table_functions;
+use super::tableoid::{self, Scopes};
 use super::types::{self, Columns};
 
 /// Longer statements are not looked at: see the same limit in [`super::super::infer`].
 const STATEMENT_LIMIT_BYTES: usize = 16 * 1024;
-/// Deeper expressions are not rewritten, nor more SELECTs: each level takes stack, the more so the larger it becomes.
-const DEPTH_LIMIT: usize = 128;
-/// See [`DEPTH_LIMIT`].
-const SELECT_LIMIT: usize = 128;
-/// Nor are more joins even parsed: the parser nests them, and each takes kilobytes of stack.
+/// With more joins they are not even parsed: the parser nests them, and each takes kilobytes of stack.
 const JOIN_LIMIT: usize = 48;
 
 /// A query of the catalogs, in SQLite's words.
@@ -61,16 +58,18 @@ pub(super) fn rewrite(sql: &str) -> Option<Rewritten> {
         return None;
     }
     let Statement::Query(query) = &mut statement else { return None };
-    let names_function = survey.functions > 0 && survey.strangers.is_empty();
+    let names_function = survey.tables > 0 || (survey.functions > 0 && survey.strangers.is_empty());
     if survey.relations.is_empty() && !names_function {
         return None;
     }
     name_columns(&mut query.body);
     let mut columns = Columns::of(&survey.relations);
     columns.add_aliases(query);
-    let mut rewriter = Rewriter { columns: &columns, parameters: BTreeMap::new() };
+    let mut rewriter = Rewriter { columns: &columns, parameters: BTreeMap::new(), scopes: Scopes::default() };
     let _ = query.visit(&mut rewriter);
     let parameters = rewriter.parameters;
+    // What functions in FROM became has names of its own.
+    columns.add_aliases(query);
     write_out(&mut query.body, &columns);
     let types = types::of_projection(&query.body, &columns);
     let needs_schema = survey.asks_schema || survey.relations.iter().any(|relation| is_of_schema(relation));
@@ -84,75 +83,17 @@ fn is_of_schema(relation: &Relation) -> bool {
     !OF_SERVER.contains(&relation.name)
 }
 
-/// What a statement names.
-#[derive(Default)]
-struct Survey {
-    relations: Vec<&'static Relation>,
-    /// Names of relations that are none of the catalogs'.
-    strangers: Vec<String>,
-    /// Calls of functions that are the catalogs'.
-    functions: usize,
-    asks_schema: bool,
-    depth: usize,
-    selects: usize,
-}
-
-/// Goes on if something is within its limit.
-fn within(number: usize, limit: usize) -> ControlFlow<()> {
-    if number <= limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-}
-
-impl VisitorMut for Survey {
-    type Break = ();
-
-    fn pre_visit_select(&mut self, _: &mut Select) -> ControlFlow<()> {
-        self.selects += 1;
-        within(self.selects, SELECT_LIMIT)
-    }
-
-    fn post_visit_expr(&mut self, _: &mut Expr) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<()> {
-        let found = match names(name).as_slice() {
-            [relation] => catalog::find(None, relation),
-            [schema, relation] => catalog::find(Some(schema), relation),
-            _ => None,
-        };
-        match found {
-            Some(relation) if !self.relations.iter().any(|known| std::ptr::eq(*known, relation)) => {
-                self.relations.push(relation);
-            }
-            Some(_) => {}
-            None => self.strangers.extend(names(name).last().map(|name| (*name).to_owned())),
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
-        match expression {
-            Expr::Function(function) => {
-                let name = function_name(&function.name).unwrap_or_default();
-                let known = functions::find(&name);
-                self.functions += usize::from(known.is_some() || set_returning::is_known(&name));
-                self.asks_schema |= known.is_some_and(|known| known.asks_schema);
-            }
-            Expr::Cast { data_type, .. } => {
-                let pg_type = cast_type(data_type);
-                self.functions += usize::from(pg_type.and_then(input_function).is_some());
-                self.asks_schema |= pg_type == Some(PgType::REGCLASS);
-            }
-            _ => {}
-        }
-        self.depth += 1;
-        within(self.depth, DEPTH_LIMIT)
+/// The relation of the catalogs that a name is of.
+pub(super) fn relation(name: &ObjectName) -> Option<&'static Relation> {
+    match names(name).as_slice() {
+        [relation] => catalog::find(None, relation),
+        [schema, relation] => catalog::find(Some(schema), relation),
+        _ => None,
     }
 }
 
 /// The parts of a name; none if a part of it is no name.
-fn names(name: &ObjectName) -> Vec<&str> {
+pub(super) fn names(name: &ObjectName) -> Vec<&str> {
     let parts: Option<Vec<&str>> =
         name.0.iter().map(|part| part.as_ident().map(|ident| ident.value.as_str())).collect();
     parts.unwrap_or_default()
@@ -184,8 +125,13 @@ fn name_columns(body: &mut SetExpr) {
         SetExpr::Select(select) => {
             for item in &mut select.projection {
                 let SelectItem::UnnamedExpr(expression) = item else { continue };
-                if matches!(expression, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
-                    continue;
+                // The last is not a column to SQLite, which would name it otherwise.
+                match expression {
+                    Expr::Identifier(ident) if ident.value != tableoid::NAME => continue,
+                    Expr::CompoundIdentifier(parts) if parts.last().is_none_or(|last| last.value != tableoid::NAME) => {
+                        continue;
+                    }
+                    _ => {}
                 }
                 let name = column_name(expression, types::DEPTH_LIMIT).unwrap_or_else(|| "?column?".to_owned());
                 *item = SelectItem::ExprWithAlias { expr: take(expression), alias: Ident::with_quote('"', name) };
@@ -253,7 +199,7 @@ fn write_out(body: &mut SetExpr, columns: &Columns) {
 }
 
 /// The function that finds an object by its name, for a type that is kept as a number.
-fn input_function(pg_type: PgType) -> Option<&'static str> {
+pub(super) fn input_function(pg_type: PgType) -> Option<&'static str> {
     Some(match pg_type {
         PgType::REGCLASS => "regclass_in",
         PgType::REGPROC => "regproc_in",
@@ -307,6 +253,7 @@ pub(super) fn query(sql: &str) -> Option<Box<Query>> {
 struct Rewriter<'a> {
     columns: &'a Columns,
     parameters: BTreeMap<usize, PgType>,
+    scopes: Scopes,
 }
 
 impl VisitorMut for Rewriter<'_> {
@@ -335,15 +282,23 @@ impl VisitorMut for Rewriter<'_> {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        self.scopes.enter(select);
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        set_returning::move_to_from(select);
+        self.scopes.leave();
+        set_returning::move_to_from(select, self.columns);
         ControlFlow::Continue(())
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        if let Some(replacement) = table_function(factor) {
+        if let Some(replacement) = table_functions::table_function(factor, self.columns) {
             *factor = replacement;
         }
+        table_functions::name_columns(factor);
+        table_functions::forget_lateral(factor);
         ControlFlow::Continue(())
     }
 }
@@ -376,7 +331,17 @@ impl Rewriter<'_> {
                 self.cast(*expr, &data_type)
             }
             Expr::TypedString(typed) => self.cast(Expr::Value(typed.value), &typed.data_type),
-            Expr::Interval(interval) if interval.leading_field.is_none() => call("interval_in", vec![*interval.value]),
+            Expr::Interval(interval) => match (interval.leading_field, interval.last_field) {
+                (None, _) => call("interval_in", vec![*interval.value]),
+                (Some(unit), None) => {
+                    let unit = Expr::Value(Value::SingleQuotedString(format!(" {unit}")).into());
+                    let (left, right) = (interval.value, Box::new(unit));
+                    call("interval_in", vec![Expr::BinaryOp { left, op: BinaryOperator::StringConcat, right }])
+                }
+                (leading_field, last_field) => {
+                    Expr::Interval(sqlparser::ast::Interval { leading_field, last_field, ..interval })
+                }
+            },
             Expr::BinaryOp { left, op, right } => self.binary(*left, op, *right),
             Expr::AnyOp { left, compare_op, right, .. } => any(*left, compare_op, *right),
             Expr::AllOp { left, compare_op, right } => all(*left, compare_op, *right),
@@ -402,6 +367,10 @@ impl Rewriter<'_> {
                 call(name, std::iter::once(*expr).chain(what).collect())
             }
             Expr::CompoundFieldAccess { root, access_chain } => subscript(*root, access_chain),
+            Expr::CompoundIdentifier(parts) => self.scopes.number(&parts).unwrap_or(Expr::CompoundIdentifier(parts)),
+            Expr::Identifier(ident) => {
+                self.scopes.number(std::slice::from_ref(&ident)).unwrap_or(Expr::Identifier(ident))
+            }
             Expr::Function(function) => self.called(function),
             other => other,
         }
@@ -419,12 +388,6 @@ impl Rewriter<'_> {
     }
 
     fn cast(&self, expression: Expr, data_type: &DataType) -> Expr {
-        let sqlite = |expression, data_type| Expr::Cast {
-            kind: CastKind::Cast,
-            expr: Box::new(expression),
-            data_type,
-            format: None,
-        };
         let Some(pg_type) = cast_type(data_type) else { return expression };
         let from = types::of(&expression, self.columns);
         if let Some(function) = input_function(pg_type) {
@@ -433,7 +396,9 @@ impl Rewriter<'_> {
         match pg_type {
             PgType::INTERVAL => call("interval_in", vec![expression]),
             PgType::BOOL => call("pg_bool", vec![expression]),
-            PgType::INT2 | PgType::INT4 | PgType::INT8 | PgType::OID => sqlite(expression, DataType::Integer(None)),
+            PgType::TIMESTAMPTZ | PgType::TIMESTAMP => call("timestamp_in", vec![expression]),
+            PgType::DATE => call("date_in", vec![expression]),
+            PgType::INT2 | PgType::INT4 | PgType::INT8 | PgType::OID => integer(expression),
             PgType::FLOAT4 | PgType::FLOAT8 | PgType::NUMERIC => sqlite(expression, DataType::Real),
             PgType::TEXT | PgType::VARCHAR | PgType::NAME | PgType::CHAR => match from.and_then(output_function) {
                 Some(function) => call(function, vec![expression]),
@@ -469,11 +434,9 @@ impl Rewriter<'_> {
             BinaryOperator::PGNotLikeMatch => like(true, left, right),
             BinaryOperator::PGILikeMatch => like(false, lower(left), lower(right)),
             BinaryOperator::PGNotILikeMatch => like(true, lower(left), lower(right)),
-            BinaryOperator::Minus
-                if types::of(&left, self.columns) == Some(PgType::TIMESTAMPTZ)
-                    && types::of(&right, self.columns) == Some(PgType::TIMESTAMPTZ) =>
-            {
-                call("timestamp_minus", vec![left, right])
+            BinaryOperator::Plus | BinaryOperator::Minus => {
+                let (of_left, of_right) = (types::of(&left, self.columns), types::of(&right, self.columns));
+                sum(left, of_left, op, right, of_right)
             }
             BinaryOperator::StringConcat if is_array(types::of(&left, self.columns)) => {
                 call("array_cat", vec![left, right])
@@ -481,6 +444,31 @@ impl Rewriter<'_> {
             op => Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) },
         }
     }
+}
+
+/// Sums and differences; those of times and intervals, which are texts and seconds here, by functions.
+fn sum(left: Expr, of_left: Option<PgType>, op: BinaryOperator, right: Expr, of_right: Option<PgType>) -> Expr {
+    let (is_minus, is_interval) = (op == BinaryOperator::Minus, |of: Option<PgType>| of == Some(PgType::INTERVAL));
+    match (types::is_time(of_left), types::is_time(of_right)) {
+        (true, true) if is_minus => call("timestamp_minus", vec![left, right]),
+        (true, false) if is_interval(of_right) && is_minus => {
+            let right = Box::new(Expr::Nested(Box::new(right)));
+            call("timestamp_add", vec![left, Expr::UnaryOp { op: UnaryOperator::Minus, expr: right }])
+        }
+        (true, false) if is_interval(of_right) => call("timestamp_add", vec![left, right]),
+        (false, true) if is_interval(of_left) && !is_minus => call("timestamp_add", vec![right, left]),
+        _ => Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) },
+    }
+}
+
+/// SQLite's own cast.
+fn sqlite(expression: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expression), data_type, format: None }
+}
+
+/// A cast to whole numbers, of which it is known that they are.
+pub(super) fn integer(expression: Expr) -> Expr {
+    sqlite(expression, DataType::Integer(None))
 }
 
 fn is_array(pg_type: Option<PgType>) -> bool {
@@ -557,6 +545,8 @@ fn called(mut function: Function) -> Expr {
     }
     let name = match name.as_str() {
         "current_timestamp" => "now".to_owned(),
+        // To SQLite, these are words that take no parentheses.
+        "current_date" | "current_time" => format!("pg_{name}"),
         // Truth is a number here.
         "bool_and" | "every" => "min".to_owned(),
         "bool_or" => "max".to_owned(),

@@ -40,8 +40,19 @@ fn what_sqlite_does_not_have_becomes_calls() {
         ),
         (
             "SELECT 1 a FROM pg_catalog.generate_series(0, 2) AS s, unnest('{1}') WITH ORDINALITY AS u(x, n), pg_class",
-            "SELECT 1 AS a FROM (SELECT value AS \"s\" FROM json_each(pg_series_json(0, 2))) AS \"s\", \
-             (SELECT value AS \"x\", key + 1 AS \"n\" FROM json_each(pg_array_json('{1}'))) AS \"u\", pg_class",
+            "SELECT 1 AS a FROM (SELECT CAST(value AS INTEGER) AS \"s\" FROM json_each(pg_series_json(0, 2))) AS \"s\", \
+             (SELECT value AS \"x\", CAST(key + 1 AS INTEGER) AS \"n\" FROM json_each(pg_array_json('{1}'))) AS \"u\", pg_class",
+        ),
+        (
+            "SELECT 1 a FROM pg_stat_activity WHERE query_start < now() - interval '1 hour' AND interval '2' DAY + now() > \
+             query_start",
+            "SELECT 1 AS a FROM pg_stat_activity WHERE query_start < timestamp_add(now(), -(interval_in('1 hour'))) AND \
+             timestamp_add(now(), interval_in('2' || ' DAY')) > query_start",
+        ),
+        (
+            "SELECT current_date, current_user FROM (VALUES (1, 2)) s(a, \"B\")",
+            "SELECT pg_current_date() AS \"current_date\", current_user() AS \"current_user\" FROM \
+             (WITH s (a, \"B\") AS (VALUES (1, 2)) SELECT * FROM s) s",
         ),
         (
             "SELECT ARRAY(SELECT rolname FROM pg_roles ORDER BY 1) AS a",
@@ -83,7 +94,11 @@ fn types_of_columns_and_parameters_are_found() {
     assert_eq!(types, [Some(PgType::BOOL), int8, text, oid, text, int8]);
     let parameters: Vec<_> = rewritten.parameters.into_iter().collect();
     assert_eq!(parameters, [(1, PgType::OID), (2, PgType::NAME), (3, PgType::INT4)]);
-    assert_eq!(rewrite("SELECT * FROM pg_class").unwrap().types, None);
+    let all = rewrite("SELECT * FROM pg_class, generate_series(1, 2) g, generate_series(now(), now(), '1s'::interval)");
+    let all = all.unwrap().types.unwrap();
+    assert!(all.len() > 30 && all.iter().rev().skip(2).all(Option::is_none), "{all:?}");
+    assert_eq!(all[all.len() - 2..], [int8, Some(PgType::TIMESTAMPTZ)]);
+    assert_eq!(rewrite("SELECT * FROM pg_class JOIN pg_type USING (oid)").unwrap().types, None);
 }
 
 #[test]

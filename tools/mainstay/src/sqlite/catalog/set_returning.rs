@@ -14,7 +14,8 @@ use sqlparser::ast::{
     TableWithJoins, Value, VisitMut, VisitorMut,
 };
 
-use super::rewrite::{call, function_name, query, take};
+use super::rewrite::{call, function_name, integer, query, take};
+use super::types::{self, Columns};
 
 /// The rows that the functions of a SELECT give.
 const ROWS: &str = "pg_rows";
@@ -25,8 +26,8 @@ pub(super) fn is_known(name: &str) -> bool {
 }
 
 /// Moves such functions of a SELECT, whose expressions are rewritten, to its FROM.
-pub(super) fn move_to_from(select: &mut Select) {
-    let mut found = Found::default();
+pub(super) fn move_to_from(select: &mut Select, columns: &Columns) {
+    let mut found = Found { arrays: Vec::new(), queries: 0, columns };
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(expression) | SelectItem::ExprWithAlias { expr: expression, .. } = item {
             let _ = expression.visit(&mut found);
@@ -41,14 +42,14 @@ pub(super) fn move_to_from(select: &mut Select) {
 }
 
 /// The arrays whose elements are to be rows.
-#[derive(Default)]
-struct Found {
+struct Found<'a> {
     arrays: Vec<Expr>,
     /// Within so many queries of their own, whose functions are theirs.
     queries: usize,
+    columns: &'a Columns,
 }
 
-impl VisitorMut for Found {
+impl VisitorMut for Found<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
@@ -64,19 +65,31 @@ impl VisitorMut for Found {
     fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
         if self.queries == 0
             && let Expr::Function(function) = expression
-            && let Some(array) = array_of(function)
+            && let Some((array, kind)) = array_of(function, self.columns)
         {
             let place = format!("$[{}]", self.arrays.len());
             self.arrays.push(array);
             let rows = Expr::CompoundIdentifier(vec![ROWS.into(), "value".into()]);
-            *expression = call("json_extract", vec![rows, Expr::Value(Value::SingleQuotedString(place).into())]);
+            let element = call("json_extract", vec![rows, Expr::Value(Value::SingleQuotedString(place).into())]);
+            *expression = match kind {
+                Kind::Number => integer(element),
+                Kind::Time => call("timestamp_in", vec![element]),
+                Kind::Any => element,
+            };
         }
         ControlFlow::Continue(())
     }
 }
 
+/// What is known of elements.
+enum Kind {
+    Number,
+    Time,
+    Any,
+}
+
 /// The array whose elements a function gives one by one, if it is such a function.
-fn array_of(function: &mut Function) -> Option<Expr> {
+fn array_of(function: &mut Function, columns: &Columns) -> Option<(Expr, Kind)> {
     let name = function_name(&function.name)?;
     let FunctionArguments::List(list) = &mut function.args else { return None };
     let mut arguments = Vec::new();
@@ -85,9 +98,14 @@ fn array_of(function: &mut Function) -> Option<Expr> {
         arguments.push(expression);
     }
     match (name.as_str(), arguments.as_mut_slice()) {
-        ("unnest", [array]) => Some(take(array)),
-        ("generate_subscripts", [array, dimension]) => Some(call("pg_subscripts", vec![take(array), take(dimension)])),
-        ("generate_series", [from, to]) => Some(call("pg_series", vec![take(from), take(to)])),
+        ("unnest", [array]) => Some((take(array), Kind::Any)),
+        ("generate_subscripts", [array, dimension]) => {
+            Some((call("pg_subscripts", vec![take(array), take(dimension)]), Kind::Number))
+        }
+        ("generate_series", [from, _] | [from, _, _]) => {
+            let kind = if types::is_time(types::of(from, columns)) { Kind::Time } else { Kind::Number };
+            Some((call("pg_series", arguments.into_iter().map(take).collect()), kind))
+        }
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use mainstay::server::pg::PgType;
 use mainstay::server::pg::catalog::Relation;
 use sqlparser::ast::{
     BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Query, Select,
-    SelectItem, SetExpr, UnaryOperator, Value, VisitMut, VisitorMut,
+    SelectItem, SetExpr, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 use super::{functions, rewrite};
@@ -69,20 +69,41 @@ impl Columns {
 /// The types of a query's columns; `None` if a wildcard hides how many there are.
 pub(super) fn of_projection(body: &SetExpr, columns: &Columns) -> Option<Vec<Option<PgType>>> {
     match body {
-        SetExpr::Select(select) => select
-            .projection
-            .iter()
-            .map(|item| match item {
-                SelectItem::UnnamedExpr(expression) | SelectItem::ExprWithAlias { expr: expression, .. } => {
-                    Some(of(expression, columns))
+        SetExpr::Select(select) => {
+            let mut types = Vec::new();
+            for item in &select.projection {
+                match item {
+                    SelectItem::UnnamedExpr(expression) | SelectItem::ExprWithAlias { expr: expression, .. } => {
+                        types.push(of(expression, columns));
+                    }
+                    SelectItem::Wildcard(_) => types.extend(of_tables(&select.from, columns)?),
+                    _ => return None,
                 }
-                _ => None,
-            })
-            .collect(),
+            }
+            Some(types)
+        }
         SetExpr::Query(query) => of_projection(&query.body, columns),
         SetExpr::SetOperation { left, .. } => of_projection(left, columns),
         _ => None,
     }
+}
+
+/// The types of all columns of what a query reads, if it is clear how many there are.
+fn of_tables(tables: &[TableWithJoins], columns: &Columns) -> Option<Vec<Option<PgType>>> {
+    let mut types = Vec::new();
+    for table in tables {
+        match &table.relation {
+            // What joins may merge columns.
+            _ if !table.joins.is_empty() => return None,
+            TableFactor::Derived { subquery, .. } => types.extend(of_projection(&subquery.body, columns)?),
+            // Their columns say themselves what type they are.
+            TableFactor::Table { name, args: None, .. } => {
+                types.extend(rewrite::relation(name)?.columns.iter().map(|_| None));
+            }
+            _ => return None,
+        }
+    }
+    Some(types)
 }
 
 /// Expressions are looked into so deep: they grow as deep as they are long, and a session's stack does not.
@@ -106,6 +127,8 @@ fn within(expression: &Expr, columns: &Columns, depth: usize) -> Option<PgType> 
             Value::SingleQuotedString(_) => Some(PgType::TEXT),
             _ => None,
         },
+        Expr::Interval(_) => Some(PgType::INTERVAL),
+        Expr::TypedString(typed) => rewrite::cast_type(&typed.data_type),
         Expr::UnaryOp { op: UnaryOperator::Not, .. } => Some(PgType::BOOL),
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => of(expr, columns),
         Expr::BinaryOp { left, op, right } => binary(op, of(left, columns), of(right, columns)),
@@ -178,12 +201,27 @@ fn binary(op: &BinaryOperator, left: Option<PgType>, right: Option<PgType>) -> O
         | BinaryOperator::And
         | BinaryOperator::Or => Some(PgType::BOOL),
         BinaryOperator::StringConcat => Some(PgType::TEXT),
+        BinaryOperator::Minus if is_time(left) && is_time(right) => Some(PgType::INTERVAL),
+        BinaryOperator::Plus | BinaryOperator::Minus if is_time(left) && right == Some(PgType::INTERVAL) => {
+            Some(PgType::TIMESTAMPTZ)
+        }
+        BinaryOperator::Plus if left == Some(PgType::INTERVAL) && is_time(right) => Some(PgType::TIMESTAMPTZ),
+        BinaryOperator::Plus | BinaryOperator::Minus | BinaryOperator::Multiply | BinaryOperator::Divide
+            if left == Some(PgType::INTERVAL) || right == Some(PgType::INTERVAL) =>
+        {
+            Some(PgType::INTERVAL)
+        }
         BinaryOperator::Plus | BinaryOperator::Minus | BinaryOperator::Multiply | BinaryOperator::Divide => {
             let integer = |side| matches!(side, Some(PgType::INT2 | PgType::INT4 | PgType::INT8 | PgType::OID));
             (integer(left) && integer(right)).then_some(PgType::INT8)
         }
         _ => None,
     }
+}
+
+/// Whether values of this type are texts that name a time.
+pub(super) fn is_time(pg_type: Option<PgType>) -> bool {
+    matches!(pg_type, Some(PgType::TIMESTAMPTZ | PgType::TIMESTAMP | PgType::DATE))
 }
 
 /// The type of a call, of which one argument has this type.
@@ -193,7 +231,10 @@ fn of_call(name: &str, argument: Option<PgType>) -> Option<PgType> {
         "min" | "max" | "coalesce" | "nullif" | "bool_and" | "bool_or" | "every" => argument,
         "json_object" | "json_build_object" => Some(PgType::JSON),
         "generate_subscripts" => Some(PgType::INT4),
+        "generate_series" if is_time(argument) => Some(PgType::TIMESTAMPTZ),
         "generate_series" => Some(PgType::INT8),
+        "current_timestamp" => Some(PgType::TIMESTAMPTZ),
+        "current_date" => Some(PgType::DATE),
         "unnest" => Some(match argument? {
             PgType::INT2_VECTOR | PgType::INT2_ARRAY => PgType::INT2,
             PgType::OID_VECTOR | PgType::OID_ARRAY => PgType::OID,

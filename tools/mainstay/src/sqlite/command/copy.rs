@@ -5,8 +5,8 @@
 use mainstay::server::pg::copy::CopyFormat;
 use mainstay::server::pg::{SqlError, SqlState};
 
-use super::super::keys::quoted;
 use super::super::lexer::Kind;
+use super::super::names::quoted;
 use super::super::policy;
 use super::{Words, boolean};
 

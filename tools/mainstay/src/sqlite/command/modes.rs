@@ -33,6 +33,11 @@ impl Modes {
         self.at_once || matches!(self.isolation, Isolation::RepeatableRead | Isolation::Serializable)
     }
 
+    /// Whether it sees that state without keeping others from writing, until it writes itself.
+    pub(in super::super) fn snapshot(self) -> bool {
+        self.stable() && (self.read_only || !self.at_once)
+    }
+
     /// These, changed as asked.
     pub(in super::super) fn with(self, asked: Asked) -> Modes {
         Modes {

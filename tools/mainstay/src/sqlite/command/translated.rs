@@ -5,8 +5,8 @@
 
 use mainstay::server::pg::{SqlError, SqlState};
 
-use super::super::keys::quoted;
 use super::super::lexer::{Kind, Token, tokens};
+use super::super::names::quoted;
 use super::super::{dialect, policy};
 use super::Words;
 

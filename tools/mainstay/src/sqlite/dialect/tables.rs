@@ -1,7 +1,7 @@
 //! Names for the columns of a query in FROM, and keys that count by themselves.
 
 use super::super::lexer::{Kind, Token};
-use super::{Edits, Statement};
+use super::{Edits, NO_FUNCTIONS, Statement};
 
 impl Statement<'_> {
     /// Names for the columns of a query in FROM.
@@ -9,13 +9,14 @@ impl Statement<'_> {
         for close in 0..self.tokens.len() {
             let Some(Some(open)) = self.opening.get(close).copied() else { continue };
             let name = close + 1 + usize::from(self.get(close + 1).is_some_and(|token| token.is("AS")));
+            let is_word = self.is(name, NO_FUNCTIONS);
             let queries = ["VALUES", "SELECT", "WITH"];
             let in_from = open
                 .checked_sub(1)
                 .and_then(|before| self.get(before))
                 .is_some_and(|before| before.is("FROM") || before.is("JOIN") || before.kind == Kind::Symbol(','));
             let is_query = self.get(open + 1).is_some_and(|first| queries.iter().any(|query| first.is(query)));
-            if !(in_from && is_query && self.is_name(name) && self.symbol(name + 1, '(')) {
+            if !(in_from && is_query && !is_word && self.is_name(name) && self.symbol(name + 1, '(')) {
                 continue;
             }
             let Some(end) = (name + 2..self.tokens.len()).find(|at| !self.is_name(*at) && !self.symbol(*at, ','))

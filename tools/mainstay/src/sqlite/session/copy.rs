@@ -17,7 +17,7 @@ use rusqlite::types::ValueRef;
 use super::super::command::{Copy, Direction, Source, temporary_in_words};
 use super::super::control::{Control, cancelled, revoked};
 use super::super::errors::from_sqlite;
-use super::super::keys::quoted;
+use super::super::names::quoted;
 use super::super::policy::{self, Policy};
 use super::super::turnstile::Ticket;
 use super::super::values::as_stored;

@@ -1,15 +1,17 @@
 //! Types of parameters that the client did not declare, from the columns they are stored in or compared with.
 //!
-//! SQLite does not ask what a parameter is; drivers do, and encode by the answer. Only plain shapes are understood:
-//! `INSERT … VALUES (…, $1, …)`, `column = $1` and other comparisons, SET, LIMIT and OFFSET. What is not certain is left
-//! open. The statement has been compiled before, so nothing here judges it.
+//! SQLite does not ask what a parameter is; drivers do, and encode by the answer. Plain shapes are read off the tokens:
+//! `INSERT … VALUES (…, $1, …)`, `column = $1` and other comparisons, SET, LIMIT and OFFSET. If that is not all, the statement
+//! is parsed ([`infer`]); where the parser, which is not SQLite's, does not understand it, the tokens still count. What is
+//! not certain is left open. The statement has been compiled before, so nothing here judges it.
 
 use mainstay::server::pg::PgType;
 use rusqlite::Connection;
 
 use super::super::functions;
+use super::super::infer::{self, Found};
 use super::super::lexer::{Kind, Token, tokens};
-use super::super::values::declared_type;
+use super::super::values::{declared_type, is_undeclared, parameter_type};
 
 /// Longer statements are not looked at.
 const STATEMENT_LIMIT_BYTES: usize = 64 * 1024;
@@ -40,31 +42,32 @@ pub(super) fn types(connection: &Connection, sql: &str, count: usize) -> Vec<Opt
     if count == 0 || sql.len() > STATEMENT_LIMIT_BYTES {
         return Vec::new();
     }
-    let statement = Statement { tokens: tokens(sql).collect() };
-    let Some(tables) = statement.tables(connection) else { return Vec::new() };
-    let mut found = vec![Found::Nothing; count];
-    let stored = statement.stored(&tables);
-    for (at, token) in statement.tokens.iter().enumerate() {
-        let Some(place) = parameter(token).and_then(|number| found.get_mut(number - 1)) else { continue };
-        let here = stored.iter().find(|(position, _)| *position == at).map(|(_, pg_type)| *pg_type);
-        if let Some(pg_type) = here.or_else(|| statement.compared(at, &tables)) {
-            *place = match *place {
-                Found::Nothing => Found::Type(pg_type),
-                Found::Type(before) if before == pg_type => Found::Type(pg_type),
-                _ => Found::Several,
-            };
+    let (mut found, is_all) = plain(connection, sql, count).unwrap_or_else(|| (vec![Found::Nothing; count], false));
+    if !is_all && let Some(parsed) = infer::parameter_types(connection, sql, count) {
+        for (place, parsed) in found.iter_mut().zip(parsed).filter(|(_, parsed)| *parsed != Found::Nothing) {
+            *place = parsed;
         }
     }
     let certain = |found| if let Found::Type(pg_type) = found { Some(pg_type) } else { None };
     found.into_iter().map(certain).collect()
 }
 
-/// What a parameter's places say of its type.
-#[derive(Clone, Copy)]
-enum Found {
-    Nothing,
-    Type(PgType),
-    Several,
+/// What the tokens say, and whether that is something of each place and each parameter; `None` if they cannot be read.
+fn plain(connection: &Connection, sql: &str, count: usize) -> Option<(Vec<Found>, bool)> {
+    let statement = Statement { tokens: tokens(sql).collect() };
+    let tables = statement.tables(connection)?;
+    let (mut found, mut is_all) = (vec![Found::Nothing; count], true);
+    let stored = statement.stored(&tables);
+    for (at, token) in statement.tokens.iter().enumerate() {
+        let Some(place) = parameter(token).and_then(|number| found.get_mut(number - 1)) else { continue };
+        let here = stored.iter().find(|(position, _)| *position == at).map(|(_, pg_type)| *pg_type);
+        match here.or_else(|| statement.compared(at, &tables)) {
+            Some(pg_type) => place.note(pg_type),
+            None => is_all = false,
+        }
+    }
+    is_all &= found.iter().all(|found| matches!(found, Found::Type(_)));
+    Some((found, is_all))
 }
 
 /// The number of the parameter `$1`, from 1.
@@ -73,11 +76,14 @@ fn parameter(token: &Token<'_>) -> Option<usize> {
     digits.parse().ok().filter(|number| *number > 0)
 }
 
+/// A column, and the type that it declares.
+type Declared = (String, Option<PgType>);
+
 /// The columns of the tables of a statement, in order; each with its name.
-struct Tables(Vec<(String, Vec<(String, PgType)>)>);
+struct Tables(Vec<(String, Vec<Declared>)>);
 
 impl Tables {
-    fn of(&self, table: &str) -> Option<&[(String, PgType)]> {
+    fn of(&self, table: &str) -> Option<&[Declared]> {
         self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(table)).map(|(_, columns)| columns.as_slice())
     }
 
@@ -85,11 +91,11 @@ impl Tables {
     fn column(&self, name: &str) -> Option<PgType> {
         let mut types = self.0.iter().filter_map(|(_, columns)| column_of(columns, name));
         let first = types.next()?;
-        types.all(|other| other == first).then_some(first)
+        types.all(|other| other == first).then_some(first).flatten()
     }
 }
 
-fn column_of(columns: &[(String, PgType)], name: &str) -> Option<PgType> {
+fn column_of(columns: &[Declared], name: &str) -> Option<Option<PgType>> {
     columns.iter().find(|(column, _)| column.eq_ignore_ascii_case(name)).map(|(_, pg_type)| *pg_type)
 }
 
@@ -133,8 +139,12 @@ impl Statement<'_> {
             if tables.0.len() == TABLE_LIMIT {
                 return None;
             }
-            let columns = columns(connection, &table).ok()?;
-            tables.0.push((table, columns));
+            let certain = |(name, declared): (String, String)| {
+                let pg_type = (!is_undeclared(&declared)).then(|| declared_type(&declared));
+                (name, pg_type)
+            };
+            let columns = declared_columns(connection, &table).ok()?;
+            tables.0.push((table, columns.into_iter().map(certain).collect()));
         }
         Some(tables)
     }
@@ -145,12 +155,12 @@ impl Statement<'_> {
         let into = self.tokens.iter().position(|token| token.is("INTO")).filter(|_| inserts);
         let Some((table, mut at)) = into.and_then(|into| self.qualified(into + 1)) else { return Vec::new() };
         let Some(columns) = tables.of(&table) else { return Vec::new() };
-        let mut types: Vec<Option<PgType>> = columns.iter().map(|(_, pg_type)| Some(*pg_type)).collect();
+        let mut types: Vec<Option<PgType>> = columns.iter().map(|(_, pg_type)| *pg_type).collect();
         if self.symbol(at, '(') {
             types.clear();
             while !self.symbol(at, ')') {
                 let Some(name) = self.name(at + 1) else { return Vec::new() };
-                types.push(column_of(columns, &name));
+                types.push(column_of(columns, &name).flatten());
                 at += 2;
             }
             at += 1;
@@ -187,7 +197,7 @@ impl Statement<'_> {
         let is =
             |at: Option<usize>, word: &str| at.and_then(|at| self.tokens.get(at)).is_some_and(|token| token.is(word));
         if self.symbol(before, '(') && is(before.checked_sub(1), "CAST") && is(Some(at + 1), "AS") {
-            return self.tokens.get(at + 2).and_then(|token| cast_type(token));
+            return self.tokens.get(at + 2)?.name().map(|name| parameter_type(&name));
         }
         if self.symbol(before, '(')
             && let Some(cast) = before.checked_sub(1).and_then(|name| functions::cast_type(&self.name(name)?))
@@ -233,79 +243,18 @@ impl Statement<'_> {
     }
 }
 
-/// The type of a parameter that is cast: PostgreSQL takes it as what it is cast to.
-fn cast_type(name: &Token<'_>) -> Option<PgType> {
-    let types = [
-        ("int2", PgType::INT2),
-        ("int4", PgType::INT4),
-        ("int8", PgType::INT8),
-        ("float4", PgType::FLOAT4),
-        ("float8", PgType::FLOAT8),
-        ("boolean", PgType::BOOL),
-        ("blob", PgType::BYTEA),
-        ("varchar", PgType::VARCHAR),
-    ];
-    let known = types.iter().find(|(known, _)| name.is(known)).map(|(_, pg_type)| *pg_type);
-    known.or_else(|| name.name().map(|name| declared_type(&name)))
+/// The columns of a table or view that an INSERT without a list fills, in order; none if there is no such table.
+pub(super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<(String, PgType)>> {
+    let columns = declared_columns(connection, table)?;
+    Ok(columns.into_iter().map(|(name, declared)| (name, declared_type(&declared))).collect())
 }
 
-/// The columns of a table or view that an INSERT without a list fills, in order; none if there is no such table.
-pub(in super::super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<(String, PgType)>> {
+fn declared_columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<(String, String)>> {
     let mut statement = connection.prepare_cached("SELECT name, type FROM pragma_table_info(?1)")?;
-    let rows = statement.query_map([table], |row| {
-        let declared: String = row.get(1)?;
-        Ok((row.get(0)?, declared_type(&declared)))
-    })?;
+    let rows = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn types_are_those_of_the_columns() {
-        let connection = Connection::open_in_memory().unwrap();
-        connection
-            .execute_batch(
-                "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, price REAL, data BLOB, done BOOLEAN, free);
-                 CREATE TABLE u (id BIGINT, name INT)",
-            )
-            .unwrap();
-        let (int, text, real) = (Some(PgType::INT8), Some(PgType::TEXT), Some(PgType::FLOAT8));
-        let (bytes, truth) = (Some(PgType::BYTEA), Some(PgType::BOOL));
-        for (sql, expected) in [
-            ("INSERT INTO t VALUES ($1, $2, $3, $4, $5, $6)", vec![int, text, real, bytes, truth, text]),
-            ("INSERT INTO main.t (price, \"id\") VALUES ($2, $1), ($4, $3)", vec![int, real, int, real]),
-            ("INSERT OR IGNORE INTO t VALUES (abs($1), $2 || 'x', 1 + $3, $4)", vec![None, None, None, bytes]),
-            ("INSERT INTO t (id) VALUES ($1) ON CONFLICT (id) DO UPDATE SET price = $2", vec![int, real]),
-            ("INSERT INTO t (id) SELECT $1", vec![None]),
-            ("UPDATE OR IGNORE t SET price = $1, done = $2 WHERE t.id = $3", vec![real, truth, int]),
-            ("DELETE FROM t WHERE $1 <= id AND (price > $2 OR done != $3)", vec![int, real, truth]),
-            ("SELECT * FROM t WHERE price + id = $1 AND id = $2 + 1 AND f(id) = $3", vec![None, None, None]),
-            ("SELECT * FROM t WHERE id = $1 OR name = $1 LIMIT $2 OFFSET $3", vec![None, int, int]),
-            ("SELECT * FROM t JOIN u ON t.id = u.id WHERE u.id = $1 AND t.name = $2", vec![int, None]),
-            ("SELECT * FROM t WHERE '$1' = id AND missing = $1 AND id = ?2", vec![None, None]),
-            ("SELECT $1", vec![None]),
-            (
-                "SELECT CAST($1 AS int4), CAST ( $2 AS boolean), CAST($3 AS INTEGER), CAST($4 + 1 AS REAL)",
-                vec![Some(PgType::INT4), truth, int, None],
-            ),
-            ("INSERT INTO t (id) VALUES (CAST($1 AS varchar))", vec![Some(PgType::VARCHAR)]),
-        ] {
-            assert_eq!(types(&connection, sql, expected.len()), expected, "{sql}");
-        }
-    }
-
-    #[test]
-    fn statements_that_end_early_are_no_trouble() {
-        let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch("CREATE TABLE t (id INTEGER)").unwrap();
-        let whole =
-            "INSERT OR IGNORE INTO main.t (id) VALUES ($1), ($2) ON CONFLICT DO UPDATE SET t.id >= $1 = t.id LIMIT $2";
-        for end in 0..whole.len() {
-            types(&connection, &whole[..end], 2);
-            types(&connection, &whole[end..], 2);
-        }
-    }
-}
+#[path = "parameters_test.rs"]
+mod tests;

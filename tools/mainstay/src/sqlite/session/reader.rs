@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use mainstay::server::pg::{Description, PgType, SqlError};
+use mainstay::server::pg::{Description, PgType, SqlError, SqlState};
 use rusqlite::{Connection, InterruptHandle};
 
 use super::super::control::revoked;
 use super::super::errors::from_sqlite;
 use super::super::policy::{Actions, Policy};
-use super::super::values;
+use super::super::{STATE_TABLE, values};
 use super::{SqliteSession, parameters};
 
 /// Steps of SQLite's machine between two looks at the budget.
@@ -83,10 +83,44 @@ impl Reader {
         calling.insert(sql.to_owned());
     }
 
+    /// Whether a transaction goes on seeing the same state here.
+    pub(super) fn holds_state(&self) -> bool {
+        !self.connection.is_autocommit()
+    }
+
+    /// Sees what is committed again, if it held a state.
+    pub(super) fn leave_state(&self) -> Result<(), SqlError> {
+        if self.holds_state() {
+            self.connection.execute_batch("ROLLBACK").map_err(|error| from_sqlite(&error))?;
+        }
+        Ok(())
+    }
+
     /// Whether the statement has a budget and may take longer nevertheless.
     pub(super) fn must_block(&self, sql: &str) -> bool {
         self.budget.load(Ordering::Relaxed) != UNLIMITED && self.calling.borrow().contains(sql)
     }
+}
+
+/// Up to where the log is applied in the state that a connection sees. All that changes data changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position(i64);
+
+impl Position {
+    pub(super) fn of(connection: &Connection) -> Result<Position, SqlError> {
+        // Not kept compiled: a client's statement of the same text has to be looked at.
+        let position = connection.query_row(&format!("SELECT applied FROM {STATE_TABLE}"), [], |row| row.get(0));
+        position.map(Position).map_err(|error| from_sqlite(&error))
+    }
+}
+
+/// What a transaction is told that cannot go on from the state that it has seen.
+pub(super) fn overtaken() -> SqlError {
+    SqlError::new(SqlState("40001"), "could not serialize access due to concurrent update")
+        .with_detail(
+            "Others have committed since this transaction first read; it sees one state and has not written yet.",
+        )
+        .with_hint("The transaction might succeed if retried.")
 }
 
 /// One state of the database, seen until this is dropped; part of a longer one if such is held already.

@@ -16,6 +16,7 @@ use super::super::command::{self, Command, Modes};
 use super::super::control::{Control, Turn, not_granted};
 use super::super::turnstile::Ticket;
 use super::super::{dialect, lexer, literals};
+use super::reader::Reader;
 use super::{SqliteSession, catalogs};
 
 /// What the clerk does for a session.
@@ -142,6 +143,10 @@ impl SqliteSession {
         if returning || !is_primary {
             return Started::Blocks(reply);
         }
+        // What it has seen may have to be compared with what is there now.
+        if transaction.turn.is_none() && modes.snapshot() {
+            return Started::Blocks(reply);
+        }
         transaction.started = true;
         let (turn, savepoints) = (transaction.turn.take(), transaction.savepoints.clone());
         self.start_in_transaction(sql, parameters, turn, savepoints, reply)
@@ -157,7 +162,8 @@ impl SqliteSession {
     ) -> Started {
         let modes = self.modes();
         let opens = self.transaction.is_none() && scope == Scope::Implicit;
-        if opens || (modes.stable() && self.transaction.is_some()) {
+        let holds_state = self.reader.as_ref().is_some_and(Reader::holds_state);
+        if opens || (modes.stable() && self.transaction.is_some() && !holds_state) {
             return Started::Blocks(reply);
         }
         let Some(reader) = self.reader.take() else { return Started::Blocks(reply) };
@@ -168,7 +174,7 @@ impl SqliteSession {
             reply.restart();
             return Started::Blocks(reply);
         }
-        self.note_started();
+        self.note_read();
         let outcome = outcome.and_then(|tag| {
             tag.ok_or_else(|| SqlError::new(SqlState::INTERNAL_ERROR, "a statement that only reads did not"))
         });

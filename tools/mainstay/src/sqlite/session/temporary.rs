@@ -26,7 +26,7 @@ use rusqlite::Connection;
 
 use super::super::command::{self, OnCommit, TemporaryAs};
 use super::super::errors::from_sqlite;
-use super::super::keys::quoted;
+use super::super::names::quoted;
 use super::super::writer::filling::Gathered;
 use super::super::writer::rows::{Row, RowParameters};
 use super::super::{catalog, control};

@@ -3,13 +3,11 @@
 //! Their texts are run again at replay, where they have to do the same again. What would not, because it depends on rows,
 //! travels as row changes: what DROP TABLE does to other tables, and the rows of CREATE TABLE … AS.
 
-use std::sync::Arc;
-
 use mainstay::server::pg::{CommandTag, OwnedValue, ResultSink, SqlError};
 
 use super::super::command::TableAs;
 use super::super::errors::from_sqlite;
-use super::super::keys::quoted;
+use super::super::names::quoted;
 use super::super::payload::Part;
 use super::super::policy::{self, Actions};
 use super::super::{schema, values};
@@ -29,7 +27,7 @@ impl Writer {
         parameters: &[OwnedValue],
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
-        self.drain().map_err(|error| from_sqlite(&error))?;
+        self.drain();
         self.schema_changed = true;
         let outcome = self.run_ddl(sql, words, parameters, sink);
         if outcome.is_err() && !self.is_ended() {
@@ -49,7 +47,7 @@ impl Writer {
         parameters: &[OwnedValue],
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
-        let connection = self.capture.connection();
+        let connection = &self.connection;
         let (mut statement, actions): (_, Actions) = self.policy.watch(|| connection.prepare(sql))?;
         if let Some(table) = TableAs::of(sql) {
             drop(statement);
@@ -63,18 +61,12 @@ impl Writer {
         if actions.creates_table_of_rows() {
             return Err(policy::refused("CREATE TABLE … AS is not understood in this form"));
         }
-        *self.excluded.lock() = actions.dropped.clone();
-        self.keys.forget();
+        let failed = |error: rusqlite::Error| from_sqlite(&error);
+        self.capture.start(connection, actions.dropped.clone()).map_err(failed)?;
         run(connection, &mut statement, sql, &[], sink)?;
         drop(statement);
-        self.keys.check(connection, &actions.dropped)?;
-        let failed = |error: rusqlite::Error| from_sqlite(&error);
-        let carried = if actions.dropped.is_empty() {
-            Vec::new()
-        } else {
-            // It works in a savepoint of its own.
-            self.policy.own(|| self.capture.changeset()).map_err(failed)?
-        };
+        self.capture.check()?;
+        let carried = if actions.dropped.is_empty() { Vec::new() } else { self.capture.take() };
         schema::check(self.connection())?;
         if actions.ddl {
             self.parts.push(Part::Ddl(sql.to_owned()));
@@ -82,7 +74,7 @@ impl Writer {
         if !carried.is_empty() {
             self.parts.push(Part::Changeset(carried));
         }
-        self.schema_moved().map_err(failed)?;
+        self.schema_moved();
         self.start_capture().map_err(failed)?;
         Ok(tag(words))
     }
@@ -103,7 +95,7 @@ impl Writer {
         }
         if made.is_err() {
             self.parts.truncate(parts);
-            self.schema_moved().map_err(|error| from_sqlite(&error))?;
+            self.schema_moved();
         }
         made
     }
@@ -127,14 +119,14 @@ impl Writer {
         self.batch(&definition)?;
         schema::check(self.connection())?;
         self.parts.push(Part::Ddl(definition));
-        self.excluded.lock().clear();
-        self.capture.start(Arc::clone(&self.excluded)).map_err(failed)?;
+        self.schema_moved();
+        self.start_capture().map_err(failed)?;
         let copy = format!("INSERT INTO main.{name} SELECT * FROM temp.{name}");
         let rows = self.policy.own(|| self.connection().execute(&copy, [])).map_err(failed)?;
-        self.keep_captured().map_err(failed)?;
+        self.capture.check()?;
+        self.drain();
         self.batch(&format!("DROP TABLE temp.{name}"))?;
-        self.schema_moved().map_err(failed)?;
-        self.start_capture().map_err(failed)?;
+        self.schema_moved();
         Ok(CommandTag(format!("SELECT {rows}")))
     }
 }

@@ -7,7 +7,7 @@ use mainstay::server::pg::{OwnedValue, PgType, SqlError};
 use rusqlite::{Connection, Statement};
 
 use super::super::errors::from_sqlite;
-use super::super::keys::quoted;
+use super::super::names::quoted;
 use super::super::policy;
 use super::super::values;
 use super::Writer;

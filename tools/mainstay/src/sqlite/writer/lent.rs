@@ -8,8 +8,8 @@ use rusqlite::Connection;
 use rusqlite::types::ToSqlOutput;
 
 use super::super::errors::from_sqlite;
-use super::super::keys::quoted;
 use super::super::lexer::tokens;
+use super::super::names::quoted;
 use super::super::policy::Policy;
 use super::Writer;
 

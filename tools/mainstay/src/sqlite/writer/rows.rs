@@ -1,10 +1,9 @@
-//! Rows that COPY brings, captured without SQLite's session where their table allows that.
+//! Rows that COPY brings, captured as they are bound where their table allows that.
 //!
-//! A session keeps the key of each row that is written and reads the row back at the end, which is as much work as inserting
-//! it. Of a row that is inserted into a [`PlainTable`], what SQLite will store is known beforehand, so the changeset is made
-//! of the values as they are bound, and no session runs meanwhile.
+//! Of a row that is inserted into a [`PlainTable`], what SQLite will store is known beforehand, so the changeset is made of the
+//! values as they are bound, and [`Capture`](super::super::captured::Capture) need not take the stored row apart.
 //!
-//! - A row of which that is not known ends this: it and those behind it are captured by a session as any others.
+//! - A row of which that is not known ends this: it and those behind it are captured as any others.
 //! - While rows are taken so, nothing else may run on the writer ([`Writer::execute`](super::Writer::execute) and
 //!   [`Writer::commit`](super::Writer::commit) refuse).
 
@@ -12,25 +11,11 @@ use mainstay::server::pg::{SqlError, SqlState};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement};
 
+use super::super::captured::CHANGES_LIMIT_BYTES;
+use super::super::changeset::{self, By, Operation};
 use super::super::errors::from_sqlite;
 use super::super::payload::Part;
 use super::Writer;
-
-/// What one COPY brings may take so much in memory and in the log: no record can be longer.
-const CHANGES_LIMIT_BYTES: usize = 1 << 30;
-
-/// The bytes of a changeset, as SQLite's documentation of the session extension lays them out.
-mod changeset {
-    pub(super) const TABLE: u8 = b'T';
-    pub(super) const INSERT: u8 = 18;
-    /// By the statement itself, not by a trigger.
-    pub(super) const DIRECT: u8 = 0;
-    pub(super) const INTEGER: u8 = 1;
-    pub(super) const REAL: u8 = 2;
-    pub(super) const TEXT: u8 = 3;
-    pub(super) const BLOB: u8 = 4;
-    pub(super) const NULL: u8 = 5;
-}
 
 /// What SQLite makes of values of a column (chapter 3 of its "Datatypes").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,11 +134,8 @@ impl PlainRows {
     pub(super) fn of(connection: &Connection, table: &str, columns: &[String]) -> Result<Option<PlainRows>, SqlError> {
         let table = PlainTable::of(connection, table, columns).map_err(|error| from_sqlite(&error))?;
         Ok(table.map(|table| {
-            let mut changeset = vec![changeset::TABLE];
-            put_varint(&mut changeset, table.columns.len());
-            changeset.extend(table.columns.iter().map(|column| column.key));
-            changeset.extend(table.name.as_bytes());
-            changeset.push(0);
+            let keys: Vec<u8> = table.columns.iter().map(|column| column.key).collect();
+            let changeset = changeset::table(&table.name, &keys);
             let (table_bytes, row) = (changeset.len(), changeset.len());
             PlainRows { columns: table.columns, changeset, table_bytes, row, column: 0, strange: false }
         }))
@@ -162,7 +144,7 @@ impl PlainRows {
     /// A row begins.
     fn begin(&mut self) {
         self.changeset.truncate(self.row);
-        self.changeset.extend([changeset::INSERT, changeset::DIRECT]);
+        changeset::put_change(&mut self.changeset, Operation::Insert, By::Statement);
         (self.column, self.strange) = (0, false);
     }
 
@@ -171,22 +153,8 @@ impl PlainRows {
         let keeps = self.columns.get(self.column).is_some_and(|column| column.keeps(value));
         self.strange |= !keeps;
         self.column += 1;
-        if self.strange {
-            return;
-        }
-        let mut put = |kind: u8, bytes: &[u8]| {
-            self.changeset.push(kind);
-            if matches!(kind, changeset::TEXT | changeset::BLOB) {
-                put_varint(&mut self.changeset, bytes.len());
-            }
-            self.changeset.extend_from_slice(bytes);
-        };
-        match value {
-            ValueRef::Null => put(changeset::NULL, &[]),
-            ValueRef::Integer(value) => put(changeset::INTEGER, &value.to_be_bytes()),
-            ValueRef::Real(value) => put(changeset::REAL, &value.to_be_bytes()),
-            ValueRef::Text(text) => put(changeset::TEXT, text),
-            ValueRef::Blob(bytes) => put(changeset::BLOB, bytes),
+        if !self.strange {
+            changeset::put_value(&mut self.changeset, value);
         }
     }
 
@@ -214,15 +182,6 @@ impl PlainRows {
         self.changeset.truncate(self.row);
         (self.row > self.table_bytes).then_some(self.changeset)
     }
-}
-
-/// As SQLite writes numbers: seven bits in a byte, the highest first, all but the last with the top bit set.
-fn put_varint(out: &mut Vec<u8>, number: usize) {
-    let bits = usize::BITS - number.leading_zeros();
-    for group in (1..bits.div_ceil(7)).rev() {
-        out.push(0x80 | ((number >> (7 * group)) & 0x7F) as u8);
-    }
-    out.push((number & 0x7F) as u8);
 }
 
 /// The parameters of an INSERT, which take the values of a row, in the order of columns.
@@ -261,7 +220,7 @@ impl Writer {
     /// SQLite's.
     pub(in super::super) fn begin_rows(&mut self, table: &str, columns: &[String]) -> Result<(), SqlError> {
         let Some(rows) = PlainRows::of(self.connection(), table, columns)? else { return Ok(()) };
-        self.drain().map_err(|error| from_sqlite(&error))?;
+        self.drain();
         self.capture.stop();
         self.rows = Some(rows);
         Ok(())
@@ -296,12 +255,11 @@ impl Writer {
             self.end_rows()?;
             row = Row::Same;
         }
-        let connection = self.capture.connection();
+        let connection = &self.connection;
         let (mut statement, _) = self.policy.watch(|| connection.prepare_cached(sql))?;
         while next(std::mem::replace(&mut row, Row::Next), &mut RowParameters::of(&mut statement))? {
-            self.keys.forget();
             statement.raw_execute().map_err(|error| from_sqlite(&error))?;
-            self.keys.check(connection, &[])?;
+            self.capture.check()?;
             count += 1;
         }
         Ok(count)
@@ -315,7 +273,7 @@ impl Writer {
         next: &mut impl FnMut(Row, &mut RowParameters<'_, '_>) -> Result<bool, SqlError>,
     ) -> Result<(u64, bool), SqlError> {
         let Some(rows) = &mut self.rows else { return Ok((0, false)) };
-        let connection = self.capture.connection();
+        let connection = &self.connection;
         let (mut statement, _) = self.policy.watch(|| connection.prepare_cached(sql))?;
         let mut count = 0;
         loop {

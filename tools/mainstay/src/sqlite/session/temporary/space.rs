@@ -10,8 +10,8 @@ use rusqlite::{Connection, InterruptHandle};
 use super::super::super::command::{self, OnCommit, TemporaryAs};
 use super::super::super::engine::Shared;
 use super::super::super::errors::from_sqlite;
-use super::super::super::keys::quoted;
 use super::super::super::lexer::tokens;
+use super::super::super::names::quoted;
 use super::super::super::policy::{self, Policy, Verb};
 use super::super::super::values;
 use super::super::super::writer::filling::Gathered;
@@ -102,6 +102,14 @@ impl Temporary {
             self.tables.extend(row.get::<_, Option<i64>>(1)?);
         }
         Ok(())
+    }
+
+    /// Gives back memory that it can do without.
+    pub(in super::super) fn rest(&self) {
+        self.connection.flush_prepared_statement_cache();
+        if let Err(error) = self.connection.release_memory() {
+            tracing::debug!(%error, "memory for temporary tables was not given back");
+        }
     }
 
     pub(super) fn is_in_transaction(&self) -> bool {
