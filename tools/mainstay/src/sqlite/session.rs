@@ -5,19 +5,18 @@
 //! see one state throughout holds it on its own connection until then, and begins to write only if that is still the last
 //! state (40001 otherwise): so it is as if it had been alone from the beginning.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mainstay::server::pg::{
-    self, Activity, ClientInfo, Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply,
-    ResultSink, Roles, Scope, Session, SqlError, SqlState, Started, Timeouts, TransactionStatus, Value,
+    self, Activity, ClientInfo, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply,
+    ResultSink, Roles, Scope, Session, SqlError, SqlState, Started, Timeouts, TransactionStatus,
 };
 
 use super::catalog;
 use super::command::{self, Asked, Command, Modes};
 use super::control::{Control, Turn, not_granted, revoked};
-use super::engine::{ONLY_NAME, Shared};
+use super::engine::Shared;
 use super::errors::from_sqlite;
 use super::turnstile::Ticket;
 use super::{dialect, lexer, memory, values};
@@ -206,18 +205,6 @@ impl SqliteSession {
         let tag = self.run_writing(turn.ticket(), sql, parameters, sink)?;
         self.commit(turn)?;
         Ok(tag)
-    }
-
-    /// The statement with the user's name where it asks for that, unless SQLite takes it as it stands: a column may be called so.
-    fn with_user<'a>(&mut self, sql: Cow<'a, str>) -> Cow<'a, str> {
-        if !dialect::names_user(&sql) {
-            return sql;
-        }
-        let user = self.activity.as_ref().map_or(ONLY_NAME, |activity| activity.user()).to_owned();
-        match self.describe_sql(&sql, &[]) {
-            Err(error) if error.state == SqlState::UNDEFINED_COLUMN => Cow::Owned(dialect::with_user(&sql, &user)),
-            _ => sql,
-        }
     }
 
     fn refuse_unless_primary(&self, sql: &str) -> Result<(), SqlError> {
@@ -475,20 +462,8 @@ impl SqliteSession {
                 tag
             }
             Command::Copy(copy) => return self.run_copy(&copy, scope, sink),
-            Command::Show(name) if catalogs::is_listed(&name) => {
-                return self.show_list(&name, sink);
-            }
-            Command::Show(name) if name == settings::ALL => {
-                self.show_all(sink)?;
-                "SHOW"
-            }
             Command::Translated(translated) => return self.run_translated(&translated, scope, sink),
-            Command::Show(name) => {
-                let value = self.setting(&name)?;
-                sink.columns(&[Column { name, pg_type: PgType::TEXT }])?;
-                sink.row(&[Value::Text(&value)])?;
-                "SHOW"
-            }
+            Command::Show(name) => return self.show(name, sink),
         };
         Ok(CommandTag(tag.to_owned()))
     }
@@ -505,16 +480,7 @@ impl Session for SqliteSession {
 
     fn describe(&mut self, statement: &str, parameter_types: &[PgType]) -> Result<Description, SqlError> {
         match command::parse(statement)? {
-            Some(Command::Show(name)) if catalogs::is_listed(&name) => return self.describe_list(&name),
-            Some(Command::Show(name)) if name == settings::ALL => {
-                return Ok(Description { columns: settings::columns_of_all(), ..Description::default() });
-            }
-            Some(Command::Show(name)) => {
-                return Ok(Description {
-                    columns: vec![Column { name, pg_type: PgType::TEXT }],
-                    ..Description::default()
-                });
-            }
+            Some(Command::Show(name)) => return self.describe_show(name),
             Some(_) => return Ok(Description::default()),
             None => self.refuse_if_failed()?,
         }

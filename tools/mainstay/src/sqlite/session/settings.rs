@@ -1,15 +1,17 @@
 //! What SHOW knows, and `pg_settings` lists.
 
 use mainstay::server::pg::catalog::model::Setting;
-use mainstay::server::pg::{Column, PgType, ResultSink, SERVER_VERSION, SqlError, SqlState, Value};
+use mainstay::server::pg::{
+    Column, CommandTag, Description, PgType, ResultSink, SERVER_VERSION, SqlError, SqlState, Value,
+};
 
 use super::super::command::{Timeout, show_timeout};
 use super::super::engine::ONLY_NAME;
 use super::timeouts::APPLICATION_NAME;
-use super::{SlowSetting, SqliteSession};
+use super::{SlowSetting, SqliteSession, catalogs};
 
 /// SHOW of this name answers all settings.
-pub(super) const ALL: &str = "all";
+const ALL: &str = "all";
 /// The version of PostgreSQL that is spoken, as a number.
 const SERVER_VERSION_NUMBER: &str = "150000";
 
@@ -91,8 +93,32 @@ impl SqliteSession {
         })
     }
 
+    /// Answers SHOW of a setting, of all, or of something else that is shown as a list.
+    pub(super) fn show(&mut self, name: String, sink: &mut dyn ResultSink) -> Result<CommandTag, SqlError> {
+        if catalogs::is_listed(&name) {
+            return self.show_list(&name, sink);
+        }
+        if name == ALL {
+            self.show_all(sink)?;
+        } else {
+            let value = self.setting(&name)?;
+            sink.columns(&[Column { name, pg_type: PgType::TEXT }])?;
+            sink.row(&[Value::Text(&value)])?;
+        }
+        Ok(CommandTag("SHOW".to_owned()))
+    }
+
+    /// What that returns.
+    pub(super) fn describe_show(&mut self, name: String) -> Result<Description, SqlError> {
+        if catalogs::is_listed(&name) {
+            return self.describe_list(&name);
+        }
+        let columns = if name == ALL { columns_of_all() } else { vec![Column { name, pg_type: PgType::TEXT }] };
+        Ok(Description { columns, ..Description::default() })
+    }
+
     /// Answers all of them.
-    pub(super) fn show_all(&self, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
+    fn show_all(&self, sink: &mut dyn ResultSink) -> Result<(), SqlError> {
         sink.columns(&columns_of_all())?;
         self.settings().iter().try_for_each(|setting| {
             sink.row(&[Value::Text(&setting.name), Value::Text(&setting.value), Value::Text(&setting.meaning)])
@@ -112,7 +138,7 @@ impl SqliteSession {
 }
 
 /// What SHOW ALL returns.
-pub(super) fn columns_of_all() -> Vec<Column> {
+fn columns_of_all() -> Vec<Column> {
     let text = |name: &str| Column { name: name.to_owned(), pg_type: PgType::TEXT };
     ["name", "setting", "description"].map(text).to_vec()
 }
