@@ -35,10 +35,10 @@ impl Activities {
             process_id,
             user: client.user.clone(),
             database: client.database.clone(),
-            application_name: application_name.to_owned(),
             address,
             since: now,
             now: Mutex::new(Now {
+                application_name: application_name.to_owned(),
                 state: State::Idle,
                 state_since: now,
                 query: String::new(),
@@ -75,13 +75,13 @@ pub struct Activity {
     process_id: i32,
     user: String,
     database: String,
-    application_name: String,
     address: Option<SocketAddr>,
     since: SystemTime,
     now: Mutex<Now>,
 }
 
 struct Now {
+    application_name: String,
     state: State,
     state_since: SystemTime,
     query: String,
@@ -120,6 +120,11 @@ impl Activity {
     /// Its role.
     pub fn user(&self) -> &str {
         &self.user
+    }
+
+    /// What its client calls itself from now on.
+    pub fn rename(&self, application_name: &str) {
+        cut(application_name, NAME_LIMIT_BYTES).clone_into(&mut self.now.lock().application_name);
     }
 
     /// It waits for its turn to write, or does so no longer.
@@ -162,7 +167,7 @@ impl Activity {
             process_id: self.process_id,
             user: self.user.clone(),
             database: self.database.clone(),
-            application_name: self.application_name.clone(),
+            application_name: now.application_name.clone(),
             address: self.address,
             since: self.since,
             transaction_since: now.transaction_since,
@@ -261,6 +266,8 @@ mod tests {
         let only = || activities.seen().pop().unwrap();
         assert_eq!((only().state, only().wait.unwrap().1, only().query_since), ("idle", "ClientRead", None));
         assert_eq!(only().application_name, "é".repeat(31));
+        presence.activity.rename("psql");
+        assert_eq!(only().application_name, "psql");
         presence.activity.run(&"é".repeat(1000));
         assert_eq!((only().state, only().wait, only().query.len()), ("active", None, QUERY_LIMIT_BYTES));
         presence.activity.wait_for_writer(true);

@@ -47,6 +47,8 @@ pub struct ClientInfo {
     pub roles: Roles,
     /// Those that a session has unless it sets others.
     pub timeouts: Timeouts,
+    /// So many clients may be connected at a time.
+    pub connection_limit: usize,
 }
 
 /// One client's conversation with the engine.
@@ -132,6 +134,12 @@ pub trait Session: Send {
     /// Which statements are to be logged for having taken long. Asked at the end of each.
     fn slow_log(&self) -> Option<SlowLog> {
         None
+    }
+
+    /// Those of the settings that clients are told of (PostgreSQL's `GUC_REPORT`) that changed since this was asked last, with
+    /// their values. Asked before each ReadyForQuery.
+    fn changed_settings(&mut self) -> Vec<(&'static str, String)> {
+        Vec::new()
     }
 
     /// Where this session stands, as told to the client after each query.

@@ -26,6 +26,8 @@ use super::types::{OwnedValue, PgType, Value};
 mod numeric;
 mod temporal;
 
+pub use temporal::{stored as stored_text, timestamp as timestamp_micros, timestamp_text};
+
 /// What stands before the text of a `jsonb` in binary.
 const JSONB_VERSION: u8 = 1;
 

@@ -82,6 +82,7 @@ pub(super) async fn serve(
                 admitted = access::admit(&shared.access, &mut wire, &mut hello.client, peer, deadline) => admitted,
             };
             hello.client.timeouts = shared.config.timeouts();
+            hello.client.connection_limit = shared.config.connection_limit;
             match admitted {
                 Ok(()) => connect(&mut wire, &hello, &shared, phase, startup_permit).await,
                 Err(error) => Err(error),

@@ -286,6 +286,9 @@ impl Conversation {
             self.cursors.end_transaction(true);
         }
         self.watch.rest(status);
+        for (name, value) in self.session.changed_settings() {
+            outbox.setting(name, &value)?;
+        }
         outbox.ready(status)
     }
 

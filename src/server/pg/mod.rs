@@ -61,6 +61,7 @@ pub use backend::{
     Backend, ClientInfo, CommandTag, Copied, Description, Interrupt, ResultSink, Scope, Session, Started,
     TransactionStatus,
 };
+pub use codec::{stored_text, timestamp_micros, timestamp_text};
 pub use cursors::{CursorCommand, Steps};
 pub use error::{Severity, SqlError, SqlState};
 pub use listener::{ClientCertificates, PgConfig, PgServer, ServerError};

@@ -13,6 +13,7 @@ use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery,
     TransactionStatus as WireTransactionStatus,
 };
+use pgwire::messages::startup::ParameterStatus;
 use tokio::sync::mpsc;
 
 use super::backend::{CommandTag, TransactionStatus};
@@ -210,6 +211,11 @@ impl Outbox {
 
     pub(super) fn parameters(&mut self, types: &[PgType]) -> Result<(), SqlError> {
         self.put(&ParameterDescription::new(types.iter().map(|pg_type| codec::told(*pg_type).0).collect()))
+    }
+
+    /// Tells the value of a setting.
+    pub(super) fn setting(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
+        self.put(&ParameterStatus::new(name.to_owned(), clean(value)))
     }
 
     pub(super) fn ready(&mut self, status: TransactionStatus) -> Result<(), SqlError> {

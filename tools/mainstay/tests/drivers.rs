@@ -162,6 +162,63 @@ Base.metadata.drop_all(engine, checkfirst=False)
 }
 
 #[test]
+fn sqlalchemy_leaves_the_time_to_the_server_and_casts() {
+    let (_directory, node) = node();
+    python(
+        &node,
+        r#"
+import datetime, uuid
+from sqlalchemy import Date, Integer, MetaData, Table, Column, DateTime, Uuid, String, cast, create_engine, func, select, text
+parts = psycopg.conninfo.conninfo_to_dict(dsn)
+engine = create_engine(
+    f"postgresql+psycopg://postgres@{parts['host']}:{parts['port']}/postgres", use_native_hstore=False
+)
+metadata = MetaData()
+events = Table(
+    "events", metadata, Column("id", Integer, primary_key=True),
+    Column("created", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    Column("local", DateTime, server_default=func.now(), onupdate=func.now()),
+    Column("key", Uuid, server_default=func.gen_random_uuid()), Column("name", String),
+)
+metadata.create_all(engine, checkfirst=False)
+before = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+with engine.begin() as connection:
+    row = connection.execute(events.insert().values(name="5").returning(events.c.created, events.c.key)).one()
+    assert before <= row.created <= before + datetime.timedelta(minutes=5), row
+    assert isinstance(row.key, uuid.UUID), row
+    connection.execute(events.insert().values(name="6", created=func.now()))
+    connection.execute(events.update().where(events.c.name == "6").values(name="7"))
+    days = connection.execute(select(cast(events.c.created, Date), func.count()).group_by(cast(events.c.created, Date))).all()
+    assert sum(count for _, count in days) == 2 and all(type(day) is datetime.date for day, _ in days), days
+    today = row.created.date()
+    found = select(func.count()).where(cast(events.c.created, Date) >= cast(today, Date), events.c.created <= func.now())
+    assert connection.scalar(found) == 2
+    assert connection.scalar(select(func.sum(cast(events.c.name, Integer)))) == 12
+    hour = connection.scalar(select(func.date_trunc("hour", events.c.created)).limit(1))
+    assert hour == row.created.replace(minute=0, second=0), hour
+    assert connection.scalar(text("select greatest(floor(2.5), 1.5)")) == 2
+    assert connection.scalar(text("select count(*) from events where name <> current_user")) == 2
+with psycopg.connect(dsn, application_name="first", autocommit=True) as connection:
+    assert connection.execute("SHOW application_name").fetchone() == ("first",)
+    connection.execute("SET application_name = 'second'")
+    assert connection.info.parameter_status("application_name") == "second"
+    names = connection.execute("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()").fetchall()
+    assert names == [("second",)], names
+    assert int(connection.execute("SHOW max_connections").fetchone()[0]) > 0
+    for statement, state in [("SELECT 'x'::int", "22P02"), ("SELECT '2026-02-30'::date", "22007"), ("LOCK events", "0A000")]:
+        try:
+            connection.execute(statement)
+        except psycopg.Error as error:
+            assert error.sqlstate == state, (statement, error)
+        else:
+            raise AssertionError(statement)
+"#,
+    );
+    let found = node.rows("SELECT created, local, key, name FROM events ORDER BY id");
+    assert_eq!(found.len(), 2);
+}
+
+#[test]
 fn sqlalchemy_reflects_what_is_there() {
     let (_directory, node) = node();
     node.rows(

@@ -58,9 +58,9 @@ pub(super) fn decode(bytes: &[u8], pg_type: PgType) -> Option<String> {
     }
 }
 
-/// The text of a value as it is stored, however it was written, so that equal values are equal text; `None` for other types,
-/// and for what is no value.
-pub(super) fn stored(text: &str, pg_type: PgType) -> Option<String> {
+/// The text of a date, time, timestamp or UUID as an engine keeps it, however it was written, so that equal values are equal
+/// text; `None` for other types, and for what is no value.
+pub fn stored(text: &str, pg_type: PgType) -> Option<String> {
     let mut binary = BytesMut::new();
     encode(text, pg_type, &mut binary)?;
     decode(&binary, pg_type)
@@ -104,8 +104,8 @@ fn time(text: &str) -> Option<i64> {
     Some(hours * HOUR_MICROS + minutes * MINUTE_MICROS + seconds * SECOND_MICROS + micros)
 }
 
-/// Microseconds since 2000-01-01.
-fn timestamp(text: &str, zoned: bool) -> Option<i64> {
+/// Microseconds since 2000-01-01 of a timestamp in text, in UTC if its offset counts.
+pub fn timestamp(text: &str, zoned: bool) -> Option<i64> {
     match text {
         "infinity" => return Some(i64::MAX),
         "-infinity" => return Some(i64::MIN),
@@ -156,7 +156,8 @@ fn time_text(micros: i64) -> String {
     format!("{text}.{}", fraction.trim_end_matches('0'))
 }
 
-fn timestamp_text(micros: i64) -> Option<String> {
+/// The text of a timestamp, from its microseconds since 2000-01-01; `None` beyond the years that are known.
+pub fn timestamp_text(micros: i64) -> Option<String> {
     match micros {
         i64::MAX => return Some("infinity".to_owned()),
         i64::MIN => return Some("-infinity".to_owned()),

@@ -37,10 +37,10 @@ fn a_table_of_the_rows_of_a_query_holds_the_rows_that_were_found_then() {
         client.rows("SELECT sql FROM sqlite_schema WHERE name IN ('drawn', 'A b', 'listed') ORDER BY name"),
         [
             [
-                "CREATE TABLE \"A b\"(\n  a INT,\n  b TEXT,\n  c REAL,\n  d,\n  e NUM,\n  \"a + 1\",\n  \"d e\",\n  \"7\"\n)"
+                "CREATE TABLE \"A b\"(\"a\" INT, \"b\" TEXT, \"c\" REAL, \"d\", \"e\" NUMERIC, \"a + 1\" BIGINT, \"d e\", \"7\" BIGINT)"
             ],
-            ["CREATE TABLE drawn(r,b,a INT)"],
-            ["CREATE TABLE listed(column1,column2)"],
+            ["CREATE TABLE \"drawn\"(\"r\" BIGINT, \"b\", \"a\" INT)"],
+            ["CREATE TABLE \"listed\"(\"column1\", \"column2\")"],
         ]
     );
     let records = database.records().len();

@@ -6,8 +6,8 @@ use std::time::Duration;
 use mainstay::server::pg::{SqlError, SqlState};
 
 use super::lexer::{Kind, Token, tokens};
-use super::policy;
 use super::session::SlowSetting;
+use super::{dialect, policy};
 
 mod copy;
 mod cursor;
@@ -17,6 +17,7 @@ mod table_as;
 mod temporary;
 mod timeouts;
 mod translated;
+mod unsupported;
 
 pub(super) use copy::{Copy, Direction, Source};
 pub(super) use cursor::parse_cursor;
@@ -69,8 +70,16 @@ pub(super) enum Command {
     Discard {
         all: bool,
     },
+    /// Sets what the client calls itself; without a value, to what it was at first.
+    SetName {
+        value: Option<String>,
+        is_local: bool,
+        tag: &'static str,
+    },
     /// Sets what has no meaning here.
     Set {
+        /// What that is, as the client is told.
+        what: String,
         tag: &'static str,
     },
     Show(String),
@@ -128,13 +137,41 @@ pub(super) fn parse(statement: &str) -> Result<Option<Command>, SqlError> {
         }
         "TRUNCATE" => words.truncate()?.into(),
         "VACUUM" => words.vacuum()?.into(),
-        "DROP" => return Ok(words.drop_many()?.map(Command::from)),
-        "ALTER" => return Ok(words.add_constraint()?.map(Command::from)),
-        "CREATE" => return Ok(translated::without_storage(statement).map(Command::from)),
-        _ => return Ok(None),
+        "DROP" => {
+            unsupported::refuse(statement)?;
+            return Ok(words.drop_many()?.map(Command::from));
+        }
+        "ALTER" => {
+            unsupported::refuse(statement)?;
+            refuse_unfit_default(statement)?;
+            return Ok(words.add_constraint()?.map(Command::from));
+        }
+        "CREATE" => {
+            unsupported::refuse(statement)?;
+            refuse_unfit_default(statement)?;
+            let translated = translated::without_storage(statement).or_else(|| translated::idle_serial(statement));
+            return Ok(translated.map(Command::from));
+        }
+        "UNLISTEN" => {
+            words.advance();
+            // Nobody can listen to anything, so this is done.
+            return Ok(Some(Command::Set { what: "UNLISTEN".to_owned(), tag: "UNLISTEN" }));
+        }
+        _ => {
+            unsupported::refuse(statement)?;
+            return Ok(None);
+        }
     };
     words.end()?;
     Ok(Some(command))
+}
+
+/// SQLite would store the word.
+fn refuse_unfit_default(statement: &str) -> Result<(), SqlError> {
+    let Some(word) = dialect::unfit_default(statement) else { return Ok(()) };
+    let hint =
+        if word.eq_ignore_ascii_case("now") { "Write DEFAULT now()." } else { "Store it in the statements instead." };
+    Err(policy::refused(format!("DEFAULT {word} is not supported")).with_hint(hint))
 }
 
 /// A cursor over a statement's tokens.
@@ -278,7 +315,16 @@ impl<'a> Words<'a> {
         if let Some(setting) = SlowSetting::of(&name) {
             return self.set_slow(setting, local);
         }
-        let Some(mode) = ModeSetting::of(&name) else { return Ok(Command::Set { tag: "SET" }) };
+        if name == APPLICATION_NAME {
+            self.assignment()?;
+            let is_default = self.next.is_some_and(|token| token.is("DEFAULT"));
+            let value = Some(self.value()?).filter(|_| !is_default);
+            self.end()?;
+            return Ok(Command::SetName { value, is_local: local, tag: "SET" });
+        }
+        let Some(mode) = ModeSetting::of(&name) else {
+            return Ok(Command::Set { what: without_effect(&name), tag: "SET" });
+        };
         self.assignment()?;
         let value = self.value()?;
         self.end()?;
@@ -337,7 +383,8 @@ impl<'a> Words<'a> {
                 Command::SetDefaults { modes: Asked { read_only: None, ..Asked::ORIGINAL }, tag }
             }
             None if name == "all" => Command::ResetAll { tag },
-            None => Command::Set { tag },
+            None if name == APPLICATION_NAME => Command::SetName { value: None, is_local: false, tag },
+            None => Command::Set { what: without_effect(&name), tag },
         }
     }
 
@@ -352,6 +399,19 @@ impl<'a> Words<'a> {
             "transaction isolation level" => Ok(Command::Show("transaction_isolation".to_owned())),
             _ => Ok(Command::Show(name)),
         }
+    }
+}
+
+/// The setting that says what a client calls itself.
+const APPLICATION_NAME: &str = "application_name";
+
+/// A setting, or what is set without being one, as a client is told of it.
+fn without_effect(name: &str) -> String {
+    match name {
+        "authorization" => "SET SESSION AUTHORIZATION".to_owned(),
+        "constraints" | "role" => format!("SET {}", name.to_ascii_uppercase()),
+        "time" => "setting \"timezone\"".to_owned(),
+        _ => format!("setting \"{name}\""),
     }
 }
 
@@ -427,133 +487,5 @@ pub(super) fn has_conflict_clause(definition: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transaction_control_of_both_worlds_is_understood() {
-        let begin = |read_only, isolation, at_once| {
-            Some(Command::Begin { modes: Asked { read_only, isolation, at_once }, tag: "BEGIN" })
-        };
-        let cases = [
-            ("BEGIN", begin(None, None, false)),
-            ("/* x */ begin -- y\n work", begin(None, None, false)),
-            ("BEGIN DEFERRED TRANSACTION", begin(None, None, false)),
-            ("BEGIN IMMEDIATE", begin(None, None, true)),
-            ("BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY", begin(Some(true), Some(Isolation::Serializable), false)),
-            (
-                "BEGIN READ WRITE ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE",
-                begin(Some(false), Some(Isolation::ReadCommitted), false),
-            ),
-            ("END TRANSACTION", Some(Command::Commit { chain: false })),
-            ("COMMIT AND CHAIN", Some(Command::Commit { chain: true })),
-            ("ABORT AND NO CHAIN", Some(Command::Rollback { chain: false })),
-            ("ROLLBACK TRANSACTION TO \"A b\"", Some(Command::RollbackTo("A b".into()))),
-            ("rollback to savepoint Ab", Some(Command::RollbackTo("ab".into()))),
-            ("RELEASE x", Some(Command::Release("x".into()))),
-            ("SHOW TRANSACTION ISOLATION LEVEL", Some(Command::Show("transaction_isolation".into()))),
-            ("SET a = b", Some(Command::Set { tag: "SET" })),
-            ("SELECT 1", None),
-            ("\"begin\"", None),
-            ("(SELECT 1)", None),
-        ];
-        for (sql, expected) in cases {
-            assert_eq!(parse(sql).unwrap(), expected, "{sql}");
-        }
-    }
-
-    #[test]
-    fn default_modes_are_set_in_many_ways() {
-        let defaults = |read_only, isolation, tag| Command::SetDefaults {
-            modes: Asked { read_only, isolation, at_once: false },
-            tag,
-        };
-        let serializable = Some(Isolation::Serializable);
-        for (sql, expected) in [
-            ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", defaults(Some(true), None, "SET")),
-            ("SET session default_transaction_read_only = 1", defaults(Some(true), None, "SET")),
-            ("SET default_transaction_read_only TO DEFAULT", defaults(Some(false), None, "SET")),
-            ("SET Default_Transaction_Isolation TO 'serializable'", defaults(None, serializable, "SET")),
-            ("RESET default_transaction_read_only", defaults(Some(false), None, "RESET")),
-            ("DISCARD ALL", Command::Discard { all: true }),
-            ("discard temporary", Command::Discard { all: false }),
-            ("DISCARD PLANS", Command::Set { tag: "DISCARD" }),
-            ("RESET all", Command::ResetAll { tag: "RESET" }),
-            (
-                "SET LOCAL transaction_isolation = serializable",
-                Command::SetTransaction(Asked { isolation: serializable, ..Asked::default() }),
-            ),
-            ("SET SESSION AUTHORIZATION x", Command::Set { tag: "SET" }),
-            ("RESET search_path", Command::Set { tag: "RESET" }),
-        ] {
-            assert_eq!(parse(sql).unwrap(), Some(expected), "{sql}");
-        }
-        for (sql, state) in [
-            ("SET default_transaction_isolation = chaos", "22023"),
-            ("SET default_transaction_read_only = 'perhaps'", "22023"),
-            ("SET LOCAL default_transaction_read_only = on", "0A000"),
-            ("SET default_transaction_read_only", "42601"),
-            ("SET SESSION CHARACTERISTICS AS TRANSACTION READ", "42601"),
-            ("SET transaction_read_only = on off", "42601"),
-        ] {
-            assert_eq!(parse(sql).unwrap_err().state.0, state, "{sql}");
-        }
-    }
-
-    #[test]
-    fn timeouts_are_set_in_many_ways() {
-        let set = |timeout, milliseconds: Option<u64>, is_local, tag| Command::SetTimeout {
-            timeout,
-            value: milliseconds.map(Duration::from_millis),
-            is_local,
-            tag,
-        };
-        for (sql, expected) in [
-            ("SET statement_timeout = 5000", set(Timeout::Statement, Some(5000), false, "SET")),
-            ("SET SESSION Lock_Timeout TO '2s'", set(Timeout::Lock, Some(2000), false, "SET")),
-            ("SET LOCAL idle_session_timeout = 0", set(Timeout::IdleSession, Some(0), true, "SET")),
-            ("SET lock_timeout = 1.5", set(Timeout::Lock, Some(2), false, "SET")),
-            ("SET LOCAL lock_timeout TO DEFAULT", set(Timeout::Lock, None, true, "SET")),
-            ("RESET idle_in_transaction_session_timeout", set(Timeout::IdleInTransaction, None, false, "RESET")),
-        ] {
-            assert_eq!(parse(sql).unwrap(), Some(expected), "{sql}");
-        }
-        for (sql, state) in [
-            ("SET statement_timeout = soon", "22023"),
-            ("SET statement_timeout = -1", "22023"),
-            ("SET statement_timeout = 5 s", "42601"),
-            ("SET statement_timeout", "42601"),
-            ("SET statement_timeout =", "42601"),
-        ] {
-            assert_eq!(parse(sql).unwrap_err().state.0, state, "{sql}");
-        }
-    }
-
-    #[test]
-    fn what_only_begins_like_a_command_is_refused() {
-        for sql in ["BEGIN NOW", "START", "COMMIT 1", "SAVEPOINT", "ROLLBACK TO", "SAVEPOINT 1", "SET", "SHOW"] {
-            assert_eq!(parse(sql).unwrap_err().state, SqlState::SYNTAX_ERROR, "{sql}");
-        }
-        assert_eq!(parse("/**/VACUUM INTO 'x'").unwrap_err().state, SqlState::FEATURE_NOT_SUPPORTED);
-    }
-
-    #[test]
-    fn tags_are_the_leading_words() {
-        for (sql, tag) in [
-            ("create unique index i on t (a)", "CREATE INDEX"),
-            ("CREATE TABLE IF NOT EXISTS t (a)", "CREATE TABLE"),
-            ("DROP /* a */ TRIGGER x", "DROP TRIGGER"),
-            ("alter table t add a", "ALTER TABLE"),
-            ("Analyze", "ANALYZE"),
-        ] {
-            assert_eq!(leading_words(sql), tag);
-        }
-    }
-
-    #[test]
-    fn conflict_clauses_are_seen_in_tokens_only() {
-        assert!(has_conflict_clause("CREATE TABLE t (a UNIQUE ON /**/ conflict REPLACE)"));
-        assert!(!has_conflict_clause("CREATE TABLE t (a UNIQUE ON CONFLICT ABORT)"));
-        assert!(!has_conflict_clause("CREATE TABLE t (a DEFAULT 'ON CONFLICT REPLACE', \"on\" conflict, b)"));
-    }
-}
+#[path = "command_test.rs"]
+mod tests;

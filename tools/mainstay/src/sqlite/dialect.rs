@@ -1,9 +1,12 @@
 //! What PostgreSQL's drivers and tools write and SQLite does not, where both mean the same: rewritten, token by token, before
-//! SQLite compiles it. Nothing that SQLite compiles is changed, and what is not understood is left to it.
+//! SQLite compiles it. What SQLite compiles and gives a meaning is not changed, and what is not understood is left to it.
 //!
 //! | written | becomes |
 //! |---|---|
-//! | `x::int4` | `CAST(x AS int4)` |
+//! | `x::int4`, `x::date` | `CAST(int4_in(x) AS int4)`, `date_in(x)`: see [`casts`] |
+//! | `CAST(x AS date)`, which is a number to SQLite | likewise |
+//! | `now()` | `CURRENT_TIMESTAMP`: see [`clock`] |
+//! | `DEFAULT gen_random_uuid()` | `DEFAULT (gen_random_uuid())` |
 //! | `x ILIKE 'y'` | `x LIKE 'y'`, which tells the cases of letters of ASCII no more apart than ILIKE does |
 //! | `pg_catalog.version()` | `version()` |
 //! | `(VALUES …) AS t (a, b)` | `(WITH t (a, b) AS (VALUES …) SELECT * FROM t) AS t` |
@@ -14,26 +17,81 @@ use std::ops::Range;
 
 use super::lexer::{Kind, Token, tokens};
 
+mod casts;
+mod clock;
+mod tables;
+
+pub(super) use clock::{names_user, unfit_default, with_user};
+pub(super) use tables::has_idle_serial;
+
 /// Longer statements are left as they are.
 const STATEMENT_LIMIT_BYTES: usize = 1 << 20;
 
+/// Words without which, and without `::` and names of columns behind a query, nothing is rewritten.
+const WORDS: &[&str] = &[
+    "BIGSERIAL",
+    "CAST",
+    "DEFAULT",
+    "ILIKE",
+    "LOCALTIMESTAMP",
+    "NOW",
+    "PG_CATALOG",
+    "SERIAL",
+    "SMALLSERIAL",
+    "STATEMENT_TIMESTAMP",
+    "TRANSACTION_TIMESTAMP",
+];
+
 /// The statement as SQLite understands it.
 pub(super) fn in_sqlites_words(sql: &str) -> Cow<'_, str> {
-    let wanted = ["::", "ILIKE", "ilike", "pg_catalog.", ") AS ", ") as ", "(VALUES", "(values", "SERIAL", "serial"]
-        .iter()
-        .any(|mark| sql.contains(mark));
-    if !wanted || sql.len() > STATEMENT_LIMIT_BYTES {
+    if sql.len() > STATEMENT_LIMIT_BYTES || !may_be_rewritten(sql) {
         return Cow::Borrowed(sql);
     }
-    let tokens: Vec<Token<'_>> = tokens(sql).collect();
-    let statement = Statement { opening: opening(&tokens), tokens };
+    let statement = Statement::new(sql);
     let mut edits = Edits::default();
     statement.casts(sql, &mut edits);
+    statement.strange_casts(&mut edits);
+    statement.clock(&mut edits);
+    statement.defaults(&mut edits);
     statement.catalog_functions(&mut edits);
     statement.likes(&mut edits);
     statement.named_columns(sql, &mut edits);
     statement.serial_keys(&mut edits);
     edits.apply(sql)
+}
+
+/// A first look, so that other statements pay little: one pass over the bytes.
+fn may_be_rewritten(sql: &str) -> bool {
+    let bytes = sql.as_bytes();
+    let mut in_word = false;
+    for (at, byte) in bytes.iter().enumerate() {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let begins = !in_word;
+        in_word = byte.is_ascii_alphanumeric() || *byte == b'_';
+        let found = match byte {
+            b':' => rest.starts_with(b"::"),
+            b')' => names_columns(rest.get(1..).unwrap_or_default()),
+            _ => begins && in_word && WORDS.iter().any(|word| begins_with(rest, word)),
+        };
+        if found {
+            return true;
+        }
+    }
+    false
+}
+
+fn begins_with(text: &[u8], word: &str) -> bool {
+    text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// Whether a name, with or without AS, and a list in parentheses may follow.
+fn names_columns(behind: &[u8]) -> bool {
+    let mut rest = behind.trim_ascii_start();
+    if begins_with(rest, "AS ") {
+        rest = rest.get(3..).unwrap_or_default().trim_ascii_start();
+    }
+    let name = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'"')).count();
+    name > 0 && rest.get(name..).unwrap_or_default().trim_ascii_start().starts_with(b"(")
 }
 
 /// Changes to a text. Of two at one place, the later one comes first.
@@ -71,6 +129,32 @@ struct Statement<'a> {
     tokens: Vec<Token<'a>>,
     /// For each `)`, where its `(` is.
     opening: Vec<Option<usize>>,
+    /// For each `(`, where its `)` is.
+    closing: Vec<Option<usize>>,
+}
+
+impl<'a> Statement<'a> {
+    fn new(sql: &'a str) -> Statement<'a> {
+        let tokens: Vec<Token<'a>> = tokens(sql).collect();
+        let opening = opening(&tokens);
+        let mut closing = vec![None; tokens.len()];
+        for (close, open) in opening.iter().enumerate() {
+            if let Some(place) = open.and_then(|open| closing.get_mut(open)) {
+                *place = Some(close);
+            }
+        }
+        Statement { tokens, opening, closing }
+    }
+
+    /// Whether the token there is one of these words.
+    fn is(&self, at: usize, words: &[&str]) -> bool {
+        self.get(at).is_some_and(|token| words.iter().any(|word| token.is(word)))
+    }
+
+    /// Where the parenthesis is closed that is opened there.
+    fn closing(&self, open: usize) -> Option<usize> {
+        self.closing.get(open).copied().flatten()
+    }
 }
 
 fn opening(tokens: &[Token<'_>]) -> Vec<Option<usize>> {
@@ -139,26 +223,6 @@ impl<'a> Statement<'a> {
         self.get(one).zip(self.get(other)).is_some_and(|(one, other)| one.range().end == other.range().start)
     }
 
-    fn casts(&self, sql: &str, edits: &mut Edits) {
-        // Where the last cast ended, and its operand began.
-        let mut last = None;
-        for at in 1..self.tokens.len() {
-            if !(self.symbol(at, ':') && self.symbol(at + 1, ':') && self.adjacent(at, at + 1)) {
-                continue;
-            }
-            let start =
-                last.filter(|(end, _)| *end == at).map_or_else(|| self.operand(at - 1), |(_, start)| Some(start));
-            let Some((start, (target, end))) = start.zip(self.type_name(at + 2)) else { continue };
-            let (Some(first), Some(behind)) = (self.get(start), self.get(end - 1)) else { continue };
-            let operand = sql.get(first.range().start..self.get(at).map_or(0, |token| token.range().start));
-            let is_parameter = operand.is_some_and(|operand| operand.trim_start().starts_with(['$', '?']));
-            let (before, after) = target.around(is_parameter && last.is_none_or(|(end, _)| end != at));
-            edits.insert(first.range().start, before);
-            edits.replace(self.get(at).map_or(0, |token| token.range().start)..behind.range().end, after);
-            last = Some((end, start));
-        }
-    }
-
     /// Where the operand begins whose last token is there.
     fn operand(&self, end: usize) -> Option<usize> {
         let token = self.get(end)?;
@@ -202,44 +266,6 @@ impl<'a> Statement<'a> {
         at
     }
 
-    /// The type that is named there, and where the name ends.
-    fn type_name(&self, mut at: usize) -> Option<(Target, usize)> {
-        if self.get(at)?.is("pg_catalog") && self.symbol(at + 1, '.') {
-            at += 2;
-        }
-        let mut name = self.get(at)?.name()?;
-        at += 1;
-        for second in ["precision", "varying"] {
-            if self.get(at).is_some_and(|token| token.is(second)) {
-                name = format!("{name} {second}");
-                at += 1;
-            }
-        }
-        let mut arguments = Vec::new();
-        if self.symbol(at, '(') {
-            at += 1;
-            while !self.symbol(at, ')') {
-                let token = self.get(at)?;
-                match token.kind {
-                    Kind::Number => arguments.push(token.text.parse().ok()?),
-                    Kind::Symbol(',') => {}
-                    _ => return None,
-                }
-                at += 1;
-            }
-            at += 1;
-        }
-        let zone = self.get(at).is_some_and(|token| token.is("WITH") || token.is("WITHOUT"));
-        if zone && self.get(at + 1)?.is("TIME") && self.get(at + 2)?.is("ZONE") {
-            at += 3;
-        }
-        // An array: to SQLite, the brackets are those of a name.
-        if self.get(at).is_some_and(|token| token.text.starts_with('[')) {
-            return None;
-        }
-        Some((Target::of(&name, &arguments)?, at))
-    }
-
     /// Functions called with the name of their schema.
     fn catalog_functions(&self, edits: &mut Edits) {
         for (at, token) in self.tokens.iter().enumerate() {
@@ -266,247 +292,8 @@ impl<'a> Statement<'a> {
             }
         }
     }
-
-    /// Names for the columns of a query in FROM.
-    fn named_columns(&self, sql: &str, edits: &mut Edits) {
-        for close in 0..self.tokens.len() {
-            let Some(Some(open)) = self.opening.get(close).copied() else { continue };
-            let name = close + 1 + usize::from(self.get(close + 1).is_some_and(|token| token.is("AS")));
-            let is_word = self.get(name).is_some_and(|token| NO_FUNCTIONS.iter().any(|word| token.is(word)));
-            let queries = ["VALUES", "SELECT", "WITH"];
-            let in_from = open
-                .checked_sub(1)
-                .and_then(|before| self.get(before))
-                .is_some_and(|before| before.is("FROM") || before.is("JOIN") || before.kind == Kind::Symbol(','));
-            let is_query = self.get(open + 1).is_some_and(|first| queries.iter().any(|query| first.is(query)));
-            if !(in_from && is_query && !is_word && self.is_name(name) && self.symbol(name + 1, '(')) {
-                continue;
-            }
-            let Some(end) = (name + 2..self.tokens.len()).find(|at| !self.is_name(*at) && !self.symbol(*at, ','))
-            else {
-                continue;
-            };
-            let (Some(first), Some(last), Some(alias), Some(list)) =
-                (self.get(open), self.get(close), self.get(name), self.get(name + 1))
-            else {
-                continue;
-            };
-            let Some(behind) = self.get(end).filter(|_| self.symbol(end, ')')) else { continue };
-            let columns = list.range().start..behind.range().end;
-            let names = sql.get(columns.clone()).unwrap_or_default();
-            edits.insert(first.range().start, format!("(WITH {} {names} AS ", alias.text));
-            edits.insert(last.range().end, format!(" SELECT * FROM {})", alias.text));
-            edits.replace(columns, "");
-        }
-    }
-
-    fn serial_keys(&self, edits: &mut Edits) {
-        let makes = ["TABLE", "TEMP", "TEMPORARY"];
-        let is = |at: usize, words: &[&str]| self.get(at).is_some_and(|token| words.iter().any(|word| token.is(word)));
-        if !(is(0, &["CREATE"]) && is(1, &makes)) {
-            return;
-        }
-        let Some(open) = (0..self.tokens.len()).find(|at| self.symbol(*at, '(')) else { return };
-        let mut depth = 0_usize;
-        let (mut column, mut begins) = (open + 1, false);
-        let (mut serial, mut keys): (Vec<(usize, usize)>, Vec<usize>) = (Vec::new(), Vec::new());
-        for (at, token) in self.tokens.iter().enumerate().skip(open) {
-            match token.kind {
-                Kind::Symbol('(') => {
-                    depth += 1;
-                    begins = depth == 1;
-                    continue;
-                }
-                Kind::Symbol(')') => depth = depth.saturating_sub(1),
-                Kind::Symbol(',') if depth == 1 => {
-                    begins = true;
-                    continue;
-                }
-                _ if depth == 1 && token.is("PRIMARY") => {
-                    // A constraint with a list of one, or behind its column.
-                    let listed = self.symbol(at + 2, '(') && self.symbol(at + 4, ')');
-                    keys.push(if listed { at + 3 } else { column });
-                }
-                _ if depth == 1 && begins => column = at,
-                _ if depth == 1 && at == column + 1 && is_serial(token) => serial.push((column, at)),
-                _ => {}
-            }
-            begins = false;
-        }
-        let [key] = keys[..] else { return };
-        let name = |at: usize| self.get(at).and_then(Token::name);
-        for (column, pg_type) in serial {
-            if name(column).is_some() && name(column) == name(key) {
-                edits.replace(self.get(pg_type).map_or(0..0, Token::range), "INTEGER");
-            }
-        }
-    }
-}
-
-fn is_serial(token: &Token<'_>) -> bool {
-    ["SERIAL", "BIGSERIAL", "SMALLSERIAL", "SERIAL2", "SERIAL4", "SERIAL8"].iter().any(|name| token.is(name))
-}
-
-/// What a cast makes of its operand.
-enum Target {
-    /// SQLite's CAST to a type of this name.
-    Cast(&'static str),
-    Boolean,
-    /// So many characters at most.
-    Characters(u32),
-    /// So many digits behind the point.
-    Digits(u32),
-}
-
-impl Target {
-    /// `None` for a type that has no counterpart.
-    fn of(name: &str, arguments: &[u32]) -> Option<Target> {
-        Some(match (name, arguments) {
-            ("smallint" | "int2", []) => Target::Cast("int2"),
-            ("int" | "integer" | "int4", []) => Target::Cast("int4"),
-            ("bigint" | "int8", []) => Target::Cast("int8"),
-            ("real" | "float4", []) => Target::Cast("float4"),
-            ("float" | "float8" | "double precision", []) => Target::Cast("float8"),
-            ("numeric" | "decimal", []) => Target::Cast("numeric"),
-            ("numeric" | "decimal", [_]) => Target::Digits(0),
-            ("numeric" | "decimal", [_, digits]) => Target::Digits(*digits),
-            ("bool" | "boolean", []) => Target::Boolean,
-            ("varchar" | "character varying", []) => Target::Cast("varchar"),
-            ("varchar" | "character varying", [length]) => Target::Characters(*length),
-            ("bytea", []) => Target::Cast("blob"),
-            ("text" | "name" | "bpchar" | "uuid" | "json" | "jsonb" | "date", []) => Target::Cast("text"),
-            ("time" | "timetz" | "timestamp" | "timestamptz", [] | [_]) => Target::Cast("text"),
-            _ => return None,
-        })
-    }
-
-    /// What stands before and behind the operand.
-    fn around(&self, is_parameter: bool) -> (String, String) {
-        match self {
-            Target::Cast(name) => ("CAST(".to_owned(), format!(" AS {name})")),
-            // The client's own truth arrives as a number.
-            Target::Boolean if is_parameter => ("CAST(".to_owned(), " AS boolean)".to_owned()),
-            Target::Boolean => {
-                let after = " AS text)) NOT IN ('0', 'f', 'false', 'n', 'no', 'off'))";
-                ("(lower(CAST(".to_owned(), after.to_owned())
-            }
-            Target::Characters(length) => ("substr(CAST(".to_owned(), format!(" AS text), 1, {length})")),
-            Target::Digits(digits) => ("round(CAST(".to_owned(), format!(" AS numeric), {digits})")),
-        }
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rusqlite::Connection;
-
-    #[test]
-    fn what_postgresql_writes_becomes_what_sqlite_compiles() {
-        let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch("CREATE TABLE t (a INT, b TEXT); INSERT INTO t VALUES (1, 'x'), (2, '12')").unwrap();
-        for (sql, written, value) in [
-            ("SELECT '5'::int4 + 1", "SELECT CAST('5' AS int4) + 1", "Integer(6)"),
-            ("SELECT $1::INTEGER, 7", "SELECT CAST($1 AS int4), 7", "Null"),
-            ("SELECT '1'::text::int8::text", "SELECT CAST(CAST(CAST('1' AS text) AS int8) AS text)", "Text(\"1\")"),
-            (
-                "SELECT t.b::int FROM t WHERE a::text = '2'",
-                "SELECT CAST(t.b AS int4) FROM t WHERE CAST(a AS text) = '2'",
-                "Integer(12)",
-            ),
-            ("SELECT max(a)::double precision FROM t", "SELECT CAST(max(a) AS float8) FROM t", "Real(2.0)"),
-            (
-                "SELECT (a > 1)::bool FROM t",
-                "SELECT (lower(CAST((a > 1) AS text)) NOT IN ('0', 'f', 'false', 'n', 'no', 'off')) FROM t",
-                "Integer(0)",
-            ),
-            (
-                "SELECT 'f'::boolean",
-                "SELECT (lower(CAST('f' AS text)) NOT IN ('0', 'f', 'false', 'n', 'no', 'off'))",
-                "Integer(0)",
-            ),
-            ("SELECT $1::boolean", "SELECT CAST($1 AS boolean)", "Null"),
-            ("SELECT 'größer'::varchar(3)", "SELECT substr(CAST('größer' AS text), 1, 3)", "Text(\"grö\")"),
-            ("SELECT '2.345'::numeric(10, 2)", "SELECT round(CAST('2.345' AS numeric), 2)", "Real(2.35)"),
-            (
-                "SELECT '2026-01-02'::timestamp(3) without time zone",
-                "SELECT CAST('2026-01-02' AS text)",
-                "Text(\"2026-01-02\")",
-            ),
-            (
-                "SELECT CASE WHEN 1 THEN CASE WHEN 1 THEN 2 END END::text",
-                "SELECT CAST(CASE WHEN 1 THEN CASE WHEN 1 THEN 2 END END AS text)",
-                "Text(\"2\")",
-            ),
-            ("SELECT pg_catalog.abs(-3)", "SELECT abs(-3)", "Integer(3)"),
-            ("SELECT x'4142'::pg_catalog.text", "SELECT CAST(x'4142' AS text)", "Text(\"AB\")"),
-            ("SELECT 'Ab' NOT ILIKE 'aB'", "SELECT 'Ab' NOT LIKE 'aB'", "Integer(0)"),
-            ("SELECT b ilike $1::VARCHAR FROM t", "SELECT b LIKE CAST($1 AS varchar) FROM t", "Null"),
-            (
-                "SELECT y::int4 FROM (VALUES ('1', 2), ('3', 4)) AS v(x, y) ORDER BY x DESC",
-                "SELECT CAST(y AS int4) FROM (WITH v (x, y) AS (VALUES ('1', 2), ('3', 4)) SELECT * FROM v) AS v ORDER BY x DESC",
-                "Integer(4)",
-            ),
-            (
-                "SELECT s.b FROM (VALUES (1, 2)) s(a,b)",
-                "SELECT s.b FROM (WITH s (a,b) AS (VALUES (1, 2)) SELECT * FROM s) s",
-                "Integer(2)",
-            ),
-        ] {
-            assert_eq!(in_sqlites_words(sql), written, "{sql}");
-            let mut statement = connection.prepare(written).unwrap();
-            let mut rows = statement.raw_query();
-            let found =
-                rows.next().unwrap().map(|row| format!("{:?}", row.get::<_, rusqlite::types::Value>(0).unwrap()));
-            assert_eq!(found.unwrap_or_default(), value, "{sql}");
-        }
-    }
-
-    #[test]
-    fn keys_that_count_are_sqlites_own() {
-        for (sql, written) in [
-            (
-                "CREATE TABLE t (id SERIAL NOT NULL, a TEXT, PRIMARY KEY (id))",
-                "CREATE TABLE t (id INTEGER NOT NULL, a TEXT, PRIMARY KEY (id))",
-            ),
-            (
-                "create table t (a decimal(5, 2), \"Id\" bigserial primary key)",
-                "create table t (a decimal(5, 2), \"Id\" INTEGER primary key)",
-            ),
-            (
-                "CREATE TABLE t (id SERIAL, b INT, CONSTRAINT c PRIMARY KEY (id, b))",
-                "CREATE TABLE t (id SERIAL, b INT, CONSTRAINT c PRIMARY KEY (id, b))",
-            ),
-            ("CREATE TABLE t (id INT PRIMARY KEY, b SERIAL)", "CREATE TABLE t (id INT PRIMARY KEY, b SERIAL)"),
-        ] {
-            assert_eq!(in_sqlites_words(sql), written, "{sql}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_understood_stays_as_it_is() {
-        for sql in [
-            "SELECT '::int4', \"a::b\", [c::d] /* x::int */ -- y::int",
-            "SELECT 'x'::regclass",
-            "SELECT '{}'::int[]",
-            "SELECT ::int",
-            "SELECT a ilike, 'x' AS ilike FROM t ilike WHERE (ilike.a)",
-            "SELECT a::",
-            "SELECT (a::int",
-            "SELECT a : : int",
-            "SELECT * FROM pg_catalog.pg_class",
-            "SELECT count(*) AS n FROM t",
-            "SELECT * FROM (SELECT 1) AS x WHERE (a) AS y (b)",
-            "SELECT * FROM (VALUES (1)) WHERE (column1)",
-            "SELECT * FROM (VALUES (1)) JOIN (VALUES (1)) USING (column1)",
-            "INSERT INTO t (a) SELECT 1) AS x (",
-        ] {
-            assert_eq!(in_sqlites_words(sql), if sql == "SELECT (a::int" { "SELECT (CAST(a AS int4)" } else { sql });
-        }
-        let whole = "SELECT pg_catalog.f(x::varchar(3)), END::int FROM (VALUES (1)) AS v (a, b)::text";
-        for end in 0..=whole.len() {
-            in_sqlites_words(&whole[..end]);
-            in_sqlites_words(&whole[end..]);
-        }
-    }
-}
+#[path = "dialect_test.rs"]
+mod tests;

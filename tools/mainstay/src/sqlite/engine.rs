@@ -27,7 +27,7 @@ use super::measures::{self, Measures};
 use super::session::{SlowLog, SqliteSession};
 use super::turnstile::{Turnstile, Waited};
 use super::writer::Writer;
-use super::{STATE_TABLE, apply};
+use super::{STATE_TABLE, apply, functions};
 
 /// The database's file in the engine's directory.
 const FILE_NAME: &str = "main.sqlite";
@@ -269,6 +269,7 @@ fn open_writing(path: &Path) -> rusqlite::Result<Connection> {
 fn prepare_connection(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    functions::register(connection)?;
     // Not usable in a schema: there, a new version could give other values at replay.
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
     let version = format!("PostgreSQL {}", server_version());

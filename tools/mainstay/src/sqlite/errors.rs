@@ -45,7 +45,11 @@ fn from_code(code: i32, message: &str) -> SqlError {
         ffi::SQLITE_CONSTRAINT_TRIGGER => told(SqlState("P0001")),
         ffi::SQLITE_CONSTRAINT_DATATYPE | ffi::SQLITE_MISMATCH => told(SqlState::INVALID_TEXT_REPRESENTATION),
         ffi::SQLITE_INTERRUPT => cancelled(),
-        ffi::SQLITE_ERROR => SqlError::new(state_of_message(message), natural(message)),
+        ffi::SQLITE_ERROR => {
+            let told = SqlError::new(state_of_message(message), natural(message));
+            let locks = message.eq_ignore_ascii_case("near \"FOR\": syntax error");
+            if locks { told.with_hint("FOR UPDATE and FOR SHARE are not supported.") } else { told }
+        }
         _ => told(state_of_primary(code & 0xFF)),
     }
 }
@@ -68,7 +72,8 @@ fn state_of_primary(code: i32) -> SqlState {
     }
 }
 
-/// The one place that reads SQLite's words: most mistakes of a statement share one code and differ in text only. A test
+/// The one place that reads SQLite's words, and those of our functions, of whose errors SQLite keeps the text alone: most
+/// mistakes of a statement share one code and differ in text only. A test
 /// runs each against the bundled SQLite, so that an upgrade which changes them is noticed.
 fn state_of_message(message: &str) -> SqlState {
     const BEGINNINGS: &[(&str, SqlState)] = &[
@@ -84,6 +89,17 @@ fn state_of_message(message: &str) -> SqlState {
         ("ambiguous column name", SqlState("42702")),
         ("there is already", SqlState::DUPLICATE_TABLE),
         ("integer overflow", SqlState::NUMERIC_VALUE_OUT_OF_RANGE),
+        ("cannot cast type", SqlState("42846")),
+        ("cannot take square root of a negative number", SqlState("2201F")),
+        ("zero raised to a negative power", SqlState("2201F")),
+        ("a negative number raised to a non-integer power", SqlState("2201F")),
+        ("division by zero", SqlState("22012")),
+        ("invalid input syntax for type date", SqlState("22007")),
+        ("invalid input syntax for type time", SqlState("22007")),
+        ("invalid input syntax for type", SqlState::INVALID_TEXT_REPRESENTATION),
+        ("value out of range", SqlState::NUMERIC_VALUE_OUT_OF_RANGE),
+        ("unit \"", SqlState("22023")),
+        ("NaN is not supported", SqlState::FEATURE_NOT_SUPPORTED),
         ("string or blob too big", SqlState::PROGRAM_LIMIT_EXCEEDED),
         ("too many SQL variables", SqlState::PROGRAM_LIMIT_EXCEEDED),
         ("too many columns", SqlState::PROGRAM_LIMIT_EXCEEDED),
@@ -92,6 +108,8 @@ fn state_of_message(message: &str) -> SqlState {
         *state
     } else if message.ends_with("already exists") {
         SqlState::DUPLICATE_TABLE
+    } else if message.starts_with("value ") && message.contains(" is out of range for type ") {
+        SqlState::NUMERIC_VALUE_OUT_OF_RANGE
     } else if message.ends_with("may not be modified") {
         SqlState("42501")
     } else if message.contains("has no column named") {

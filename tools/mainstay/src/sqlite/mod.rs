@@ -9,7 +9,7 @@
 //! apart by the key), and the statistics of ANALYZE to the letter (it runs again).
 //!
 //! Statements are SQLite's. Those that this program answers itself are read in [`command`]; what PostgreSQL's drivers write
-//! otherwise, and mean the same by, is rewritten in [`dialect`]; literals of plain INSERTs become parameters ([`literals`]). Temporary tables are on a connection of the session that has
+//! otherwise, and mean the same by, is rewritten in [`dialect`], functions that SQLite lacks are in [`functions`]; literals of plain INSERTs become parameters ([`literals`]). Temporary tables are on a connection of the session that has
 //! them, and in no record; what changes the database by what it reads of them gets copies ([`writer`]).
 //!
 //! One connection writes and sessions queue for it ([`turnstile`]); those that ask at the same time share a transaction
@@ -28,6 +28,7 @@ mod dialect;
 mod engine;
 mod errors;
 mod ffi;
+mod functions;
 mod health;
 mod infer;
 mod lexer;
@@ -55,6 +56,8 @@ mod escape_test;
 mod group_test;
 #[cfg(test)]
 mod node_test;
+#[cfg(test)]
+mod postgresql_test;
 #[cfg(test)]
 mod random_test;
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mainstay::server::pg::{
-    self, Activity, ClientInfo, Column, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply,
-    ResultSink, Roles, Scope, Session, SqlError, SqlState, Started, Timeouts, TransactionStatus, Value,
+    self, Activity, ClientInfo, CommandTag, CursorCommand, Description, Interrupt, OwnedValue, PgType, Reply,
+    ResultSink, Roles, Scope, Session, SqlError, SqlState, Started, Timeouts, TransactionStatus,
 };
 
 use super::catalog;
@@ -62,6 +62,8 @@ pub(super) struct SqliteSession {
     activity: Option<Arc<Activity>>,
     /// Who else can log in.
     roles: Roles,
+    /// So many clients may be connected.
+    connection_limit: usize,
 }
 
 /// A transaction, of a block or implicit.
@@ -106,6 +108,7 @@ impl SqliteSession {
             slow,
             activity: None,
             roles: client.roles.clone(),
+            connection_limit: client.connection_limit,
         })
     }
 
@@ -164,11 +167,11 @@ impl SqliteSession {
             self.note_started();
             return outcome;
         }
-        let written = sql;
-        let sql = &*dialect::in_sqlites_words(sql);
-        if let Some(outcome) = self.run_temporary(sql, parameters, sink) {
+        let (written, words) = (sql, dialect::in_sqlites_words(sql));
+        if let Some(outcome) = self.run_temporary(&words, parameters, sink) {
             return outcome;
         }
+        let sql = &*self.with_user(words);
         let modes = self.modes();
         // A statement by itself sees one state anyway.
         let stable = modes.stable() && self.transaction.is_some();
@@ -449,21 +452,18 @@ impl SqliteSession {
                 // The server forgets its part by that tag.
                 if all { "DISCARD ALL" } else { "DISCARD TEMP" }
             }
-            Command::Set { tag } => {
-                sink.notice(&SqlError::notice("settings have no effect here"))?;
+            Command::SetName { value, is_local, tag } => {
+                self.open_if_implicit(scope);
+                self.set_name(value.as_deref(), is_local, sink)?;
+                tag
+            }
+            Command::Set { what, tag } => {
+                sink.notice(&SqlError::notice(format!("{what} has no effect here")))?;
                 tag
             }
             Command::Copy(copy) => return self.run_copy(&copy, scope, sink),
-            Command::Show(name) if catalogs::is_listed(&name) => {
-                return self.show_list(&name, sink);
-            }
             Command::Translated(translated) => return self.run_translated(&translated, scope, sink),
-            Command::Show(name) => {
-                let value = self.setting(&name)?;
-                sink.columns(&[Column { name, pg_type: PgType::TEXT }])?;
-                sink.row(&[Value::Text(&value)])?;
-                "SHOW"
-            }
+            Command::Show(name) => return self.show(name, sink),
         };
         Ok(CommandTag(tag.to_owned()))
     }
@@ -480,20 +480,17 @@ impl Session for SqliteSession {
 
     fn describe(&mut self, statement: &str, parameter_types: &[PgType]) -> Result<Description, SqlError> {
         match command::parse(statement)? {
-            Some(Command::Show(name)) if catalogs::is_listed(&name) => return self.describe_list(&name),
-            Some(Command::Show(name)) => {
-                return Ok(Description {
-                    columns: vec![Column { name, pg_type: PgType::TEXT }],
-                    ..Description::default()
-                });
-            }
+            Some(Command::Show(name)) => return self.describe_show(name),
             Some(_) => return Ok(Description::default()),
             None => self.refuse_if_failed()?,
         }
         let words = dialect::in_sqlites_words(statement);
         let described = match self.describe_temporary(&words, parameter_types) {
             Some(described) => described,
-            None => self.describe_sql(&words, parameter_types),
+            None => {
+                let words = self.with_user(words);
+                self.describe_sql(&words, parameter_types)
+            }
         };
         match described {
             Err(error) if catalog::is_of_names(&error) => {
@@ -565,6 +562,10 @@ impl Session for SqliteSession {
 
     fn slow_log(&self) -> Option<pg::SlowLog> {
         self.slow.for_server()
+    }
+
+    fn changed_settings(&mut self) -> Vec<(&'static str, String)> {
+        self.untold_settings()
     }
 
     fn transaction_status(&self) -> TransactionStatus {

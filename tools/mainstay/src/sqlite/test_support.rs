@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::engine::SqliteEngine;
 use super::log::Log;
 use super::names::quoted;
-use super::{STATE_TABLE, engine};
+use super::{STATE_TABLE, engine, functions};
 
 /// A log in memory, which can be told to fail.
 #[derive(Clone, Default)]
@@ -122,7 +122,10 @@ pub(super) fn client_of(engine: &SqliteEngine) -> Client {
 pub(super) struct Contents(Vec<(String, Vec<Vec<Stored>>)>);
 
 pub(super) fn contents(dir: &Path) -> Contents {
-    contents_of(&Connection::open(dir.join("main.sqlite")).unwrap())
+    let connection = Connection::open(dir.join("main.sqlite")).unwrap();
+    // Of which indexes may be made.
+    functions::register(&connection).unwrap();
+    contents_of(&connection)
 }
 
 pub(super) fn contents_of(connection: &Connection) -> Contents {

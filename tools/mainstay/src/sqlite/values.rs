@@ -79,6 +79,10 @@ pub(super) fn as_stored(value: &OwnedValue) -> ValueRef<'_> {
 pub(super) fn columns(connection: &Connection, statement: &Statement<'_>, sql: &str) -> Vec<Column> {
     let mut inferred: Option<Vec<Option<PgType>>> = None;
     let count = statement.column_count();
+    if count > 0 && lexer::tokens(sql).next().is_some_and(|token| token.is("ALTER")) {
+        // What SQLite makes of it looks for rows that do not comply.
+        return Vec::new();
+    }
     let mut columns = Vec::with_capacity(count);
     for (position, (column, origin)) in statement.columns().zip(statement.columns_with_metadata()).enumerate() {
         // Only a column of a table has a declared type; the rest is an expression.
@@ -164,6 +168,9 @@ pub(super) fn run(
     let mut count = 0;
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next().map_err(|error| from_sqlite(&error))? {
+        if columns.is_empty() {
+            continue;
+        }
         let mut values = Vec::with_capacity(columns.len());
         for position in 0..columns.len() {
             values.push(to_client(row.get_ref(position).map_err(|error| from_sqlite(&error))?)?);

@@ -230,6 +230,7 @@ impl Loaded {
         // As in PostgreSQL; what asks for any case says so.
         connection.pragma_update(None, "case_sensitive_like", true).map_err(failed)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).map_err(failed)?;
+        super::functions::register(&connection).map_err(failed)?;
         functions::register(&connection, facts(view)).map_err(failed)?;
         let mut room = ROW_LIMIT;
         for relation in &query.relations {

@@ -18,9 +18,9 @@ impl Words<'_> {
             Command::Discard { all: true }
         } else if self.take("TEMP") || self.take("TEMPORARY") {
             Command::Discard { all: false }
-        } else if self.take("PLANS") || self.take("SEQUENCES") {
+        } else if let Some(what) = ["PLANS", "SEQUENCES"].into_iter().find(|what| self.take(what)) {
             // Plans follow the schema by themselves, and sequences keep nothing in a session.
-            Command::Set { tag: "DISCARD" }
+            Command::Set { what: format!("DISCARD {what}"), tag: "DISCARD" }
         } else {
             return Err(self.unexpected());
         };

@@ -7,7 +7,7 @@ use mainstay::server::pg::{SqlError, SqlState};
 
 use super::super::lexer::{Kind, Token, tokens};
 use super::super::names::quoted;
-use super::super::policy;
+use super::super::{dialect, policy};
 use super::Words;
 
 /// A statement in SQLite's words. All of it takes effect, or nothing.
@@ -25,6 +25,8 @@ pub(in super::super) struct Translated {
 
 const NO_VACUUM: &str = "there is nothing to clean up: SQLite uses free pages again by itself";
 const NO_STORAGE: &str = "storage parameters have no meaning here";
+const IDLE_SERIAL: &str =
+    "a SERIAL column that is not the primary key does not count: it is NULL where no value is given";
 const KEY_AS_INDEX: &str = "a key that is added to a table is kept as a unique index";
 
 /// How SQLite's statements differ from PostgreSQL's of the same first words.
@@ -112,7 +114,7 @@ impl Words<'_> {
         Ok(Some(Translated { statements, tag, ..Translated::default() }))
     }
 
-    /// `ALTER TABLE t ADD [CONSTRAINT c] PRIMARY KEY | UNIQUE (…)`; `None` if it is something else.
+    /// `ALTER TABLE t ADD [CONSTRAINT c] PRIMARY KEY | UNIQUE (…)`; `None` if it is something else, such as a CHECK.
     pub(super) fn add_constraint(&mut self) -> Result<Option<Translated>, SqlError> {
         self.advance();
         if !self.take("TABLE") {
@@ -124,7 +126,11 @@ impl Words<'_> {
             return Ok(None);
         }
         let name = if self.take("CONSTRAINT") { Some(self.name()?) } else { None };
-        if self.take("FOREIGN") || self.take("CHECK") {
+        if self.take("CHECK") {
+            // SQLite has words for it.
+            return Ok(None);
+        }
+        if self.take("FOREIGN") {
             return Err(policy::refused("a constraint of this kind cannot be added to a table")
                 .with_hint("Declare it in CREATE TABLE."));
         }
@@ -220,6 +226,19 @@ pub(super) fn without_storage(statement: &str) -> Option<Translated> {
     Some(Translated { statements, tag: "CREATE TABLE", notice: Some(NO_STORAGE), ..Translated::default() })
 }
 
+/// A CREATE TABLE with a SERIAL column that does not count; `None` if it has none.
+pub(super) fn idle_serial(statement: &str) -> Option<Translated> {
+    let mut words = tokens(statement);
+    // What is temporary is told nothing.
+    let is_table = words.next()?.is("CREATE") && words.next()?.is("TABLE");
+    (is_table && dialect::has_idle_serial(statement)).then(|| Translated {
+        statements: vec![statement.to_owned()],
+        tag: "CREATE TABLE",
+        notice: Some(IDLE_SERIAL),
+        ..Translated::default()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Command, parse};
@@ -262,6 +281,8 @@ mod tests {
             "ALTER TABLE a ADD b INT",
             "ALTER TABLE a ADD COLUMN b UNIQUE",
             "ALTER TABLE a RENAME TO b",
+            "ALTER TABLE a ADD CONSTRAINT c CHECK (b > 0)",
+            "ALTER TABLE a ADD CHECK (b > 0)",
             "ALTER TABLE",
             "CREATE TABLE t (a) WITHOUT ROWID",
             "CREATE TABLE t (a) STRICT",
@@ -289,7 +310,6 @@ mod tests {
             ("DROP TABLE a, b CASCADE", "0A000"),
             ("DROP TABLE a b", "42601"),
             ("ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES c", "0A000"),
-            ("ALTER TABLE a ADD CONSTRAINT c CHECK (b > 0)", "0A000"),
             ("ALTER TABLE a ADD PRIMARY KEY b", "42601"),
         ] {
             assert_eq!(parse(sql).unwrap_err().state.0, state, "{sql}");

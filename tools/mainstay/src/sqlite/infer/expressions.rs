@@ -7,6 +7,7 @@ use sqlparser::ast::{
     UnaryOperator, Value,
 };
 
+use super::super::functions::{self, Returns};
 use super::super::values::declared_type;
 use super::scope::{Column, FromClause, Relation, Scope, last_name};
 
@@ -196,6 +197,8 @@ pub(super) fn type_of(expression: &Expr, scope: &Scope<'_>) -> Option<PgType> {
             [column] => column.pg_type,
             _ => None,
         },
+        // The parser has them apart from other functions.
+        Expr::Floor { .. } | Expr::Ceil { .. } => Some(PgType::FLOAT8),
         Expr::Function(function) => function_type(function, scope),
         _ => None,
     }
@@ -269,6 +272,9 @@ fn cast_type(data_type: &DataType) -> Option<PgType> {
 
 fn function_type(function: &Function, scope: &Scope<'_>) -> Option<PgType> {
     let name = function.name.to_string();
+    if let Some(known) = functions::find(&name) {
+        return returned(known.returns, function, scope);
+    }
     let is = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(&name));
     if is(INTEGER_FUNCTIONS) {
         return Some(PgType::INT8);
@@ -297,6 +303,18 @@ fn function_type(function: &Function, scope: &Scope<'_>) -> Option<PgType> {
             common_type(results.iter().copied(), scope)
         }
         _ => None,
+    }
+}
+
+/// The type that a function of ours makes of these arguments.
+fn returned(returns: Returns, function: &Function, scope: &Scope<'_>) -> Option<PgType> {
+    match returns {
+        Returns::Type(pg_type) => Some(pg_type),
+        Returns::OneOf => common_type(arguments(function)?.into_iter(), scope),
+        Returns::Moment => match type_of(arguments(function)?.get(1)?, scope) {
+            Some(PgType::TIMESTAMP) => Some(PgType::TIMESTAMP),
+            _ => Some(PgType::TIMESTAMPTZ),
+        },
     }
 }
 

@@ -8,6 +8,7 @@
 use mainstay::server::pg::PgType;
 use rusqlite::Connection;
 
+use super::super::functions;
 use super::super::infer::{self, Found};
 use super::super::lexer::{Kind, Token, tokens};
 use super::super::values::{declared_type, is_undeclared, parameter_type};
@@ -197,6 +198,11 @@ impl Statement<'_> {
             |at: Option<usize>, word: &str| at.and_then(|at| self.tokens.get(at)).is_some_and(|token| token.is(word));
         if self.symbol(before, '(') && is(before.checked_sub(1), "CAST") && is(Some(at + 1), "AS") {
             return self.tokens.get(at + 2)?.name().map(|name| parameter_type(&name));
+        }
+        if self.symbol(before, '(')
+            && let Some(cast) = before.checked_sub(1).and_then(|name| functions::cast_type(&self.name(name)?))
+        {
+            return Some(cast);
         }
         if ["LIMIT", "OFFSET"].iter().any(|keyword| self.tokens.get(before).is_some_and(|token| token.is(keyword))) {
             return Some(PgType::INT8);

@@ -1,5 +1,6 @@
 //! The connection on which a session reads, and the state of the database that it sees there.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use mainstay::server::pg::{Description, PgType, SqlError, SqlState};
 use rusqlite::{Connection, InterruptHandle};
 
 use super::super::control::revoked;
+use super::super::engine::ONLY_NAME;
 use super::super::errors::from_sqlite;
 use super::super::policy::{Actions, Policy};
-use super::super::{STATE_TABLE, values};
+use super::super::{STATE_TABLE, dialect, values};
 use super::{SqliteSession, parameters};
 
 /// Steps of SQLite's machine between two looks at the budget.
@@ -172,6 +174,18 @@ impl Drop for OneState<'_> {
 }
 
 impl SqliteSession {
+    /// The statement with the user's name where it asks for that, unless SQLite takes it as it stands: a column may be called so.
+    pub(super) fn with_user<'a>(&mut self, sql: Cow<'a, str>) -> Cow<'a, str> {
+        if !dialect::names_user(&sql) {
+            return sql;
+        }
+        let user = self.activity.as_ref().map_or(ONLY_NAME, |activity| activity.user()).to_owned();
+        match self.describe_sql(&sql, &[]) {
+            Err(error) if error.state == SqlState::UNDEFINED_COLUMN => Cow::Owned(dialect::with_user(&sql, &user)),
+            _ => sql,
+        }
+    }
+
     /// What a statement of SQLite's takes and returns.
     pub(super) fn describe_sql(
         &mut self,

@@ -111,7 +111,7 @@ impl SqliteSession {
             return Started::Done(Err(error), reply);
         }
         let sql = &*dialect::in_sqlites_words(sql);
-        if self.may_be_temporary(sql) {
+        if self.may_be_temporary(sql) || dialect::names_user(sql) {
             return Started::Blocks(reply);
         }
         let modes = self.modes();

@@ -1,5 +1,7 @@
-//! The timeouts of a session, which transactions and savepoints take back with what else they take back.
+//! The timeouts of a session and what its client calls itself, which transactions and savepoints take back with what else they
+//! take back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::server::pg::{ClientInfo, ResultSink, SqlError, SqlState, Timeouts};
@@ -10,23 +12,42 @@ use super::{SqliteSession, warning};
 /// Stands for any time where a time is needed: about 24 days, PostgreSQL's longest.
 const ANY_TIME: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// The timeouts of a session.
+/// The setting that says what a client calls itself.
+pub(super) const APPLICATION_NAME: &str = "application_name";
+/// More of it is not kept, as in PostgreSQL.
+const NAME_LIMIT_BYTES: usize = 63;
+
+/// The timeouts of a session, and what its client calls itself.
 pub(super) struct SessionTimeouts {
     /// What RESET goes back to.
-    original: Timeouts,
+    original: Values,
     now: Level,
     /// As they were when the transaction began.
     before: Level,
     /// As they were at each of its savepoints.
     at_savepoints: Vec<Level>,
+    /// What the client was told last that it is called.
+    told_name: Arc<str>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
+struct Values {
+    timeouts: Timeouts,
+    application_name: Arc<str>,
+}
+
+#[derive(Clone)]
 struct Level {
     /// Of the session.
-    session: Timeouts,
+    session: Values,
     /// Of the transaction, which SET LOCAL changes.
-    local: Timeouts,
+    local: Values,
+}
+
+impl Level {
+    fn of(values: Values) -> Level {
+        Level { session: values.clone(), local: values }
+    }
 }
 
 impl SessionTimeouts {
@@ -35,44 +56,61 @@ impl SessionTimeouts {
     /// # Errors
     /// 22023 for a value that is none.
     pub(super) fn new(client: &ClientInfo) -> Result<SessionTimeouts, SqlError> {
-        let mut original = client.timeouts;
+        let mut timeouts = client.timeouts;
+        let mut application_name = String::new();
         let options = client.parameters.get("options").map(|options| assignments(options)).unwrap_or_default();
         let named = client.parameters.iter().map(|(name, value)| (name.clone(), value.clone()));
         for (name, value) in options.into_iter().chain(named) {
             if let Some(timeout) = Timeout::of(&name) {
-                *timeout.field(&mut original) = timeout.parse(&value)?;
+                *timeout.field(&mut timeouts) = timeout.parse(&value)?;
+            } else if name == APPLICATION_NAME {
+                application_name = value;
             }
         }
-        let now = Level { session: original, local: original };
-        Ok(SessionTimeouts { original, now, before: now, at_savepoints: Vec::new() })
+        // As it was greeted with.
+        let told_name = client.parameters.get(APPLICATION_NAME).map_or("", String::as_str).into();
+        let original = Values { timeouts, application_name: cut(&application_name).into() };
+        let now = Level::of(original.clone());
+        Ok(SessionTimeouts { original, before: now.clone(), now, at_savepoints: Vec::new(), told_name })
     }
 
     /// Those in force.
     pub(super) fn now(&self) -> Timeouts {
-        self.now.local
+        self.now.local.timeouts
+    }
+
+    /// What the client calls itself.
+    pub(super) fn application_name(&self) -> &Arc<str> {
+        &self.now.local.application_name
+    }
+
+    /// The same, if the client does not know.
+    pub(super) fn untold_name(&mut self) -> Option<Arc<str>> {
+        let name = Arc::clone(self.application_name());
+        (std::mem::replace(&mut self.told_name, Arc::clone(&name)) != name).then_some(name)
     }
 
     /// How long to wait for a lock.
     pub(super) fn lock(&self) -> Duration {
-        if self.now.local.lock.is_zero() { ANY_TIME } else { self.now.local.lock }
+        if self.now().lock.is_zero() { ANY_TIME } else { self.now().lock }
     }
 
     /// A transaction begins.
     pub(super) fn begin(&mut self) {
-        self.before = self.now;
+        self.before = self.now.clone();
         self.at_savepoints.clear();
     }
 
     /// The transaction ends.
     pub(super) fn end(&mut self, committed: bool) {
-        let session = if committed { self.now.session } else { self.before.session };
-        self.now = Level { session, local: session };
+        let ended = if committed { &self.now } else { &self.before };
+        self.now = Level::of(ended.session.clone());
         self.at_savepoints.clear();
     }
 
     /// A savepoint is set.
     pub(super) fn savepoint(&mut self) {
-        self.at_savepoints.push(self.now);
+        self.at_savepoints.push(self.now.clone());
     }
 
     /// The savepoint at that position, and those behind it, are forgotten.
@@ -83,23 +121,32 @@ impl SessionTimeouts {
     /// Goes back to the savepoint at that position, which stays.
     pub(super) fn roll_back_to(&mut self, position: usize) {
         if let Some(then) = self.at_savepoints.get(position) {
-            self.now = *then;
+            self.now = then.clone();
         }
         self.at_savepoints.truncate(position + 1);
     }
 
     /// Sets one; without a value, to what it was at first.
     pub(super) fn set(&mut self, timeout: Timeout, value: Option<Duration>, is_local: bool) {
-        let value = value.unwrap_or_else(|| *timeout.field(&mut self.original));
-        *timeout.field(&mut self.now.local) = value;
+        let value = value.unwrap_or_else(|| *timeout.field(&mut self.original.timeouts));
+        *timeout.field(&mut self.now.local.timeouts) = value;
         if !is_local {
-            *timeout.field(&mut self.now.session) = value;
+            *timeout.field(&mut self.now.session.timeouts) = value;
         }
+    }
+
+    /// Sets what the client calls itself; without a name, to what it was at first.
+    fn set_name(&mut self, name: Option<&str>, is_local: bool) {
+        let name = name.map_or_else(|| Arc::clone(&self.original.application_name), |name| cut(name).into());
+        if !is_local {
+            self.now.session.application_name = Arc::clone(&name);
+        }
+        self.now.local.application_name = name;
     }
 
     /// Sets all to what they were at first.
     pub(super) fn reset(&mut self) {
-        self.now = Level { session: self.original, local: self.original };
+        self.now = Level::of(self.original.clone());
     }
 }
 
@@ -119,6 +166,36 @@ impl SqliteSession {
         self.timeouts.set(timeout, value, is_local);
         Ok(())
     }
+
+    /// Sets what the client calls itself; without a name, to what it was at first.
+    pub(super) fn set_name(
+        &mut self,
+        name: Option<&str>,
+        is_local: bool,
+        sink: &mut dyn ResultSink,
+    ) -> Result<(), SqlError> {
+        if is_local && self.transaction.is_none() {
+            let message = "SET LOCAL can only be used in transaction blocks";
+            return sink.notice(&warning(SqlState::NO_ACTIVE_SQL_TRANSACTION, message));
+        }
+        self.timeouts.set_name(name, is_local);
+        Ok(())
+    }
+
+    /// What clients are told of without asking, as far as it changed.
+    pub(super) fn untold_settings(&mut self) -> Vec<(&'static str, String)> {
+        let Some(name) = self.timeouts.untold_name() else { return Vec::new() };
+        if let Some(activity) = &self.activity {
+            activity.rename(&name);
+        }
+        vec![(APPLICATION_NAME, name.to_string())]
+    }
+}
+
+/// As much of a name as is kept.
+fn cut(name: &str) -> &str {
+    let end = (0..=NAME_LIMIT_BYTES.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();
+    name.get(..end).unwrap_or_default()
 }
 
 /// The settings in the startup parameter `options`, which is written like arguments of PostgreSQL's server: `-c NAME=VALUE`,

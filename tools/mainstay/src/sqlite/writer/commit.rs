@@ -133,6 +133,18 @@ fn unknown(error: &CommitError) -> SqlError {
     SqlError::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, error.to_string())
 }
 
+/// The disk may show free space nevertheless: some is kept for what must go on.
+fn disk_full(log: &dyn Log, error: &AppendError) -> SqlError {
+    let told = SqlError::new(SqlState::DISK_FULL, error.to_string());
+    match log.status() {
+        Ok(Some(status)) => {
+            let (free, reserve) = (status.free_bytes, status.reserve_bytes);
+            told.with_detail(format!("{free} bytes are free, and {reserve} bytes are kept in reserve."))
+        }
+        Ok(None) | Err(_) => told,
+    }
+}
+
 fn append(log: &dyn Log, payload: &[u8]) -> Result<Lsn, NotCommitted> {
     loop {
         let error = match log.append(payload) {
@@ -149,7 +161,7 @@ fn append(log: &dyn Log, payload: &[u8]) -> Result<Lsn, NotCommitted> {
             AppendError::TooLarge { .. } => {
                 NotCommitted::Unfit(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, error.to_string()))
             }
-            AppendError::DiskFull => refused(SqlState::DISK_FULL),
+            AppendError::DiskFull => NotCommitted::Refused(disk_full(log, &error)),
             AppendError::Fenced => refused(SqlState::READ_ONLY_SQL_TRANSACTION),
             // The log may hold it, and replay it at the next start.
             AppendError::Unknown(_) => refused(SqlState::TRANSACTION_RESOLUTION_UNKNOWN),

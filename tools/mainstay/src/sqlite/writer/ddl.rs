@@ -11,6 +11,7 @@ use super::super::names::quoted;
 use super::super::payload::Part;
 use super::super::policy::{self, Actions};
 use super::super::{schema, values};
+use super::filling::{columns_of_rows, types_of_rows};
 use super::{Writer, run};
 
 /// The savepoint of the steps that a statement is made of.
@@ -99,11 +100,13 @@ impl Writer {
         made
     }
 
-    /// The rows go into a temporary table first, of which SQLite then says how it is defined. So the query runs once, and the
-    /// names and types of the columns are SQLite's own.
+    /// The rows go into a temporary table first, of which SQLite then says what columns it has. So the query runs once, and the
+    /// names and affinities of the columns are SQLite's own.
     fn make_table_of_rows(&mut self, table: &TableAs<'_>, parameters: &[OwnedValue]) -> Result<CommandTag, SqlError> {
         let failed = |error: rusqlite::Error| from_sqlite(&error);
         let name = quoted(&table.name);
+        let query = table.rest.get("AS".len()..).unwrap_or_default();
+        let types = self.policy.own(|| types_of_rows(self.connection(), query)).map_err(failed)?;
         let fill = format!("CREATE TEMP TABLE {} {}", table.name_as_written, table.rest);
         // Only compiled as our own: what it compiles while it runs, such as the pragma behind a table, is not.
         let mut statement = self.policy.own(|| self.connection().prepare(&fill)).map_err(failed)?;
@@ -111,9 +114,8 @@ impl Writer {
         statement.raw_execute().map_err(failed)?;
         drop(statement);
         // Temporary tables may be lent meanwhile.
-        let definition = "SELECT sql FROM sqlite_temp_schema WHERE type = 'table' AND name = ?1";
-        let definition: String =
-            self.connection().query_row(definition, [&table.name], |row| row.get(0)).map_err(failed)?;
+        let columns = columns_of_rows(self.connection(), &table.name, &types).map_err(failed)?;
+        let definition = format!("CREATE TABLE {name}{columns}");
         self.batch(&definition)?;
         schema::check(self.connection())?;
         self.parts.push(Part::Ddl(definition));

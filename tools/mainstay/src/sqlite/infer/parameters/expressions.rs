@@ -3,6 +3,7 @@
 use mainstay::server::pg::PgType;
 use sqlparser::ast::{BinaryOperator, Expr, Function, Query, UnaryOperator, Value, WindowType};
 
+use super::super::super::functions;
 use super::super::super::values::parameter_type;
 use super::super::expressions::{CONDITIONAL_FUNCTIONS, arguments, common, is_number, query_columns, type_of};
 use super::super::scope::Scope;
@@ -212,6 +213,12 @@ impl Walk {
             return self.even(&arguments, scope);
         }
         self.all(&arguments, scope);
+        // Behind a cast, which says what a parameter is.
+        if let Some(cast) = functions::cast_type(&function.name.to_string())
+            && let Some(value) = arguments.first()
+        {
+            self.open(value, Some(cast), scope);
+        }
         if let [condition, results @ ..] = arguments.as_slice()
             && is_one_of(function, CONDITIONAL_FUNCTIONS)
             && results.len() <= 2
