@@ -47,7 +47,9 @@ fn a_thousand_idle_clients_cost_little() {
     let each = |now: u64| now.saturating_sub(before) as f64 / CLIENTS as f64;
     println!("KiB for each idle client: {:.1}, after a query {:.1}", each(connected), each(used));
     assert!(each(connected) < LIMIT_KIB as f64);
-    assert!(each(used) < LIMIT_KIB as f64);
+    // Just used, a connection has a little more than when it rests.
+    assert!(each(used) < 2.0 * LIMIT_KIB as f64);
+    eventually("memory to be given back", LIMIT, || each(memory_kib(&node)) < LIMIT_KIB as f64);
     for client in &mut clients {
         for sql in LARGE {
             client.query(sql);
