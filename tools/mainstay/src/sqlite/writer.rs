@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use mainstay::server::pg::{CommandTag, OwnedValue, ResultSink, SqlError, SqlState};
 use mainstay::wal::Record;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::captured::Capture;
 use super::errors::{self, from_sqlite};
@@ -139,12 +139,24 @@ impl Writer {
         self.savepoints.clear();
         self.must_undo = false;
         if !self.connection().is_autocommit()
-            && let Err(error) = self.policy.own(|| self.connection().execute_batch("ROLLBACK"))
+            && let Err(error) = self.roll_back()
         {
             self.fail(format!("a transaction could not be rolled back: {error}"));
         }
         if std::mem::take(&mut self.schema_changed) {
             self.schema_moved();
+        }
+    }
+
+    /// Ends SQLite's transaction. An interrupt for the statement before may come so late that it meets this; SQLite forgets it
+    /// with that, so each costs one more try.
+    fn roll_back(&self) -> rusqlite::Result<()> {
+        loop {
+            let outcome = self.policy.own(|| self.connection().execute_batch("ROLLBACK"));
+            let code = outcome.as_ref().err().and_then(rusqlite::Error::sqlite_error_code);
+            if code != Some(ErrorCode::OperationInterrupted) {
+                return outcome;
+            }
         }
     }
 

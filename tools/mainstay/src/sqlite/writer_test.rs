@@ -1,7 +1,7 @@
 //! SQLite's COMMIT fails although the transaction is in the WAL.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mainstay::wal::AppendError;
 use rusqlite::Connection;
@@ -127,4 +127,27 @@ fn what_a_failed_statement_left_is_not_committed() {
     writer.execute("INSERT INTO t VALUES (2)", &[], &mut Seen::default()).unwrap();
     writer.commit(&log).unwrap();
     assert_eq!((log.0.lock().records.len(), count(&writer)), (1, 1));
+}
+
+#[test]
+fn an_interrupt_does_not_stop_a_rollback() {
+    let (mut writer, _) = writer();
+    let interrupt = writer.for_describe().0.get_interrupt_handle();
+    let over = AtomicBool::new(false);
+    let refused = std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                interrupt.interrupt();
+            }
+        });
+        // A rollback that failed leaves a writer that refuses everything.
+        let refused = (0..10_000).find_map(|_| {
+            let refused = writer.begin().err().filter(|error| error.state.0 != "57014");
+            writer.rollback();
+            refused
+        });
+        over.store(true, Ordering::SeqCst);
+        refused
+    });
+    assert!(refused.is_none(), "{refused:?}");
 }
