@@ -91,7 +91,7 @@ pub trait Session: Send {
     ) -> Result<CommandTag, SqlError>;
 
     /// Runs a statement as [`execute`](Session::execute) does, if that takes no more than a moment or is somebody else's
-    /// work. Never blocks: it is called on the runtime's own threads, which spares the statement the way to another one.
+    /// work. Never blocks: it is called on a thread that serves many connections, which spares the statement the way to another one.
     ///
     /// A session that cannot do so answers [`Started::Blocks`], as this does unless it is overridden.
     fn start(&mut self, statement: &str, parameters: &Arc<Vec<OwnedValue>>, scope: Scope, reply: Reply) -> Started {

@@ -16,6 +16,7 @@ use super::backend::Backend;
 use super::cancel::Cancels;
 use super::connection;
 use super::timeouts::Timeouts;
+use super::workers::Workers;
 use crate::net::NetError;
 
 /// So many connections may be in their startup at once, which takes a client that speaks a moment; more are told so and
@@ -74,8 +75,7 @@ pub struct PgConfig {
     /// are both users and TLS, or what is missing is allowed to be.
     pub listen: SocketAddr,
     /// Clients that may be connected at once; more are refused with 53300. Default 100, from 1 to 10 000. Each running
-    /// statement may hold one of the runtime's blocking threads, of which there are 512 unless the embedder says otherwise,
-    /// and the engine needs some too: with more than 400, say otherwise.
+    /// statement may hold a thread of the server's.
     pub connection_limit: usize,
     /// How many of these connections are kept for superusers. Default 3, up to 100; never all.
     pub superuser_reserved_connections: usize,
@@ -261,6 +261,9 @@ pub enum ServerError {
         /// Why.
         source: io::Error,
     },
+    /// The system has no threads to serve clients with.
+    #[error("cannot start the threads that serve SQL clients: {0}")]
+    Threads(io::Error),
     /// Sessions went on although they were interrupted. Their connections are closed, but they still use the engine.
     #[error("SQL sessions are still running after they were interrupted")]
     StillRunning,
@@ -314,11 +317,13 @@ impl PgServer {
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let (phase, receiver) = watch::channel(Phase::Serving);
+        let workers = Workers::start(config.connection_limit + STARTUP_LIMIT).map_err(ServerError::Threads)?;
         let slots = Arc::new(Slots::new(config.connection_limit, config.superuser_reserved_connections));
         let shared = Arc::new(Shared { config, backend, cancels: Arc::default(), slots, access });
         let acceptor = Acceptor {
             listener,
             shared,
+            workers,
             phase: receiver,
             startups: Arc::new(Semaphore::new(STARTUP_LIMIT)),
             refusals: Arc::new(Semaphore::new(REFUSAL_LIMIT)),
@@ -366,6 +371,7 @@ impl Drop for PgServer {
 struct Acceptor {
     listener: TcpListener,
     shared: Arc<Shared>,
+    workers: Workers,
     phase: watch::Receiver<Phase>,
     startups: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
@@ -399,12 +405,18 @@ impl Acceptor {
     }
 
     fn spawn(&mut self, stream: TcpStream, peer: SocketAddr, serving: bool) {
-        if let Ok(permit) = Arc::clone(&self.startups).try_acquire_owned() {
-            let served = connection::serve(stream, peer.ip(), Arc::clone(&self.shared), self.phase.clone(), permit);
+        let spawned = if let Ok(permit) = Arc::clone(&self.startups).try_acquire_owned() {
+            let (shared, phase) = (Arc::clone(&self.shared), self.phase.clone());
             let tasks = if serving { &mut self.clients } else { &mut self.latecomers };
-            tasks.spawn(served);
+            let serve = move |stream| connection::serve(stream, peer.ip(), shared, phase, permit);
+            self.workers.spawn(tasks, stream, serve)
         } else if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
-            self.latecomers.spawn(connection::turn_away(stream, permit));
+            self.workers.spawn(&mut self.latecomers, stream, move |stream| connection::turn_away(stream, permit))
+        } else {
+            return;
+        };
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "an SQL client cannot be served");
         }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! listener    accepts, limits, stops       connection  one client's task: socket, session thread, interrupts
+//! workers     the threads of the tasks
 //! startup     up to the first answer       wire        the socket, plain or TLS
 //! access      who is let in
 //! frame       bytes into messages          message     messages into their parts
@@ -19,8 +20,8 @@
 //! ```
 //!
 //! - Bytes from the network are checked before they are believed; no input panics or takes memory that it did not fill.
-//! - A session's methods run on threads that may block, but for those that promise not to, which run on the runtime's
-//!   workers; no method of the same session runs twice at once.
+//! - A session's methods run on threads that may block, but for those that promise not to, which run on the connection's
+//!   worker; no method of the same session runs twice at once.
 //! - Every connection ends with its session dropped, however it ends.
 
 mod access;
@@ -54,6 +55,7 @@ mod timeouts;
 mod types;
 mod wire;
 mod work;
+mod workers;
 
 pub use access::{PasswordError, Roles, UsersError, Verifier, users_line};
 pub use activity::{Activities, Activity, Seen, timestamp};

@@ -2,7 +2,7 @@
 //! session runs at once or that run elsewhere.
 //!
 //! A way to another thread and back costs more than a short statement, so each batch of messages is begun here, on the
-//! runtime's own thread. At the first message that may block, the rest goes to [`Conversation::handle`] on a thread that
+//! worker's thread. At the first message that may block, the rest goes to [`Conversation::handle`] on a thread that
 //! may. Nothing in here blocks.
 
 use std::sync::Arc;

@@ -25,8 +25,6 @@ use crate::sqlite::{SqliteEngine, spare_memory};
 /// How long clients get to finish what they run once the node is told to stop; the server may take 2 s more to interrupt
 /// the rest. The node's own shutdown follows, and all has to fit into the 5 s that an operator waits.
 const GRACE: Duration = Duration::from_millis(1500);
-/// Threads that may block, beside one for each connection.
-const BLOCKING_THREADS: usize = 112;
 /// Files that a connection opens, as a rule at the most: its socket; two for SQLite to read with, the database and its WAL;
 /// four for temporary tables, which are on a connection of their own with a file and its journal; two for a query of the
 /// catalogs beside tables; three to sort in what does not fit into memory, or to keep the rows of a cursor.
@@ -49,10 +47,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         tracing::warn!(%error, "SQLite takes more memory for each connection than it should");
     }
     raise_file_limit(settings.sql.connection_limit);
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let blocking_threads = settings.sql.connection_limit.saturating_add(BLOCKING_THREADS);
-    let runtime =
-        runtime.enable_all().max_blocking_threads(blocking_threads).build().context("cannot start threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let result = runtime.block_on(serve(settings));
     // Whatever is left waits for clients that were told to go; the data is closed.
     runtime.shutdown_background();
