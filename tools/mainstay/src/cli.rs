@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, value_parser};
+use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
 
 use crate::cluster::ClusterAction;
@@ -20,6 +20,15 @@ pub const CONFIG_VARIABLE: &str = "MAINSTAY_CONFIG";
 pub struct Cli {
     #[command(subcommand)]
     pub command: Action,
+}
+
+/// Whether something that is given to this program can come from that variable.
+pub fn reads_variable(name: &str) -> bool {
+    fn reads(command: &Command, name: &str) -> bool {
+        command.get_arguments().any(|argument| argument.get_env().is_some_and(|variable| variable == name))
+            || command.get_subcommands().any(|command| reads(command, name))
+    }
+    name == CONFIG_VARIABLE || reads(&Cli::command(), name)
 }
 
 #[derive(Subcommand)]

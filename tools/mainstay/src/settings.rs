@@ -329,14 +329,14 @@ fn check_together(settings: &Settings, problems: &mut Vec<Problem>) {
     }
 }
 
-/// The variables that begin like ours and set nothing: likely a misspelling, but not surely, because orchestrators add
-/// variables named after a service.
-pub fn unknown_variables() -> Vec<String> {
-    let known = |name: &str| TABLE.iter().any(|setting| setting.variable() == name);
-    let mut unknown: Vec<String> = std::env::vars_os()
-        .filter_map(|(name, _)| name.into_string().ok())
+/// Those of the variables that begin like ours and that nothing here reads: likely a misspelling, but not surely, because
+/// orchestrators add variables named after a service.
+pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let is_setting = |name: &str| TABLE.iter().any(|setting| setting.variable() == name);
+    let mut unknown: Vec<String> = names
+        .filter_map(|name| name.into_string().ok())
         .filter(|name| name.starts_with(VARIABLE_PREFIX) && !name.starts_with("MAINSTAY_TEST_"))
-        .filter(|name| name != crate::cli::CONFIG_VARIABLE && !known(name))
+        .filter(|name| !is_setting(name) && !crate::cli::reads_variable(name))
         .collect();
     unknown.sort();
     unknown

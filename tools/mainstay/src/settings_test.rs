@@ -454,3 +454,10 @@ fn settings_of_the_cluster_that_do_not_go_together_are_refused() {
     assert!(found[0].contains("a join token is") && !found[0].contains("abab"), "{found:?}");
     assert!(!print_defaults().contains("\njoin_token = "));
 }
+
+#[test]
+fn variables_that_nothing_reads_are_named() {
+    let names =
+        ["PATH", "MAINSTAY_SQL_LISTN", "MAINSTAY_SQL_LISTEN", "MAINSTAY_CONFIG", "MAINSTAY_ADDR", "MAINSTAY_TIMEOUT"];
+    assert_eq!(unknown_variables(names.into_iter().map(OsString::from)), ["MAINSTAY_SQL_LISTN"]);
+}

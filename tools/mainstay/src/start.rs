@@ -40,7 +40,7 @@ const EXIT_IMPATIENT: i32 = 1;
 /// It could not start, failed while it ran, or did not stop cleanly.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     logging::start(settings.log.format, &settings.log.level)?;
-    for variable in settings::unknown_variables() {
+    for variable in settings::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
         tracing::warn!(variable, "no setting has this variable; it is ignored");
     }
     if let Err(error) = spare_memory() {

@@ -181,7 +181,8 @@ impl Shared {
 
     /// Opens a connection that can only read.
     pub(super) fn open_reader(&self) -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
         prepare_connection(&connection)?;
         Ok(connection)
     }
@@ -192,7 +193,7 @@ impl Shared {
         let path =
             std::path::absolute(&self.path).map_err(|error| SqlError::new(SqlState::IO_ERROR, error.to_string()))?;
         let open = || -> rusqlite::Result<Connection> {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(path, flags)?;
             prepare_connection(&connection)?;
             connection.execute_batch("BEGIN")?;

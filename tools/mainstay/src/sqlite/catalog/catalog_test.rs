@@ -107,6 +107,14 @@ fn tables_and_their_parts_are_told() {
         ),
         ["id|bigint|1||", "N n|text|1|'x'|", "g|bigint|0|id + 1|s"]
     );
+    // A key that is no rowid takes no NULL either.
+    assert_eq!(
+        rows(
+            &connection,
+            "SELECT attname, attnotnull FROM pg_attribute WHERE attrelid = 'c'::regclass ORDER BY attnum"
+        ),
+        ["id|1", "p|0", "u|0"]
+    );
     assert_eq!(
         rows(
             &connection,

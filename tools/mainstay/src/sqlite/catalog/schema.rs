@@ -193,11 +193,12 @@ impl Reader<'_> {
             let name: String = row.get(0)?;
             let declared: String = row.get(1)?;
             let (key, hidden): (i64, i64) = (row.get(4)?, row.get(5)?);
-            let integer_key = key > 0 && declared.eq_ignore_ascii_case("integer");
+            // SQLite would take NULL in a key that is no rowid; what is logged has none there.
+            let in_key = key > 0 && (declared.eq_ignore_ascii_case("integer") || !self.is_temporary());
             let generated = hidden > 1;
             let default: Option<String> = row.get(3)?;
             let default = if generated { text.generated.get(&name.to_ascii_lowercase()).cloned() } else { default };
-            let not_null = row.get::<_, bool>(2)? || integer_key;
+            let not_null = row.get::<_, bool>(2)? || in_key;
             let pg_type = values::declared_type(&declared);
             Ok((TableColumn { name, pg_type, not_null, default, generated }, key))
         };
