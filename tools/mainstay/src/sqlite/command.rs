@@ -16,6 +16,7 @@ mod slow;
 mod table_as;
 mod temporary;
 mod timeouts;
+mod transactions;
 mod translated;
 mod unsupported;
 
@@ -104,16 +105,9 @@ pub(super) fn parse(statement: &str) -> Result<Option<Command>, SqlError> {
         return Ok(None);
     }
     let command = match first.text.to_ascii_uppercase().as_str() {
-        "BEGIN" => words.begin("BEGIN")?,
-        "START" => {
-            words.advance();
-            words.expect("TRANSACTION")?;
-            Command::Begin { modes: words.modes()?, tag: "START TRANSACTION" }
-        }
-        "COMMIT" | "END" => {
-            words.advance();
-            Command::Commit { chain: words.chain()? }
-        }
+        "BEGIN" => words.begin()?,
+        "START" => words.start()?,
+        "COMMIT" | "END" => words.commit()?,
         "ROLLBACK" | "ABORT" => words.rollback()?,
         "SAVEPOINT" => {
             words.advance();
@@ -218,81 +212,6 @@ impl<'a> Words<'a> {
         let name = self.next.and_then(|token| token.name()).ok_or_else(|| self.unexpected())?;
         self.advance();
         Ok(name)
-    }
-
-    fn work(&mut self) {
-        let _ = self.take("WORK") || self.take("TRANSACTION");
-    }
-
-    /// `AND [NO] CHAIN`
-    fn chain(&mut self) -> Result<bool, SqlError> {
-        self.work();
-        if !self.take("AND") {
-            return Ok(false);
-        }
-        let no = self.take("NO");
-        self.expect("CHAIN")?;
-        Ok(!no)
-    }
-
-    fn begin(&mut self, tag: &'static str) -> Result<Command, SqlError> {
-        self.advance();
-        // SQLite's own: both take the writer's place at once, which is what a stable transaction that may write does.
-        let at_once = self.take("IMMEDIATE") || self.take("EXCLUSIVE");
-        let _ = at_once || self.take("DEFERRED");
-        self.work();
-        let modes = Asked { at_once, ..self.modes()? };
-        Ok(Command::Begin { modes, tag })
-    }
-
-    fn modes(&mut self) -> Result<Asked, SqlError> {
-        let mut modes = Asked::default();
-        loop {
-            if self.take("ISOLATION") {
-                self.expect("LEVEL")?;
-                modes.isolation = Some(self.isolation()?);
-            } else if self.take("READ") {
-                let read_only = self.take("ONLY");
-                if !read_only {
-                    self.expect("WRITE")?;
-                }
-                modes.read_only = Some(read_only);
-            } else if self.take("NOT") {
-                self.expect("DEFERRABLE")?;
-            } else if !self.take("DEFERRABLE") {
-                break;
-            }
-            if self.next.is_some_and(|token| token.kind == Kind::Symbol(',')) {
-                self.advance();
-            }
-        }
-        Ok(modes)
-    }
-
-    fn isolation(&mut self) -> Result<Isolation, SqlError> {
-        if self.take("SERIALIZABLE") {
-            return Ok(Isolation::Serializable);
-        }
-        if self.take("REPEATABLE") {
-            self.expect("READ")?;
-            return Ok(Isolation::RepeatableRead);
-        }
-        self.expect("READ")?;
-        if self.take("UNCOMMITTED") {
-            return Ok(Isolation::ReadUncommitted);
-        }
-        self.expect("COMMITTED")?;
-        Ok(Isolation::ReadCommitted)
-    }
-
-    fn rollback(&mut self) -> Result<Command, SqlError> {
-        self.advance();
-        self.work();
-        if self.take("TO") {
-            self.take("SAVEPOINT");
-            return Ok(Command::RollbackTo(self.name()?));
-        }
-        Ok(Command::Rollback { chain: self.chain()? })
     }
 
     fn set(&mut self) -> Result<Command, SqlError> {
