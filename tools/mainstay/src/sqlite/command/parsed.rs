@@ -171,4 +171,10 @@ mod tests {
             assert!(error.message.ends_with(message), "{sql}: {}", error.message);
         }
     }
+
+    #[test]
+    fn nesting_has_an_end() {
+        let sql = format!("TRUNCATE a PARTITION {}", "(".repeat(100_000));
+        assert_eq!(parse(&sql).unwrap_err().state.0, "54001");
+    }
 }
