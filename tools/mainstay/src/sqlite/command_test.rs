@@ -17,6 +17,14 @@ fn transaction_control_of_both_worlds_is_understood() {
             "BEGIN READ WRITE ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE",
             begin(Some(false), Some(Isolation::ReadCommitted), false),
         ),
+        ("BEGIN TRANSACTION read", begin(None, None, false)),
+        ("BEGIN EXCLUSIVE TRANSACTION 'a b'", begin(None, None, true)),
+        ("BEGIN TRANSACTION READ ONLY", begin(Some(true), None, false)),
+        ("BEGIN TRANSACTION DEFERRABLE", begin(None, None, false)),
+        ("COMMIT TRANSACTION [x]", Some(Command::Commit { chain: false })),
+        ("COMMIT TRANSACTION AND CHAIN", Some(Command::Commit { chain: true })),
+        ("ROLLBACK TRANSACTION x", Some(Command::Rollback { chain: false })),
+        ("ROLLBACK TRANSACTION x TO SAVEPOINT y", Some(Command::RollbackTo("y".into()))),
         ("END TRANSACTION", Some(Command::Commit { chain: false })),
         ("COMMIT AND CHAIN", Some(Command::Commit { chain: true })),
         ("ABORT AND NO CHAIN", Some(Command::Rollback { chain: false })),
@@ -107,7 +115,23 @@ fn timeouts_are_set_in_many_ways() {
 
 #[test]
 fn what_only_begins_like_a_command_is_refused() {
-    for sql in ["BEGIN NOW", "START", "COMMIT 1", "SAVEPOINT", "ROLLBACK TO", "SAVEPOINT 1", "SET", "SHOW"] {
+    for sql in [
+        "BEGIN NOW",
+        "START",
+        "COMMIT 1",
+        "SAVEPOINT",
+        "ROLLBACK TO",
+        "SAVEPOINT 1",
+        "SET",
+        "SHOW",
+        "BEGIN TRANSACTION NOT",
+        "COMMIT TRANSACTION x y",
+        "COMMIT TRANSACTION x AND CHAIN",
+        "COMMIT WORK x",
+        "START TRANSACTION x",
+        "ROLLBACK TRANSACTION x TO",
+        "ROLLBACK WORK TRANSACTION",
+    ] {
         assert_eq!(parse(sql).unwrap_err().state, SqlState::SYNTAX_ERROR, "{sql}");
     }
     assert_eq!(parse("/**/VACUUM INTO 'x'").unwrap_err().state, SqlState::FEATURE_NOT_SUPPORTED);

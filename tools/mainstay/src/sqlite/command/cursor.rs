@@ -6,7 +6,7 @@ use mainstay::server::pg::{CursorCommand, SqlError, Steps};
 
 use super::super::lexer::Kind;
 use super::super::policy;
-use super::Words;
+use super::{Words, parsed};
 
 /// The statement as one about cursors; `None` if it is none.
 ///
@@ -22,15 +22,8 @@ pub(in super::super) fn parse_cursor(statement: &str) -> Result<Option<CursorCom
     } else if words.take("MOVE") {
         let (name, steps) = words.steps()?;
         CursorCommand::Move { name, steps }
-    } else if words.take("CLOSE") {
-        let all = words.next.is_some_and(|token| token.is("ALL"));
-        let name = words.name()?;
-        CursorCommand::Close { name: (!all).then_some(name) }
-    } else if words.take("DEALLOCATE") {
-        words.take("PREPARE");
-        let all = words.next.is_some_and(|token| token.is("ALL"));
-        let name = words.name()?;
-        CursorCommand::Deallocate { name: (!all).then_some(name) }
+    } else if words.next.is_some_and(|token| token.is("CLOSE") || token.is("DEALLOCATE")) {
+        return parsed::cursor_command(statement).map(Some);
     } else {
         return Ok(None);
     };

@@ -1,33 +1,11 @@
 //! Statements about temporary tables, in the words of PostgreSQL that SQLite does not have: `pg_temp.`, `LOCAL`, and what is
 //! to happen to a table at the end of a transaction.
 
-use mainstay::server::pg::SqlError;
-
 use super::super::lexer::{Kind, Token, tokens};
 use super::table_as::name_and_as;
-use super::{Command, Words};
 
 /// `CREATE [UNIQUE] INDEX IF NOT EXISTS temp.` is as far in as the schema can stand.
 const HEAD_TOKENS: usize = 8;
-
-impl Words<'_> {
-    /// `DISCARD`, of temporary tables or of everything.
-    pub(super) fn discard(&mut self) -> Result<Command, SqlError> {
-        self.advance();
-        let command = if self.take("ALL") {
-            Command::Discard { all: true }
-        } else if self.take("TEMP") || self.take("TEMPORARY") {
-            Command::Discard { all: false }
-        } else if let Some(what) = ["PLANS", "SEQUENCES"].into_iter().find(|what| self.take(what)) {
-            // Plans follow the schema by themselves, and sequences keep nothing in a session.
-            Command::Set { what: format!("DISCARD {what}"), tag: "DISCARD" }
-        } else {
-            return Err(self.unexpected());
-        };
-        self.end()?;
-        Ok(command)
-    }
-}
 
 /// What happens to a temporary table at the end of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

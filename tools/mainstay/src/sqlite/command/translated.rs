@@ -4,11 +4,12 @@
 //! Nothing that SQLite accepts is taken from it. What would have to be done otherwise than it is asked for is refused.
 
 use mainstay::server::pg::{SqlError, SqlState};
+use sqlparser::ast::{CascadeOption, ObjectName, Truncate, TruncateIdentityOption};
 
 use super::super::lexer::{Kind, Token, tokens};
 use super::super::names::quoted;
 use super::super::{dialect, policy};
-use super::Words;
+use super::{Words, parsed};
 
 /// A statement in SQLite's words. All of it takes effect, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,25 +34,6 @@ const KEY_AS_INDEX: &str = "a key that is added to a table is kept as a unique i
 const DROPPED: &[&str] = &["TABLE", "VIEW", "INDEX"];
 
 impl Words<'_> {
-    /// `TRUNCATE [TABLE] t, … [RESTART IDENTITY | CONTINUE IDENTITY] [RESTRICT]`: triggers see each row go.
-    pub(super) fn truncate(&mut self) -> Result<Translated, SqlError> {
-        self.advance();
-        self.take("TABLE");
-        let tables = self.tables()?;
-        let restart = self.take("RESTART");
-        if restart || self.take("CONTINUE") {
-            self.expect("IDENTITY")?;
-        }
-        self.restrict("TRUNCATE")?;
-        self.end()?;
-        Ok(Translated {
-            statements: tables.iter().map(|table| format!("DELETE FROM {}", quoted(table))).collect(),
-            tag: "TRUNCATE TABLE",
-            restarted: if restart { tables } else { Vec::new() },
-            ..Translated::default()
-        })
-    }
-
     /// PostgreSQL's VACUUM. SQLite's, of the whole database or into a file, is refused.
     pub(super) fn vacuum(&mut self) -> Result<Translated, SqlError> {
         self.advance();
@@ -103,7 +85,10 @@ impl Words<'_> {
         if names.len() == 1 && self.next.is_none() {
             return Ok(None);
         }
-        self.restrict("DROP")?;
+        if self.take("CASCADE") {
+            return Err(cascade_refused("DROP"));
+        }
+        self.take("RESTRICT");
         self.end()?;
         let tag = match *what {
             "TABLE" => "DROP TABLE",
@@ -180,22 +165,50 @@ impl Words<'_> {
         let mut name = self.name()?;
         while self.next.is_some_and(|token| token.kind == Kind::Symbol('.')) {
             self.advance();
-            if !["main", "public"].iter().any(|schema| schema.eq_ignore_ascii_case(&name)) {
-                return Err(SqlError::new(SqlState("3F000"), format!("schema \"{name}\" does not exist")));
-            }
+            refuse_other_schema(&name)?;
             name = self.name()?;
         }
         Ok(name)
     }
+}
 
-    fn restrict(&mut self, what: &str) -> Result<(), SqlError> {
-        if self.take("CASCADE") {
-            return Err(policy::refused(format!("{what} … CASCADE is not supported"))
-                .with_hint("Name what is to go in the order in which it can."));
-        }
-        self.take("RESTRICT");
-        Ok(())
+fn refuse_other_schema(schema: &str) -> Result<(), SqlError> {
+    if ["main", "public"].iter().any(|ours| ours.eq_ignore_ascii_case(schema)) {
+        return Ok(());
     }
+    Err(SqlError::new(SqlState("3F000"), format!("schema \"{schema}\" does not exist")))
+}
+
+fn cascade_refused(what: &str) -> SqlError {
+    policy::refused(format!("{what} … CASCADE is not supported"))
+        .with_hint("Name what is to go in the order in which it can.")
+}
+
+/// `TRUNCATE [TABLE] t, … [RESTART IDENTITY | CONTINUE IDENTITY] [RESTRICT]`: triggers see each row go.
+pub(super) fn truncate(truncate: &Truncate) -> Result<Translated, SqlError> {
+    if truncate.if_exists || truncate.partitions.is_some() || truncate.on_cluster.is_some() {
+        // Words of other databases.
+        return Err(parsed::syntax_error(&"TRUNCATE with IF EXISTS, PARTITION or ON CLUSTER"));
+    }
+    let tables = truncate.table_names.iter().map(|target| unqualified(&target.name)).collect::<Result<Vec<_>, _>>()?;
+    if truncate.cascade == Some(CascadeOption::Cascade) {
+        return Err(cascade_refused("TRUNCATE"));
+    }
+    Ok(Translated {
+        statements: tables.iter().map(|table| format!("DELETE FROM {}", quoted(table))).collect(),
+        tag: "TRUNCATE TABLE",
+        restarted: if truncate.identity == Some(TruncateIdentityOption::Restart) { tables } else { Vec::new() },
+        ..Translated::default()
+    })
+}
+
+/// The last part of a name, which is one of ours.
+fn unqualified(name: &ObjectName) -> Result<String, SqlError> {
+    let parts = name.0.iter().map(|part| part.as_ident().map(parsed::folded));
+    let mut parts = parts.collect::<Option<Vec<String>>>().unwrap_or_default();
+    let last = parts.pop().ok_or_else(|| parsed::syntax_error(name))?;
+    parts.iter().try_for_each(|schema| refuse_other_schema(schema))?;
+    Ok(last)
 }
 
 /// A CREATE TABLE without the storage parameters at its end; `None` if it has none.
@@ -248,6 +261,7 @@ mod tests {
         for (sql, statements) in [
             ("truncate table a, b", vec!["DELETE FROM \"a\"", "DELETE FROM \"b\""]),
             ("TRUNCATE public.a RESTART IDENTITY RESTRICT", vec!["DELETE FROM \"a\""]),
+            ("TRUNCATE ONLY MAIN.a *, [B c] CONTINUE IDENTITY", vec!["DELETE FROM \"a\"", "DELETE FROM \"B c\""]),
             (
                 "drop table if exists a, \"B\", c",
                 vec!["DROP TABLE IF EXISTS \"a\"", "DROP TABLE IF EXISTS \"B\"", "DROP TABLE IF EXISTS \"c\""],
