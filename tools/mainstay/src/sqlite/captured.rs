@@ -35,11 +35,9 @@ use rusqlite::types::ValueRef;
 
 use super::changeset::{self, By, Operation};
 use super::errors::{self, from_sqlite};
+use super::payload::Limit;
 use super::schema::UNTYPED;
 use super::{STATE_TABLE, policy};
-
-/// What a transaction did may take so much in memory and in the log: no record can be longer.
-const CHANGES_LIMIT_BYTES: usize = 1 << 30;
 
 /// A changeset has no room for more columns in a key.
 const MAX_KEY_COLUMNS: usize = u8::MAX as usize;
@@ -50,29 +48,6 @@ const COUNTERS: &str = "sqlite_sequence";
 
 /// Captures what one connection does to rows of `main`.
 pub(super) struct Capture(Arc<Mutex<Captured>>);
-
-/// How much what a transaction did may take in all: what is captured, and what was taken of it before.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limit(usize);
-
-impl Default for Limit {
-    fn default() -> Limit {
-        Limit(CHANGES_LIMIT_BYTES)
-    }
-}
-
-impl Limit {
-    /// # Errors
-    /// 54000: it is more than that.
-    pub(super) fn check(self, len_bytes: usize) -> Result<(), SqlError> {
-        if len_bytes <= self.0 {
-            return Ok(());
-        }
-        let message = format!("the changes of this transaction take more than {} bytes", self.0);
-        let told = SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message);
-        Err(told.with_hint("Make them in several transactions."))
-    }
-}
 
 /// What was captured up to a moment: the length of each touched table's changes.
 pub(super) struct Mark(Vec<usize>);
@@ -231,7 +206,7 @@ impl Capture {
 
     #[cfg(test)]
     pub(super) fn limit_to(&self, len_bytes: usize) {
-        self.0.lock().limit = Limit(len_bytes);
+        self.0.lock().limit = Limit::of(len_bytes);
     }
 
     /// Takes what was captured so far, as a changeset; empty if there is nothing.
@@ -486,7 +461,7 @@ impl Column {
     /// Fails if a row with that value in it could not be told from others.
     fn refuse(&self, table: &str, value: ValueRef<'_>) -> Result<(), Unnoted> {
         match value {
-            ValueRef::Null if self.is_key => Err(Unnoted::Refused(errors::not_null(table, &self.name))),
+            ValueRef::Null if self.is_key => Err(Unnoted::Refused(errors::not_null_key(table, &self.name))),
             ValueRef::Real(_) if self.is_key && self.untyped => Err(Unnoted::Refused(floating_key(table, &self.name))),
             _ => Ok(()),
         }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rusqlite::session::Session;
 
 use super::super::health::Health;
-use super::super::payload::{Part, Payload};
+use super::super::payload::{CHANGES_LIMIT_BYTES, Part, Payload};
 use super::super::test_support::{Contents, MemoryLog, Seen, contents_of};
 use super::super::writer::Writer;
 use super::super::{DATABASE, apply};

@@ -156,18 +156,19 @@ pub(super) fn parameter_type(name: &str) -> PgType {
 /// Runs a statement whose parameters are bound, to its end, and sends its rows; answers how many.
 ///
 /// # Errors
-/// The statement failed, or the client is gone.
+/// The statement failed, with what `told` makes of it, or the client is gone.
 pub(super) fn run(
     statement: &mut Statement<'_>,
     columns: &[Column],
     sink: &mut dyn ResultSink,
+    told: impl Fn(&rusqlite::Error) -> SqlError,
 ) -> Result<u64, SqlError> {
     if !columns.is_empty() {
         sink.columns(columns)?;
     }
     let mut count = 0;
     let mut rows = statement.raw_query();
-    while let Some(row) = rows.next().map_err(|error| from_sqlite(&error))? {
+    while let Some(row) = rows.next().map_err(|error| told(&error))? {
         if columns.is_empty() {
             continue;
         }

@@ -13,6 +13,7 @@ use mainstay::wal::Record;
 use rusqlite::{Connection, ErrorCode};
 
 use super::captured::Capture;
+use super::catalog::Home;
 use super::errors::{self, from_sqlite};
 use super::ffi;
 use super::health::Health;
@@ -386,7 +387,7 @@ fn run(
 ) -> Result<u64, SqlError> {
     values::bind(statement, sql, parameters)?;
     let columns = values::columns(connection, statement, sql);
-    values::run(statement, &columns, sink)
+    values::run(statement, &columns, sink, |error| errors::of_statement(connection, Home::Stored, error))
 }
 
 /// No savepoint of that name.

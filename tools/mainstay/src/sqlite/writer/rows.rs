@@ -11,10 +11,10 @@ use mainstay::server::pg::SqlError;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement};
 
-use super::super::captured::Limit;
+use super::super::catalog::Home;
 use super::super::changeset::{self, By, Operation};
-use super::super::errors::from_sqlite;
-use super::super::payload::Part;
+use super::super::errors::{from_sqlite, of_statement};
+use super::super::payload::{Limit, Part};
 use super::Writer;
 
 /// What SQLite makes of values of a column (chapter 3 of its "Datatypes").
@@ -276,7 +276,7 @@ impl Writer {
         let connection = &self.connection;
         let (mut statement, _) = self.policy.watch(|| connection.prepare_cached(sql))?;
         while next(std::mem::replace(&mut row, Row::Next), &mut RowParameters::of(&mut statement))? {
-            statement.raw_execute().map_err(|error| from_sqlite(&error))?;
+            statement.raw_execute().map_err(|error| of_statement(connection, Home::Stored, &error))?;
             self.capture.check()?;
             count += 1;
         }
@@ -303,7 +303,7 @@ impl Writer {
             if !rows.is_known() {
                 return Ok((count, false));
             }
-            statement.raw_execute().map_err(|error| from_sqlite(&error))?;
+            statement.raw_execute().map_err(|error| of_statement(connection, Home::Stored, &error))?;
             rows.inserted()?;
             count += 1;
         }

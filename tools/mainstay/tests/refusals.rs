@@ -1,0 +1,77 @@
+//! What a statement is refused for, as drivers tell it to programs: the names of what it violated.
+
+mod support;
+
+use support::Running;
+use support::programs::python;
+
+fn node() -> (tempfile::TempDir, Running) {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Running::start(&directory.path().join("data"), &[]);
+    (directory, node)
+}
+
+#[test]
+fn psycopg_is_told_what_was_violated() {
+    let (_directory, node) = node();
+    python(
+        &node,
+        r#"
+with psycopg.connect(dsn, autocommit=True) as connection:
+    connection.execute("CREATE TABLE parent (id int PRIMARY KEY)")
+    connection.execute(
+        "CREATE TABLE t (a int PRIMARY KEY, b text NOT NULL UNIQUE, c int CHECK (c > 0), d int, "
+        "parent int REFERENCES parent, CONSTRAINT pair UNIQUE (c, d), CONSTRAINT small CHECK (d < 10))"
+    )
+    connection.execute("CREATE UNIQUE INDEX lower_b ON t (lower(b), d)")
+    connection.execute("INSERT INTO t VALUES (1, 'one', 1, 1, NULL)")
+    names = {row[0] for row in connection.execute("SELECT conname FROM pg_constraint").fetchall()}
+    names |= {row[0] for row in connection.execute("SELECT relname FROM pg_class WHERE relkind = 'i'").fetchall()}
+    for values, kind, column, constraint in [
+        ("(1, 'two', 2, 2, NULL)", errors.UniqueViolation, None, "t_pkey"),
+        ("(2, 'one', 2, 2, NULL)", errors.UniqueViolation, None, "t_b_key"),
+        ("(2, 'ONE', 2, 1, NULL)", errors.UniqueViolation, None, "lower_b"),
+        ("(2, 'two', 1, 1, NULL)", errors.UniqueViolation, None, "pair"),
+        ("(2, NULL, 2, 2, NULL)", errors.NotNullViolation, "b", None),
+        ("(NULL, 'two', 2, 2, NULL)", errors.NotNullViolation, "a", None),
+        ("(2, 'two', 0, 2, NULL)", errors.CheckViolation, None, "t_check"),
+        ("(2, 'two', 2, 20, NULL)", errors.CheckViolation, None, "small"),
+    ]:
+        # By itself, together with others, in a transaction, and as rows of a COPY.
+        def alone(sql):
+            connection.execute(sql)
+        def prepared(sql):
+            connection.execute(sql, prepare=True)
+        def in_transaction(sql):
+            with connection.transaction():
+                connection.execute("SELECT 1")
+                connection.execute(sql)
+        def copied(sql):
+            with connection.cursor().copy("COPY t FROM STDIN CSV") as copy:
+                copy.write(values.strip("()").replace("NULL", "").replace("'", "").replace(", ", ",") + "\n")
+        for how in (alone, prepared, in_transaction, copied):
+            try:
+                how(f"INSERT INTO t VALUES {values}")
+                raise AssertionError(values)
+            except kind as error:
+                diag = error.diag
+                told = (diag.schema_name, diag.table_name, diag.column_name, diag.constraint_name, diag.datatype_name)
+                assert told == ("main", "t", column, constraint, None), (how, values, told)
+                assert constraint is None or (constraint in names and f'"{constraint}"' in diag.message_primary), diag.message_primary
+                assert "one" not in (diag.message_detail or "").lower(), "no values"
+    # SQLite does not say which key it was.
+    try:
+        connection.execute("INSERT INTO t VALUES (2, 'two', 2, 2, 9)")
+        raise AssertionError("a reference to nothing")
+    except errors.ForeignKeyViolation as error:
+        assert error.diag.constraint_name is None and error.diag.table_name is None
+    connection.execute("CREATE TEMP TABLE mine (a int PRIMARY KEY, b int NOT NULL)")
+    connection.execute("INSERT INTO mine VALUES (1, 1)")
+    try:
+        connection.execute("INSERT INTO mine VALUES (1, 1)")
+        raise AssertionError("a key twice")
+    except errors.UniqueViolation as error:
+        assert (error.diag.schema_name, error.diag.constraint_name) == ("pg_temp", "mine_pkey"), error.diag.schema_name
+"#,
+    );
+}
