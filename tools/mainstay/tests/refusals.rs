@@ -1,4 +1,5 @@
-//! What a statement is refused for, as drivers tell it to programs: the names of what it violated.
+//! What a statement is refused for, as drivers tell it to programs: the names of what it violated, and values that are none of
+//! their type.
 
 mod support;
 
@@ -72,6 +73,36 @@ with psycopg.connect(dsn, autocommit=True) as connection:
         raise AssertionError("a key twice")
     except errors.UniqueViolation as error:
         assert (error.diag.schema_name, error.diag.constraint_name) == ("pg_temp", "mine_pkey"), error.diag.schema_name
+"#,
+    );
+}
+
+#[test]
+fn numbers_that_are_none_are_refused_and_infinite_ones_kept() {
+    let (_directory, node) = node();
+    python(
+        &node,
+        r#"
+from decimal import Decimal
+inf, nan = float("inf"), float("nan")
+with psycopg.connect(dsn, autocommit=True) as connection:
+    connection.execute("CREATE TABLE t (f double precision, n numeric)")
+    for binary in (False, True):
+        cursor = connection.cursor(binary=binary)
+        slot = "%b" if binary else "%t"
+        for sql in (f"INSERT INTO t (f) VALUES ({slot})", f"SELECT {slot}::float8", f"UPDATE t SET f = {slot}"):
+            try:
+                cursor.execute(sql, (nan,))
+                raise AssertionError(sql)
+            except errors.FeatureNotSupported as error:
+                assert "NaN" in str(error)
+        cursor.execute(f"INSERT INTO t (f) VALUES ({slot}), ({slot})", (inf, -inf))
+        assert cursor.execute("SELECT f FROM t ORDER BY f").fetchall() == [(-inf,), (inf,)]
+        assert cursor.execute(f"SELECT count(*) FROM t WHERE f = {slot}", (inf,)).fetchone() == (1,)
+        # A decimal has such a value, which is text to SQLite.
+        cursor.execute(f"INSERT INTO t (n) VALUES ({slot})", (Decimal("NaN"),))
+        assert cursor.execute("SELECT n FROM t WHERE n IS NOT NULL").fetchone()[0].is_nan()
+        cursor.execute("DELETE FROM t")
 "#,
     );
 }
