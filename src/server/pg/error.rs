@@ -20,6 +20,7 @@ sql_states! {
     PROTOCOL_VIOLATION = "08P01", "The client broke the protocol.";
     FEATURE_NOT_SUPPORTED = "0A000", "What was asked for does not exist here.";
     NUMERIC_VALUE_OUT_OF_RANGE = "22003", "A number does not fit its type.";
+    INVALID_DATETIME_FORMAT = "22007", "Text is no date or time.";
     CHARACTER_NOT_IN_REPERTOIRE = "22021", "Text is not valid UTF-8.";
     INVALID_PARAMETER_VALUE = "22023", "A setting or argument cannot have that value.";
     INVALID_TEXT_REPRESENTATION = "22P02", "Text does not stand for a value of its type.";

@@ -106,3 +106,37 @@ with psycopg.connect(dsn, autocommit=True) as connection:
 "#,
     );
 }
+
+#[test]
+fn what_is_no_date_is_not_copied_into_a_column_of_dates() {
+    let (_directory, node) = node();
+    python(
+        &node,
+        r#"
+with psycopg.connect(dsn, autocommit=True) as connection:
+    connection.execute("CREATE TABLE t (id int PRIMARY KEY, d date, at timestamptz, u uuid, n numeric, j jsonb)")
+    cursor = connection.cursor()
+    good = "2024-02-29,2024-02-29 10:00:00+02,a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11,1.50,[1]"
+    for column, position, kind in [
+        ("d", 0, errors.InvalidDatetimeFormat),
+        ("at", 1, errors.InvalidDatetimeFormat),
+        ("u", 2, errors.InvalidTextRepresentation),
+        ("n", 3, errors.InvalidTextRepresentation),
+        ("j", 4, errors.InvalidTextRepresentation),
+    ]:
+        bad = good.split(",")
+        bad[position] = "garbage"
+        try:
+            with cursor.copy("COPY t FROM STDIN CSV") as copy:
+                copy.write(f"1,{good}\n2,{','.join(bad)}\n")
+            raise AssertionError(column)
+        except kind as error:
+            assert error.diag.context == f"COPY t, line 2, column {column}", error.diag.context
+        assert cursor.execute("SELECT count(*) FROM t").fetchone() == (0,)
+    with cursor.copy("COPY t FROM STDIN CSV") as copy:
+        copy.write(f"1,{good}\n2,,,,,\n")
+    rows = cursor.execute("SELECT d::text, at::text, n FROM t ORDER BY id").fetchall()
+    assert str(rows[0]) == "('2024-02-29', '2024-02-29 08:00:00', Decimal('1.5'))", rows
+"#,
+    );
+}
