@@ -12,6 +12,9 @@
 //! | `date`, `time`, `timestamp`, `timestamptz`, `uuid` | as PostgreSQL writes them; what is none, as it is | see `temporal` |
 //! | others | the text | none |
 //!
+//! Text of a client that is no date, time, UUID or decimal number is kept as it is where an engine takes such values
+//! ([`decode_text`]), and an error where it does not ([`parse_text`]).
+//!
 //! An engine may announce a type and hold a value of another kind. Text then carries the value as it is; binary, which
 //! the client would misread, is refused.
 
@@ -374,12 +377,39 @@ pub(super) fn decode_text(text: &str, pg_type: PgType) -> Result<OwnedValue, Sql
     })
 }
 
+/// Reads a value in text that must be one of its type.
+///
+/// # Errors
+/// As [`decode`], and 22007 for what is no date or time.
+pub(super) fn parse_text(text: &str, pg_type: PgType) -> Result<OwnedValue, SqlError> {
+    let stored = |pg_type| temporal::stored(text, pg_type);
+    // Of a timestamp, its day or its clock, as PostgreSQL takes it. One that is infinite has neither.
+    let moment = || stored(PgType::TIMESTAMP).filter(|moment| !moment.ends_with("infinity"));
+    let part = |part: std::ops::Range<usize>| Some(moment()?.get(part)?.to_owned());
+    let value = match pg_type {
+        PgType::NUMERIC => numeric::stored(text).map(numeric::value),
+        PgType::DATE => stored(pg_type).or_else(|| part(0..10)).map(OwnedValue::Text),
+        PgType::UUID => {
+            let plain = text.trim_ascii();
+            let plain = plain.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(plain);
+            temporal::stored(plain, pg_type).map(OwnedValue::Text)
+        }
+        _ if temporal::knows(pg_type) => stored(pg_type).map(OwnedValue::Text),
+        _ => return decode_text(text, pg_type),
+    };
+    value.ok_or_else(|| invalid_text(text, pg_type))
+}
+
 fn invalid_text(text: &str, pg_type: PgType) -> SqlError {
     /// More of a client's text is not repeated to it.
     const SHOWN_CHARACTERS: usize = 64;
     let shown: String = text.chars().take(SHOWN_CHARACTERS).collect();
     let message = format!("invalid input syntax for type {}: \"{shown}\"", type_name(pg_type));
-    SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, message)
+    let is_moment = matches!(pg_type, PgType::DATE | PgType::TIME | PgType::TIMESTAMP | PgType::TIMESTAMPTZ);
+    SqlError::new(
+        if is_moment { SqlState::INVALID_DATETIME_FORMAT } else { SqlState::INVALID_TEXT_REPRESENTATION },
+        message,
+    )
 }
 
 fn parse_bool(text: &str) -> Option<bool> {

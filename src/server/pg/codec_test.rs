@@ -137,6 +137,46 @@ fn text_parameters_are_read() {
 }
 
 #[test]
+fn text_that_must_be_a_value_is_one() {
+    let text = |text: &str| OwnedValue::Text(text.to_owned());
+    for (input, pg_type, expected) in [
+        (" 2024-02-29 ", PgType::DATE, text("2024-02-29")),
+        ("2024-02-29 23:59:59", PgType::DATE, text("2024-02-29")),
+        ("10:00", PgType::TIME, text("10:00:00")),
+        ("2024-02-29", PgType::TIMESTAMP, text("2024-02-29 00:00:00")),
+        ("2024-02-29T10:00:00+02:00", PgType::TIMESTAMPTZ, text("2024-02-29 08:00:00")),
+        ("-infinity", PgType::TIMESTAMP, text("-infinity")),
+        ("{A0EEBC999C0B4EF8BB6D6BB9BD380A11}", PgType::UUID, text("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11")),
+        ("1.50", PgType::NUMERIC, OwnedValue::Real(1.5)),
+        ("12345678901234567890.5", PgType::NUMERIC, text("12345678901234567890.5")),
+        ("NaN", PgType::NUMERIC, text("NaN")),
+        ("garbage", PgType::JSON, text("garbage")),
+        ("7", PgType::INT8, OwnedValue::Integer(7)),
+    ] {
+        assert_eq!(OwnedValue::parse(input, pg_type), Ok(expected), "{input}");
+    }
+    for (input, pg_type, state) in [
+        ("garbage", PgType::DATE, "22007"),
+        ("2023-02-29", PgType::DATE, "22007"),
+        ("infinity", PgType::DATE, "22007"),
+        ("", PgType::TIMESTAMP, "22007"),
+        ("25:00:00", PgType::TIME, "22007"),
+        ("1700000000", PgType::TIMESTAMPTZ, "22007"),
+        ("garbage", PgType::UUID, "22P02"),
+        ("{a0eebc999c0b4ef8bb6d6bb9bd380a11", PgType::UUID, "22P02"),
+        ("garbage", PgType::NUMERIC, "22P02"),
+        ("", PgType::NUMERIC, "22P02"),
+        ("garbage", PgType::BOOL, "22P02"),
+        ("garbage", PgType::INT8, "22P02"),
+    ] {
+        assert_eq!(OwnedValue::parse(input, pg_type).unwrap_err().state.0, state, "{input}");
+        let kept = OwnedValue::from_text(input, pg_type);
+        let is_kept = !matches!(pg_type, PgType::BOOL | PgType::INT8);
+        assert_eq!(kept.ok(), is_kept.then(|| text(input)), "{input}");
+    }
+}
+
+#[test]
 fn parameters_that_are_no_values_are_refused() {
     use Format::{Binary, Text};
     for (input, pg_type, format, state) in [

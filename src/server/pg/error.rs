@@ -20,6 +20,7 @@ sql_states! {
     PROTOCOL_VIOLATION = "08P01", "The client broke the protocol.";
     FEATURE_NOT_SUPPORTED = "0A000", "What was asked for does not exist here.";
     NUMERIC_VALUE_OUT_OF_RANGE = "22003", "A number does not fit its type.";
+    INVALID_DATETIME_FORMAT = "22007", "Text is no date or time.";
     CHARACTER_NOT_IN_REPERTOIRE = "22021", "Text is not valid UTF-8.";
     INVALID_PARAMETER_VALUE = "22023", "A setting or argument cannot have that value.";
     INVALID_TEXT_REPRESENTATION = "22P02", "Text does not stand for a value of its type.";
@@ -104,13 +105,34 @@ pub struct SqlError {
     /// What to do about it.
     pub hint: Option<String>,
     /// Where it happened, such as the line of the data.
-    pub context: Option<String>,
+    pub context: Option<Box<str>>,
+    /// What of the database it is about, by name. Boxed, as most errors are about nothing of it and each `Result` has room for
+    /// one.
+    pub object: Option<Box<ErrorObject>>,
+}
+
+/// What of the database an error is about, as far as the engine knows: programs look at the names, such as that of the
+/// constraint that was violated, where they would have to read them off the message (PostgreSQL documentation, chapter
+/// "Error and Notice Message Fields"). Names only: no value of a client's is among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErrorObject {
+    /// The schema that the table is in.
+    pub schema: Option<String>,
+    /// The table.
+    pub table: Option<String>,
+    /// The column of the table.
+    pub column: Option<String>,
+    /// The data type.
+    pub data_type: Option<String>,
+    /// The constraint, or the index that stands for one.
+    pub constraint: Option<String>,
 }
 
 impl SqlError {
     /// An error that ends the statement.
     pub fn new(state: SqlState, message: impl Into<String>) -> SqlError {
-        SqlError { severity: Severity::Error, state, message: message.into(), detail: None, hint: None, context: None }
+        let message = message.into();
+        SqlError { severity: Severity::Error, state, message, detail: None, hint: None, context: None, object: None }
     }
 
     /// An error that ends the connection.
@@ -140,7 +162,14 @@ impl SqlError {
     /// With where it happened, unless that is known more closely already.
     #[must_use]
     pub fn with_context(mut self, context: impl Into<String>) -> SqlError {
-        self.context.get_or_insert_with(|| context.into());
+        self.context.get_or_insert_with(|| context.into().into_boxed_str());
+        self
+    }
+
+    /// With what of the database it is about.
+    #[must_use]
+    pub fn with_object(mut self, object: ErrorObject) -> SqlError {
+        self.object = Some(Box::new(object));
         self
     }
 }

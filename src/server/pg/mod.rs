@@ -65,7 +65,7 @@ pub use backend::{
 };
 pub use codec::{stored_text, timestamp_micros, timestamp_text};
 pub use cursors::{CursorCommand, Steps};
-pub use error::{Severity, SqlError, SqlState};
+pub use error::{ErrorObject, Severity, SqlError, SqlState};
 pub use listener::{ClientCertificates, PgConfig, PgServer, ServerError};
 pub use sink::Reply;
 pub use slow::SlowLog;

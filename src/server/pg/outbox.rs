@@ -258,6 +258,16 @@ fn fields(error: &SqlError) -> Vec<(u8, String)> {
     fields.extend(error.detail.iter().map(|detail| (b'D', clean(detail))));
     fields.extend(error.hint.iter().map(|hint| (b'H', clean(hint))));
     fields.extend(error.context.iter().map(|context| (b'W', clean(context))));
+    if let Some(object) = &error.object {
+        let names = [
+            (b's', &object.schema),
+            (b't', &object.table),
+            (b'c', &object.column),
+            (b'd', &object.data_type),
+            (b'n', &object.constraint),
+        ];
+        fields.extend(names.into_iter().filter_map(|(field, name)| Some((field, clean(name.as_deref()?)))));
+    }
     fields
 }
 
@@ -300,4 +310,43 @@ fn text_columns(columns: usize) -> Result<(i16, Vec<i16>), SqlError> {
 
 fn client_gone() -> SqlError {
     SqlError { severity: Severity::Fatal, ..SqlError::new(SqlState::CONNECTION_FAILURE, "the client is gone") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::ErrorObject;
+    use super::*;
+
+    /// The fields are those of PostgreSQL's documentation, chapter 55.8, in the order in which PostgreSQL sends them.
+    #[test]
+    fn golden_bytes_of_an_error() {
+        let object = ErrorObject {
+            schema: Some("main".to_owned()),
+            table: Some("t\0".to_owned()),
+            column: Some("a".to_owned()),
+            data_type: Some("int8".to_owned()),
+            constraint: Some("t_pkey".to_owned()),
+        };
+        let error = SqlError::new(SqlState::UNIQUE_VIOLATION, "twice")
+            .with_detail("Key (a) already exists.")
+            .with_hint("Choose another.")
+            .with_context("COPY t, line 2")
+            .with_object(object);
+        let mut bytes = BytesMut::new();
+        put_error(&mut bytes, &error).unwrap();
+        let body = "SERROR\0VERROR\0C23505\0Mtwice\0DKey (a) already exists.\0HChoose another.\0WCOPY t, line 2\0\
+                    smain\0tt\u{fffd}\0ca\0dint8\0nt_pkey\0\0";
+        let length = u8::try_from(body.len() + 4).unwrap();
+        assert_eq!(bytes, [&[b'E', 0, 0, 0, length], body.as_bytes()].concat());
+    }
+
+    #[test]
+    fn names_that_are_not_known_have_no_field() {
+        let table = ErrorObject { table: Some("t".to_owned()), ..ErrorObject::default() };
+        let named = |object| fields(&SqlError::new(SqlState::CHECK_VIOLATION, "no").with_object(object)).split_off(4);
+        assert_eq!(named(table), [(b't', "t".to_owned())]);
+        assert_eq!(named(ErrorObject::default()), []);
+        // Each result of the server has room for an error; that stays so.
+        assert!(size_of::<SqlError>() < 128);
+    }
 }

@@ -133,4 +133,13 @@ impl OwnedValue {
     pub fn from_text(text: &str, pg_type: PgType) -> Result<OwnedValue, SqlError> {
         codec::decode_text(text, pg_type)
     }
+
+    /// As [`from_text`](OwnedValue::from_text), which keeps what is no date, time, UUID or decimal number as the text that it is:
+    /// here that is an error.
+    ///
+    /// # Errors
+    /// As there, and 22007 for what is no date or time.
+    pub fn parse(text: &str, pg_type: PgType) -> Result<OwnedValue, SqlError> {
+        codec::parse_text(text, pg_type)
+    }
 }

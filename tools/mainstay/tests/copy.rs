@@ -273,9 +273,7 @@ fn rebuilt(data_dir: &Path, look: impl FnOnce(&Running)) {
 fn what_was_copied_survives_a_kill_and_the_loss_of_the_engines_files() {
     let (directory, node) = node();
     let file = directory.path().join("rows");
-    node.rows(
-        "CREATE TABLE plain (id bigint PRIMARY KEY, v text, at timestamp); CREATE TABLE mixed (id int, v numeric)",
-    );
+    node.rows("CREATE TABLE plain (id bigint PRIMARY KEY, v text, at timestamp); CREATE TABLE mixed (id int, v weird)");
     let rows: String = (1..=20_000).map(|id| format!("{id}\tvalue {id}\t2020-01-01 00:00:{:02}\n", id % 60)).collect();
     fs::write(&file, rows).unwrap();
     let copy = |table: &str| psql(&node, &["-c", &format!("\\copy {table} from '{}'", file.display())]);

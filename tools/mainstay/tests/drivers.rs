@@ -288,7 +288,7 @@ fn functions_of_many_rows_are_in_the_list_of_columns() {
         (
             "SELECT relname, unnest(indkey) AS k, generate_subscripts(indkey, 1) AS s FROM pg_index \
              JOIN pg_class ON pg_class.oid = indexrelid WHERE indisprimary",
-            "sqlite_autoindex_t_1|3|0,sqlite_autoindex_t_1|1|1",
+            "t_pkey|3|0,t_pkey|1|1",
         ),
         ("SELECT pg_catalog.generate_series(1, 3), unnest(ARRAY['a', 'b'])", "1|a,2|b,3|NULL"),
         (

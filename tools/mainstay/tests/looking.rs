@@ -49,9 +49,9 @@ fn psql_describes_a_table() {
  parent | bigint |           |          |
  u      | text   |           |          |
 Indexes:
-    \"sqlite_autoindex_children_1\" PRIMARY KEY, btree (id)
+    \"children_pkey\" PRIMARY KEY, btree (id)
     \"by_parent\" btree (parent) WHERE parent > 1
-    \"sqlite_autoindex_children_2\" UNIQUE CONSTRAINT, btree (u)
+    \"children_u_key\" UNIQUE CONSTRAINT, btree (u)
 Check constraints:
     \"children_check\" CHECK (id > 0)
 Foreign-key constraints:
@@ -80,9 +80,8 @@ fn psql_lists_what_there_is() {
     assert_eq!(list("\\dv"), "main|names|view|postgres");
     assert_eq!(
         list("\\di"),
-        "main|by_parent|index|postgres|children\nmain|parents_pkey|index|postgres|parents\n\
-         main|sqlite_autoindex_children_1|index|postgres|children\n\
-         main|sqlite_autoindex_children_2|index|postgres|children"
+        "main|by_parent|index|postgres|children\nmain|children_pkey|index|postgres|children\n\
+         main|children_u_key|index|postgres|children\nmain|parents_pkey|index|postgres|parents"
     );
     assert_eq!(list("\\dn"), "main|postgres");
     assert_eq!(list("\\l"), "postgres|postgres|UTF8|C|C||libc|");

@@ -38,7 +38,7 @@ fn row(fields: &[&str]) -> Vec<Option<String>> {
 
 fn error(format: &CopyFormat, columns: usize, data: &[u8]) -> (SqlState, String, String) {
     let error = rows(format, columns, data, 3).unwrap_err();
-    (error.state, error.message, error.context.unwrap_or_default())
+    (error.state, error.message, error.context.unwrap_or_default().into_string())
 }
 
 #[test]

@@ -35,11 +35,9 @@ use rusqlite::types::ValueRef;
 
 use super::changeset::{self, By, Operation};
 use super::errors::{self, from_sqlite};
+use super::payload::Limit;
 use super::schema::UNTYPED;
 use super::{STATE_TABLE, policy};
-
-/// What is captured at once may take so much in memory and in the log: no record can be longer.
-pub(super) const CHANGES_LIMIT_BYTES: usize = 1 << 30;
 
 /// A changeset has no room for more columns in a key.
 const MAX_KEY_COLUMNS: usize = u8::MAX as usize;
@@ -68,6 +66,9 @@ struct Captured {
     /// Those with changes, in the order in which they were touched.
     touched: Vec<usize>,
     len_bytes: usize,
+    /// What the transaction did before, and is captured no more.
+    before_bytes: usize,
+    limit: Limit,
     /// A row is being written down. Seen at any other time, it says that this panicked.
     is_noting: bool,
     /// Why what is captured does not hold what was done.
@@ -134,8 +135,14 @@ impl Capture {
         Ok(Capture(captured))
     }
 
-    /// Captures from now on what is done to tables that are not `excluded`, forgetting what was captured so far.
-    pub(super) fn start(&self, connection: &Connection, excluded: Vec<String>) -> rusqlite::Result<()> {
+    /// Captures from now on what is done to tables that are not `excluded`, forgetting what was captured so far. What the
+    /// transaction did before takes `before_bytes`.
+    pub(super) fn start(
+        &self,
+        connection: &Connection,
+        excluded: Vec<String>,
+        before_bytes: usize,
+    ) -> rusqlite::Result<()> {
         self.stop();
         if self.0.lock().is_stale {
             let tables = Table::all(connection)?;
@@ -143,6 +150,7 @@ impl Capture {
         }
         let mut captured = self.0.lock();
         captured.excluded = excluded;
+        captured.before_bytes = before_bytes;
         captured.is_on = true;
         Ok(())
     }
@@ -186,6 +194,21 @@ impl Capture {
         captured.trouble.clone().map_or(Ok(()), Err)
     }
 
+    /// What the transaction did before takes so much now that some of it was [taken](Capture::take).
+    pub(super) fn note_before(&self, before_bytes: usize) {
+        self.0.lock().before_bytes = before_bytes;
+    }
+
+    /// How much a transaction may do.
+    pub(super) fn limit(&self) -> Limit {
+        self.0.lock().limit
+    }
+
+    #[cfg(test)]
+    pub(super) fn limit_to(&self, len_bytes: usize) {
+        self.0.lock().limit = Limit::of(len_bytes);
+    }
+
     /// Takes what was captured so far, as a changeset; empty if there is nothing.
     pub(super) fn take(&self) -> Vec<u8> {
         self.0.lock().take()
@@ -227,12 +250,7 @@ impl Captured {
         }
         table.note(case)?;
         self.len_bytes += table.changes.len() - before;
-        if self.len_bytes > CHANGES_LIMIT_BYTES {
-            let message = format!("the changes of this transaction take more than {CHANGES_LIMIT_BYTES} bytes");
-            let told = SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message);
-            return Err(told.with_hint("Make them in several transactions."));
-        }
-        Ok(())
+        self.limit.check(self.before_bytes.saturating_add(self.len_bytes))
     }
 
     fn lengths(&self) -> Vec<usize> {
@@ -443,7 +461,7 @@ impl Column {
     /// Fails if a row with that value in it could not be told from others.
     fn refuse(&self, table: &str, value: ValueRef<'_>) -> Result<(), Unnoted> {
         match value {
-            ValueRef::Null if self.is_key => Err(Unnoted::Refused(errors::not_null(table, &self.name))),
+            ValueRef::Null if self.is_key => Err(Unnoted::Refused(errors::not_null_key(table, &self.name))),
             ValueRef::Real(_) if self.is_key && self.untyped => Err(Unnoted::Refused(floating_key(table, &self.name))),
             _ => Ok(()),
         }

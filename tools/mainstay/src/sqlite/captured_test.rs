@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rusqlite::session::Session;
 
 use super::super::health::Health;
-use super::super::payload::{Part, Payload};
+use super::super::payload::{CHANGES_LIMIT_BYTES, Part, Payload};
 use super::super::test_support::{Contents, MemoryLog, Seen, contents_of};
 use super::super::writer::Writer;
 use super::super::{DATABASE, apply};
@@ -131,7 +131,7 @@ proptest! {
 fn capture(schema: &str, sql: &str) -> Vec<u8> {
     let mut connection = database(schema);
     let capture = Capture::install(&mut connection).unwrap();
-    capture.start(&connection, Vec::new()).unwrap();
+    capture.start(&connection, Vec::new(), 0).unwrap();
     connection.execute_batch(sql).unwrap();
     capture.check().unwrap();
     capture.take()
@@ -193,7 +193,7 @@ fn rows_of_a_table_without_a_key_are_told_apart_by_their_rowid() {
 fn too_much_is_refused_until_it_is_undone() {
     let mut connection = database("CREATE TABLE t (k INTEGER PRIMARY KEY, v); CREATE TABLE u (k INTEGER PRIMARY KEY)");
     let capture = Capture::install(&mut connection).unwrap();
-    capture.start(&connection, Vec::new()).unwrap();
+    capture.start(&connection, Vec::new(), 0).unwrap();
     connection.execute_batch("INSERT INTO t VALUES (1, 2)").unwrap();
     let mark = capture.mark();
     capture.0.lock().len_bytes = CHANGES_LIMIT_BYTES - 100;
@@ -209,6 +209,13 @@ fn too_much_is_refused_until_it_is_undone() {
     capture.check().unwrap();
     let len_bytes = capture.0.lock().len_bytes;
     assert_eq!((len_bytes, capture.mark().0), (taken(&capture), mark.0));
+    // What was taken before counts as well.
+    capture.start(&connection, Vec::new(), CHANGES_LIMIT_BYTES - 100).unwrap();
+    connection.execute_batch("INSERT INTO u VALUES (2)").unwrap();
+    capture.check().unwrap();
+    capture.note_before(CHANGES_LIMIT_BYTES);
+    connection.execute_batch("INSERT INTO u VALUES (3)").unwrap();
+    assert_eq!(capture.check().unwrap_err().state, SqlState::PROGRAM_LIMIT_EXCEEDED);
 }
 
 #[test]
@@ -216,7 +223,7 @@ fn a_table_that_is_not_known_as_it_is_fails_what_changes_it() {
     let mut connection = database("CREATE TABLE t (a)");
     let capture = Capture::install(&mut connection).unwrap();
     for change in ["ALTER TABLE t ADD COLUMN b", "CREATE TABLE u (a)"] {
-        capture.start(&connection, Vec::new()).unwrap();
+        capture.start(&connection, Vec::new(), 0).unwrap();
         connection.execute_batch(change).unwrap();
         connection.execute_batch("INSERT INTO t (a) VALUES (1)").unwrap();
         connection.execute_batch(if change.contains("u (") { "INSERT INTO u VALUES (1)" } else { "" }).unwrap();

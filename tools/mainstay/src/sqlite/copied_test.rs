@@ -128,10 +128,18 @@ fn each_table_takes_rows_that_are_replayed() {
         let database = Database::new();
         let mut client = database.session();
         client.ok(table);
-        let tag = copy(&mut client, "t (a, b, c)", "1\t1\t1\n2\t0\t\\N\n");
+        // What is no value of the type is refused.
+        let (yes, no) = if table.contains("uuid") {
+            ("00000000-0000-0000-0000-00000000000a\t2020-01-01", "00000000-0000-0000-0000-00000000000b\t\\N")
+        } else if table.contains("timestamp") {
+            ("2020-01-01 10:00:00\t1", "2020-01-02\t\\N")
+        } else {
+            ("1\t1", "0\t\\N")
+        };
+        let tag = copy(&mut client, "t (a, b, c)", &format!("1\t{yes}\n2\t{no}\n"));
         let of_key = table.contains("PRIMARY KEY (c, a)");
         assert_eq!(tag, if of_key { "23502 COPY t, line 2" } else { "COPY 2" }, "{table}");
-        let again = copy(&mut client, "t (a, b, c)", "3\t1\t2\n4\t0\t2\n");
+        let again = copy(&mut client, "t (a, b, c)", &format!("3\t{yes}\n4\t{yes}\n"));
         assert_eq!(again, if table.contains("UNIQUE") { "23505 COPY t, line 1" } else { "COPY 2" }, "{table}");
         client.ok("DELETE FROM t WHERE a = 1; UPDATE t SET c = 5 WHERE a > 1");
         database.assert_replays();
@@ -173,7 +181,8 @@ fn a_row_is_written_as_sqlites_session_writes_it() {
 fn copies_in_a_block_keep_their_place_among_its_other_changes() {
     let database = Database::new();
     let mut client = database.session();
-    client.ok("CREATE TABLE t (a int PRIMARY KEY, b numeric); CREATE TABLE u (a int PRIMARY KEY REFERENCES t)");
+    // A type that only SQLite has an opinion of: to it, it is numeric.
+    client.ok("CREATE TABLE t (a int PRIMARY KEY, b weird); CREATE TABLE u (a int PRIMARY KEY REFERENCES t)");
     client.ok("INSERT INTO t VALUES (1, 'old'), (2, 'old')");
     client.ok("BEGIN; DELETE FROM t WHERE a = 1");
     // The second row is one of which it is not known beforehand what it becomes.
@@ -192,4 +201,39 @@ fn copies_in_a_block_keep_their_place_among_its_other_changes() {
     let rows = client.rows("SELECT group_concat(a || b, ' ') FROM (SELECT * FROM t ORDER BY a)");
     assert_eq!(rows, [["1changed 31.5 4changed 9x"]]);
     database.assert_replays();
+}
+
+#[test]
+fn what_is_no_value_of_its_type_is_refused_where_it_stands() {
+    let database = Database::new();
+    let mut client = database.session();
+    for (declared, good, bad, state) in [
+        ("date", "2020-02-29", "2021-02-29", "22007"),
+        ("date", "2020-02-29 10:00:00", "1582934400", "22007"),
+        ("time", "23:59:59.5", "24:00:01", "22007"),
+        ("timestamp", "infinity", "garbage", "22007"),
+        ("timestamptz", "2020-01-01T00:00:00+02:00", "", "22007"),
+        ("uuid", "{00000000-0000-0000-0000-00000000000a}", "a", "22P02"),
+        ("bool", "yes", "garbage", "22P02"),
+        ("numeric(10, 2)", "123456789012345678901234567890.5", "1.2.3", "22P02"),
+        ("numeric", "NaN", "garbage", "22P02"),
+        ("json", "{\"a\": [1, null]}", "{\"a\":", "22P02"),
+        ("jsonb", "\"text\"", "text", "22P02"),
+        ("double precision", "-Infinity", "NaN", "0A000"),
+        ("bigint", "7", "7.5", "22P02"),
+    ] {
+        for key in ["a int PRIMARY KEY", "a int"] {
+            client.ok(&format!("CREATE TABLE t ({key}, b {declared})"));
+            assert_eq!(copy(&mut client, "t", &format!("1\t{good}\n2\t\\N\n")), "COPY 2", "{declared}");
+            let refused = copy(&mut client, "t", &format!("3\t{good}\n4\t{bad}\n"));
+            assert!(refused.starts_with(&format!("{state} COPY t, line 2, column b")), "{declared} {bad}: {refused}");
+            assert_eq!(client.rows("SELECT count(*) FROM t"), [["2"]]);
+            // As a literal it is SQLite's to judge.
+            client.ok(&format!("INSERT INTO t VALUES (5, '{bad}')"));
+            database.assert_replays();
+            client.ok("DROP TABLE t");
+        }
+    }
+    client.ok("CREATE TEMP TABLE t (a int, b date)");
+    assert_eq!(copy(&mut client, "t", "1\tgarbage\n"), "22007 COPY t, line 1, column b");
 }

@@ -1,8 +1,9 @@
 //! SQLite's errors in PostgreSQL's words.
 
-use mainstay::server::pg::{SqlError, SqlState};
-use rusqlite::ffi;
+use mainstay::server::pg::{ErrorObject, SqlError, SqlState};
+use rusqlite::{Connection, ffi};
 
+use super::catalog::{self, Home, Twice};
 use super::control::cancelled;
 
 /// What a client is told of an error of SQLite.
@@ -25,17 +26,72 @@ pub(super) fn from_sqlite(error: &rusqlite::Error) -> SqlError {
     }
 }
 
+/// What a client is told of an error of a statement that changed tables of `home`: with the names of what it violated, as far as
+/// SQLite says enough to find them in the schema.
+pub(super) fn of_statement(connection: &Connection, home: Home, error: &rusqlite::Error) -> SqlError {
+    let told = from_sqlite(error);
+    let rusqlite::Error::SqliteFailure(code, Some(message)) = error else { return told };
+    // Without names if the schema cannot be looked at now, as after a cancel.
+    let found = violated(connection, home, code.extended_code, message).ok().flatten();
+    match found {
+        Some(object) => named(told, object),
+        None => told,
+    }
+}
+
+fn violated(connection: &Connection, home: Home, code: i32, message: &str) -> rusqlite::Result<Option<ErrorObject>> {
+    let twice = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY, ffi::SQLITE_CONSTRAINT_ROWID];
+    if let Some(index) = violated_index(message).filter(|_| twice.contains(&code)) {
+        return catalog::index(connection, home, index);
+    }
+    let (table, columns) = constrained(message);
+    match code {
+        ffi::SQLITE_CONSTRAINT_UNIQUE => {
+            let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
+            catalog::key(connection, home, table, &Twice::Columns(&columns))
+        }
+        ffi::SQLITE_CONSTRAINT_PRIMARYKEY => catalog::key(connection, home, table, &Twice::Primary),
+        ffi::SQLITE_CONSTRAINT_ROWID => catalog::key(connection, home, table, &Twice::Row),
+        ffi::SQLITE_CONSTRAINT_NOTNULL => catalog::column(connection, home, table, &columns.join(", ")),
+        ffi::SQLITE_CONSTRAINT_CHECK => catalog::check(connection, home, after_colon(message)),
+        _ => Ok(None),
+    }
+}
+
+/// With the names, in the words that PostgreSQL has for them.
+fn named(told: SqlError, object: ErrorObject) -> SqlError {
+    let message = match (told.state, &object.table, &object.constraint) {
+        (SqlState::UNIQUE_VIOLATION, _, Some(constraint)) => {
+            format!("duplicate key value violates unique constraint \"{constraint}\"")
+        }
+        (SqlState::CHECK_VIOLATION, Some(table), Some(constraint)) => {
+            format!("new row for relation \"{table}\" violates check constraint \"{constraint}\"")
+        }
+        (SqlState::CHECK_VIOLATION, None, Some(constraint)) => {
+            format!("new row violates check constraint \"{constraint}\"")
+        }
+        _ => told.message.clone(),
+    };
+    SqlError { message, ..told }.with_object(object)
+}
+
 fn from_code(code: i32, message: &str) -> SqlError {
     let told = |state| SqlError::new(state, plain(message, code));
     match code {
         ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
+            if let Some(index) = violated_index(message) {
+                let key = format!("duplicate key value violates unique constraint \"{index}\"");
+                return SqlError::new(SqlState::UNIQUE_VIOLATION, key);
+            }
             let (table, columns) = constrained(message);
+            let columns = columns.join(", ");
             let key = format!("duplicate key value violates unique constraint on {table} ({columns})");
-            SqlError::new(SqlState::UNIQUE_VIOLATION, key).with_detail(message)
+            // PostgreSQL tells the values, too. They stay out of what is logged.
+            SqlError::new(SqlState::UNIQUE_VIOLATION, key).with_detail(format!("Key ({columns}) already exists."))
         }
         ffi::SQLITE_CONSTRAINT_NOTNULL => {
             let (table, column) = constrained(message);
-            not_null(&table, &column)
+            not_null(table, &column.join(", "))
         }
         ffi::SQLITE_CONSTRAINT_FOREIGNKEY => foreign_key(),
         ffi::SQLITE_CONSTRAINT_CHECK => {
@@ -148,8 +204,8 @@ fn after_colon(message: &str) -> &str {
     message.split_once(": ").map_or(message, |(_, rest)| rest)
 }
 
-/// `UNIQUE constraint failed: t.a, t.b` names `t` and `a, b`; a violated index on expressions, only the index.
-fn constrained(message: &str) -> (String, String) {
+/// `UNIQUE constraint failed: t.a, t.b` names `t`, and `a` and `b`.
+fn constrained(message: &str) -> (&str, Vec<&str>) {
     let named = after_colon(message);
     let mut table = named;
     let mut columns = Vec::new();
@@ -158,13 +214,23 @@ fn constrained(message: &str) -> (String, String) {
         table = of;
         columns.push(name);
     }
-    (table.to_owned(), columns.join(", "))
+    (table, columns)
+}
+
+/// `UNIQUE constraint failed: index 'i'` names an index on expressions.
+fn violated_index(message: &str) -> Option<&str> {
+    after_colon(message).strip_prefix("index '")?.strip_suffix('\'')
 }
 
 /// A NULL where none may be.
-pub(super) fn not_null(table: &str, column: &str) -> SqlError {
+fn not_null(table: &str, column: &str) -> SqlError {
     let message = format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint");
     SqlError::new(SqlState::NOT_NULL_VIOLATION, message)
+}
+
+/// A NULL in a key of a table in the database.
+pub(super) fn not_null_key(table: &str, column: &str) -> SqlError {
+    not_null(table, column).with_object(Home::Stored.column(table, column))
 }
 
 /// A reference to nothing.

@@ -55,6 +55,8 @@ mod escape_test;
 #[cfg(test)]
 mod group_test;
 #[cfg(test)]
+mod limit_test;
+#[cfg(test)]
 mod node_test;
 #[cfg(test)]
 mod postgresql_test;

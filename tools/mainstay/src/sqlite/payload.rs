@@ -18,7 +18,10 @@
 //! The log's own record header carries length and checksum, so neither is repeated here.
 
 use mainstay::ident::DatabaseId;
+use mainstay::server::pg::{SqlError, SqlState};
 
+/// What a transaction did may take so much in memory and in the log: no record can be longer.
+pub(super) const CHANGES_LIMIT_BYTES: usize = 1 << 30;
 const VERSION: u8 = 1;
 const KIND_CHANGESET: u8 = 1;
 const KIND_DDL: u8 = 2;
@@ -40,6 +43,34 @@ pub(super) enum Part {
 pub(super) struct SequenceChange {
     pub(super) table: String,
     pub(super) value: Option<i64>,
+}
+
+/// How much what a transaction did may take in all: what is captured, and what was taken of it before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit(usize);
+
+impl Default for Limit {
+    fn default() -> Limit {
+        Limit(CHANGES_LIMIT_BYTES)
+    }
+}
+
+impl Limit {
+    #[cfg(test)]
+    pub(super) const fn of(len_bytes: usize) -> Limit {
+        Limit(len_bytes)
+    }
+
+    /// # Errors
+    /// 54000: it is more than that.
+    pub(super) fn check(self, len_bytes: usize) -> Result<(), SqlError> {
+        if len_bytes <= self.0 {
+            return Ok(());
+        }
+        let message = format!("the changes of this transaction take more than {} bytes", self.0);
+        let told = SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message);
+        Err(told.with_hint("Make them in several transactions."))
+    }
 }
 
 /// One transaction.

@@ -276,7 +276,7 @@ impl SqliteSession {
         }
         values::bind(&mut statement, sql, parameters)?;
         let columns = values::columns(connection, &statement, sql);
-        let rows = self.control.run(&reader.interrupt, || values::run(&mut statement, &columns, sink))?;
+        let rows = self.control.run(&reader.interrupt, || values::run(&mut statement, &columns, sink, from_sqlite))?;
         let words = command::leading_words(sql);
         let returns_rows = !columns.is_empty() && words != "EXPLAIN";
         Ok(Some(CommandTag(if returns_rows { format!("SELECT {rows}") } else { words })))

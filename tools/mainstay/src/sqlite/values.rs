@@ -50,7 +50,8 @@ pub(super) fn bind(statement: &mut Statement<'_>, sql: &str, parameters: &[Owned
         let value = parameters
             .get(number - 1)
             .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${number}")))?;
-        statement.raw_bind_parameter(position + 1, Parameter(value)).map_err(|error| from_sqlite(&error))?;
+        let stored = ToSqlOutput::Borrowed(storable(value)?);
+        statement.raw_bind_parameter(position + 1, stored).map_err(|error| from_sqlite(&error))?;
     }
     Ok(())
 }
@@ -72,6 +73,20 @@ pub(super) fn as_stored(value: &OwnedValue) -> ValueRef<'_> {
         OwnedValue::Real(value) => ValueRef::Real(*value),
         OwnedValue::Text(value) => ValueRef::Text(value.as_bytes()),
         OwnedValue::Blob(value) => ValueRef::Blob(value),
+    }
+}
+
+/// A client's value in SQLite's words.
+///
+/// # Errors
+/// 0A000: it is NaN, of which SQLite would make NULL.
+pub(super) fn storable(value: &OwnedValue) -> Result<ValueRef<'_>, SqlError> {
+    match value {
+        OwnedValue::Real(real) if real.is_nan() => {
+            let message = "NaN is not supported: SQLite has no such value";
+            Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message))
+        }
+        other => Ok(as_stored(other)),
     }
 }
 
@@ -156,18 +171,19 @@ pub(super) fn parameter_type(name: &str) -> PgType {
 /// Runs a statement whose parameters are bound, to its end, and sends its rows; answers how many.
 ///
 /// # Errors
-/// The statement failed, or the client is gone.
+/// The statement failed, with what `told` makes of it, or the client is gone.
 pub(super) fn run(
     statement: &mut Statement<'_>,
     columns: &[Column],
     sink: &mut dyn ResultSink,
+    told: impl Fn(&rusqlite::Error) -> SqlError,
 ) -> Result<u64, SqlError> {
     if !columns.is_empty() {
         sink.columns(columns)?;
     }
     let mut count = 0;
     let mut rows = statement.raw_query();
-    while let Some(row) = rows.next().map_err(|error| from_sqlite(&error))? {
+    while let Some(row) = rows.next().map_err(|error| told(&error))? {
         if columns.is_empty() {
             continue;
         }
@@ -217,6 +233,18 @@ mod tests {
             let mut statement = connection.prepare(sql).unwrap();
             assert_eq!(bind(&mut statement, sql, &[]).unwrap_err().state, SqlState::UNDEFINED_PARAMETER, "{sql}");
         }
+    }
+
+    #[test]
+    fn no_number_is_refused_and_infinity_is_one() {
+        let connection = Connection::open_in_memory().unwrap();
+        let sql = "SELECT typeof($1)";
+        let mut statement = connection.prepare(sql).unwrap();
+        let refused = bind(&mut statement, sql, &[OwnedValue::Real(f64::NAN)]).unwrap_err();
+        assert_eq!(refused.state, SqlState::FEATURE_NOT_SUPPORTED);
+        bind(&mut statement, sql, &[OwnedValue::Real(f64::NEG_INFINITY)]).unwrap();
+        let mut rows = statement.raw_query();
+        assert_eq!(rows.next().unwrap().unwrap().get::<_, String>(0).unwrap(), "real");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A transaction becomes an ordered list of parts. Row changes gather as they are [captured](super::captured) and are drained
 //! into a part before each DDL statement and at each savepoint, so that the list up to a savepoint is exactly what rolling back
-//! to it leaves.
+//! to it leaves. What all of them take together is bounded ([`parts`]): nothing but a record takes them off.
 //!
 //! How it is committed is in [`commit`].
 
@@ -13,6 +13,7 @@ use mainstay::wal::Record;
 use rusqlite::{Connection, ErrorCode};
 
 use super::captured::Capture;
+use super::catalog::Home;
 use super::errors::{self, from_sqlite};
 use super::ffi;
 use super::health::Health;
@@ -27,9 +28,11 @@ mod commit;
 mod ddl;
 pub(super) mod filling;
 pub(super) mod lent;
+mod parts;
 pub(super) mod rows;
 
 pub(super) use commit::NotCommitted;
+use parts::Parts;
 use rows::PlainRows;
 
 /// The savepoint of a statement that shares a transaction.
@@ -42,7 +45,7 @@ pub(super) struct Writer {
     connection: Connection,
     capture: Capture,
     policy: Policy,
-    parts: Vec<Part>,
+    parts: Parts,
     /// While COPY inserts into a plain table: its rows so far, and nothing else is captured.
     rows: Option<PlainRows>,
     /// A statement failed, and what it did may still be there: it has to be undone before anything is committed.
@@ -83,7 +86,7 @@ impl Writer {
             connection,
             capture,
             policy,
-            parts: Vec::new(),
+            parts: Parts::default(),
             rows: None,
             must_undo: false,
             savepoints: Vec::new(),
@@ -97,6 +100,11 @@ impl Writer {
 
     fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    #[cfg(test)]
+    pub(super) fn limit_to(&self, len_bytes: usize) {
+        self.capture.limit_to(len_bytes);
     }
 
     /// The connection and the policy on it, to describe a statement in the open transaction.
@@ -276,7 +284,7 @@ impl Writer {
     pub(super) fn savepoint(&mut self, name: &str) -> Result<(), SqlError> {
         self.drain();
         self.batch(&format!("SAVEPOINT {}", quoted(name)))?;
-        self.savepoints.push(Savepoint { name: name.to_owned(), parts: self.parts.len() });
+        self.savepoints.push(Savepoint { name: name.to_owned(), parts: self.parts.count() });
         Ok(())
     }
 
@@ -323,7 +331,7 @@ impl Writer {
     }
 
     fn start_capture(&mut self) -> rusqlite::Result<()> {
-        self.capture.start(&self.connection, Vec::new())
+        self.capture.start(&self.connection, Vec::new(), self.parts.len_bytes())
     }
 
     /// Moves what was captured into a part.
@@ -331,6 +339,7 @@ impl Writer {
         let changeset = self.capture.take();
         if !changeset.is_empty() {
             self.parts.push(Part::Changeset(changeset));
+            self.capture.note_before(self.parts.len_bytes());
         }
     }
 
@@ -378,7 +387,7 @@ fn run(
 ) -> Result<u64, SqlError> {
     values::bind(statement, sql, parameters)?;
     let columns = values::columns(connection, statement, sql);
-    values::run(statement, &columns, sink)
+    values::run(statement, &columns, sink, |error| errors::of_statement(connection, Home::Stored, error))
 }
 
 /// No savepoint of that name.

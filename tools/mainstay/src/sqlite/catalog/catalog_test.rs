@@ -85,11 +85,11 @@ fn tables_and_their_parts_are_told() {
         ),
         [
             "auto_pkey|i",
+            "c_pkey|i",
+            "c_u_key|i",
             "ci|i",
             "p_pkey|i",
-            "sqlite_autoindex_c_1|i",
-            "sqlite_autoindex_c_2|i",
-            "sqlite_autoindex_w_1|i",
+            "w_pkey|i",
             "auto|r",
             "c|r",
             "p|r",
@@ -124,10 +124,10 @@ fn tables_and_their_parts_are_told() {
             "auto_pkey|p|PRIMARY KEY (id)|auto|{1}",
             "c_check|c|CHECK (id > 0)|c|",
             "c_p_fkey|f|FOREIGN KEY (p) REFERENCES p(id) ON DELETE CASCADE|c|{2}",
-            "sqlite_autoindex_c_1|p|PRIMARY KEY (id)|c|{1}",
-            "sqlite_autoindex_c_2|u|UNIQUE (u)|c|{3}",
+            "c_pkey|p|PRIMARY KEY (id)|c|{1}",
+            "c_u_key|u|UNIQUE (u)|c|{3}",
             "p_pkey|p|PRIMARY KEY (id)|p|{1}",
-            "sqlite_autoindex_w_1|p|PRIMARY KEY (b, a)|w|{2,1}",
+            "w_pkey|p|PRIMARY KEY (b, a)|w|{2,1}",
         ]
     );
     assert_eq!(

@@ -5,12 +5,14 @@
 //! A query comes here only if SQLite does not take it as it stands and it names something of the catalogs: what SQLite
 //! accepts is SQLite's. It is parsed as PostgreSQL's and put into SQLite's words ([`rewrite`]); the rows come from the
 //! library's [`catalog`], which makes them of what this session sees of the database ([`schema`]).
+//! The names that [`constraints`] have there are also those of errors.
 //!
 //! - Tables and catalogs of one query are of one state, the last that was committed: tables that the transaction may see
 //!   otherwise cannot be queried together with the catalogs, nor can temporary ones.
 //! - The connection that a query runs on can do nothing but read what was put there.
 
 mod arrays;
+mod constraints;
 mod format;
 mod functions;
 mod intervals;
@@ -34,6 +36,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, InterruptHandle, Statement, params_from_iter};
 
+pub(super) use self::constraints::{Home, Twice, check, column, index, key};
 use self::functions::Facts;
 use self::rewrite::Rewritten;
 use super::errors::from_sqlite;
@@ -170,7 +173,7 @@ impl Query {
         let mut statement = loaded.prepare(&self.0.sql)?;
         values::bind(&mut statement, &self.0.sql, parameters)?;
         let columns = columns(&statement, self.0.types.as_deref());
-        let rows = values::run(&mut statement, &columns, sink)?;
+        let rows = values::run(&mut statement, &columns, sink, from_sqlite)?;
         Ok(CommandTag(format!("SELECT {rows}")))
     }
 }

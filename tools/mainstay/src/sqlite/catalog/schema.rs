@@ -5,15 +5,17 @@
 //! left out.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use mainstay::server::pg::catalog::model::{Constraint, Demand, Index, IndexKey, Table, TableColumn, Trigger};
 use mainstay::server::pg::catalog::{FIRST_OBJECT, Schema};
 use rusqlite::{Connection, Result, Row};
-use sqlparser::ast::{ColumnOption, Expr, Statement, TableConstraint};
+use sqlparser::ast::{ColumnOption, Expr, Ident, IndexColumn, Statement, TableConstraint};
 use sqlparser::dialect::SQLiteDialect;
 use sqlparser::parser::Parser;
 
 use super::super::{RESERVED_PREFIX, values};
+use super::constraints::{self, KeyNames, NamedKey};
 
 /// One of the schemas of a connection.
 struct Place {
@@ -34,9 +36,18 @@ const DEFINITION_LIMIT_BYTES: usize = 16 * 1024;
 
 /// What a definition says that no pragma does.
 #[derive(Default)]
-struct Text {
-    checks: Vec<(Option<String>, String)>,
+pub(super) struct Text {
+    /// Each with its name, if it has one.
+    pub(super) checks: Vec<(Option<String>, String)>,
+    /// Those that have names.
+    pub(super) keys: Vec<NamedKey>,
     generated: HashMap<String, String>,
+}
+
+impl Text {
+    fn key(&mut self, name: Option<&Ident>, primary: bool, columns: Vec<String>) {
+        self.keys.extend(name.map(|name| NamedKey { name: name.value.clone(), primary, columns }));
+    }
 }
 
 /// Reads the schema of the database that `connection` sees.
@@ -59,11 +70,9 @@ pub(super) fn add_temporary(schema: &mut Schema, connection: &Connection) -> Res
 }
 
 fn read_from(connection: &Connection, place: &'static Place, schema: Schema) -> Result<Schema> {
-    let mut reader = Reader { connection, place, schema, rowids: HashMap::new() };
+    let mut reader = Reader { connection, place, schema, rowids: Rc::default() };
     let objects = reader.objects()?;
-    for object in &objects {
-        reader.rowids.insert(object.name.to_ascii_lowercase(), object.rowid);
-    }
+    reader.rowids = Rc::new(objects.iter().map(|object| (object.name.to_ascii_lowercase(), object.rowid)).collect());
     for object in &objects {
         match object.kind.as_str() {
             "table" => reader.table(object)?,
@@ -100,7 +109,7 @@ struct Reader<'a> {
     place: &'static Place,
     schema: Schema,
     /// Rows of SQLite's schema by name, in lower case.
-    rowids: HashMap<String, i64>,
+    rowids: Rc<HashMap<String, i64>>,
 }
 
 impl Reader<'_> {
@@ -146,10 +155,10 @@ impl Reader<'_> {
             columns: columns.into_iter().map(|(column, _)| column).collect(),
         };
         self.schema.tables.push(table);
-        let has_primary = self.indexes(object)?;
-        if !has_primary && !key.is_empty() {
+        let primary = self.indexes(object, &text)?;
+        if let Some(name) = primary.filter(|_| !key.is_empty()) {
             // The table itself is ordered by it.
-            let (oid, name) = (oid_of(self.place.first_hidden, object.rowid), format!("{}_pkey", object.name));
+            let oid = oid_of(self.place.first_hidden, object.rowid);
             let keys = key.into_iter().map(|(_, key)| key).collect();
             let index = Index {
                 oid,
@@ -163,14 +172,8 @@ impl Reader<'_> {
             self.schema.indexes.push(index);
             self.constraint(name, self.oid(object), Demand::Primary { index: oid });
         }
-        let mut unnamed = 0;
-        for (name, expression) in text.checks {
-            let name = name.unwrap_or_else(|| {
-                unnamed += 1;
-                let number = if unnamed > 1 { format!("{}", unnamed - 1) } else { String::new() };
-                format!("{}_check{number}", object.name)
-            });
-            self.constraint(name, self.oid(object), Demand::Check { expression });
+        for check in constraints::checks(&object.name, text) {
+            self.constraint(check.name, self.oid(object), Demand::Check { expression: check.expression });
         }
         Ok(())
     }
@@ -205,12 +208,14 @@ impl Reader<'_> {
         self.connection.prepare_cached(sql)?.query_map([table, self.place.name], column)?.collect()
     }
 
-    /// The indexes of a table; answers whether one is the primary key's.
-    fn indexes(&mut self, object: &Object) -> Result<bool> {
+    /// The indexes of a table; answers the name of its primary key, if none is that.
+    fn indexes(&mut self, object: &Object, text: &Text) -> Result<Option<String>> {
         let sql = format!(
-            "SELECT l.name, l.\"unique\", l.origin, coalesce(s.sql, '') FROM pragma_index_list(?1, ?2) l \
-             LEFT JOIN {}.sqlite_schema s ON s.name = l.name AND s.type = 'index' ORDER BY l.seq DESC",
-            self.place.name
+            "SELECT l.name, l.\"unique\", l.origin, coalesce(s.sql, '') {} \
+             LEFT JOIN {}.sqlite_schema s ON s.name = l.name AND s.type = 'index' {}",
+            constraints::INDEXES,
+            self.place.name,
+            constraints::INDEX_ORDER
         );
         let found = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
         let found: Vec<(String, bool, String, String)> = self
@@ -219,6 +224,9 @@ impl Reader<'_> {
             .query_map([&*object.name, self.place.name], found)?
             .collect::<Result<_>>()?;
         let mut has_primary = false;
+        let rowids = Rc::clone(&self.rowids);
+        let is_taken = |name: &str| rowids.contains_key(&name.to_ascii_lowercase());
+        let mut names = KeyNames::new(&object.name, &text.keys, is_taken);
         for (name, unique, origin, text) in found {
             let rowid = self.rowids.get(&name.to_ascii_lowercase());
             let oid = rowid.map_or_else(
@@ -228,6 +236,11 @@ impl Reader<'_> {
             let (expressions, predicate) = index_text(&text);
             let (primary, table) = (origin == "pk", self.oid(object));
             let keys = self.keys(&name, table, &expressions)?;
+            let name = match origin.as_str() {
+                "pk" => names.primary(),
+                "u" => names.unique(&keys.iter().map(|key| key.expression.clone()).collect::<Vec<_>>()),
+                _ => name,
+            };
             self.schema.indexes.push(Index { oid, name: name.clone(), table, keys, unique, primary, predicate });
             match origin.as_str() {
                 "pk" => self.constraint(name, table, Demand::Primary { index: oid }),
@@ -236,7 +249,7 @@ impl Reader<'_> {
             }
             has_primary |= primary;
         }
-        Ok(has_primary)
+        Ok((!has_primary).then(|| names.primary()))
     }
 
     fn keys(&self, index: &str, table: u32, expressions: &[String]) -> Result<Vec<IndexKey>> {
@@ -312,7 +325,7 @@ fn parsed(definition: &str) -> Option<Statement> {
     statements.pop().filter(|_| statements.is_empty())
 }
 
-fn table_text(definition: &str) -> Text {
+pub(super) fn table_text(definition: &str) -> Text {
     let mut text = Text::default();
     let Some(Statement::CreateTable(table)) = parsed(definition) else { return text };
     for column in &table.columns {
@@ -322,6 +335,8 @@ fn table_text(definition: &str) -> Text {
                     let name = option.name.as_ref().or(check.name.as_ref()).map(|name| name.value.clone());
                     text.checks.push((name, check.expr.to_string()));
                 }
+                ColumnOption::Unique(_) => text.key(option.name.as_ref(), false, vec![column.name.value.clone()]),
+                ColumnOption::PrimaryKey(_) => text.key(option.name.as_ref(), true, vec![column.name.value.clone()]),
                 ColumnOption::Generated { generation_expr: Some(expression), .. } => {
                     text.generated.insert(column.name.value.to_ascii_lowercase(), expression.to_string());
                 }
@@ -330,11 +345,24 @@ fn table_text(definition: &str) -> Text {
         }
     }
     for constraint in &table.constraints {
-        if let TableConstraint::Check(check) = constraint {
-            text.checks.push((check.name.as_ref().map(|name| name.value.clone()), check.expr.to_string()));
+        match constraint {
+            TableConstraint::Check(check) => {
+                text.checks.push((check.name.as_ref().map(|name| name.value.clone()), check.expr.to_string()));
+            }
+            TableConstraint::Unique(key) => text.key(key.name.as_ref(), false, columns_of(&key.columns)),
+            TableConstraint::PrimaryKey(key) => text.key(key.name.as_ref(), true, columns_of(&key.columns)),
+            _ => {}
         }
     }
     text
+}
+
+fn columns_of(columns: &[IndexColumn]) -> Vec<String> {
+    let name = |column: &IndexColumn| match &column.column.expr {
+        Expr::Identifier(name) => name.value.clone(),
+        other => other.to_string(),
+    };
+    columns.iter().map(name).collect()
 }
 
 /// The expressions of an index's key, by position, and which rows are in it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mainstay::server::pg::copy::{CopyDecoder, CopyEncoder, CopyFormat};
 use mainstay::server::pg::{
-    Column, CommandTag, Copied, OwnedValue, PgType, ResultSink, Scope, Session, SqlError, Value,
+    Column, CommandTag, Copied, OwnedValue, PgType, ResultSink, Scope, Session, SqlError, SqlState, Value,
 };
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
@@ -20,7 +20,7 @@ use super::super::errors::from_sqlite;
 use super::super::names::quoted;
 use super::super::policy::{self, Policy};
 use super::super::turnstile::Ticket;
-use super::super::values::as_stored;
+use super::super::values::storable;
 use super::super::writer::rows::{Row, RowParameters};
 use super::parameters;
 use super::reader::OneState;
@@ -273,12 +273,27 @@ impl Input<'_> {
     }
 }
 
-/// Binds a field as the value of its column.
+/// Binds a field as the value of its column. What is no value of the column's type is refused, as PostgreSQL does, although
+/// SQLite would keep the text: a client that copies does not see what it was taken for.
 fn bind(parameters: &mut RowParameters<'_, '_>, field: Option<&str>, pg_type: PgType) -> Result<(), SqlError> {
     match field {
-        Some(text) if pg_type != PgType::TEXT => parameters.put(as_stored(&OwnedValue::from_text(text, pg_type)?)),
+        Some(text) if pg_type == PgType::JSON => {
+            check_json(text)?;
+            parameters.put(ValueRef::Text(text.as_bytes()))
+        }
+        Some(text) if pg_type != PgType::TEXT => parameters.put(storable(&OwnedValue::parse(text, pg_type)?)?),
         Some(text) => parameters.put(ValueRef::Text(text.as_bytes())),
         None => parameters.put(ValueRef::Null),
+    }
+}
+
+fn check_json(text: &str) -> Result<(), SqlError> {
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let told = SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type json");
+            Err(told.with_detail(error.to_string()))
+        }
     }
 }
 

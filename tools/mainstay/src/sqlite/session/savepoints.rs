@@ -6,6 +6,9 @@ use super::super::control::revoked;
 use super::super::writer::{Writer, no_savepoint};
 use super::{SqliteSession, Transaction};
 
+/// So many may stand at once. SQLite keeps for each which pages changed since, and looks at all of them when one changes.
+const MAX_SAVEPOINTS: usize = 65_536;
+
 impl Transaction {
     pub(super) fn find(&self, name: &str) -> Result<usize, SqlError> {
         if self.lost {
@@ -26,6 +29,11 @@ impl Transaction {
 impl SqliteSession {
     pub(super) fn savepoint(&mut self, name: String) -> Result<&'static str, SqlError> {
         let block = self.block("SAVEPOINT")?;
+        if block.savepoints.len() >= MAX_SAVEPOINTS {
+            let message = format!("a transaction cannot have more than {MAX_SAVEPOINTS} savepoints");
+            let told = SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message);
+            return Err(told.with_hint("RELEASE those that are not needed any more."));
+        }
         block.on_writer(|writer| writer.savepoint(&name))?;
         block.savepoints.push(name.clone());
         self.at_temporary_savepoint("SAVEPOINT", &name)?;

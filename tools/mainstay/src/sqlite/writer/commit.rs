@@ -104,7 +104,7 @@ impl Writer {
         if self.parts.is_empty() {
             return Ok(None);
         }
-        let payload = Payload { database: DATABASE, parts: std::mem::take(&mut self.parts) };
+        let payload = Payload { database: DATABASE, parts: self.parts.take() };
         let bytes = payload.encode();
         bytes.map(Some).map_err(|error| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, error.to_string()))
     }

@@ -62,14 +62,14 @@ impl Writer {
             return Err(policy::refused("CREATE TABLE … AS is not understood in this form"));
         }
         let failed = |error: rusqlite::Error| from_sqlite(&error);
-        self.capture.start(connection, actions.dropped.clone()).map_err(failed)?;
+        self.capture.start(connection, actions.dropped.clone(), self.parts.len_bytes()).map_err(failed)?;
         run(connection, &mut statement, sql, &[], sink)?;
         drop(statement);
         self.capture.check()?;
         let carried = if actions.dropped.is_empty() { Vec::new() } else { self.capture.take() };
         schema::check(self.connection())?;
         if actions.ddl {
-            self.parts.push(Part::Ddl(sql.to_owned()));
+            self.keep_ddl(sql.to_owned())?;
         }
         if !carried.is_empty() {
             self.parts.push(Part::Changeset(carried));
@@ -79,9 +79,19 @@ impl Writer {
         Ok(tag(words))
     }
 
+    /// Its text becomes a part.
+    ///
+    /// # Errors
+    /// 54000: the transaction has room for no more.
+    fn keep_ddl(&mut self, text: String) -> Result<(), SqlError> {
+        self.capture.limit().check(self.parts.len_bytes().saturating_add(text.len()))?;
+        self.parts.push(Part::Ddl(text));
+        Ok(())
+    }
+
     /// `CREATE TABLE … AS`, whose query may give other rows when it runs again: it becomes a CREATE TABLE and rows.
     fn table_of_rows(&mut self, table: &TableAs<'_>, parameters: &[OwnedValue]) -> Result<CommandTag, SqlError> {
-        let parts = self.parts.len();
+        let parts = self.parts.count();
         self.own(SET_STEPS)?;
         let made = self.make_table_of_rows(table, parameters);
         if self.is_ended() {
@@ -118,7 +128,7 @@ impl Writer {
         let definition = format!("CREATE TABLE {name}{columns}");
         self.batch(&definition)?;
         schema::check(self.connection())?;
-        self.parts.push(Part::Ddl(definition));
+        self.keep_ddl(definition)?;
         self.schema_moved();
         self.start_capture().map_err(failed)?;
         let copy = format!("INSERT INTO main.{name} SELECT * FROM temp.{name}");

@@ -7,14 +7,14 @@
 //! - While rows are taken so, nothing else may run on the writer ([`Writer::execute`](super::Writer::execute) and
 //!   [`Writer::commit`](super::Writer::commit) refuse).
 
-use mainstay::server::pg::{SqlError, SqlState};
+use mainstay::server::pg::SqlError;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement};
 
-use super::super::captured::CHANGES_LIMIT_BYTES;
+use super::super::catalog::Home;
 use super::super::changeset::{self, By, Operation};
-use super::super::errors::from_sqlite;
-use super::super::payload::Part;
+use super::super::errors::{from_sqlite, of_statement};
+use super::super::payload::{Limit, Part};
 use super::Writer;
 
 /// What SQLite makes of values of a column (chapter 3 of its "Datatypes").
@@ -127,18 +127,27 @@ pub(super) struct PlainRows {
     column: usize,
     /// What would be stored of the row is not known.
     strange: bool,
+    /// What the transaction did before takes so much of the limit.
+    before_bytes: usize,
+    limit: Limit,
 }
 
 impl PlainRows {
-    /// None yet; nothing if rows of the table have to be captured otherwise.
-    pub(super) fn of(connection: &Connection, table: &str, columns: &[String]) -> Result<Option<PlainRows>, SqlError> {
-        let table = PlainTable::of(connection, table, columns).map_err(|error| from_sqlite(&error))?;
-        Ok(table.map(|table| {
-            let keys: Vec<u8> = table.columns.iter().map(|column| column.key).collect();
-            let changeset = changeset::table(&table.name, &keys);
-            let (table_bytes, row) = (changeset.len(), changeset.len());
-            PlainRows { columns: table.columns, changeset, table_bytes, row, column: 0, strange: false }
-        }))
+    /// None yet.
+    fn of(table: PlainTable, before_bytes: usize, limit: Limit) -> PlainRows {
+        let keys: Vec<u8> = table.columns.iter().map(|column| column.key).collect();
+        let changeset = changeset::table(&table.name, &keys);
+        let (table_bytes, row) = (changeset.len(), changeset.len());
+        PlainRows {
+            columns: table.columns,
+            changeset,
+            table_bytes,
+            row,
+            column: 0,
+            strange: false,
+            before_bytes,
+            limit,
+        }
     }
 
     /// A row begins.
@@ -166,15 +175,10 @@ impl PlainRows {
     /// The row was inserted.
     ///
     /// # Errors
-    /// 54000: they are too many.
+    /// 54000: with them, the transaction did too much.
     pub(super) fn inserted(&mut self) -> Result<(), SqlError> {
         self.row = self.changeset.len();
-        if self.row > CHANGES_LIMIT_BYTES {
-            let message = format!("the rows of this COPY take more than {CHANGES_LIMIT_BYTES} bytes");
-            let told = SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message);
-            return Err(told.with_hint("Copy them in several parts."));
-        }
-        Ok(())
+        self.limit.check(self.before_bytes.saturating_add(self.row))
     }
 
     /// The changeset of the rows that were inserted; nothing if there was none.
@@ -219,10 +223,12 @@ impl Writer {
     /// # Errors
     /// SQLite's.
     pub(in super::super) fn begin_rows(&mut self, table: &str, columns: &[String]) -> Result<(), SqlError> {
-        let Some(rows) = PlainRows::of(self.connection(), table, columns)? else { return Ok(()) };
+        let table = PlainTable::of(self.connection(), table, columns).map_err(|error| from_sqlite(&error))?;
+        // Rows of others are captured as any are.
+        let Some(table) = table else { return Ok(()) };
         self.drain();
         self.capture.stop();
-        self.rows = Some(rows);
+        self.rows = Some(PlainRows::of(table, self.parts.len_bytes(), self.capture.limit()));
         Ok(())
     }
 
@@ -232,7 +238,9 @@ impl Writer {
     /// SQLite's; the transaction has to be rolled back.
     pub(in super::super) fn end_rows(&mut self) -> Result<(), SqlError> {
         let Some(rows) = self.rows.take() else { return Ok(()) };
-        self.parts.extend(rows.into_changeset().map(Part::Changeset));
+        if let Some(changeset) = rows.into_changeset() {
+            self.parts.push(Part::Changeset(changeset));
+        }
         self.start_capture().map_err(|error| from_sqlite(&error))
     }
 
@@ -268,7 +276,7 @@ impl Writer {
         let connection = &self.connection;
         let (mut statement, _) = self.policy.watch(|| connection.prepare_cached(sql))?;
         while next(std::mem::replace(&mut row, Row::Next), &mut RowParameters::of(&mut statement))? {
-            statement.raw_execute().map_err(|error| from_sqlite(&error))?;
+            statement.raw_execute().map_err(|error| of_statement(connection, Home::Stored, &error))?;
             self.capture.check()?;
             count += 1;
         }
@@ -295,7 +303,7 @@ impl Writer {
             if !rows.is_known() {
                 return Ok((count, false));
             }
-            statement.raw_execute().map_err(|error| from_sqlite(&error))?;
+            statement.raw_execute().map_err(|error| of_statement(connection, Home::Stored, &error))?;
             rows.inserted()?;
             count += 1;
         }

@@ -7,9 +7,10 @@ use mainstay::server::pg::{CommandTag, OwnedValue, ResultSink, SqlError, SqlStat
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, InterruptHandle};
 
+use super::super::super::catalog::Home;
 use super::super::super::command::{self, OnCommit, TemporaryAs};
 use super::super::super::engine::Shared;
-use super::super::super::errors::from_sqlite;
+use super::super::super::errors::{from_sqlite, of_statement};
 use super::super::super::lexer::tokens;
 use super::super::super::names::quoted;
 use super::super::super::policy::{self, Policy, Verb};
@@ -263,7 +264,8 @@ impl Temporary {
         values::bind(&mut statement, sql, parameters)?;
         let columns = values::columns(&self.connection, &statement, sql);
         let verb = actions.verb.filter(|_| !statement.readonly() && !actions.ddl);
-        let rows = values::run(&mut statement, &columns, sink).map_err(explain_full)?;
+        let told = |error: &rusqlite::Error| explain_full(of_statement(&self.connection, Home::Temporary, error));
+        let rows = values::run(&mut statement, &columns, sink, told)?;
         let changes = self.connection.changes();
         let explains = statement.is_explain() != 0;
         drop(statement);
@@ -391,7 +393,8 @@ impl Temporary {
         let (mut statement, _) = self.policy.watch(|| self.connection.prepare(sql))?;
         let mut count = 0;
         while next(Row::Next, &mut RowParameters::of(&mut statement))? {
-            statement.raw_execute().map_err(|error| explain_full(from_sqlite(&error)))?;
+            let told = |error| explain_full(of_statement(&self.connection, Home::Temporary, &error));
+            statement.raw_execute().map_err(told)?;
             count += 1;
         }
         Ok(count)
