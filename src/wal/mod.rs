@@ -72,6 +72,8 @@ pub use watchdog::Health;
 #[cfg(test)]
 mod buffer_test;
 #[cfg(test)]
+mod concurrent_crash_test;
+#[cfg(test)]
 mod crash_test;
 #[cfg(test)]
 mod device_test;
