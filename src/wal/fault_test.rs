@@ -30,6 +30,7 @@ macro_rules! each {
 }
 
 each! {
+    durable_before_sync: DurableBeforeSync by log::nothing_is_durable_before_its_sync_is_over, saying "before it is synced";
     durable_before_sync_by_crashes: DurableBeforeSync by concurrent::every_crash_point_with_concurrent_appenders;
     durable_before_failed_sync: DurableBeforeSync by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays, saying "durable in spite of that";
     failed_sync_retried: FailedSyncRetried by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays;
@@ -51,6 +52,7 @@ each! {
     not_settled: NotSettled by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays;
     close_not_flushed: CloseNotFlushed by crash::every_crash_point_keeps_what_was_acknowledged_and_invents_nothing;
     recycled_too_far: RecycledTooFar by log::nothing_behind_the_checkpoint_is_recycled;
+    hole_passed: HolePassed by log::a_flush_that_waits_for_a_copy_that_hangs_is_noticed, saying "it did not wait";
     hole_passed_by_crashes: HolePassed by concurrent::every_crash_point_with_concurrent_appenders;
     recycled_too_far_by_crashes: RecycledTooFar by concurrent::every_crash_point_with_concurrent_appenders;
     recycled_not_synced_by_crashes: RecycledNotSynced by concurrent::every_crash_point_with_concurrent_appenders;
