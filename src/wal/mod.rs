@@ -80,6 +80,8 @@ mod device_test;
 #[cfg(test)]
 mod fault_test;
 #[cfg(test)]
+mod full_disk_test;
+#[cfg(test)]
 mod holders_test;
 #[cfg(test)]
 mod log_test;
