@@ -167,6 +167,11 @@ fn refuse_preparation(make: fn() -> Log, number: u64) -> Action {
         log.records.push((end, bytes));
     }
     log.assert_survives(&[], number, &what);
+    // That space runs out later is seen as before.
+    log.disk.set_capacity(Some(0));
+    poll("not looked at any more", || log.wal.is_full());
+    log.disk.set_capacity(None);
+    poll("writes do not resume", || !log.wal.is_full());
     log.wal.close().unwrap();
     action
 }
@@ -205,6 +210,7 @@ fn in_a_flush_it_fails_the_log_and_nothing_of_it_is_acknowledged() {
         log.disk.fill_in(number);
         let error = log.wal.make_durable(end);
         assert!(matches!(error, Err(CommitError::Poisoned(_))), "operation {number}: {error:?}");
+        assert!(matches!(log.wal.health(), Health::Failed(_)), "operation {number}: only its caller heard of it");
         assert!(matches!(run(log.wal.wait_durable(end)), Err(CommitError::Poisoned(_))), "operation {number}");
         assert_eq!(log.wal.durable(), durable, "operation {number}");
         let (action, path) = log.disk.refused_for_space().unwrap();
