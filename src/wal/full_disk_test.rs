@@ -18,6 +18,9 @@ use crate::lsn::Lsn;
 /// Records and where they end.
 type Records = Vec<(Lsn, Vec<u8>)>;
 
+/// Makes a disk with a log, and answers what of it is durable.
+type Make<'a> = &'a dyn Fn() -> (LossyDisk, Records);
+
 /// A log in which nothing happens by itself.
 struct Log {
     disk: LossyDisk,
@@ -335,7 +338,7 @@ fn in_opening_it_is_refused_and_can_be_tried_again() {
         let killed = disk.kill(Faults::default());
         (killed, records)
     };
-    let makes: [(&dyn Fn() -> (LossyDisk, Records), u64); 2] = [(&fresh, 3), (&torn, 8)];
+    let makes: [(Make<'_>, u64); 2] = [(&fresh, 3), (&torn, 8)];
     for (make, least) in makes {
         let found = |disk: &LossyDisk| scan(directory(disk, "/wal"), Evidence::default()).unwrap();
         let whole = make().0;
