@@ -14,14 +14,9 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::gate::{Gate, Hanging};
+use super::shortage::{Action, Shortage};
+use super::unsynced::{Contents, NameChange, PAGE_SECTORS, SECTOR_BYTES};
 use super::{Access, Directory, Disk, File};
-
-/// What a disk writes at once: a write of several is torn between them.
-pub(super) const SECTOR_BYTES: usize = 512;
-
-/// What the page cache writes back at once. The segments of the crash tests are two pages long, so that a page can be lost
-/// where the next one is kept, and no page is lost in part.
-pub(super) const PAGE_SECTORS: usize = 2;
 
 /// Which unsynced changes survive a crash.
 #[derive(Clone, Copy, Debug)]
@@ -78,8 +73,13 @@ struct State {
     /// The error that whatever needs a file descriptor gets, if lists are meant too, and how often it did.
     opening_fails: Option<(i32, bool)>,
     refused: u64,
+    shortage: Shortage,
+    /// The file that cannot be opened, or not be asked for its length.
+    denied: Option<(PathBuf, Denied)>,
     /// Where the next sync of a directory hangs.
     gate: Option<Arc<Gate>>,
+    /// Where the next sync of a file does.
+    sync_gate: Option<Arc<Gate>>,
     next_write: Option<NextWrite>,
     /// Names as the running system sees them, and as they are on the disk.
     names: BTreeMap<PathBuf, usize>,
@@ -90,6 +90,15 @@ struct State {
     files: Vec<Contents>,
 }
 
+/// What of a file fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// It cannot be opened.
+    Opening,
+    /// It can, but not be asked for its length.
+    Length,
+}
+
 /// What comes of the next write that is not vectored.
 enum NextWrite {
     /// It hangs there first.
@@ -98,52 +107,9 @@ enum NextWrite {
     Panics,
 }
 
-/// A change to a directory that is not synced yet.
-#[derive(Clone, Debug)]
-enum NameChange {
-    Add(PathBuf, usize),
-    Remove(PathBuf),
-    Rename(PathBuf, PathBuf, usize),
-}
-
-#[derive(Clone, Default)]
-struct Contents {
-    /// As the running system sees it.
-    live: Vec<u8>,
-    /// As it is on the disk.
-    durable: Vec<u8>,
-    /// Sectors that differ, with the operation that last changed them.
-    dirty: BTreeMap<usize, u64>,
-    /// Sectors that cannot be read until they are written again.
-    bad: BTreeSet<usize>,
-}
-
-impl NameChange {
-    fn directory(&self) -> Option<&Path> {
-        match self {
-            NameChange::Add(path, _) | NameChange::Remove(path) | NameChange::Rename(_, path, _) => path.parent(),
-        }
-    }
-
-    fn apply(self, names: &mut BTreeMap<PathBuf, usize>) {
-        match self {
-            NameChange::Add(path, file) => {
-                names.insert(path, file);
-            }
-            NameChange::Remove(path) => {
-                names.remove(&path);
-            }
-            NameChange::Rename(from, to, file) => {
-                names.remove(&from);
-                names.insert(to, file);
-            }
-        }
-    }
-}
-
 impl State {
     /// Counts an operation, and fails it if it is to fail.
-    fn operation(&mut self) -> io::Result<u64> {
+    fn operation(&mut self, action: Action, path: &Path) -> io::Result<u64> {
         if self.dead {
             return Err(io::Error::other("the machine is dead"));
         }
@@ -158,7 +124,26 @@ impl State {
                 false => io::Error::other("injected failure"),
             });
         }
+        self.shortage.admit(action, path)?;
         Ok(self.operations)
+    }
+
+    /// The same for one on a file.
+    fn file_operation(&mut self, action: Action, file: usize) -> io::Result<u64> {
+        let path = self.path_of(file);
+        self.operation(action, &path)
+    }
+
+    fn path_of(&self, file: usize) -> PathBuf {
+        self.names.iter().find(|(_, named)| **named == file).map(|(path, _)| path.clone()).unwrap_or_default()
+    }
+
+    /// Fails what is denied of a file.
+    fn check_denied(&self, path: &Path, what: Denied) -> io::Result<()> {
+        match self.denied.as_ref().is_some_and(|denied| denied.0 == path && denied.1 == what) {
+            true => Err(io::Error::from_raw_os_error(5)),
+            false => Ok(()),
+        }
     }
 
     /// Fails what needs a file descriptor if there are none.
@@ -177,7 +162,7 @@ impl State {
     }
 
     fn write(&mut self, file: usize, bytes: &[u8], offset: usize) -> io::Result<()> {
-        let operation = self.operation()?;
+        let operation = self.file_operation(Action::Write, file)?;
         let end = offset + bytes.len();
         let growth = end.saturating_sub(self.files[file].live.len()) as u64;
         if self.faults.capacity_bytes.is_some_and(|capacity| growth > 0 && self.used_bytes() + growth > capacity) {
@@ -193,17 +178,6 @@ impl State {
             contents.bad.remove(&sector);
         }
         Ok(())
-    }
-}
-
-impl Contents {
-    fn keep_sector(&mut self, sector: usize) {
-        let start = sector * SECTOR_BYTES;
-        let end = (start + SECTOR_BYTES).min(self.live.len());
-        if self.durable.len() < end {
-            self.durable.resize(end, 0);
-        }
-        self.durable[start..end].copy_from_slice(&self.live[start..end]);
     }
 }
 
@@ -290,6 +264,27 @@ impl LossyDisk {
         self.state.lock().refused
     }
 
+    /// After so many more operations the disk is full for the next one and all of its kind on that path, until there is
+    /// [room](Self::make_room).
+    pub fn fill_in(&self, operations: u64) {
+        self.state.lock().shortage = Shortage::begins_in(operations);
+    }
+
+    /// What was refused for that first.
+    pub fn refused_for_space(&self) -> Option<(Action, PathBuf)> {
+        self.state.lock().shortage.refused().cloned()
+    }
+
+    /// There is room again.
+    pub fn make_room(&self) {
+        self.state.lock().shortage = Shortage::default();
+    }
+
+    /// This fails of a file from now on.
+    pub fn deny(&self, path: &Path, what: Denied) {
+        self.state.lock().denied = Some((path.to_owned(), what));
+    }
+
     /// The next operation fails once; because the disk is full, if so.
     pub fn fail_next(&self, fails_full: bool) {
         let mut state = self.state.lock();
@@ -307,6 +302,14 @@ impl LossyDisk {
         let gate = Arc::new(Gate::default());
         let hanging = Hanging::new(&gate);
         self.state.lock().gate = Some(gate);
+        hanging
+    }
+
+    /// The next sync of a file hangs, before anything of it is durable, until the answer is dropped.
+    pub fn hang_next_sync(&self) -> Hanging {
+        let gate = Arc::new(Gate::default());
+        let hanging = Hanging::new(&gate);
+        self.state.lock().sync_gate = Some(gate);
         hanging
     }
 
@@ -359,7 +362,7 @@ impl LossyDisk {
             gate.pass();
         }
         let mut state = self.state.lock();
-        state.operation()?;
+        state.operation(Action::SyncDir, directory)?;
         state.dir_syncs += 1;
         if state.faults.fail_sync_dir == Some(state.dir_syncs) {
             // As after a failed sync of a file: the system shows the names, and does not write them any more.
@@ -458,7 +461,7 @@ impl Disk for LossyDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut state = self.state.lock();
         state.opening()?;
-        state.operation()?;
+        state.operation(Action::Create, path)?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -472,6 +475,7 @@ impl Disk for LossyDisk {
     fn open(&self, path: &Path, _access: Access) -> io::Result<Arc<dyn File>> {
         let mut state = self.state.lock();
         state.opening()?;
+        state.check_denied(path, Denied::Opening)?;
         let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(LossyFile { disk: self.clone(), file }))
     }
@@ -490,7 +494,7 @@ impl Disk for LossyDisk {
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.operation()?;
+        state.operation(Action::CreateDir, path)?;
         state.directories.insert(path.to_owned());
         // A directory's own name is lost or kept as others are; with it goes what is in it.
         Ok(())
@@ -498,7 +502,7 @@ impl Disk for LossyDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.operation()?;
+        state.operation(Action::Rename, to)?;
         let file = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         let change = NameChange::Rename(from.to_owned(), to.to_owned(), file);
         change.clone().apply(&mut state.names);
@@ -511,7 +515,7 @@ impl Disk for LossyDisk {
         if !state.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        state.operation()?;
+        state.operation(Action::Remove, path)?;
         state.names.remove(path);
         state.pending.push(NameChange::Remove(path.to_owned()));
         Ok(())
@@ -547,7 +551,9 @@ struct LossyFile {
 
 impl File for LossyFile {
     fn len_bytes(&self) -> io::Result<u64> {
-        Ok(self.disk.state.lock().files[self.file].live.len() as u64)
+        let state = self.disk.state.lock();
+        state.check_denied(&state.path_of(self.file), Denied::Length)?;
+        Ok(state.files[self.file].live.len() as u64)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -596,8 +602,12 @@ impl File for LossyFile {
 
     fn sync(&self) -> io::Result<()> {
         drop(self.disk.hang.read());
+        let gate = self.disk.state.lock().sync_gate.take();
+        if let Some(gate) = gate {
+            gate.pass();
+        }
         let mut state = self.disk.state.lock();
-        state.operation()?;
+        state.file_operation(Action::Sync, self.file)?;
         state.syncs += 1;
         let fails = state.faults.fail_sync == Some(state.syncs);
         let contents = &mut state.files[self.file];

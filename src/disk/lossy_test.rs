@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::lossy::*;
+use super::unsynced::{PAGE_SECTORS, SECTOR_BYTES};
 use super::*;
 
 fn path(name: &str) -> PathBuf {

@@ -15,6 +15,10 @@ mod gate;
 pub mod lossy;
 #[cfg(test)]
 mod lossy_test;
+#[cfg(any(test, fuzzing))]
+pub mod shortage;
+#[cfg(any(test, fuzzing))]
+mod unsynced;
 
 use std::fmt;
 use std::io;

@@ -196,62 +196,6 @@ pub fn nothing_of_a_cut_tail_is_left_on_the_disk() {
     assert!(torn > 50, "too few torn tails to show anything: {torn}");
 }
 
-/// Threads that append and commit until the machine dies. Answers what each appended, where it ended, and whether it
-/// was acknowledged.
-fn run_threads(disk: &LossyDisk) -> Vec<(Lsn, Vec<u8>, bool)> {
-    let Ok(wal) = open(disk, Evidence::default()) else { return Vec::new() };
-    std::thread::scope(|scope| {
-        let spawn = |thread: u64| {
-            let wal = &wal;
-            scope.spawn(move || {
-                let mut done = Vec::new();
-                for number in 0..12u64 {
-                    let bytes = payload(thread * 100 + number, LENGTHS[(thread + number) as usize % 8]);
-                    let Ok(end) = append(wal, &bytes) else { break };
-                    // Some wait for each record, some for every third.
-                    let waits = number % (1 + thread) == 0;
-                    let acknowledged = waits && wal.make_durable(end).is_ok();
-                    done.push((end, bytes, acknowledged));
-                    if waits && !acknowledged {
-                        break;
-                    }
-                }
-                done
-            })
-        };
-        let threads: Vec<_> = (0..3).map(spawn).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    })
-}
-
-#[test]
-pub fn every_crash_point_with_concurrent_appenders() {
-    let whole = LossyDisk::new(Faults::default());
-    assert_eq!(run_threads(&whole).len(), 36);
-    let total = whole.operations();
-    let mut torn = 0;
-    for die_at in 1..=total + 20 {
-        let disk = LossyDisk::new(Faults { die_at: Some(die_at), ..Faults::default() });
-        let mut appended = run_threads(&disk);
-        appended.sort();
-        let acknowledged = appended.iter().filter(|(_, _, acknowledged)| *acknowledged).map(|(end, ..)| *end).max();
-        let history = History {
-            // Whoever is acknowledged vouches for everything before.
-            acknowledged: appended.iter().filter(|(end, ..)| Some(*end) <= acknowledged).count(),
-            appended: appended.into_iter().map(|(end, bytes, _)| (end, bytes)).collect(),
-            ..History::default()
-        };
-        torn += usize::from(history.acknowledged < history.appended.len());
-        let seed = die_at.wrapping_mul(7919);
-        for loss in [Loss::Everything, Loss::Nothing, Loss::Older(seed), Loss::Random(seed), Loss::Pages(seed)] {
-            let what = format!("threads, died at {die_at}, lost {loss:?}");
-            crash_and_go_on(&disk, history.clone(), Death::PowerCut(loss), &what);
-        }
-        crash_and_go_on(&disk, history, Death::Kill(seed), &format!("threads, killed at {die_at}"));
-    }
-    assert!(torn > 20, "too few unfinished flushes to show anything: {torn}");
-}
-
 /// One thread stands still in the middle of writing a large record while others go on, and the process is killed.
 #[test]
 pub fn a_hole_between_parallel_copies_hides_the_whole_records_behind_it() {

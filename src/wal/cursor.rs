@@ -335,8 +335,7 @@ impl Cursor {
         self.buffer.clear();
         self.segment = None;
         if let Some(file) = self.directory.open_unchecked(number)? {
-            let path = self.directory.segment_path(number);
-            let len_bytes = file.len_bytes().map_err(WalError::io("read the length of", &path))?;
+            let len_bytes = self.directory.len_bytes(number, file.as_ref())?;
             self.segment = Some(OpenSegment { number, file, len_bytes, unreadable: None });
         }
         Ok(self.segment.is_some())

@@ -124,15 +124,12 @@ impl SegmentDirectory {
     /// It cannot be read, or is not the segment that its name says.
     pub fn open(&self, number: SegmentNumber, access: Access) -> Result<Option<Arc<dyn File>>, WalError> {
         let path = self.segment_path(number);
-        let file = match self.disk.open(&path, access) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(WalError::io("open", &path))?,
-        };
+        let Some(file) = self.open_file(number, access)? else { return Ok(None) };
         let damage = |offset: u64, expected: String, found: String| {
             let lsn = self.layout.segment_start(number).advanced(offset);
             WalError::Damaged(Box::new(Damage { path: path.clone(), offset, lsn, expected, found }))
         };
-        let len = file.len_bytes().map_err(WalError::io("read the length of", &path))?;
+        let len = self.len_bytes(number, file.as_ref())?;
         if len != self.layout.segment_bytes() {
             let expected = format!("a segment of {} bytes", self.layout.segment_bytes());
             return Err(damage(len.min(self.layout.segment_bytes()), expected, format!("{len} bytes")));
@@ -181,8 +178,9 @@ impl SegmentDirectory {
     /// # Errors
     /// It is not there, or cannot be read.
     pub fn is_blank_from(&self, number: SegmentNumber, offset: u64) -> Result<bool, WalError> {
-        let path = self.segment_path(number);
-        let file = self.disk.open(&path, Access::Read).map_err(WalError::io("open", &path))?;
+        let Some(file) = self.open_unchecked(number)? else {
+            return Err(WalError::io("open", &self.segment_path(number))(io::ErrorKind::NotFound.into()));
+        };
         let found = file.len_bytes().and_then(|len| last_nonzero(file.as_ref(), offset, len));
         Ok(found.map_err(|error| self.unreadable(number, offset, error))?.is_none())
     }
@@ -197,10 +195,31 @@ impl SegmentDirectory {
 
     /// Opens a segment for reading whatever it holds; `None` if there is no such file.
     pub(super) fn open_unchecked(&self, number: SegmentNumber) -> Result<Option<Arc<dyn File>>, WalError> {
+        self.open_file(number, Access::Read)
+    }
+
+    fn open_file(&self, number: SegmentNumber, access: Access) -> Result<Option<Arc<dyn File>>, WalError> {
         let path = self.segment_path(number);
-        match self.disk.open(&path, Access::Read) {
+        match self.disk.open(&path, access) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if access == Access::Read => Err(self.inaccessible(number, "open", error)),
             other => other.map(Some).map_err(WalError::io("open", &path)),
+        }
+    }
+
+    /// The length of a segment that is open, whatever it holds.
+    pub(super) fn len_bytes(&self, number: SegmentNumber, file: &dyn File) -> Result<u64, WalError> {
+        file.len_bytes().map_err(|error| self.inaccessible(number, "read the length of", error))
+    }
+
+    /// What it means that a segment cannot be opened for reading, or not be asked for its length: nothing of it can be
+    /// read. That there are no descriptors or no memory says nothing about the segment.
+    fn inaccessible(&self, number: SegmentNumber, doing: &'static str, error: io::Error) -> WalError {
+        let refused = WalError::io(doing, &self.segment_path(number))(error);
+        let is_scarce = refused.is_scarce();
+        match refused {
+            WalError::Io { source, .. } if !is_scarce => self.unreadable(number, 0, source),
+            other => other,
         }
     }
 

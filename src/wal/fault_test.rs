@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::concurrent_crash_test as concurrent;
 use super::crash_test as crash;
 use super::device_test as device;
 use super::fault::{self, Fault};
@@ -29,7 +30,8 @@ macro_rules! each {
 }
 
 each! {
-    durable_before_sync: DurableBeforeSync by crash::every_crash_point_with_concurrent_appenders;
+    durable_before_sync: DurableBeforeSync by log::nothing_is_durable_before_its_sync_is_over, saying "before it is synced";
+    durable_before_sync_by_crashes: DurableBeforeSync by concurrent::every_crash_point_with_concurrent_appenders;
     durable_before_failed_sync: DurableBeforeSync by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays, saying "durable in spite of that";
     failed_sync_retried: FailedSyncRetried by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays;
     poison_forgotten: PoisonForgotten by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays;
@@ -50,7 +52,11 @@ each! {
     not_settled: NotSettled by crash::after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays;
     close_not_flushed: CloseNotFlushed by crash::every_crash_point_keeps_what_was_acknowledged_and_invents_nothing;
     recycled_too_far: RecycledTooFar by log::nothing_behind_the_checkpoint_is_recycled;
-    hole_passed: HolePassed by crash::every_crash_point_with_concurrent_appenders;
+    hole_passed: HolePassed by log::a_flush_that_waits_for_a_copy_that_hangs_is_noticed, saying "it did not wait";
+    hole_passed_by_crashes: HolePassed by concurrent::every_crash_point_with_concurrent_appenders;
+    recycled_too_far_by_crashes: RecycledTooFar by concurrent::every_crash_point_with_concurrent_appenders;
+    recycled_not_synced_by_crashes: RecycledNotSynced by concurrent::every_crash_point_with_concurrent_appenders;
+    stale_bytes_trusted_by_crashes: StaleBytesTrusted by concurrent::every_crash_point_with_concurrent_appenders;
     recycling_failure_forgotten: RecyclingFailureForgotten by device::a_failed_sync_of_the_directory_in_recycling_poisons_the_log;
     recycled_not_synced: RecycledNotSynced by crash::a_recycled_segment_is_durably_out_of_the_log_before_it_is_used_again;
     stale_bytes_trusted: StaleBytesTrusted by log::recycled_segments_are_filled_and_used_again;

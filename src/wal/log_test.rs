@@ -224,23 +224,59 @@ fn after_a_write_that_failed_half_way_it_is_not_known_what_survives() {
 }
 
 #[test]
-fn a_flush_that_waits_for_a_copy_that_hangs_is_noticed() {
+pub fn a_flush_that_waits_for_a_copy_that_hangs_is_noticed() {
     let (_disk, wal) = watched();
     append(&wal, b"x").unwrap();
     let hanging = wal.shared.tail.reserve(0, |at| Ok(at.advanced(64))).ok().unwrap();
+    let fault = fault::current();
     std::thread::scope(|scope| {
-        let committer = scope.spawn(|| wal.make_durable(wal.end()));
+        let committer = scope.spawn(|| {
+            fault::set(fault);
+            wal.make_durable(wal.end())
+        });
         let deadline = std::time::Instant::now() + PATIENCE;
         let mut is_noticed = false;
-        while !is_noticed && std::time::Instant::now() < deadline {
+        while !is_noticed && !committer.is_finished() && std::time::Instant::now() < deadline {
             is_noticed = matches!(wal.health(), Health::Hangs { .. });
             std::thread::yield_now();
         }
+        let is_waiting = !committer.is_finished();
         hanging.finish();
         committer.join().unwrap().unwrap();
+        assert!(is_waiting, "it did not wait");
         assert!(is_noticed);
     });
     assert!(matches!(wal.health(), Health::Good));
+}
+
+/// Neither for who asks, nor for who waits, nor for who reads.
+#[test]
+pub fn nothing_is_durable_before_its_sync_is_over() {
+    let (disk, wal) = fresh();
+    let first = append(&wal, b"durable").unwrap();
+    wal.make_durable(first).unwrap();
+    wait_prepared(&wal);
+    let mut reader = wal.reader(first);
+    let end = append(&wal, b"waits for its sync").unwrap();
+    let fault = fault::current();
+    std::thread::scope(|scope| {
+        let commit = || {
+            fault::set(fault);
+            wal.make_durable(end)
+        };
+        let hanging = disk.hang_next_sync();
+        let committers = [scope.spawn(commit), scope.spawn(commit)];
+        poll("nobody syncs", || hanging.is_reached());
+        assert!(wal.durable() < end, "called durable before it is synced");
+        assert_eq!(reader.next_durable().unwrap(), None, "shown before it is synced");
+        let crashed = open(&disk.crash(Loss::Everything, Faults::default()), Evidence::default()).unwrap();
+        assert_eq!(read_all(&crashed, layout().first_record()).unwrap().len(), 1, "the sync made no difference");
+        assert!(!committers.iter().any(|committer| committer.is_finished()), "acknowledged before it is synced");
+        drop(hanging);
+        committers.into_iter().for_each(|committer| committer.join().unwrap().unwrap());
+    });
+    assert!(wal.durable() >= end);
+    assert_eq!(reader.next_durable().unwrap().unwrap().end, end);
 }
 
 #[test]

@@ -72,11 +72,15 @@ pub use watchdog::Health;
 #[cfg(test)]
 mod buffer_test;
 #[cfg(test)]
+mod concurrent_crash_test;
+#[cfg(test)]
 mod crash_test;
 #[cfg(test)]
 mod device_test;
 #[cfg(test)]
 mod fault_test;
+#[cfg(test)]
+mod full_disk_test;
 #[cfg(test)]
 mod holders_test;
 #[cfg(test)]

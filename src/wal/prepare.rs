@@ -10,8 +10,8 @@ use super::log::Shared;
 use super::reservation::FULL;
 use super::tail::WritableSegment;
 
-/// How often free space is looked at while nothing else happens.
-const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often free space is looked at while nothing else happens. More often in the tests, which wait for it.
+const SPACE_CHECK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1000 });
 
 /// The preparing thread, until the log closes or has failed.
 pub(super) fn run(shared: &Shared) {

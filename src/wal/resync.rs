@@ -49,16 +49,21 @@ impl Cursor {
     /// record whose beginning is lost.
     ///
     /// Headers of segments need not be whole, so that the records behind a damaged one can still be read; but a segment
-    /// of another system or a later format is passed over, and so are sectors that cannot be read. Where damage is so
-    /// heavy, or so well made, that the search would take too long, the rest of its segment is passed over, too.
+    /// of another system or a later format is passed over, and so are sectors that cannot be read, and segments that
+    /// cannot be opened. Where damage is so heavy, or so well made, that the search would take too long, the rest of its
+    /// segment is passed over, too.
     ///
     /// # Errors
-    /// A file cannot be opened.
+    /// The directory cannot be read, a read came short, or there are no file descriptors.
     pub fn resynchronise(&mut self, from: Lsn, limit: Lsn) -> Result<Option<Lsn>, WalError> {
         let layout = self.directory.layout();
         let from = Lsn::new(from.get().div_ceil(record::ALIGNMENT as u64).saturating_mul(record::ALIGNMENT as u64));
         for number in self.directory.list()?.range(layout.segment_of(from)..) {
-            if !self.open_unchecked(*number)? || self.is_of_others(*number)? {
+            let is_there = match self.open_unchecked(*number) {
+                Err(WalError::Unreadable { .. }) => false,
+                other => other?,
+            };
+            if !is_there || self.is_of_others(*number)? {
                 continue;
             }
             self.begin_search(*number);

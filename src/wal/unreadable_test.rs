@@ -8,7 +8,7 @@ use super::cursor::read_sectors;
 use super::segment::SegmentHeader;
 use super::testing::*;
 use super::*;
-use crate::disk::lossy::{Faults, LossyDisk};
+use crate::disk::lossy::{Denied, Faults, LossyDisk};
 use crate::disk::{Access, Disk};
 use crate::ident::SystemId;
 use crate::lsn::{Lsn, TimelineId};
@@ -157,6 +157,38 @@ fn reading_goes_on_behind_bad_sectors() {
     let readable: Vec<_> = all.iter().filter(overlaps).cloned().collect();
     assert!(readable.len() < all.len() - 10);
     assert_eq!(read_on(&disk), readable);
+}
+
+/// Whether it is not opened or not asked for its length, it is named, and what lies before it and behind it is read.
+#[test]
+fn reading_goes_on_behind_a_segment_that_cannot_be_opened() {
+    for denied in [Denied::Opening, Denied::Length] {
+        let (disk, wal, ends) = filled();
+        let all = read_on(&disk);
+        let (from, path) = place(&disk, 3, 0);
+        let to = from.advanced(SEGMENT_BYTES);
+        disk.deny(&path, denied);
+        // Who reads along gets what is before it, and hears where the rest is.
+        let mut reader = wal.reader(layout().first_record());
+        for expected in ends.iter().filter(|end| **end <= from) {
+            assert_eq!(reader.next_durable().unwrap().unwrap().end, *expected);
+        }
+        names_place(reader.next_durable().unwrap_err(), &disk, 3, 0);
+        names_place(wal.record_at_or_before(from.advanced(500)).unwrap_err(), &disk, 3, 0);
+        drop((reader, wal));
+        let readable: Vec<_> = all.iter().filter(|record| record.end <= from || record.start >= to).cloned().collect();
+        assert!(readable.len() > 50 && readable.len() < all.len() - 10);
+        assert_eq!(read_on(&disk), readable, "{denied:?}");
+        // No start takes it for the end of the log, and a cut before it can be made.
+        names_place(scan(directory(&disk, "/wal"), Evidence::default()).unwrap_err(), &disk, 3, 0);
+        let cut = Cut::find(directory(&disk, "/wal"), Lsn::NONE, ends[5]).unwrap();
+        assert!(cut.not_blank().unwrap().contains(&SegmentNumber(3)));
+        assert!(cut.highest_mark().unwrap().unwrap().1 >= to, "of the segments behind it");
+        // What wants a descriptor hears that there is none, and takes nothing for damage.
+        disk.refuse_opening(rustix::io::Errno::MFILE.raw_os_error(), false);
+        let scarce = directory(&disk, "/wal").open(SegmentNumber(3), Access::Read).err().unwrap();
+        assert!(scarce.is_passing() && scarce.into_damage().is_err());
+    }
 }
 
 #[test]

@@ -132,7 +132,7 @@ impl DataDirectory {
     /// Finds the end of the log as a starting node does: from the last checkpoint on.
     ///
     /// # Errors
-    /// A file cannot be opened.
+    /// The directory cannot be listed, or there are no file descriptors.
     pub fn survey(&self) -> Result<Survey, WalError> {
         let checkpoint = self.notes.as_ref().map_or(Lsn::NONE, |notes| notes.checkpoint);
         match wal::scan(self.segments.clone(), self.evidence(checkpoint)) {
@@ -145,7 +145,7 @@ impl DataDirectory {
     /// oldest segment is not one of them.
     ///
     /// # Errors
-    /// A file cannot be opened.
+    /// The directory cannot be listed, or there are no file descriptors.
     pub fn oldest(&self) -> Result<Option<Lsn>, WalError> {
         let Some(first) = self.segments.list()?.first().copied() else { return Ok(None) };
         self.first_record_from(first).map(|cursor| Some(cursor.position()))
@@ -154,7 +154,7 @@ impl DataDirectory {
     /// A cursor at the first record that starts in a segment or, as far as it is damaged, at the damage.
     ///
     /// # Errors
-    /// A file cannot be opened.
+    /// The directory cannot be listed, or there are no file descriptors.
     pub fn first_record_from(&self, number: SegmentNumber) -> Result<Cursor, WalError> {
         let mut cursor = Cursor::new(self.segments.clone(), self.layout().first_record_in(number));
         if let Err(error) = cursor.skip_continued(EVERYTHING) {

@@ -1,4 +1,5 @@
-//! A sector that cannot be read, which no test can make on a real disk: every command names it and goes on.
+//! A sector that cannot be read, a segment that cannot be opened or asked for its length, which no test can make on a real
+//! disk: every command names it and goes on.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,13 +20,26 @@ const SECTOR_BYTES: u64 = 512;
 /// Of the first segment.
 const BAD_OFFSET: u64 = 1536;
 
-/// The real one, but for a sector of one file.
+/// What of a file answers an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bad {
+    Sector,
+    Opening,
+    Length,
+}
+
+/// The real one, but for one file.
 #[derive(Debug)]
 struct BadDisk {
     path: PathBuf,
+    bad: Bad,
 }
 
-struct BadFile(Arc<dyn File>);
+struct BadFile(Arc<dyn File>, Bad);
+
+fn input_output_error<T>() -> io::Result<T> {
+    Err(io::Error::from_raw_os_error(5))
+}
 
 impl Disk for BadDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -34,7 +48,11 @@ impl Disk for BadDisk {
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let file = RealDisk.open(path, access)?;
-        Ok(if path == self.path { Arc::new(BadFile(file)) } else { file })
+        match (path == self.path, self.bad) {
+            (false, _) => Ok(file),
+            (true, Bad::Opening) => input_output_error(),
+            (true, bad) => Ok(Arc::new(BadFile(file, bad))),
+        }
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
@@ -64,12 +82,12 @@ impl Disk for BadDisk {
 
 impl File for BadFile {
     fn len_bytes(&self) -> io::Result<u64> {
-        self.0.len_bytes()
+        if self.1 == Bad::Length { input_output_error() } else { self.0.len_bytes() }
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         if offset < BAD_OFFSET + SECTOR_BYTES && offset + buffer.len() as u64 > BAD_OFFSET {
-            return Err(io::Error::from_raw_os_error(5));
+            return input_output_error();
         }
         self.0.read_at(buffer, offset)
     }
@@ -93,21 +111,26 @@ impl File for BadFile {
 
 /// A directory left by a crash, with a bad sector among its records; and where they end.
 fn damaged() -> (TempDir, DataDirectory, Vec<Lsn>) {
+    written(&[100; 40], SegmentNumber::FIRST, Bad::Sector)
+}
+
+/// A directory left by a crash, with records of these lengths, of which one segment is bad; and where they end.
+fn written(lens: &[usize], number: SegmentNumber, bad: Bad) -> (TempDir, DataDirectory, Vec<Lsn>) {
     let place = tempfile::tempdir().unwrap();
     let storage = Storage::open(place.path(), MIB).unwrap();
     let segments = DataDirectory::of(place.path(), &storage).unwrap().segments;
     let config = WalConfig { segment_size_bytes: MIB, reserve_bytes: MIB, ..WalConfig::default() };
     let log = Wal::open(wal::scan(segments.clone(), Evidence::default()).unwrap(), config).unwrap();
-    let written = |number: u8| {
-        log.room_blocking(100).unwrap();
-        let end = log.append(&[number; 100]).unwrap();
+    let written = |(number, len): (usize, &usize)| {
+        log.room_blocking(*len).unwrap();
+        let end = log.append(&vec![number as u8; *len]).unwrap();
         log.sync().unwrap();
         end
     };
-    let ends = (0..40).map(written).collect();
+    let ends = lens.iter().enumerate().map(written).collect();
     drop((log, storage));
     let mut directory = DataDirectory::open(place.path()).unwrap();
-    let disk = BadDisk { path: segments.segment_path(SegmentNumber::FIRST) };
+    let disk = BadDisk { path: segments.segment_path(number), bad };
     let (layout, system) = (segments.layout(), directory.identity.system);
     let path = segments.path().to_owned();
     directory.segments = SegmentDirectory::new(Arc::new(disk), path, layout, system, segments.timeline());
@@ -173,4 +196,60 @@ fn a_cut_before_it_can_be_planned() {
         text.contains("1 damaged place between them") && text.contains("ACKNOWLEDGED DATA WOULD BE LOST"),
         "{text}"
     );
+}
+
+/// In the middle of the log, and where it ends.
+#[test]
+fn a_segment_that_cannot_be_opened_is_damage_and_the_rest_is_shown() {
+    const LARGE: usize = 300_000;
+    for (number, bad) in [2, 4].into_iter().flat_map(|number| [(number, Bad::Opening), (number, Bad::Length)]) {
+        let (_place, directory, ends) = written(&[LARGE; 11], SegmentNumber(number), bad);
+        let segment_of = |lsn: u64| lsn / MIB;
+        assert_eq!(segment_of(ends[10].get()), 4);
+        // Those with no part in it, and of them those before it.
+        let starts = [MIB].into_iter().chain(ends.iter().map(|end| end.get()));
+        let parts: Vec<_> =
+            starts.zip(&ends).map(|(start, end)| (segment_of(start), segment_of(end.get() - 1))).collect();
+        let readable = parts.iter().filter(|(first, last)| *last < number || *first > number).count();
+        let before = parts.iter().filter(|(_, last)| *last < number).count();
+        let (within, behind) = (Lsn::new(number * MIB + 5000), Lsn::new(3 * MIB + 500_000));
+        let mut texts = vec![
+            text(&report::summary(&directory).unwrap()),
+            text(&report::list(&directory).unwrap()),
+            text(&report::verify(&directory, false).unwrap()),
+            text(&report::verify(&directory, true).unwrap()),
+            text(&report::stats(&directory).unwrap()),
+            text(&report::retention(&directory, 0).unwrap()),
+            text(&report::explain(&directory, within).unwrap()),
+            text(&report::explain(&directory, behind).unwrap()),
+        ];
+        for go_on in [false, true] {
+            let mut out = Vec::new();
+            let wanted = DumpWanted { from: None, limit: 1000, go_on };
+            assert_eq!(report::dump(&directory, &wanted, false, &mut out).unwrap(), Exit::Damage);
+            texts.push(String::from_utf8(out).unwrap());
+        }
+        for text in &texts {
+            let place = format!("  offset    0 (0x0)\n  LSN       0/{:X}\n", number * MIB);
+            assert!(text.contains(&place) && text.contains("expected  bytes that can be read\n"), "{bad:?}: {text}");
+            assert!(text.contains("found     Input/output error"), "{bad:?}: {text}");
+            assert_eq!(text.matches("DAMAGE").count(), 1, "{bad:?}: {text}");
+        }
+        let listed: Vec<_> = texts[1].lines().filter(|line| line.starts_with("00000001")).collect();
+        assert!(listed.len() >= 4 && listed[number as usize - 1].contains(" unreadable "), "{bad:?}: {}", texts[1]);
+        let count = |text: &str| {
+            let line = text.lines().find(|line| line.starts_with("data ")).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+        };
+        assert_eq!([count(&texts[3]), count(&texts[4])], [readable; 2], "{bad:?}");
+        assert!(texts[7].contains("a data record of 300000 bytes") || number == 3, "{bad:?}: {}", texts[7]);
+        for (text, count) in [(&texts[8], before), (&texts[9], readable)] {
+            assert_eq!(text.lines().filter(|line| line.contains("  data  ")).count(), count, "{bad:?}: {text}");
+        }
+        let wanted = RepairWanted { cut_at: ends[before - 1], is_confirmed: false };
+        let mut out = Vec::new();
+        assert_eq!(report::repair(directory, wanted, false, &mut out).unwrap(), Exit::Unreadable);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("ACKNOWLEDGED DATA WOULD BE LOST") || number == 4, "{bad:?}: {text}");
+    }
 }

@@ -92,7 +92,7 @@ impl<'a> Walk<'a> {
     /// Reads one record, or passes over what is none.
     ///
     /// # Errors
-    /// A file cannot be opened.
+    /// The directory cannot be listed, or there are no file descriptors.
     pub fn next(&mut self) -> Result<Met, WalError> {
         let from = self.position();
         if from >= self.end {

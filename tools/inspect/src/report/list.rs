@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{self, Write};
 
-use anyhow::Context;
 use mainstay::disk::Access;
 use mainstay::lsn::Lsn;
 use mainstay::wal::{SegmentNumber, WalError};
@@ -30,7 +29,8 @@ struct Segment {
     state: State,
     /// Unknown in and behind damage.
     used_bytes: Option<u64>,
-    size_bytes: u64,
+    /// Unknown if its file cannot be looked at.
+    size_bytes: Option<u64>,
 }
 
 /// What a segment holds.
@@ -102,7 +102,7 @@ pub fn list(directory: &DataDirectory) -> anyhow::Result<List> {
                 if is_unused { State::Prepared } else { state }
             }
         };
-        segments.push(segment(directory, &survey, number, state)?);
+        segments.push(segment(directory, &survey, number, state));
     }
     let end = survey.known_end().map(|end| end.to_string());
     Ok(List { segments, end, findings })
@@ -127,24 +127,24 @@ fn state(directory: &DataDirectory, survey: &Survey, number: SegmentNumber) -> S
     }
 }
 
-fn segment(directory: &DataDirectory, survey: &Survey, number: SegmentNumber, state: State) -> anyhow::Result<Segment> {
+fn segment(directory: &DataDirectory, survey: &Survey, number: SegmentNumber, state: State) -> Segment {
     let layout = directory.layout();
     let path = directory.segments.segment_path(number);
-    let metadata = fs::metadata(&path).with_context(|| format!("cannot look at {}", path.display()))?;
     let used_bytes = match (state, survey) {
         (State::Full, _) => Some(layout.segment_bytes()),
         (State::Prepared, _) => Some(0),
         (State::Current, Survey::Whole(scan)) => Some(layout.offset_of(last_byte(scan.end())) + 1),
         _ => None,
     };
-    Ok(Segment {
+    Segment {
         file: layout.file_name(directory.segments.timeline(), number),
         number: number.0,
         first_lsn: layout.segment_start(number).to_string(),
         state,
         used_bytes,
-        size_bytes: metadata.len(),
-    })
+        // Who cannot be asked for it cannot be opened, either, and that is named.
+        size_bytes: fs::metadata(&path).map(|metadata| metadata.len()).ok(),
+    }
 }
 
 /// The last position before the end, which is never 0/0: a log begins behind a header.
@@ -162,11 +162,12 @@ impl Report for List {
         writeln!(out, "{file:<24}  {:>8}  {lsn:<11}  {:<14}  {:>11}  {:>11}", "number", "state", "used", "size")?;
         for segment in &self.segments {
             let Segment { file, number, first_lsn, state, used_bytes, size_bytes } = segment;
-            let used = used_bytes.map_or("?".into(), |bytes| bytes.to_string());
+            let [used, size] =
+                [used_bytes, size_bytes].map(|bytes| bytes.map_or("?".into(), |bytes| bytes.to_string()));
             let state = state.name();
-            writeln!(out, "{file}  {number:>8}  {first_lsn:<11}  {state:<14}  {used:>11}  {size_bytes:>11}")?;
+            writeln!(out, "{file}  {number:>8}  {first_lsn:<11}  {state:<14}  {used:>11}  {size:>11}")?;
         }
-        let total = self.segments.iter().map(|segment| segment.size_bytes).sum();
+        let total = self.segments.iter().filter_map(|segment| segment.size_bytes).sum();
         let count = text::count(self.segments.len() as u64, "segment");
         match &self.end {
             Some(end) => writeln!(out, "{count}, {}; the log ends at {end}", text::size(total))?,

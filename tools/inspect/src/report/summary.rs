@@ -51,12 +51,12 @@ struct WalSummary {
     torn_tail_bytes: Option<u64>,
 }
 
-/// Lengths of all files.
+/// Lengths of all files; unknown where one cannot be looked at.
 #[derive(Debug, Serialize)]
 struct Sizes {
-    meta: u64,
-    wal: u64,
-    engine: u64,
+    meta: Option<u64>,
+    wal: Option<u64>,
+    engine: Option<u64>,
 }
 
 /// Sums up a directory.
@@ -117,8 +117,8 @@ fn wal_summary(directory: &DataDirectory, findings: &mut Findings) -> anyhow::Re
     Ok(summary)
 }
 
-/// The length of all files below a directory; 0 if it is not there.
-fn size_of(directory: &Path) -> anyhow::Result<u64> {
+/// The length of all files below a directory, unless one cannot be looked at; 0 if it is not there.
+fn size_of(directory: &Path) -> anyhow::Result<Option<u64>> {
     let mut total = 0;
     let mut pending = vec![directory.to_owned()];
     while let Some(path) = pending.pop() {
@@ -129,7 +129,7 @@ fn size_of(directory: &Path) -> anyhow::Result<u64> {
         for entry in entries {
             let entry = entry.with_context(|| format!("cannot list {}", path.display()))?;
             // Of the entry itself: a link is not followed.
-            let metadata = entry.metadata().with_context(|| format!("cannot look at {}", entry.path().display()))?;
+            let Ok(metadata) = entry.metadata() else { return Ok(None) };
             if metadata.is_dir() {
                 pending.push(entry.path());
             } else {
@@ -137,7 +137,7 @@ fn size_of(directory: &Path) -> anyhow::Result<u64> {
             }
         }
     }
-    Ok(total)
+    Ok(Some(total))
 }
 
 impl Report for Summary {
@@ -165,7 +165,8 @@ impl Report for Summary {
         let Sizes { meta, wal, engine } = self.size_bytes;
         writeln!(out, "\nfiles")?;
         for (name, bytes) in [(META_DIR, meta), (WAL_DIR, wal), (ENGINE_DIR, engine)] {
-            writeln!(out, "  {:<14}{}", format!("{name}/"), text::size(bytes))?;
+            let size = bytes.map_or("unknown".into(), text::size);
+            writeln!(out, "  {:<14}{size}", format!("{name}/"))?;
         }
         self.findings.write_text(out)
     }

@@ -188,3 +188,36 @@ fn of_a_damaged_log_everything_is_kept() {
         assert_eq!((&segment["kept_by"], &segment["explanation"]), (&Value::Null, &"kept: the log is damaged".into()));
     }
 }
+
+/// The file system refuses to open it, whoever asks: a link to itself.
+#[test]
+fn a_segment_that_cannot_be_opened_ends_no_command() {
+    let place = Place::killed();
+    let oldest = place.records();
+    let (first, last) = (oldest[0]["start"].as_str().unwrap(), oldest[oldest.len() - 1]["start"].as_str().unwrap());
+    assert_eq!((lsn(&oldest[0]["start"]) / MIB, lsn(&oldest[oldest.len() - 1]["start"]) / MIB), (1, 3));
+    fs::remove_file(place.segment(2)).unwrap();
+    std::os::unix::fs::symlink(place.segment(2), place.segment(2)).unwrap();
+    assert!(fs::File::open(place.segment(2)).is_err());
+    let commands = [
+        &["summary"][..],
+        &["wal", "list"],
+        &["wal", "verify"],
+        &["wal", "verify", "--continue"],
+        &["wal", "stats"],
+        &["wal", "retention"],
+        &["wal", "dump"],
+        &["wal", "dump", "--continue"],
+        &["wal", "explain", first],
+        &["wal", "explain", last],
+    ];
+    for command in commands {
+        let Answer { code, text, error } = answer(inspector().arg(place.path()).args(command).output().unwrap());
+        assert_eq!((code, error.as_str()), (1, ""), "{command:?}: {text}");
+        assert!(text.contains(place.segment(2).to_str().unwrap()), "{command:?}: {text}");
+    }
+    let output = inspector().arg(place.path()).args(["wal", "dump", "--continue", "--json"]).output().unwrap();
+    let dump = answer(output).json();
+    let shown = dump["records"].as_array().unwrap();
+    assert_eq!((&shown[0], &shown[shown.len() - 1]), (&oldest[0], &oldest[oldest.len() - 1]));
+}
