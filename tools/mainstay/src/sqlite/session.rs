@@ -85,7 +85,7 @@ struct Transaction {
     savepoints: Vec<String>,
     /// The turn to write, from the first write on.
     turn: Option<Turn>,
-    /// What it wrote is gone, though it has not ended for the client: only ROLLBACK is left.
+    /// What it wrote is gone, or what it saw throughout, though it has not ended for the client: only ROLLBACK is left.
     lost: bool,
 }
 
@@ -215,8 +215,20 @@ impl SqliteSession {
         Ok(())
     }
 
+    /// SQLite may have ended what the transaction holds beside the writer. Without, nothing of it may go on.
+    fn note_losses(&mut self) {
+        if self.reader.as_ref().is_some_and(Reader::has_lost_state)
+            && let Some(transaction) = &mut self.transaction
+        {
+            transaction.lost = true;
+            transaction.failed = true;
+            transaction.turn = None;
+        }
+    }
+
     /// An error fails the transaction.
     fn note_outcome(&mut self, outcome: &Result<CommandTag, SqlError>) {
+        self.note_losses();
         if outcome.is_err()
             && let Some(transaction) = &mut self.transaction
         {
@@ -555,6 +567,7 @@ impl Session for SqliteSession {
     }
 
     fn fail_transaction(&mut self) {
+        self.note_losses();
         if let Some(transaction) = self.transaction.as_mut().filter(|transaction| transaction.block) {
             transaction.failed = true;
         }
@@ -584,6 +597,10 @@ impl Session for SqliteSession {
         Arc::clone(&self.control) as Arc<dyn Interrupt>
     }
 }
+
+#[cfg(test)]
+#[path = "session/losses_test.rs"]
+mod losses_tests;
 
 #[cfg(test)]
 #[path = "session_modes_test.rs"]

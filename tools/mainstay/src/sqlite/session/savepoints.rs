@@ -9,8 +9,7 @@ use super::{SqliteSession, Transaction};
 impl Transaction {
     pub(super) fn find(&self, name: &str) -> Result<usize, SqlError> {
         if self.lost {
-            let message = "the transaction was rolled back by one of its statements and can only be ended";
-            return Err(SqlError::new(SqlState::IN_FAILED_SQL_TRANSACTION, message));
+            return Err(lost());
         }
         let same = |savepoint: &String| savepoint.eq_ignore_ascii_case(name);
         self.savepoints.iter().rposition(same).ok_or_else(|| no_savepoint(name))
@@ -21,6 +20,12 @@ impl Transaction {
         let Some(turn) = &self.turn else { return Ok(()) };
         work(&mut *turn.writer().ok_or_else(revoked)?)
     }
+}
+
+/// SQLite ended something of the transaction, so that the rest cannot go on.
+pub(super) fn lost() -> SqlError {
+    let message = "the transaction was rolled back by one of its statements and can only be ended";
+    SqlError::new(SqlState::IN_FAILED_SQL_TRANSACTION, message)
 }
 
 impl SqliteSession {
