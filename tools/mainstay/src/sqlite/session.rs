@@ -215,17 +215,6 @@ impl SqliteSession {
         Ok(())
     }
 
-    /// SQLite may have ended what the transaction holds beside the writer. Without, nothing of it may go on.
-    fn note_losses(&mut self) {
-        if self.reader.as_ref().is_some_and(Reader::has_lost_state)
-            && let Some(transaction) = &mut self.transaction
-        {
-            transaction.lost = true;
-            transaction.failed = true;
-            transaction.turn = None;
-        }
-    }
-
     /// An error fails the transaction.
     fn note_outcome(&mut self, outcome: &Result<CommandTag, SqlError>) {
         self.note_losses();
@@ -597,10 +586,6 @@ impl Session for SqliteSession {
         Arc::clone(&self.control) as Arc<dyn Interrupt>
     }
 }
-
-#[cfg(test)]
-#[path = "session/losses_test.rs"]
-mod losses_tests;
 
 #[cfg(test)]
 #[path = "session_modes_test.rs"]

@@ -1,11 +1,13 @@
 //! What SQLite ends by itself, in the middle of a transaction, when a statement fails for want of disk.
 
-use mainstay::server::pg::{ClientInfo, Scope};
-use rusqlite::ffi;
-use rusqlite::functions::FunctionFlags;
+use std::sync::Arc;
 
-use super::super::test_support::{Client, Database, Seen};
-use super::*;
+use mainstay::server::pg::{ClientInfo, Scope, Session};
+use rusqlite::ffi;
+use rusqlite::functions::{Context, FunctionFlags};
+
+use super::super::super::test_support::{Client, Database, Seen};
+use super::SqliteSession;
 
 /// A session that has run `sql`, which opens the connections that it needs.
 fn session(database: &Database, sql: &str) -> SqliteSession {
@@ -18,7 +20,7 @@ fn session(database: &Database, sql: &str) -> SqliteSession {
 fn without_space(database: &Database) -> Client {
     let session = session(database, "SELECT 1");
     let connection = &session.reader.as_ref().unwrap().connection;
-    let full = |_: &rusqlite::functions::Context<'_>| -> rusqlite::Result<i64> {
+    let full = |_: &Context<'_>| -> rusqlite::Result<i64> {
         Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None))
     };
     connection.create_scalar_function("no_space", 0, FunctionFlags::SQLITE_UTF8, full).unwrap();
@@ -45,6 +47,65 @@ fn a_transaction_whose_one_state_is_gone_sees_no_other() {
         assert_eq!(client.rows("SELECT n FROM t"), [["50"]]);
         client.ok("COMMIT");
     }
+}
+
+/// A session whose temporary tables, of which `keep` is one, have little room.
+fn with_little_room(database: &Database) -> Client {
+    let session = session(database, "CREATE TEMP TABLE keep (a)");
+    let temporary = session.temporary.as_ref().unwrap();
+    temporary.policy.own(|| temporary.connection.execute_batch("PRAGMA temp.max_page_count = 40")).unwrap();
+    Client(Box::new(session))
+}
+
+const NUMBERS: &str = "WITH RECURSIVE i (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i LIMIT 1000) SELECT n FROM i";
+
+#[test]
+fn a_transaction_whose_temporary_changes_are_gone_commits_nothing() {
+    let made = format!("CREATE TEMP TABLE big AS SELECT zeroblob(1000) FROM ({NUMBERS}), stored");
+    let inserted = format!("INSERT INTO keep SELECT zeroblob(1000) FROM ({NUMBERS})");
+    for (first, fails) in [
+        // Of what the writer selects.
+        ("INSERT INTO stored VALUES (1)", made.as_str()),
+        ("SELECT 1", made.as_str()),
+        // Which SQLite may undo by itself; then the block goes on.
+        ("INSERT INTO stored VALUES (1)", inserted.as_str()),
+    ] {
+        let database = Database::new();
+        database.session().ok("CREATE TABLE stored (n); INSERT INTO stored VALUES (0)");
+        let mut client = with_little_room(&database);
+        client.ok(&format!("BEGIN; INSERT INTO keep VALUES (1); {first}; SAVEPOINT s"));
+        assert_eq!(client.fails(fails), "53100", "{fails}");
+        let go_on = "ROLLBACK TO s; INSERT INTO stored SELECT 100 + count(*) FROM keep; COMMIT";
+        let counted = match client.run(go_on) {
+            Ok(_) => ["101", "1"],
+            Err(error) => {
+                assert_eq!(error.state.0, "25P02", "{fails}");
+                assert_eq!(client.fails("SELECT * FROM keep"), "25P02");
+                assert_eq!(client.tag("COMMIT"), "ROLLBACK");
+                ["0", "0"]
+            }
+        };
+        let seen = client.rows("SELECT (SELECT max(n) FROM stored), (SELECT count(*) FROM keep)");
+        assert_eq!(seen, [counted], "{fails}");
+        // And it begins anew.
+        client.ok("BEGIN; INSERT INTO keep VALUES (2); CREATE TEMP TABLE big (a); SAVEPOINT s; ROLLBACK TO s; COMMIT");
+        client.ok("DROP TABLE big");
+    }
+}
+
+#[test]
+fn nor_does_one_of_which_a_statement_rolled_back_its_temporary_changes() {
+    let database = Database::new();
+    database.session().ok("CREATE TABLE stored (n)");
+    let mut client = database.session();
+    client.ok("CREATE TEMP TABLE keep (a PRIMARY KEY); BEGIN; INSERT INTO keep VALUES (1)");
+    client.ok("INSERT INTO stored VALUES (1); SAVEPOINT s");
+    assert_eq!(client.fails("INSERT OR ROLLBACK INTO keep VALUES (1)"), "23505");
+    // Others need not wait for the end of what is over.
+    database.session().ok("INSERT INTO stored VALUES (2)");
+    assert_eq!(client.fails("ROLLBACK TO s"), "25P02");
+    assert_eq!(client.tag("COMMIT"), "ROLLBACK");
+    assert_eq!(client.rows("SELECT n, (SELECT count(*) FROM keep) FROM stored"), [["2", "0"]]);
 }
 
 #[test]

@@ -1,9 +1,12 @@
-//! The savepoints of a transaction: found by name, and set on the writer once it takes part.
+//! The savepoints of a transaction: found by name, and set on the writer once it takes part. And what to do when SQLite has
+//! ended something by itself, so that there is no way back to any.
 
 use mainstay::server::pg::{SqlError, SqlState};
 
 use super::super::control::revoked;
 use super::super::writer::{Writer, no_savepoint};
+use super::reader::Reader;
+use super::temporary::Temporary;
 use super::{SqliteSession, Transaction};
 
 impl Transaction {
@@ -29,6 +32,18 @@ pub(super) fn lost() -> SqlError {
 }
 
 impl SqliteSession {
+    /// SQLite may have ended what the transaction holds beside the writer. Without, nothing of it may go on.
+    pub(super) fn note_losses(&mut self) {
+        let of_reader = self.reader.as_ref().is_some_and(Reader::has_lost_state);
+        if (of_reader || self.temporary.as_ref().is_some_and(Temporary::has_lost_transaction))
+            && let Some(transaction) = &mut self.transaction
+        {
+            transaction.lost = true;
+            transaction.failed = true;
+            transaction.turn = None;
+        }
+    }
+
     pub(super) fn savepoint(&mut self, name: String) -> Result<&'static str, SqlError> {
         let block = self.block("SAVEPOINT")?;
         block.on_writer(|writer| writer.savepoint(&name))?;
