@@ -320,6 +320,12 @@ impl Session for FakeSession {
         result
     }
 
+    fn rest(&mut self) {}
+
+    fn changed_settings(&mut self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     fn end_implicit(&mut self, commit: bool) -> Result<(), SqlError> {
         self.fake.note(format!("end {commit}"));
         if self.status != TransactionStatus::Idle {

@@ -113,7 +113,7 @@ pub trait Session: Send {
 
     /// Its client has asked for nothing for a while. What can be had again, above all memory, should be given back; that may
     /// take no more than a moment. Called once until the client asks for something again.
-    fn rest(&mut self) {}
+    fn rest(&mut self);
 
     /// Ends the implicit transaction of [`Scope::Implicit`], if one is open: commits it if `commit`, else rolls it
     /// back. Without one, and inside a transaction block that the client began, it does nothing.
@@ -138,9 +138,7 @@ pub trait Session: Send {
 
     /// Those of the settings that clients are told of (PostgreSQL's `GUC_REPORT`) that changed since this was asked last, with
     /// their values. Asked before each ReadyForQuery.
-    fn changed_settings(&mut self) -> Vec<(&'static str, String)> {
-        Vec::new()
-    }
+    fn changed_settings(&mut self) -> Vec<(&'static str, String)>;
 
     /// Where this session stands, as told to the client after each query.
     fn transaction_status(&self) -> TransactionStatus;
