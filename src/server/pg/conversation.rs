@@ -307,7 +307,9 @@ impl Conversation {
             outbox.end_with(&if stopping { server_stopping() } else { error });
             return Flow::End;
         }
-        let error = if stopping && error.state == SqlState::QUERY_CANCELED { server_stopping() } else { error };
+        // Interrupted, or a COPY that is fed no more, before it saw the interrupt.
+        let by_us = matches!(error.state, SqlState::QUERY_CANCELED | SqlState::CONNECTION_FAILURE);
+        let error = if stopping && by_us { server_stopping() } else { error };
         if outbox.error(&error).is_err() || error.severity == Severity::Fatal {
             return Flow::End;
         }
