@@ -246,10 +246,9 @@ impl Conversation {
             cursors::execute(self.session.as_mut(), &mut self.cursors, &mut self.statements, &self.budget, run);
         self.watch.end(self.session.slow_log(), parameters);
         let failure = sink.into_failure();
-        self.stop_clock(match failure {
-            Some(failure) => Err(failure),
-            None => result,
-        })
+        let tag = self.stop_clock(failure.map_or(result, Err))?;
+        self.note_done(&tag);
+        Ok(tag)
     }
 
     /// # Errors
