@@ -148,8 +148,13 @@ pub trait Session: Send {
         None
     }
 
-    /// A handle that stops whatever this session runs, from any thread: that statement ends with 57014.
+    /// A handle that stops whatever this session runs, from any thread: that statement ends with 57014. So does one that has not
+    /// got so far when the interrupt comes, because it is still on its way to another thread, or behind others of its query.
     fn interrupter(&self) -> Arc<dyn Interrupt>;
+
+    /// Interrupts that came up to now were not meant for what comes next. Called when the client has sent something to do, and
+    /// never between a statement that was [started](Session::start) and is to be executed, and its execution.
+    fn forget_interrupts(&mut self);
 }
 
 /// What became of a statement that was [started](Session::start).
@@ -165,7 +170,7 @@ pub enum Started {
 
 /// Stops a running statement from outside.
 pub trait Interrupt: Send + Sync {
-    /// Makes the statement that runs now, if any, end with an error soon. Never blocks.
+    /// Makes the statement that runs now, if any, or else the next one of the same query, end with an error soon. Never blocks.
     fn interrupt(&self);
 }
 

@@ -105,14 +105,19 @@ impl Conversation {
 
     /// The statement is over; says why, if its time ran out.
     pub(super) fn stop_clock(&mut self, result: Result<CommandTag, SqlError>) -> Result<CommandTag, SqlError> {
-        let ran_out = self.reset_clock();
-        result.map_err(|error| {
-            if ran_out && error.state == SqlState::QUERY_CANCELED {
-                SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout")
-            } else {
-                error
+        if !self.reset_clock() {
+            return result;
+        }
+        match result {
+            Err(error) if error.state == SqlState::QUERY_CANCELED => {
+                Err(SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout"))
             }
-        })
+            result => {
+                // The interrupt came too late for this one, and is not meant for the next one of its query.
+                self.session.forget_interrupts();
+                result
+            }
+        }
     }
 
     /// From now on it is seen what this connection does.

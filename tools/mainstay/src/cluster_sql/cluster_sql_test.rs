@@ -64,7 +64,7 @@ impl Backend for Engine {
     }
 }
 
-/// Where it stands, and whether it rests.
+/// Where it stands, and whether it rests, until it is to forget interrupts.
 struct EngineSession(Arc<Mutex<TransactionStatus>>, Arc<AtomicBool>);
 
 struct Never;
@@ -88,6 +88,10 @@ impl Session for EngineSession {
 
     fn rest(&mut self) {
         self.1.store(true, Ordering::SeqCst);
+    }
+
+    fn forget_interrupts(&mut self) {
+        self.1.store(false, Ordering::SeqCst);
     }
 
     fn changed_settings(&mut self) -> Vec<(&'static str, String)> {
@@ -237,8 +241,11 @@ fn what_the_server_asks_of_a_session_beside_statements_is_the_engines() {
     assert!(!test.rests.load(Ordering::SeqCst));
     session.rest();
     assert!(test.rests.load(Ordering::SeqCst));
+    session.forget_interrupts();
+    assert!(!test.rests.load(Ordering::SeqCst));
     let mut without = test.session(false, false);
     without.rest();
+    without.forget_interrupts();
     assert!(without.changed_settings().is_empty());
 }
 

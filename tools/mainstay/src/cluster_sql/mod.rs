@@ -271,6 +271,12 @@ impl Session for ClusterSession {
         self.inner.as_ref()?.timeouts()
     }
 
+    fn forget_interrupts(&mut self) {
+        if let Some(inner) = &mut self.inner {
+            inner.forget_interrupts();
+        }
+    }
+
     fn interrupter(&self) -> Arc<dyn Interrupt> {
         Arc::clone(&self.cancel) as Arc<dyn Interrupt>
     }

@@ -8,7 +8,7 @@ use mainstay::server::pg::{Interrupt, Reply, Scope, Started};
 use mainstay::wal::{AppendError, CommitError};
 
 use super::control::Control;
-use super::test_support::{Client, Database, WRITER_WAIT};
+use super::test_support::{Client, Database, Seen, WRITER_WAIT};
 use super::turnstile::Waited;
 
 /// Runs statements of as many clients at the same time: all wait for one that writes, and then run together. Answers what
@@ -187,6 +187,36 @@ fn who_is_cancelled_before_the_queue_does_not_stay_in_it() {
     control.queue(|| turnstile.queue_transaction(WRITER_WAIT, start));
     assert_eq!(told.try_recv().unwrap(), Err(Waited::Cancelled));
     turnstile.release(turn);
+}
+
+#[test]
+fn an_interrupt_meets_a_statement_on_its_way_and_none_of_the_next_query() {
+    let database = with("CREATE TABLE t (a)");
+    let mut client = database.session();
+    let interrupter = client.0.interrupter();
+    let execute = |client: &mut Client, sql: &str, scope| {
+        client.0.execute(sql, &[], scope, &mut Seen::default()).map(|tag| tag.0).map_err(|error| error.state.0)
+    };
+    for (sql, tag) in [
+        ("SELECT count(*) FROM t", "SELECT 1"),
+        ("CREATE TABLE u (a)", "CREATE TABLE"),
+        ("WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", "INSERT 0 1"),
+        ("CREATE TEMP TABLE v (a)", "CREATE TABLE"),
+    ] {
+        client.0.forget_interrupts();
+        let started = client.0.start(sql, &Arc::default(), Scope::Single, Reply::default());
+        assert!(matches!(started, Started::Blocks(_)), "{sql}");
+        interrupter.interrupt();
+        assert_eq!(execute(&mut client, sql, Scope::Single), Err("57014"), "{sql}");
+        client.0.forget_interrupts();
+        assert_eq!(execute(&mut client, sql, Scope::Single), Ok(tag.to_owned()), "{sql}");
+    }
+    client.0.forget_interrupts();
+    execute(&mut client, "INSERT INTO t VALUES (2)", Scope::Implicit).unwrap();
+    interrupter.interrupt();
+    assert_eq!(execute(&mut client, "INSERT INTO t VALUES (3)", Scope::Implicit), Err("57014"));
+    client.0.end_implicit(false).unwrap();
+    assert_eq!(client.rows("SELECT a FROM t"), [["1"]]);
 }
 
 #[test]

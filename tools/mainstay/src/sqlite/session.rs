@@ -508,7 +508,6 @@ impl Session for SqliteSession {
         scope: Scope,
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
-        self.control.begin();
         let outcome = match command::parse(statement) {
             Ok(Some(command)) => self.run_command(command, scope, sink),
             Ok(None) => self.run_sql(statement, parameters, scope, sink),
@@ -580,6 +579,10 @@ impl Session for SqliteSession {
 
     fn timeouts(&self) -> Option<Timeouts> {
         Some(self.timeouts.now())
+    }
+
+    fn forget_interrupts(&mut self) {
+        self.control.begin();
     }
 
     fn interrupter(&self) -> Arc<dyn Interrupt> {
