@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use mainstay::server::pg::{Interrupt, Reply, Scope, Started};
+use mainstay::server::pg::{Column, Interrupt, Reply, ResultSink, Scope, SqlError, Started, Value};
 use mainstay::wal::{AppendError, CommitError};
 
 use super::control::Control;
@@ -217,6 +217,42 @@ fn an_interrupt_meets_a_statement_on_its_way_and_none_of_the_next_query() {
     assert_eq!(execute(&mut client, "INSERT INTO t VALUES (3)", Scope::Implicit), Err("57014"));
     client.0.end_implicit(false).unwrap();
     assert_eq!(client.rows("SELECT a FROM t"), [["1"]]);
+}
+
+/// Interrupts a statement that is compiled and has not taken its first step.
+struct Interrupting(Arc<dyn Interrupt>);
+
+impl ResultSink for Interrupting {
+    fn columns(&mut self, _: &[Column]) -> Result<(), SqlError> {
+        self.0.interrupt();
+        Ok(())
+    }
+
+    fn row(&mut self, _: &[Value<'_>]) -> Result<(), SqlError> {
+        Ok(())
+    }
+
+    fn notice(&mut self, _: &SqlError) -> Result<(), SqlError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_interrupt_before_the_first_step_of_a_read_is_not_forgotten() {
+    let database = with("CREATE TABLE t (a); INSERT INTO t VALUES (1)");
+    let mut client = database.session();
+    let long =
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000000) SELECT max(i) FROM n, t";
+    let mut sink = Interrupting(client.0.interrupter());
+    for modes in ["READ COMMITTED", "SERIALIZABLE"] {
+        client.ok(&format!("BEGIN ISOLATION LEVEL {modes}; SELECT a FROM t; SAVEPOINT s"));
+        assert_eq!(client.0.execute(long, &[], Scope::Single, &mut sink).unwrap_err().state.0, "57014");
+        client.ok("ROLLBACK TO s; UPDATE t SET a = a + 1; COMMIT");
+    }
+    // What follows is not meant, and the state that was held is left.
+    assert_eq!(client.0.execute(long, &[], Scope::Single, &mut sink).unwrap_err().state.0, "57014");
+    database.session().ok("UPDATE t SET a = a + 1");
+    assert_eq!(client.rows("SELECT a FROM t"), [["4"]]);
 }
 
 #[test]

@@ -114,7 +114,7 @@ impl SqliteSession {
 
     fn reader(&mut self) -> Result<&Reader, SqlError> {
         if self.reader.is_none() {
-            let opened = self.shared.open_reader().and_then(Reader::new);
+            let opened = self.shared.open_reader().and_then(|connection| Reader::new(connection, &self.control));
             self.reader = Some(opened.map_err(|error| from_sqlite(&error))?);
         }
         self.reader.as_ref().ok_or_else(|| SqlError::new(SqlState::INTERNAL_ERROR, "no connection to read with"))
@@ -277,7 +277,7 @@ impl SqliteSession {
         }
         values::bind(&mut statement, sql, parameters)?;
         let columns = values::columns(connection, &statement, sql);
-        let rows = self.control.run(&reader.interrupt, || values::run(&mut statement, &columns, sink))?;
+        let rows = reader.interruptible(|| values::run(&mut statement, &columns, sink))?;
         let words = command::leading_words(sql);
         let returns_rows = !columns.is_empty() && words != "EXPLAIN";
         Ok(Some(CommandTag(if returns_rows { format!("SELECT {rows}") } else { words })))

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use mainstay::server::pg::{Description, PgType, SqlError, SqlState};
 use rusqlite::{Connection, InterruptHandle};
 
-use super::super::control::revoked;
+use super::super::control::{Control, revoked};
 use super::super::engine::ONLY_NAME;
 use super::super::errors::from_sqlite;
 use super::super::policy::{Actions, Policy};
@@ -32,7 +32,10 @@ const CALLING_STATEMENTS: usize = 256;
 pub(super) struct Reader {
     pub(super) connection: Connection,
     pub(super) policy: Policy,
-    pub(super) interrupt: Arc<InterruptHandle>,
+    interrupt: Arc<InterruptHandle>,
+    control: Arc<Control>,
+    /// A statement runs that an interrupt is to stop.
+    is_running: Arc<AtomicBool>,
     /// A transaction is to go on seeing the state that is held.
     keeps_state: Cell<bool>,
     /// The version of the schema that compiled statements are for.
@@ -44,14 +47,18 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(mut connection: Connection) -> rusqlite::Result<Reader> {
+    pub(super) fn new(mut connection: Connection, control: &Arc<Control>) -> rusqlite::Result<Reader> {
         let policy = Policy::install(&mut connection)?;
         let interrupt = Arc::new(connection.get_interrupt_handle());
         let budget = Arc::new(AtomicU32::new(UNLIMITED));
         let left = Arc::clone(&budget);
+        let (control, is_running) = (Arc::clone(control), Arc::new(AtomicBool::new(false)));
+        let (stops, runs) = (Arc::clone(&control), Arc::clone(&is_running));
         // Only the thread that runs the statement counts. A budget stops one statement, once: what runs behind that one, and
         // still before the budget is lifted, ends the transaction, and must not be stopped too.
         let exhausted = move || match left.load(Ordering::Relaxed) {
+            // SQLite forgets an interrupt that comes before the first step.
+            _ if runs.load(Ordering::Relaxed) && stops.is_cancelled() => true,
             UNLIMITED | SPENT => false,
             0 => {
                 left.store(SPENT, Ordering::Relaxed);
@@ -64,7 +71,15 @@ impl Reader {
         };
         connection.progress_handler(BUDGET_STEPS, Some(exhausted))?;
         let (schema_version, keeps_state, calling) = (Cell::new(0), Cell::new(false), RefCell::default());
-        Ok(Reader { connection, policy, interrupt, keeps_state, schema_version, budget, calling })
+        Ok(Reader { connection, policy, interrupt, control, is_running, keeps_state, schema_version, budget, calling })
+    }
+
+    /// Runs `work`, a statement, which an interrupt stops.
+    pub(super) fn interruptible<T>(&self, work: impl FnOnce() -> Result<T, SqlError>) -> Result<T, SqlError> {
+        self.is_running.store(true, Ordering::Relaxed);
+        let result = self.control.run(&self.interrupt, work);
+        self.is_running.store(false, Ordering::Relaxed);
+        result
     }
 
     /// Runs `work`, whose statement fails when it takes longer than a moment; answers whether it did.
