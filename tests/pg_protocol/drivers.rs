@@ -6,8 +6,8 @@ use mainstay::server::pg::{PgConfig, PgServer, ServerError};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use crate::raw::{Socket, bind, message, parse, sync};
-use crate::{Rig, fake, psql};
+use crate::raw::{Socket, bind, execute, message, parse, sync};
+use crate::{Rig, eventually, fake, psql};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn psql_runs_statements_and_sees_rows_notices_and_errors() {
@@ -194,6 +194,72 @@ async fn cancel_request_stops_the_statement_and_only_it() {
     assert_eq!(rig.fake.waiting.load(Ordering::SeqCst), 1);
     other_token.cancel_query(NoTls).await.unwrap();
     assert!(other.await.unwrap().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupts_are_forgotten_when_a_query_begins_and_not_in_the_middle_of_one() {
+    let rig = Rig::start().await;
+    let mut socket = Socket::connected(rig.port()).await;
+    socket.send(&[parse("s", "select 1"), sync()].concat()).await;
+    socket.read_until_ready_or_end().await;
+    assert_eq!(rig.fake.take_begun(), ["begin"]);
+    let prepared = bind("", "s");
+    let fetch = message(b'E', b"\0\0\0\0\x05");
+    let run = |messages: &[Vec<u8>]| messages.concat();
+    for (bytes, expected) in [
+        // To another thread.
+        (message(b'Q', b"select 1\0"), &["begin", "start select 1", "run select 1"][..]),
+        (run(&[prepared.clone(), execute(""), sync()]), &["begin", "start select 1", "run select 1"]),
+        (run(&[prepared.clone(), fetch, sync()]), &["begin", "run select 1"]),
+        // Together.
+        (message(b'Q', b"select 1; select 2\0"), &["begin", "run select 1", "run select 2"]),
+        (
+            run(&[prepared.clone(), execute(""), prepared.clone(), execute(""), sync()]),
+            &["begin", "run select 1", "run select 1"],
+        ),
+        (
+            run(&[prepared.clone(), execute(""), message(b'Q', b"select 2\0")]),
+            &["begin", "run select 1", "run select 2"],
+        ),
+        // In a block, statements are started that are not alone.
+        (message(b'Q', b"begin\0"), &["begin", "start begin", "run begin"]),
+        (
+            run(&[prepared.clone(), execute(""), prepared.clone(), execute(""), sync()]),
+            &["begin", "start select 1", "run select 1", "run select 1"],
+        ),
+        // One behind the other.
+        (message(b'Q', b"error 1\0"), &["begin", "start error 1", "run error 1"]),
+        (message(b'Q', b"rollback\0"), &["begin", "start rollback", "run rollback"]),
+        (
+            run(&[prepared.clone(), execute(""), sync(), prepared.clone(), execute(""), sync()]),
+            &["begin", "start select 1", "run select 1", "begin", "start select 1", "run select 1"],
+        ),
+    ] {
+        let syncs = bytes.windows(5).filter(|bytes| bytes == b"S\0\0\0\x04").count().max(1);
+        socket.send(&bytes).await;
+        for _ in 0..syncs {
+            socket.read_until_ready_or_end().await;
+        }
+        assert_eq!(rig.fake.take_begun(), expected);
+    }
+    // The client is waited for in the middle of what belongs together.
+    socket.send(&[prepared.clone(), execute(""), message(b'H', b"")].concat()).await;
+    while socket.read_message().await.unwrap().0 != b'C' {}
+    socket.send(&[prepared.clone(), execute(""), sync()].concat()).await;
+    socket.read_until_ready_or_end().await;
+    assert_eq!(rig.fake.take_begun(), ["begin", "run select 1", "begin", "run select 1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timeout_of_a_statement_that_ended_nevertheless_is_not_that_of_the_next() {
+    let statement_timeout = std::time::Duration::from_millis(50);
+    let rig = Rig::with(PgConfig { statement_timeout, ..PgConfig::default() }).await;
+    let mut socket = Socket::connected(rig.port()).await;
+    socket.query("deaf; select 1").await;
+    eventually("its time runs out", || rig.fake.interrupts.load(Ordering::SeqCst) > 0).await;
+    rig.fake.release();
+    assert!(socket.read_until_ready_or_end().await.has_tag("SELECT 1"));
+    assert_eq!(rig.fake.take_begun(), ["begin", "run deaf", "begin", "run select 1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use mainstay::server::pg::{
-    Backend, ClientInfo, Column, CommandTag, Copied, Description, Interrupt, OwnedValue, PgType, ResultSink, Scope,
-    Session, SqlError, SqlState, TransactionStatus, Value,
+    Backend, ClientInfo, Column, CommandTag, Copied, Description, Interrupt, OwnedValue, PgType, Reply, ResultSink,
+    Scope, Session, SqlError, SqlState, Started, TransactionStatus, Value,
 };
 
 #[derive(Default)]
@@ -19,11 +19,15 @@ pub struct Fake {
     pub sessions: AtomicUsize,
     /// Statements that wait in `sleep` or `deaf`.
     pub waiting: AtomicUsize,
+    /// Interrupts of any session.
+    pub interrupts: Arc<AtomicUsize>,
     /// Rows that were handed to a sink.
     pub rows_sent: AtomicUsize,
     committed: Mutex<Vec<String>>,
     /// What sessions were asked to do, in order.
     log: Mutex<Vec<String>>,
+    /// Statements that they were asked to start or run, and `begin` where interrupts before were to be forgotten.
+    begun: Mutex<Vec<String>>,
     released: Mutex<bool>,
     release: Condvar,
 }
@@ -35,6 +39,10 @@ impl Fake {
 
     pub fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.log.lock().unwrap())
+    }
+
+    pub fn take_begun(&self) -> Vec<String> {
+        std::mem::take(&mut self.begun.lock().unwrap())
     }
 
     /// Lets `deaf` statements end.
@@ -63,7 +71,7 @@ impl Backend for FakeBackend {
         self.0.sessions.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(FakeSession {
             fake: Arc::clone(&self.0),
-            interrupt: Arc::default(),
+            interrupt: Arc::new(FakeInterrupt { seen: Arc::clone(&self.0.interrupts), ..FakeInterrupt::default() }),
             status: TransactionStatus::Idle,
             pending: Vec::new(),
         }))
@@ -75,10 +83,12 @@ impl Backend for FakeBackend {
 struct FakeInterrupt {
     state: Mutex<(bool, bool)>,
     changed: Condvar,
+    seen: Arc<AtomicUsize>,
 }
 
 impl Interrupt for FakeInterrupt {
     fn interrupt(&self) {
+        self.seen.fetch_add(1, Ordering::SeqCst);
         let mut state = self.state.lock().unwrap();
         state.1 = state.0;
         self.changed.notify_all();
@@ -307,6 +317,7 @@ impl Session for FakeSession {
     ) -> Result<CommandTag, SqlError> {
         // Drivers write their transaction commands in capitals.
         let statement = &statement.to_ascii_lowercase();
+        self.fake.begun.lock().unwrap().push(format!("run {statement}"));
         self.fake.note(format!("{statement} {scope:?}"));
         let ends = matches!(statement.as_str(), "commit" | "rollback");
         if self.status == TransactionStatus::Failed && !ends {
@@ -318,6 +329,21 @@ impl Session for FakeSession {
             self.status = TransactionStatus::Failed;
         }
         result
+    }
+
+    fn start(&mut self, statement: &str, _: &Arc<Vec<OwnedValue>>, _: Scope, reply: Reply) -> Started {
+        self.fake.begun.lock().unwrap().push(format!("start {statement}"));
+        Started::Blocks(reply)
+    }
+
+    fn forget_interrupts(&mut self) {
+        self.fake.begun.lock().unwrap().push("begin".to_owned());
+    }
+
+    fn rest(&mut self) {}
+
+    fn changed_settings(&mut self) -> Vec<(&'static str, String)> {
+        Vec::new()
     }
 
     fn end_implicit(&mut self, commit: bool) -> Result<(), SqlError> {

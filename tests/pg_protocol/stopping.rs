@@ -71,6 +71,17 @@ async fn shutdown_under_load_interrupts_what_runs_after_the_grace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn copy_hears_that_the_server_stops() {
+    let rig = Rig::start().await;
+    let mut socket = Socket::connected(rig.port()).await;
+    socket.query("take").await;
+    assert_eq!(socket.read_message().await.unwrap().0, b'G');
+    rig.server.shutdown(Duration::ZERO).await.unwrap();
+    let replies = socket.read_to_end().await;
+    assert!(replies.has_error("57P01") && !replies.has_error("08006"), "{replies:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn session_that_heeds_no_interrupt_is_reported() {
     let rig = Rig::start().await;
     let mut busy = Socket::connected(rig.port()).await;

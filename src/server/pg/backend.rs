@@ -113,7 +113,7 @@ pub trait Session: Send {
 
     /// Its client has asked for nothing for a while. What can be had again, above all memory, should be given back; that may
     /// take no more than a moment. Called once until the client asks for something again.
-    fn rest(&mut self) {}
+    fn rest(&mut self);
 
     /// Ends the implicit transaction of [`Scope::Implicit`], if one is open: commits it if `commit`, else rolls it
     /// back. Without one, and inside a transaction block that the client began, it does nothing.
@@ -138,9 +138,7 @@ pub trait Session: Send {
 
     /// Those of the settings that clients are told of (PostgreSQL's `GUC_REPORT`) that changed since this was asked last, with
     /// their values. Asked before each ReadyForQuery.
-    fn changed_settings(&mut self) -> Vec<(&'static str, String)> {
-        Vec::new()
-    }
+    fn changed_settings(&mut self) -> Vec<(&'static str, String)>;
 
     /// Where this session stands, as told to the client after each query.
     fn transaction_status(&self) -> TransactionStatus;
@@ -150,8 +148,13 @@ pub trait Session: Send {
         None
     }
 
-    /// A handle that stops whatever this session runs, from any thread: that statement ends with 57014.
+    /// A handle that stops whatever this session runs, from any thread: that statement ends with 57014. So does one that has not
+    /// got so far when the interrupt comes, because it is still on its way to another thread, or behind others of its query.
     fn interrupter(&self) -> Arc<dyn Interrupt>;
+
+    /// Interrupts that came up to now were not meant for what comes next. Called when the client has sent something to do, and
+    /// never between a statement that was [started](Session::start) and is to be executed, and its execution.
+    fn forget_interrupts(&mut self);
 }
 
 /// What became of a statement that was [started](Session::start).
@@ -167,7 +170,7 @@ pub enum Started {
 
 /// Stops a running statement from outside.
 pub trait Interrupt: Send + Sync {
-    /// Makes the statement that runs now, if any, end with an error soon. Never blocks.
+    /// Makes the statement that runs now, if any, or else the next one of the same query, end with an error soon. Never blocks.
     fn interrupt(&self);
 }
 

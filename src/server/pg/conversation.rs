@@ -105,14 +105,19 @@ impl Conversation {
 
     /// The statement is over; says why, if its time ran out.
     pub(super) fn stop_clock(&mut self, result: Result<CommandTag, SqlError>) -> Result<CommandTag, SqlError> {
-        let ran_out = self.reset_clock();
-        result.map_err(|error| {
-            if ran_out && error.state == SqlState::QUERY_CANCELED {
-                SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout")
-            } else {
-                error
+        if !self.reset_clock() {
+            return result;
+        }
+        match result {
+            Err(error) if error.state == SqlState::QUERY_CANCELED => {
+                Err(SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout"))
             }
-        })
+            result => {
+                // The interrupt came too late for this one, and is not meant for the next one of its query.
+                self.session.forget_interrupts();
+                result
+            }
+        }
     }
 
     /// From now on it is seen what this connection does.
@@ -246,10 +251,9 @@ impl Conversation {
             cursors::execute(self.session.as_mut(), &mut self.cursors, &mut self.statements, &self.budget, run);
         self.watch.end(self.session.slow_log(), parameters);
         let failure = sink.into_failure();
-        self.stop_clock(match failure {
-            Some(failure) => Err(failure),
-            None => result,
-        })
+        let tag = self.stop_clock(failure.map_or(result, Err))?;
+        self.note_done(&tag);
+        Ok(tag)
     }
 
     /// # Errors
@@ -307,7 +311,9 @@ impl Conversation {
             outbox.end_with(&if stopping { server_stopping() } else { error });
             return Flow::End;
         }
-        let error = if stopping && error.state == SqlState::QUERY_CANCELED { server_stopping() } else { error };
+        // Interrupted, or a COPY that is fed no more, before it saw the interrupt.
+        let by_us = matches!(error.state, SqlState::QUERY_CANCELED | SqlState::CONNECTION_FAILURE);
+        let error = if stopping && by_us { server_stopping() } else { error };
         if outbox.error(&error).is_err() || error.severity == Severity::Fatal {
             return Flow::End;
         }

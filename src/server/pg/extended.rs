@@ -196,8 +196,10 @@ impl Conversation {
             let mut spool = Spool::new(self.budget.reserve(spool::MEMORY_BYTES)?);
             let expected = Expected::Columns { columns: &prepared.columns, formats: &formats };
             let tag = self.run_into(statement, &parameters, scope, SpoolSink::new(outbox, expected, &mut spool))?;
-            if let Some(portal) = self.portals.get_mut(name) {
-                portal.fetched = Some(Fetched { spool, tag });
+            match self.portals.get_mut(name) {
+                Some(portal) => portal.fetched = Some(Fetched { spool, tag }),
+                // DISCARD ALL forgets its own portal, too, and gives no rows.
+                None => return outbox.complete(&tag),
             }
         }
         let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;

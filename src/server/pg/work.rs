@@ -51,7 +51,11 @@ enum Stage {
 /// Runs a batch as far as nothing blocks, and sees to it that the rest runs.
 pub(super) fn begin(conversation: Box<Conversation>, batch: Batch) -> Begun {
     let mut waiting = Waiting { conversation, batch, outbox: Outbox::new() };
-    let advance = |waiting: &mut Waiting| waiting.conversation.advance(&mut waiting.batch, &mut waiting.outbox);
+    let advance = |waiting: &mut Waiting| {
+        // Nothing ran when the batch came. From now on an interrupt is meant for what it brings, on whatever thread that is.
+        waiting.conversation.session.forget_interrupts();
+        waiting.conversation.advance(&mut waiting.batch, &mut waiting.outbox)
+    };
     match catch_unwind(AssertUnwindSafe(|| advance(&mut waiting))) {
         Ok(Advance::Done(flow)) => Begun::Over(finished(waiting, flow)),
         Ok(Advance::Waits) => Begun::Goes(Work::going(waiting, Stage::Elsewhere)),

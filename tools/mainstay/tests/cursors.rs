@@ -3,7 +3,7 @@
 mod support;
 
 use support::programs::python;
-use support::raw::{Raw, sqlstate};
+use support::raw::{Message, Raw, message, sqlstate};
 use support::{Running, connect, row, runtime};
 
 fn node() -> (tempfile::TempDir, Running) {
@@ -147,6 +147,32 @@ fn cursors_end_when_their_transaction_does_unless_they_are_held() {
     for ((sql, expected), found) in script.into_iter().zip(found) {
         assert_eq!(found, expected, "{sql}");
     }
+}
+
+#[test]
+fn what_ends_cursors_does_so_also_when_its_rows_are_fetched_in_parts() {
+    let (_directory, node) = node();
+    let mut raw = Raw::login(&node.address);
+    // A portal of which at most one row is asked for.
+    let in_part = |raw: &mut Raw, sql: &str| -> Vec<Message> {
+        let parse = message(b'P', &[b"s\0", sql.as_bytes(), b"\0\0\0"].concat());
+        let run = [message(b'B', b"\0s\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\x01"), message(b'S', b"")].concat();
+        raw.send(&[message(b'C', b"Ss\0"), parse, run].concat()).unwrap();
+        raw.until(b'Z')
+    };
+    let failed = |messages: Vec<Message>| messages.iter().find_map(sqlstate);
+    raw.query("BEGIN");
+    raw.query("DECLARE lost CURSOR WITH HOLD FOR SELECT 1");
+    assert_eq!(failed(in_part(&mut raw, "ROLLBACK")), None);
+    assert_eq!(failed(raw.query("FETCH lost")).as_deref(), Some("34000"));
+    raw.query("DECLARE kept CURSOR WITH HOLD FOR VALUES (1), (2)");
+    assert_eq!(failed(in_part(&mut raw, "FETCH kept")), None);
+    let told = in_part(&mut raw, "DISCARD ALL");
+    assert!(told.contains(&(b'C', b"DISCARD ALL\0".to_vec())), "{told:?}");
+    assert_eq!(failed(raw.query("FETCH kept")).as_deref(), Some("34000"));
+    // It forgot the prepared statement that it was itself.
+    raw.send(&[message(b'D', b"Ss\0"), message(b'S', b"")].concat()).unwrap();
+    assert_eq!(failed(raw.until(b'Z')).as_deref(), Some("26000"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Statements about the cluster, in front of an engine and without one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mainstay::cluster::rpc::proto::{RaftGroup, Replica};
@@ -55,15 +56,16 @@ impl ClusterFace for Face {
 }
 
 /// An engine that answers everything with its own name.
-struct Engine(Arc<Mutex<TransactionStatus>>);
+struct Engine(Arc<Mutex<TransactionStatus>>, Arc<AtomicBool>);
 
 impl Backend for Engine {
     fn connect(&self, _: &ClientInfo) -> Result<Box<dyn Session>, SqlError> {
-        Ok(Box::new(EngineSession(Arc::clone(&self.0))))
+        Ok(Box::new(EngineSession(Arc::clone(&self.0), Arc::clone(&self.1))))
     }
 }
 
-struct EngineSession(Arc<Mutex<TransactionStatus>>);
+/// Where it stands, and whether it rests, until it is to forget interrupts.
+struct EngineSession(Arc<Mutex<TransactionStatus>>, Arc<AtomicBool>);
 
 struct Never;
 
@@ -82,6 +84,18 @@ impl Session for EngineSession {
 
     fn execute(&mut self, _: &str, _: &[OwnedValue], _: Scope, _: &mut dyn ResultSink) -> Result<CommandTag, SqlError> {
         Ok(CommandTag("ENGINE".to_owned()))
+    }
+
+    fn rest(&mut self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+
+    fn forget_interrupts(&mut self) {
+        self.1.store(false, Ordering::SeqCst);
+    }
+
+    fn changed_settings(&mut self) -> Vec<(&'static str, String)> {
+        vec![("application_name", "engine".to_owned())]
     }
 
     fn end_implicit(&mut self, _: bool) -> Result<(), SqlError> {
@@ -143,6 +157,7 @@ struct Test {
     runtime: tokio::runtime::Runtime,
     face: Arc<Face>,
     status: Arc<Mutex<TransactionStatus>>,
+    rests: Arc<AtomicBool>,
 }
 
 impl Test {
@@ -158,12 +173,13 @@ impl Test {
         };
         runtime.block_on(meta.members().form(ClusterId::new(0xc0ffee), SystemId::new(8), first)).unwrap();
         let status = Arc::new(Mutex::new(TransactionStatus::Idle));
-        Test { runtime, face: Arc::new(Face { meta, asked: Mutex::default() }), status }
+        Test { runtime, face: Arc::new(Face { meta, asked: Mutex::default() }), status, rests: Arc::default() }
     }
 
     fn session(&self, is_superuser: bool, has_engine: bool) -> Box<dyn Session> {
         let _entered = self.runtime.enter();
-        let engine = has_engine.then(|| Arc::new(Engine(Arc::clone(&self.status))) as Arc<dyn Backend>);
+        let engine =
+            has_engine.then(|| Arc::new(Engine(Arc::clone(&self.status), Arc::clone(&self.rests))) as Arc<dyn Backend>);
         let backend = ClusterBackend::new(Arc::clone(&self.face) as _, engine);
         backend.connect(&ClientInfo { user: "ann".into(), is_superuser, ..ClientInfo::default() }).unwrap()
     }
@@ -215,6 +231,22 @@ fn everything_else_is_the_engines_or_is_refused_with_the_primary() {
         assert!(error.hint.is_some_and(|hint| hint.contains("10.0.0.1:5432")));
     }
     assert_eq!(without.split("SHOW NODES; SELECT ';'").len(), 2);
+}
+
+#[test]
+fn what_the_server_asks_of_a_session_beside_statements_is_the_engines() {
+    let test = Test::new();
+    let mut session = test.session(false, true);
+    assert_eq!(session.changed_settings(), [("application_name", "engine".to_owned())]);
+    assert!(!test.rests.load(Ordering::SeqCst));
+    session.rest();
+    assert!(test.rests.load(Ordering::SeqCst));
+    session.forget_interrupts();
+    assert!(!test.rests.load(Ordering::SeqCst));
+    let mut without = test.session(false, false);
+    without.rest();
+    without.forget_interrupts();
+    assert!(without.changed_settings().is_empty());
 }
 
 #[test]

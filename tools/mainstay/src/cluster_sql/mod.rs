@@ -233,6 +233,12 @@ impl Session for ClusterSession {
         self.inner.as_ref().is_none_or(|inner| inner.describes_at_once())
     }
 
+    fn rest(&mut self) {
+        if let Some(inner) = &mut self.inner {
+            inner.rest();
+        }
+    }
+
     fn end_implicit(&mut self, commit: bool) -> Result<(), SqlError> {
         self.inner.as_mut().map_or(Ok(()), |inner| inner.end_implicit(commit))
     }
@@ -253,12 +259,22 @@ impl Session for ClusterSession {
         self.inner.as_ref()?.slow_log()
     }
 
+    fn changed_settings(&mut self) -> Vec<(&'static str, String)> {
+        self.inner.as_mut().map_or_else(Vec::new, |inner| inner.changed_settings())
+    }
+
     fn transaction_status(&self) -> TransactionStatus {
         self.inner.as_ref().map_or(TransactionStatus::Idle, |inner| inner.transaction_status())
     }
 
     fn timeouts(&self) -> Option<Timeouts> {
         self.inner.as_ref()?.timeouts()
+    }
+
+    fn forget_interrupts(&mut self) {
+        if let Some(inner) = &mut self.inner {
+            inner.forget_interrupts();
+        }
     }
 
     fn interrupter(&self) -> Arc<dyn Interrupt> {

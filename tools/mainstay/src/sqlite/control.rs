@@ -96,7 +96,7 @@ impl Control {
         }
     }
 
-    /// A new statement: no interrupt was meant for it.
+    /// A new query: no interrupt was meant for it.
     pub(super) fn begin(&self) {
         self.cancelled.store(false, Ordering::SeqCst);
     }

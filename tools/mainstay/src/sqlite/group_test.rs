@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use mainstay::server::pg::{Interrupt, Reply, Scope, Started};
+use mainstay::server::pg::{Column, Interrupt, Reply, ResultSink, Scope, SqlError, Started, Value};
 use mainstay::wal::{AppendError, CommitError};
 
 use super::control::Control;
-use super::test_support::{Client, Database, WRITER_WAIT};
+use super::test_support::{Client, Database, Seen, WRITER_WAIT};
 use super::turnstile::Waited;
 
 /// Runs statements of as many clients at the same time: all wait for one that writes, and then run together. Answers what
@@ -187,6 +187,72 @@ fn who_is_cancelled_before_the_queue_does_not_stay_in_it() {
     control.queue(|| turnstile.queue_transaction(WRITER_WAIT, start));
     assert_eq!(told.try_recv().unwrap(), Err(Waited::Cancelled));
     turnstile.release(turn);
+}
+
+#[test]
+fn an_interrupt_meets_a_statement_on_its_way_and_none_of_the_next_query() {
+    let database = with("CREATE TABLE t (a)");
+    let mut client = database.session();
+    let interrupter = client.0.interrupter();
+    let execute = |client: &mut Client, sql: &str, scope| {
+        client.0.execute(sql, &[], scope, &mut Seen::default()).map(|tag| tag.0).map_err(|error| error.state.0)
+    };
+    for (sql, tag) in [
+        ("SELECT count(*) FROM t", "SELECT 1"),
+        ("CREATE TABLE u (a)", "CREATE TABLE"),
+        ("WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", "INSERT 0 1"),
+        ("CREATE TEMP TABLE v (a)", "CREATE TABLE"),
+    ] {
+        client.0.forget_interrupts();
+        let started = client.0.start(sql, &Arc::default(), Scope::Single, Reply::default());
+        assert!(matches!(started, Started::Blocks(_)), "{sql}");
+        interrupter.interrupt();
+        assert_eq!(execute(&mut client, sql, Scope::Single), Err("57014"), "{sql}");
+        client.0.forget_interrupts();
+        assert_eq!(execute(&mut client, sql, Scope::Single), Ok(tag.to_owned()), "{sql}");
+    }
+    client.0.forget_interrupts();
+    execute(&mut client, "INSERT INTO t VALUES (2)", Scope::Implicit).unwrap();
+    interrupter.interrupt();
+    assert_eq!(execute(&mut client, "INSERT INTO t VALUES (3)", Scope::Implicit), Err("57014"));
+    client.0.end_implicit(false).unwrap();
+    assert_eq!(client.rows("SELECT a FROM t"), [["1"]]);
+}
+
+/// Interrupts a statement that is compiled and has not taken its first step.
+struct Interrupting(Arc<dyn Interrupt>);
+
+impl ResultSink for Interrupting {
+    fn columns(&mut self, _: &[Column]) -> Result<(), SqlError> {
+        self.0.interrupt();
+        Ok(())
+    }
+
+    fn row(&mut self, _: &[Value<'_>]) -> Result<(), SqlError> {
+        Ok(())
+    }
+
+    fn notice(&mut self, _: &SqlError) -> Result<(), SqlError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_interrupt_before_the_first_step_of_a_read_is_not_forgotten() {
+    let database = with("CREATE TABLE t (a); INSERT INTO t VALUES (1)");
+    let mut client = database.session();
+    let long =
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000000) SELECT max(i) FROM n, t";
+    let mut sink = Interrupting(client.0.interrupter());
+    for modes in ["READ COMMITTED", "SERIALIZABLE"] {
+        client.ok(&format!("BEGIN ISOLATION LEVEL {modes}; SELECT a FROM t; SAVEPOINT s"));
+        assert_eq!(client.0.execute(long, &[], Scope::Single, &mut sink).unwrap_err().state.0, "57014");
+        client.ok("ROLLBACK TO s; UPDATE t SET a = a + 1; COMMIT");
+    }
+    // What follows is not meant, and the state that was held is left.
+    assert_eq!(client.0.execute(long, &[], Scope::Single, &mut sink).unwrap_err().state.0, "57014");
+    database.session().ok("UPDATE t SET a = a + 1");
+    assert_eq!(client.rows("SELECT a FROM t"), [["4"]]);
 }
 
 #[test]

@@ -85,7 +85,7 @@ struct Transaction {
     savepoints: Vec<String>,
     /// The turn to write, from the first write on.
     turn: Option<Turn>,
-    /// What it wrote is gone, though it has not ended for the client: only ROLLBACK is left.
+    /// What it wrote is gone, or what it saw throughout, though it has not ended for the client: only ROLLBACK is left.
     lost: bool,
 }
 
@@ -114,7 +114,7 @@ impl SqliteSession {
 
     fn reader(&mut self) -> Result<&Reader, SqlError> {
         if self.reader.is_none() {
-            let opened = self.shared.open_reader().and_then(Reader::new);
+            let opened = self.shared.open_reader().and_then(|connection| Reader::new(connection, &self.control));
             self.reader = Some(opened.map_err(|error| from_sqlite(&error))?);
         }
         self.reader.as_ref().ok_or_else(|| SqlError::new(SqlState::INTERNAL_ERROR, "no connection to read with"))
@@ -217,6 +217,7 @@ impl SqliteSession {
 
     /// An error fails the transaction.
     fn note_outcome(&mut self, outcome: &Result<CommandTag, SqlError>) {
+        self.note_losses();
         if outcome.is_err()
             && let Some(transaction) = &mut self.transaction
         {
@@ -276,7 +277,7 @@ impl SqliteSession {
         }
         values::bind(&mut statement, sql, parameters)?;
         let columns = values::columns(connection, &statement, sql);
-        let rows = self.control.run(&reader.interrupt, || values::run(&mut statement, &columns, sink, from_sqlite))?;
+        let rows = reader.interruptible(|| values::run(&mut statement, &columns, sink, from_sqlite))?;
         let words = command::leading_words(sql);
         let returns_rows = !columns.is_empty() && words != "EXPLAIN";
         Ok(Some(CommandTag(if returns_rows { format!("SELECT {rows}") } else { words })))
@@ -507,7 +508,6 @@ impl Session for SqliteSession {
         scope: Scope,
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
-        self.control.begin();
         let outcome = match command::parse(statement) {
             Ok(Some(command)) => self.run_command(command, scope, sink),
             Ok(None) => self.run_sql(statement, parameters, scope, sink),
@@ -555,6 +555,7 @@ impl Session for SqliteSession {
     }
 
     fn fail_transaction(&mut self) {
+        self.note_losses();
         if let Some(transaction) = self.transaction.as_mut().filter(|transaction| transaction.block) {
             transaction.failed = true;
         }
@@ -578,6 +579,10 @@ impl Session for SqliteSession {
 
     fn timeouts(&self) -> Option<Timeouts> {
         Some(self.timeouts.now())
+    }
+
+    fn forget_interrupts(&mut self) {
+        self.control.begin();
     }
 
     fn interrupter(&self) -> Arc<dyn Interrupt> {

@@ -209,6 +209,7 @@ impl Client {
     }
 
     fn run_one(&mut self, sql: &str) -> Result<CommandTag, SqlError> {
+        self.0.forget_interrupts();
         let (outcome, reply) = match self.0.start(sql, &Arc::default(), Scope::Single, Reply::default()) {
             Started::Done(outcome, reply) => (outcome, reply),
             Started::Elsewhere => self.finish(),
@@ -220,6 +221,7 @@ impl Client {
     /// Begins a statement that runs elsewhere.
     #[track_caller]
     pub(super) fn begin(&mut self, sql: &str) {
+        self.0.forget_interrupts();
         let started = self.0.start(sql, &Arc::default(), Scope::Single, Reply::default());
         assert!(matches!(started, Started::Elsewhere), "{sql}");
     }
@@ -276,6 +278,7 @@ impl Client {
     #[track_caller]
     pub(super) fn with(&mut self, sql: &str, parameters: &[OwnedValue]) -> Seen {
         let mut seen = Seen::default();
+        self.0.forget_interrupts();
         let outcome = self.0.execute(sql, parameters, Scope::Single, &mut seen);
         outcome.unwrap_or_else(|error| panic!("{sql}: {error}"));
         seen

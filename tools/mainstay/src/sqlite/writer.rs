@@ -48,7 +48,9 @@ pub(super) struct Writer {
     parts: Parts,
     /// While COPY inserts into a plain table: its rows so far, and nothing else is captured.
     rows: Option<PlainRows>,
-    /// A statement failed, and what it did may still be there: it has to be undone before anything is committed.
+    /// A statement that may change something has begun, and did not succeed: what it did may still be there, or be captured though
+    /// SQLite undid it, so it has to be undone before anything is committed. What was not even compiled, and what only reads,
+    /// leaves nothing, however it fails.
     must_undo: bool,
     savepoints: Vec<Savepoint>,
     /// The AUTOINCREMENT counters when the transaction began.
@@ -184,8 +186,11 @@ impl Writer {
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
         self.refuse_among_rows()?;
+        let before = self.must_undo;
         let outcome = self.run_statement(sql, parameters, sink);
-        self.must_undo |= outcome.is_err();
+        if outcome.is_ok() {
+            self.must_undo = before;
+        }
         outcome
     }
 
@@ -213,6 +218,7 @@ impl Writer {
                 statement.discard();
                 return Err(hidden_ddl());
             }
+            self.must_undo |= !statement.readonly();
             (known, run(connection, &mut statement, sql, parameters, sink)?)
         } else {
             // WITH may lead any of them: only the authorizer knows, and only of what is not in the cache.
@@ -224,6 +230,7 @@ impl Writer {
                 }
                 return Err(hidden_ddl());
             }
+            self.must_undo |= !statement.readonly();
             let verb = actions.verb.filter(|_| !statement.readonly());
             (verb, run(connection, &mut statement, sql, parameters, sink)?)
         };

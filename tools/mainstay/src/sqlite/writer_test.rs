@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use mainstay::server::pg::{Column, ResultSink, SqlError, SqlState, Value};
 use mainstay::wal::AppendError;
 use rusqlite::Connection;
 
 use super::STATE_TABLE;
 use super::health::Health;
-use super::test_support::{MemoryLog, Seen};
+use super::test_support::{Database, MemoryLog, Seen};
 use super::writer::Writer;
 
 /// A writer whose next `failures` SQLite commits fail, as a full disk would make them.
@@ -90,7 +91,7 @@ fn a_log_that_took_nothing_does_not_stop_writes() {
     log.0.lock().append_failures.push(AppendError::DiskFull);
     writer.begin().unwrap();
     writer.execute("INSERT INTO t VALUES (1)", &[], &mut Seen::default()).unwrap();
-    assert_eq!(mainstay::server::pg::SqlError::from(writer.commit(&log).unwrap_err()).state.0, "53100");
+    assert_eq!(SqlError::from(writer.commit(&log).unwrap_err()).state.0, "53100");
     writer.begin().unwrap();
     writer.execute("INSERT INTO t VALUES (2)", &[], &mut Seen::default()).unwrap();
     writer.commit(&log).unwrap();
@@ -127,6 +128,84 @@ fn what_a_failed_statement_left_is_not_committed() {
     writer.execute("INSERT INTO t VALUES (2)", &[], &mut Seen::default()).unwrap();
     writer.commit(&log).unwrap();
     assert_eq!((log.0.lock().records.len(), count(&writer)), (1, 1));
+}
+
+/// SQLite's statement journal takes back what the capture has written down. What gives rows may have changed some.
+#[test]
+fn what_sqlite_undid_by_itself_is_not_committed_either() {
+    for fails in [
+        "INSERT INTO t VALUES (1), (abs(-9223372036854775808))",
+        "INSERT INTO t VALUES (1), (2) RETURNING a",
+        "WITH x AS (SELECT 1) INSERT INTO t SELECT abs(-9223372036854775808) FROM x",
+        "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x RETURNING a",
+        "CREATE TABLE t (a)",
+    ] {
+        let (mut writer, _) = writer();
+        let log = MemoryLog::default();
+        writer.begin().unwrap();
+        writer.execute("INSERT INTO t VALUES (0)", &[], &mut Seen::default()).unwrap();
+        writer.execute(fails, &[], &mut Full).unwrap_err();
+        // Neither a read that succeeds nor one that fails makes it good.
+        writer.execute("SELECT 1", &[], &mut Seen::default()).unwrap();
+        writer.execute("SELECT 1", &[], &mut Full).unwrap_err();
+        writer.execute("INSERT INTO t VALUES (0)", &[], &mut Seen::default()).unwrap();
+        writer.commit(&log).unwrap_err();
+        assert_eq!((log.0.lock().records.len(), count(&writer)), (0, 0), "{fails}");
+    }
+}
+
+#[test]
+fn what_failed_and_left_nothing_is_no_reason_not_to_commit() {
+    let (mut writer, _) = writer();
+    let log = MemoryLog::default();
+    writer.begin().unwrap();
+    writer.execute("INSERT INTO t VALUES (1)", &[], &mut Seen::default()).unwrap();
+    for fails in ["SELECT a FROM t", "WITH x AS (SELECT 1) SELECT * FROM x", "VALUES (1)", "PRAGMA table_info(t)"] {
+        writer.execute(fails, &[], &mut Full).unwrap_err();
+    }
+    for fails in ["DELETE FROM nowhere", "WITH x AS (SELECT 1) DELETE FROM nowhere", "SELECT abs(-9223372036854775808)"]
+    {
+        writer.execute(fails, &[], &mut Seen::default()).unwrap_err();
+    }
+    writer.commit(&log).unwrap();
+    assert_eq!((log.0.lock().records.len(), count(&writer)), (1, 1));
+}
+
+/// As a reply that has no room for a row.
+struct Full;
+
+impl ResultSink for Full {
+    fn columns(&mut self, _: &[Column]) -> Result<(), SqlError> {
+        Ok(())
+    }
+
+    fn row(&mut self, _: &[Value<'_>]) -> Result<(), SqlError> {
+        Err(SqlError::new(SqlState::INTERNAL_ERROR, "full"))
+    }
+
+    fn notice(&mut self, _: &SqlError) -> Result<(), SqlError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_transaction_that_reads_more_than_a_reply_holds_is_committed() {
+    let database = Database::new();
+    let mut client = database.session();
+    client.ok("CREATE TABLE t (a INTEGER PRIMARY KEY, b)");
+    let many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000) SELECT i FROM n";
+    client.ok(&format!("INSERT INTO t (b) {many}"));
+    for (before, behind) in [("", ""), ("SAVEPOINT s; ", "; RELEASE s")] {
+        client.ok(&format!("BEGIN; INSERT INTO t (b) VALUES (0); {before}SELECT a, b FROM t{behind}"));
+        assert_eq!(client.tag("COMMIT"), "COMMIT");
+    }
+    assert_eq!(client.rows("SELECT count(*) FROM t"), [["9002"]]);
+    // No table has a counter yet.
+    client.ok("BEGIN; INSERT INTO t (b) VALUES (0); TRUNCATE t RESTART IDENTITY; INSERT INTO t (b) VALUES (1)");
+    assert_eq!(client.tag("COMMIT"), "COMMIT");
+    assert_eq!(client.tag("TRUNCATE t RESTART IDENTITY"), "TRUNCATE TABLE");
+    assert_eq!(client.rows("SELECT count(*) FROM t"), [["0"]]);
+    database.assert_replays();
 }
 
 #[test]

@@ -4,16 +4,17 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use mainstay::server::pg::{Description, PgType, SqlError, SqlState};
 use rusqlite::{Connection, InterruptHandle};
 
-use super::super::control::revoked;
+use super::super::control::{Control, revoked};
 use super::super::engine::ONLY_NAME;
 use super::super::errors::from_sqlite;
 use super::super::policy::{Actions, Policy};
 use super::super::{STATE_TABLE, dialect, values};
+use super::savepoints::lost;
 use super::{SqliteSession, parameters};
 
 /// Steps of SQLite's machine between two looks at the budget.
@@ -31,7 +32,12 @@ const CALLING_STATEMENTS: usize = 256;
 pub(super) struct Reader {
     pub(super) connection: Connection,
     pub(super) policy: Policy,
-    pub(super) interrupt: Arc<InterruptHandle>,
+    interrupt: Arc<InterruptHandle>,
+    control: Arc<Control>,
+    /// A statement runs that an interrupt is to stop.
+    is_running: Arc<AtomicBool>,
+    /// A transaction is to go on seeing the state that is held.
+    keeps_state: Cell<bool>,
     /// The version of the schema that compiled statements are for.
     schema_version: Cell<i64>,
     /// Looks left to the statement that runs, or [`UNLIMITED`], or [`SPENT`].
@@ -41,14 +47,18 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(mut connection: Connection) -> rusqlite::Result<Reader> {
+    pub(super) fn new(mut connection: Connection, control: &Arc<Control>) -> rusqlite::Result<Reader> {
         let policy = Policy::install(&mut connection)?;
         let interrupt = Arc::new(connection.get_interrupt_handle());
         let budget = Arc::new(AtomicU32::new(UNLIMITED));
         let left = Arc::clone(&budget);
+        let (control, is_running) = (Arc::clone(control), Arc::new(AtomicBool::new(false)));
+        let (stops, runs) = (Arc::clone(&control), Arc::clone(&is_running));
         // Only the thread that runs the statement counts. A budget stops one statement, once: what runs behind that one, and
         // still before the budget is lifted, ends the transaction, and must not be stopped too.
         let exhausted = move || match left.load(Ordering::Relaxed) {
+            // SQLite forgets an interrupt that comes before the first step.
+            _ if runs.load(Ordering::Relaxed) && stops.is_cancelled() => true,
             UNLIMITED | SPENT => false,
             0 => {
                 left.store(SPENT, Ordering::Relaxed);
@@ -60,8 +70,16 @@ impl Reader {
             }
         };
         connection.progress_handler(BUDGET_STEPS, Some(exhausted))?;
-        let calling = RefCell::default();
-        Ok(Reader { connection, policy, interrupt, schema_version: Cell::new(0), budget, calling })
+        let (schema_version, keeps_state, calling) = (Cell::new(0), Cell::new(false), RefCell::default());
+        Ok(Reader { connection, policy, interrupt, control, is_running, keeps_state, schema_version, budget, calling })
+    }
+
+    /// Runs `work`, a statement, which an interrupt stops.
+    pub(super) fn interruptible<T>(&self, work: impl FnOnce() -> Result<T, SqlError>) -> Result<T, SqlError> {
+        self.is_running.store(true, Ordering::Relaxed);
+        let result = self.control.run(&self.interrupt, work);
+        self.is_running.store(false, Ordering::Relaxed);
+        result
     }
 
     /// Runs `work`, whose statement fails when it takes longer than a moment; answers whether it did.
@@ -90,8 +108,15 @@ impl Reader {
         !self.connection.is_autocommit()
     }
 
+    /// Whether the state is gone that a transaction was to go on seeing: SQLite ends what it holds when a read fails for want of
+    /// disk or memory.
+    pub(super) fn has_lost_state(&self) -> bool {
+        self.keeps_state.get() && !self.holds_state()
+    }
+
     /// Sees what is committed again, if it held a state.
     pub(super) fn leave_state(&self) -> Result<(), SqlError> {
+        self.keeps_state.set(false);
         if self.holds_state() {
             self.connection.execute_batch("ROLLBACK").map_err(|error| from_sqlite(&error))?;
         }
@@ -129,17 +154,20 @@ pub(super) fn overtaken() -> SqlError {
 ///
 /// SQLite compiles against the schema it knows and looks only at the first step whether it is still the one. Columns and
 /// errors are taken from the compiled statement before, so the schema must be read first and stay.
-pub(super) struct OneState<'a>(Option<&'a Connection>);
+pub(super) struct OneState<'a>(Option<&'a Reader>);
 
 impl OneState<'_> {
     pub(super) fn hold(reader: &Reader) -> Result<OneState<'_>, SqlError> {
         let connection = &reader.connection;
-        if !connection.is_autocommit() {
+        if reader.holds_state() {
             return Ok(OneState(None));
+        }
+        if reader.has_lost_state() {
+            return Err(lost());
         }
         let begin = || -> rusqlite::Result<OneState<'_>> {
             // First, because BEGIN may fail behind its effect, if it is interrupted.
-            let state = OneState(Some(connection));
+            let state = OneState(Some(reader));
             connection.prepare_cached("BEGIN")?.execute([])?;
             let version = connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
             if reader.schema_version.replace(version) != version {
@@ -154,13 +182,15 @@ impl OneState<'_> {
 
     /// Goes on seeing it until the transaction of the connection is ended.
     pub(super) fn keep(mut self) {
-        self.0 = None;
+        if let Some(reader) = self.0.take() {
+            reader.keeps_state.set(true);
+        }
     }
 }
 
 impl Drop for OneState<'_> {
     fn drop(&mut self) {
-        let Some(connection) = self.0.filter(|connection| !connection.is_autocommit()) else { return };
+        let Some(Reader { connection, .. }) = self.0.filter(|reader| reader.holds_state()) else { return };
         let cached = connection.prepare_cached("ROLLBACK").and_then(|mut rollback| rollback.execute([])).map(drop);
         // Once more, compiled anew: a state that is held for ever is an old one for ever, and SQLite's WAL file grows.
         let ended = cached.or_else(|_| match connection.is_autocommit() {

@@ -1,9 +1,12 @@
-//! The savepoints of a transaction: found by name, and set on the writer once it takes part.
+//! The savepoints of a transaction: found by name, and set on the writer once it takes part. And what to do when SQLite has
+//! ended something by itself, so that there is no way back to any.
 
 use mainstay::server::pg::{SqlError, SqlState};
 
 use super::super::control::revoked;
 use super::super::writer::{Writer, no_savepoint};
+use super::reader::Reader;
+use super::temporary::Temporary;
 use super::{SqliteSession, Transaction};
 
 /// So many may stand at once. SQLite keeps for each which pages changed since, and looks at all of them when one changes.
@@ -12,8 +15,7 @@ const MAX_SAVEPOINTS: usize = 65_536;
 impl Transaction {
     pub(super) fn find(&self, name: &str) -> Result<usize, SqlError> {
         if self.lost {
-            let message = "the transaction was rolled back by one of its statements and can only be ended";
-            return Err(SqlError::new(SqlState::IN_FAILED_SQL_TRANSACTION, message));
+            return Err(lost());
         }
         let same = |savepoint: &String| savepoint.eq_ignore_ascii_case(name);
         self.savepoints.iter().rposition(same).ok_or_else(|| no_savepoint(name))
@@ -26,7 +28,25 @@ impl Transaction {
     }
 }
 
+/// SQLite ended something of the transaction, so that the rest cannot go on.
+pub(super) fn lost() -> SqlError {
+    let message = "the transaction was rolled back by one of its statements and can only be ended";
+    SqlError::new(SqlState::IN_FAILED_SQL_TRANSACTION, message)
+}
+
 impl SqliteSession {
+    /// SQLite may have ended what the transaction holds beside the writer. Without, nothing of it may go on.
+    pub(super) fn note_losses(&mut self) {
+        let of_reader = self.reader.as_ref().is_some_and(Reader::has_lost_state);
+        if (of_reader || self.temporary.as_ref().is_some_and(Temporary::has_lost_transaction))
+            && let Some(transaction) = &mut self.transaction
+        {
+            transaction.lost = true;
+            transaction.failed = true;
+            transaction.turn = None;
+        }
+    }
+
     pub(super) fn savepoint(&mut self, name: String) -> Result<&'static str, SqlError> {
         let block = self.block("SAVEPOINT")?;
         if block.savepoints.len() >= MAX_SAVEPOINTS {

@@ -92,7 +92,6 @@ impl SqliteSession {
         scope: Scope,
         mut reply: Reply,
     ) -> Started {
-        self.control.begin();
         let outcome = match command::parse(sql) {
             Ok(None) => return self.start_sql(sql, parameters, scope, reply),
             Ok(Some(Command::Commit { chain })) if self.commits_elsewhere() => return self.start_commit(chain, reply),

@@ -117,9 +117,7 @@ impl SqliteSession {
                 let interrupt = Arc::clone(&temporary.interrupt);
                 let work = || temporary.run(&words.sql, words.on_commit, parameters, sink);
                 let outcome = session.control.run(&interrupt, work);
-                let outcome = outcome.and_then(|tag| temporary.refuse_references().map(|()| tag));
-                session.note_end_by_statement(temporary, outcome.is_err());
-                outcome
+                outcome.and_then(|tag| temporary.refuse_references().map(|()| tag))
             })
         }))
     }
@@ -139,18 +137,6 @@ impl SqliteSession {
             return outcome.and_then(|value| ended.map(|_| value));
         }
         outcome
-    }
-
-    /// `INSERT OR ROLLBACK` ends the transaction here; the rest of it must not be committed without.
-    fn note_end_by_statement(&mut self, temporary: &Temporary, has_failed: bool) {
-        if has_failed
-            && !temporary.is_in_transaction()
-            && let Some(transaction) = &mut self.transaction
-        {
-            transaction.lost = true;
-            transaction.failed = true;
-            transaction.turn = None;
-        }
     }
 
     fn run_lent(
@@ -303,9 +289,11 @@ impl SqliteSession {
     ) -> Result<u64, SqlError> {
         self.with_temporary(|session, temporary| {
             let interrupt = Arc::clone(&temporary.interrupt);
-            let inserted = session.control.run(&interrupt, || temporary.insert_rows(insert, next));
-            session.note_end_by_statement(temporary, inserted.is_err());
-            inserted
+            session.control.run(&interrupt, || temporary.insert_rows(insert, next))
         })
     }
 }
+
+#[cfg(test)]
+#[path = "losses_test.rs"]
+mod losses_tests;

@@ -28,6 +28,7 @@ impl Writer {
         sink: &mut dyn ResultSink,
     ) -> Result<CommandTag, SqlError> {
         self.drain();
+        self.must_undo = true;
         self.schema_changed = true;
         let outcome = self.run_ddl(sql, words, parameters, sink);
         if outcome.is_err() && !self.is_ended() {

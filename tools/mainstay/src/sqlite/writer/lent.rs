@@ -72,11 +72,11 @@ impl Writer {
         self.connection().flush_prepared_statement_cache();
         let copied = self.policy.own(|| lent.copy_to(self.connection())).map_err(|error| from_sqlite(&error));
         let outcome = copied.and_then(|()| work(self));
+        self.connection().flush_prepared_statement_cache();
         if self.is_ended() {
             // Its temporary tables went with the transaction that SQLite ended.
             return outcome;
         }
-        self.connection().flush_prepared_statement_cache();
         if let Err(error) = self.policy.own(|| lent.remove_from(self.connection())) {
             self.rollback();
             return outcome.and(Err(from_sqlite(&error)));
@@ -155,7 +155,46 @@ impl Object {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rusqlite::ffi;
+    use rusqlite::functions::{Context, FunctionFlags};
+
+    use super::super::super::STATE_TABLE;
+    use super::super::super::health::Health;
+    use super::super::super::test_support::Seen;
     use super::*;
+
+    #[test]
+    fn no_statement_that_meant_what_was_lent_stays_compiled() {
+        let connection = Connection::open_in_memory().unwrap();
+        let sql = format!("CREATE TABLE {STATE_TABLE} (applied); CREATE TABLE t (a); INSERT INTO t VALUES ('stored')");
+        connection.execute_batch(&sql).unwrap();
+        let has_space = AtomicBool::new(false);
+        let space = move |_: &Context<'_>| -> rusqlite::Result<i64> {
+            match has_space.swap(true, Ordering::SeqCst) {
+                true => Ok(1),
+                // Which ends the transaction.
+                false => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None)),
+            }
+        };
+        connection.create_scalar_function("space", 0, FunctionFlags::SQLITE_UTF8, space).unwrap();
+        let mut writer = Writer::new(connection, Arc::new(Health::new())).unwrap();
+        let temporary = Connection::open_in_memory().unwrap();
+        temporary.execute_batch("CREATE TEMP TABLE t (a, b); INSERT INTO t VALUES ('lent', 2)").unwrap();
+        let object = Object { kind: Kind::Table, name: "t".into(), definition: "CREATE TABLE t (a, b)".into() };
+        let lent = Lent { connection: &temporary, objects: vec![object], with_rows: true };
+        let sql = "SELECT *, space() FROM t";
+        writer.begin().unwrap();
+        writer.execute_with(&lent, sql, &[], &mut Seen::default()).unwrap_err();
+        assert!(writer.is_ended());
+        writer.rollback();
+        writer.begin().unwrap();
+        let mut seen = Seen::default();
+        writer.execute(sql, &[], &mut seen).unwrap();
+        assert_eq!(seen.rows, [["stored", "1"]]);
+    }
 
     #[test]
     fn a_definition_is_made_anew_as_temporary() {

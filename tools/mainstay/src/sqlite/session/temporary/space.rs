@@ -19,6 +19,7 @@ use super::super::super::writer::filling::Gathered;
 use super::super::super::writer::lent::{Kind, Lent, Object};
 use super::super::super::writer::rows::{Row, RowParameters};
 use super::super::read_only;
+use super::super::savepoints::lost;
 
 /// The temporary tables of a session take at most so much of the disk (1 GiB in pages of 4 KiB).
 const LIMIT_PAGES: u32 = 262_144;
@@ -39,6 +40,8 @@ pub(in super::super) struct Temporary {
     pub(super) names: HashSet<String>,
     /// The pages that its tables begin at.
     tables: HashSet<i64>,
+    /// The session's transaction takes part here.
+    takes_part: bool,
 }
 
 /// What a statement does with the tables of one schema.
@@ -79,7 +82,8 @@ impl Temporary {
                 .execute_batch(&format!("CREATE TEMP TABLE {ON_COMMIT} (page INTEGER PRIMARY KEY, drops INTEGER)"))
         })?;
         let interrupt = Arc::new(connection.get_interrupt_handle());
-        let mut temporary = Temporary { connection, policy, interrupt, names: HashSet::new(), tables: HashSet::new() };
+        let (names, tables) = (HashSet::new(), HashSet::new());
+        let mut temporary = Temporary { connection, policy, interrupt, names, tables, takes_part: false };
         temporary.learn()?;
         Ok(temporary)
     }
@@ -117,6 +121,12 @@ impl Temporary {
         !self.connection.is_autocommit()
     }
 
+    /// Whether SQLite ended what the session's transaction did here, as it does for want of disk or memory, and where a statement
+    /// asks for it.
+    pub(in super::super) fn has_lost_transaction(&self) -> bool {
+        self.takes_part && !self.is_in_transaction()
+    }
+
     /// Begins a transaction with these savepoints, unless one is open; answers whether it did.
     ///
     /// The schema of the database is read first, and stays, as for anything that reads
@@ -124,6 +134,9 @@ impl Temporary {
     pub(super) fn enter(&mut self, savepoints: &[String]) -> Result<bool, SqlError> {
         if self.is_in_transaction() {
             return Ok(false);
+        }
+        if self.has_lost_transaction() {
+            return Err(lost());
         }
         let begun = || -> rusqlite::Result<()> {
             self.connection.execute_batch("BEGIN")?;
@@ -136,6 +149,7 @@ impl Temporary {
             // A BEGIN that is interrupted may have begun.
             self.batch("ROLLBACK").map_err(|error| from_sqlite(&error))?;
         }
+        self.takes_part = begun.is_ok();
         begun.map(|()| true)
     }
 
@@ -145,6 +159,9 @@ impl Temporary {
 
     /// Does something to a savepoint that the transaction here has too.
     pub(super) fn at_savepoint(&mut self, words: &str, name: &str) -> Result<(), SqlError> {
+        if self.has_lost_transaction() {
+            return Err(lost());
+        }
         if !self.is_in_transaction() {
             return Ok(());
         }
@@ -154,8 +171,10 @@ impl Temporary {
 
     /// Ends the transaction, and does what is to be done with its tables then.
     pub(super) fn end(&mut self, commit: bool) -> rusqlite::Result<()> {
+        let took_part = std::mem::take(&mut self.takes_part);
         if !self.is_in_transaction() {
-            return Ok(());
+            // What SQLite rolled back may have been known by name.
+            return if took_part { self.learn() } else { Ok(()) };
         }
         if commit {
             self.at_commit()?;
