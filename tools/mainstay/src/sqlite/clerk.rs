@@ -240,6 +240,7 @@ fn try_together(turn: &Turn, mut statements: Vec<(Ticket, Statement)>) -> Tried 
 fn run_one(writer: &mut Writer, statement: &mut Statement, alone: bool) -> Result<CommandTag, SqlError> {
     let Statement { sql, parameters, reply, control, .. } = statement;
     reply.restart();
+    control.note_waiting(false);
     if control.is_cancelled() {
         Err(cancelled())
     } else if alone {
