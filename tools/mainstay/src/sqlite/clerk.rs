@@ -110,11 +110,14 @@ impl Drop for Clerk {
 
 fn run(shared: &Arc<Shared>) {
     while let Some(work) = shared.turnstile.next(GROUP_BYTES) {
+        let perform = || {
+            perform(shared, work);
+            shared.copy_if_long();
+        };
         // Whoever waits hears of a panic by the end of its channel; its turn is given back as it unwinds.
-        if catch_unwind(AssertUnwindSafe(|| perform(shared, work))).is_err() {
+        if catch_unwind(AssertUnwindSafe(perform)).is_err() {
             tracing::error!("the thread that writes panicked; it goes on");
         }
-        shared.copy_if_long();
     }
 }
 
