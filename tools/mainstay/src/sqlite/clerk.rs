@@ -27,7 +27,7 @@ use std::time::Instant;
 use mainstay::server::pg::{CommandTag, OwnedValue, Reply, SqlError, SqlState};
 use tokio::sync::oneshot;
 
-use super::control::{Control, Turn, cancelled, not_granted, revoked};
+use super::control::{Control, Turn, cancelled, is_demoted, not_granted, revoked, unless_demoted};
 use super::engine::Shared;
 use super::turnstile::{GROUP_STATEMENTS, Single, Standing, Ticket, Waited, Work};
 use super::writer::{NotCommitted, Writer};
@@ -199,14 +199,12 @@ fn try_together(turn: &Turn, together: usize, began: Instant) -> Tried {
     let all = |error: &SqlError| {
         Tried::Over(shared.turnstile.end_group().into_iter().map(|statement| (statement, Err(error.clone()))).collect())
     };
-    // Who has the writer never waits for the log: it may be held by who waits for the writer, and a demotion stand between.
-    // That a demotion waits is as good as that it is over.
-    if shared.log.try_read().is_none_or(|log| log.is_none()) {
+    if is_demoted(shared) {
         return all(&revoked());
     }
     let Some(mut writer) = turn.writer() else { return all(&revoked()) };
     if let Err(error) = writer.begin() {
-        return all(&error);
+        return all(&unless_demoted(shared, error));
     }
     let begun = Instant::now();
     let mut alone = together == 1;
@@ -264,13 +262,14 @@ fn run_one(writer: &mut Writer, statement: &mut Statement, alone: bool) -> Resul
     let Statement { sql, parameters, reply, control, .. } = statement;
     reply.restart();
     control.note_waiting(false);
-    if control.is_cancelled() {
+    let outcome = if control.is_cancelled() {
         Err(cancelled())
     } else if alone {
         writer.execute(sql, parameters, reply)
     } else {
         writer.execute_apart(sql, parameters, reply)
-    }
+    };
+    outcome.map_err(|error| control.cause_of(error))
 }
 
 /// What was cancelled would have been so in any company.

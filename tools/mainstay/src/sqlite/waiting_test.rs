@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mainstay::engine::Engine;
 use mainstay::server::pg::Interrupt;
 
 use super::test_support::{Client, Database};
@@ -132,4 +133,39 @@ fn a_long_statement_of_a_group_holds_nobody_behind_it() {
     assert_eq!(database.records().len() - before, 2, "the holder's, and one for the rest of the group");
     assert_eq!(first.rows("SELECT a FROM t"), [["holder"], ["first"], ["last"]]);
     database.assert_replays();
+}
+
+#[test]
+fn a_demotion_is_told_as_one() {
+    for sql in [&[ENDLESS][..], &["INSERT INTO t VALUES (1)", ENDLESS, "INSERT INTO t VALUES (2)"]] {
+        let database = with_table();
+        let mut holder = database.session();
+        holder.ok("BEGIN; INSERT INTO t VALUES ('holder')");
+        let mut clients: Vec<Client> = sql.iter().map(|_| database.session()).collect();
+        clients.iter_mut().zip(sql).for_each(|(client, sql)| client.begin(sql));
+        holder.ok("COMMIT");
+        until_waiting(&database, sql.len().saturating_sub(2));
+        database.engine.demote();
+        for client in &mut clients {
+            assert_eq!(client.told(), "25006");
+        }
+    }
+    let database = with_table();
+    let mut client = database.session();
+    client.ok("BEGIN; INSERT INTO t VALUES (1)");
+    client.begin(ENDLESS);
+    database.engine.demote();
+    assert_eq!(client.told(), "25006");
+}
+
+#[test]
+fn a_demotion_is_told_as_one_on_a_thread() {
+    let database = with_table();
+    let mut client = database.session();
+    let endless = format!("CREATE TABLE u AS {}", ENDLESS.trim_start_matches("INSERT INTO t "));
+    let thread = std::thread::spawn(move || client.fails(&endless));
+    let mut other = patient(&database, "1ms");
+    until("nobody has the writer", || other.run("INSERT INTO t VALUES (1)").is_err());
+    database.engine.demote();
+    assert_eq!(thread.join().unwrap(), "25006");
 }
