@@ -145,7 +145,7 @@ fn perform(shared: &Arc<Shared>, work: Work) {
     match work {
         Work::Errand(errand) => errand(),
         Work::Transaction(start, ticket) => start(Ok(ticket)),
-        Work::Group(ticket) => run_group(&Turn::new(Arc::clone(shared), ticket), Instant::now()),
+        Work::Group(ticket) => run_group(Turn::new(Arc::clone(shared), ticket), Instant::now()),
     }
 }
 
@@ -154,19 +154,22 @@ enum Tried {
     /// They are over, each with its outcome.
     Over(Vec<(Statement, Result<CommandTag, SqlError>)>),
     /// The last one ended the transaction of all, with this error unless that may come of what others wrote.
-    Culprit(Vec<(Ticket, Statement)>, (Ticket, Statement), Option<SqlError>),
+    Culprit(Vec<(Ticket, Statement)>, Box<(Ticket, Statement)>, Option<SqlError>),
     /// They cannot be committed together, by what one of them did or by what they are together.
     Unfit(Vec<(Ticket, Statement)>),
 }
 
-fn run_group(turn: &Turn, began: Instant) {
+fn run_group(turn: Turn, began: Instant) {
     let turnstile = &turn.shared().turnstile;
     let mut restarts = 0;
+    let mut over = Vec::new();
     while let Some(is_alone) = turnstile.next_is_alone() {
+        answer(&mut over);
         let together = if is_alone || restarts > GROUP_RESTARTS { 1 } else { GROUP_STATEMENTS };
-        match try_together(turn, together, began) {
-            Tried::Over(over) => over.into_iter().for_each(|(statement, outcome)| statement.answer(outcome)),
-            Tried::Culprit(others, (ticket, culprit), error) => {
+        match try_together(&turn, together, began) {
+            Tried::Over(those) => over = those,
+            Tried::Culprit(others, culprit, error) => {
+                let (ticket, culprit) = *culprit;
                 match error {
                     Some(error) => culprit.answer(Err(error)),
                     None => {
@@ -174,24 +177,35 @@ fn run_group(turn: &Turn, began: Instant) {
                         turnstile.put_last(ticket, culprit);
                     }
                 }
-                run_again(turn, others);
+                run_again(&turn, others);
                 restarts += 1;
             }
             Tried::Unfit(others) => {
-                run_again(turn, others);
+                run_again(&turn, others);
                 restarts = GROUP_RESTARTS + 1;
             }
         }
     }
+    // Who is answered comes back with the next statement, and should not meet this at the queue.
+    drop(turn);
+    answer(&mut over);
 }
 
-/// What ran has to run again, unless it was cancelled when it could not be met.
+fn answer(over: &mut Vec<(Statement, Result<CommandTag, SqlError>)>) {
+    over.drain(..).for_each(|(statement, outcome)| statement.answer(outcome));
+}
+
+/// What ran has to run again, unless it was cancelled while it stood nowhere.
 fn run_again(turn: &Turn, statements: Vec<(Ticket, Statement)>) {
-    let is_cancelled = |(_, statement): &(_, Statement)| statement.control.is_cancelled();
-    let (over, again): (Vec<_>, Vec<_>) = statements.into_iter().partition(is_cancelled);
-    again.iter().for_each(|(_, statement)| statement.control.note_waiting(true));
-    turn.shared().turnstile.put_back(again);
-    over.into_iter().for_each(|(_, statement)| statement.answer(Err(cancelled())));
+    let turnstile = &turn.shared().turnstile;
+    let stand = |(ticket, statement): &(Ticket, Statement)| (*ticket, Arc::clone(&statement.control));
+    let standing: Vec<(Ticket, Arc<Control>)> = statements.iter().map(stand).collect();
+    standing.iter().for_each(|(_, control)| control.note_waiting(true));
+    turnstile.put_back(statements);
+    // A cancel notes itself first and looks for the place second, so that none is missed.
+    for (ticket, _) in standing.iter().filter(|(_, control)| control.is_cancelled()) {
+        turnstile.cancel(*ticket, || ());
+    }
 }
 
 fn try_together(turn: &Turn, together: usize, began: Instant) -> Tried {
@@ -223,7 +237,7 @@ fn try_together(turn: &Turn, together: usize, began: Instant) -> Tried {
             Some((ticket, culprit, Err(error))) if !alone && writer.is_ended() => {
                 writer.rollback();
                 let is_own = is_cancel(&error) || !outcomes.iter().any(Result::is_ok);
-                return Tried::Culprit(statements, (ticket, culprit), is_own.then_some(error));
+                return Tried::Culprit(statements, Box::new((ticket, culprit)), is_own.then_some(error));
             }
             Some((ticket, statement, outcome)) => {
                 statements.push((ticket, statement));
