@@ -8,6 +8,10 @@ use support::programs::{program, python};
 use support::{LIMIT, Running, eventually, run, runtime, settings};
 use tokio_postgres::{Client, NoTls};
 
+/// A statement that writes for any time.
+const ENDLESS: &str = "INSERT INTO parents SELECT i, 'b' FROM \
+    (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n) WHERE i < 0";
+
 /// A node on a directory of its own, with tables that have a bit of everything.
 fn node() -> (tempfile::TempDir, Running) {
     let directory = tempfile::tempdir().unwrap();
@@ -212,20 +216,27 @@ fn a_session_sees_who_is_there_and_what_they_do() {
 
         // Who waits for the writer is seen waiting.
         let waiting = connect(&node, "waiting").await;
-        let blocked = tokio::spawn(async move { waiting.batch_execute("INSERT INTO parents VALUES (2, 'b')").await });
-        let seen = "SELECT wait_event_type, wait_event FROM pg_stat_activity WHERE application_name = 'waiting'";
-        let begun = Instant::now();
-        let kind = loop {
-            let row = watcher.query_one(seen, &[]).await.unwrap();
-            if row.get::<_, Option<String>>(1).as_deref() == Some("Writer") {
-                break row.get::<_, Option<String>>(0);
+        let cancel = waiting.cancel_token();
+        let blocked = tokio::spawn(async move { waiting.batch_execute(ENDLESS).await });
+        let seen = "SELECT state, wait_event_type, wait_event FROM pg_stat_activity WHERE application_name = 'waiting'";
+        let until_waits = async |wait: Option<(&str, &str)>| {
+            let begun = Instant::now();
+            loop {
+                let row = watcher.query_one(seen, &[]).await.unwrap();
+                let [state, kind, event] = [0, 1, 2].map(|column| row.get::<_, Option<&str>>(column));
+                if state == Some("active") && kind.zip(event) == wait {
+                    break;
+                }
+                assert!(begun.elapsed() < LIMIT, "it is seen as {state:?}, {kind:?}, {event:?}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            assert!(begun.elapsed() < LIMIT, "it is not seen waiting");
-            tokio::time::sleep(Duration::from_millis(5)).await;
         };
-        assert_eq!(kind.as_deref(), Some("Lock"));
+        until_waits(Some(("Lock", "Writer"))).await;
         watched.batch_execute("COMMIT").await.unwrap();
-        blocked.await.unwrap().unwrap();
+        // And no longer once it writes.
+        until_waits(None).await;
+        cancel.cancel_query(NoTls).await.unwrap();
+        blocked.await.unwrap().unwrap_err();
         let after = watcher.query_one(sql, &[&"watched"]).await.unwrap();
         assert_eq!((after.get::<_, String>(0).as_str(), after.get::<_, bool>(3)), ("idle", false));
         drop(watched);

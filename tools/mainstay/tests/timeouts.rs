@@ -141,6 +141,20 @@ fn waiting_for_the_writer_ends_at_the_lock_timeout() {
             writer.batch_execute("COMMIT").await.unwrap();
         });
         waited.unwrap();
+        // A statement that runs by itself holds no timeout up.
+        client.batch_execute("SET lock_timeout = '100ms'").await.unwrap();
+        let cancel = writer.cancel_token();
+        let endless = format!("INSERT INTO t {ENDLESS}");
+        let (cancelled, _) = tokio::join!(error(&writer, &endless), async {
+            let begun = Instant::now();
+            // Until that one runs, the writer is free.
+            while client.batch_execute("DELETE FROM t WHERE a = 2").await.is_ok() {
+                assert!(begun.elapsed() < LIMIT);
+            }
+            assert_eq!(error(&client, "DELETE FROM t WHERE a = 2").await, lock_timeout());
+            cancel.cancel_query(tokio_postgres::NoTls).await.unwrap();
+        });
+        assert_eq!(cancelled.0, "57014");
     });
     assert_eq!(node.rows("SELECT a FROM t ORDER BY a"), [["1"], ["3"]]);
 }

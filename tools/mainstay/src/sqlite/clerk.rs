@@ -8,7 +8,8 @@
 //!
 //! **Culprits.** Some errors end SQLite's transaction despite savepoints: an interrupt, `INSERT OR ROLLBACK`,
 //! `RAISE(ROLLBACK)`, no space. Then nothing of the group was appended and nobody was answered, so the others are run
-//! again and the culprit alone gets its error.
+//! again and the culprit alone gets its error. Whoever is to run, or to run again, can be cancelled meanwhile, and a
+//! [second thread](Turnstile::late) tells those whose time to wait has run out.
 //!
 //! **No word of what never was.** A statement that fails behind others may have failed by what they wrote, as with a key that
 //! one of them took. So its error counts only if that was committed; else it hears why not, or runs again, alone. What one
@@ -26,14 +27,14 @@ use std::time::Instant;
 use mainstay::server::pg::{CommandTag, OwnedValue, Reply, SqlError, SqlState};
 use tokio::sync::oneshot;
 
-use super::control::{Control, Turn, cancelled, not_granted, revoked};
+use super::control::{Control, Turn, cancelled, is_demoted, not_granted, revoked, unless_demoted};
 use super::engine::Shared;
-use super::turnstile::{Single, Ticket, Waited, Work};
+use super::turnstile::{GROUP_STATEMENTS, Single, Standing, Ticket, Waited, Work};
 use super::writer::{NotCommitted, Writer};
 
 /// Text and parameters of the statements that share a record. One alone may have more.
 const GROUP_BYTES: usize = 1 << 20;
-/// So often a group is run again without its culprit. Then each of the rest runs alone, and so do the culprits.
+/// So often a group is run again without its culprit. Then each of the rest runs alone.
 const GROUP_RESTARTS: usize = 3;
 
 /// A statement that is a transaction by itself.
@@ -79,54 +80,72 @@ impl Single for Statement {
     }
 }
 
-/// The thread; it ends when this is dropped.
+/// The threads; they end when this is dropped.
 pub(super) struct Clerk {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Clerk {
-    /// Starts the thread.
+    /// Starts the threads.
     ///
     /// # Errors
     /// The system has no thread to give.
     pub(super) fn start(shared: Arc<Shared>) -> io::Result<Clerk> {
-        let of_thread = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("sqlite-clerk".to_owned()).spawn(move || run(&of_thread))?;
-        Ok(Clerk { shared, thread: Some(thread) })
+        let mut clerk = Clerk { shared, threads: Vec::new() };
+        clerk.spawn("sqlite-clerk", run)?;
+        clerk.spawn("sqlite-alarm", run_alarm)?;
+        Ok(clerk)
+    }
+
+    fn spawn(&mut self, name: &str, run: fn(&Arc<Shared>)) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.threads.push(thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared))?);
+        Ok(())
     }
 }
 
 impl Drop for Clerk {
     fn drop(&mut self) {
         self.shared.turnstile.close();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that writes had panicked");
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("the thread that writes, or the one that looks at the time, had panicked");
+            }
         }
     }
 }
 
 fn run(shared: &Arc<Shared>) {
     while let Some(work) = shared.turnstile.next(GROUP_BYTES) {
+        let perform = || {
+            perform(shared, work);
+            shared.copy_if_long();
+        };
         // Whoever waits hears of a panic by the end of its channel; its turn is given back as it unwinds.
-        if catch_unwind(AssertUnwindSafe(|| perform(shared, work))).is_err() {
+        if catch_unwind(AssertUnwindSafe(perform)).is_err() {
             tracing::error!("the thread that writes panicked; it goes on");
+            // The rest of the group hears in the same way.
+            drop(shared.turnstile.end_group());
         }
-        shared.copy_if_long();
     }
 }
 
-fn perform(shared: &Arc<Shared>, work: Work<Statement>) {
+fn run_alarm(shared: &Arc<Shared>) {
+    while let Some(late) = shared.turnstile.late() {
+        for late in late {
+            if catch_unwind(AssertUnwindSafe(|| late.tell(Waited::TooLong))).is_err() {
+                tracing::error!("the thread that looks at the time panicked; it goes on");
+            }
+        }
+    }
+}
+
+fn perform(shared: &Arc<Shared>, work: Work) {
     match work {
         Work::Errand(errand) => errand(),
         Work::Transaction(start, ticket) => start(Ok(ticket)),
-        Work::Late(late) => late.tell(if shared.turnstile.is_closed() { Waited::Closed } else { Waited::TooLong }),
-        Work::Group(ticket, statements) => {
-            statements.iter().for_each(|(_, statement)| shared.measures.queued(statement.since.elapsed()));
-            run_group(Turn::new(Arc::clone(shared), ticket), statements);
-        }
+        Work::Group(ticket) => run_group(Turn::new(Arc::clone(shared), ticket), Instant::now()),
     }
 }
 
@@ -134,85 +153,101 @@ fn perform(shared: &Arc<Shared>, work: Work<Statement>) {
 enum Tried {
     /// They are over, each with its outcome.
     Over(Vec<(Statement, Result<CommandTag, SqlError>)>),
-    /// The one at this position ended the transaction of all, with this error unless that may come of what others wrote.
-    Culprit(Vec<(Ticket, Statement)>, usize, Option<SqlError>),
+    /// The last one ended the transaction of all, with this error unless that may come of what others wrote.
+    Culprit(Vec<(Ticket, Statement)>, Box<(Ticket, Statement)>, Option<SqlError>),
     /// They cannot be committed together, by what one of them did or by what they are together.
     Unfit(Vec<(Ticket, Statement)>),
 }
 
-fn run_group(turn: Turn, mut statements: Vec<(Ticket, Statement)>) {
+fn run_group(turn: Turn, began: Instant) {
+    let turnstile = &turn.shared().turnstile;
     let mut restarts = 0;
-    let mut answers = Vec::with_capacity(statements.len());
-    let mut culprits = Vec::new();
-    loop {
-        if statements.is_empty() {
-            statements = std::mem::take(&mut culprits);
-            restarts = GROUP_RESTARTS + 1;
-        }
-        if statements.is_empty() {
-            break;
-        }
-        let together = if restarts > GROUP_RESTARTS { 1 } else { statements.len() };
-        let rest = statements.split_off(together);
-        match try_together(&turn, statements) {
-            Tried::Over(over) => {
-                answers.extend(over);
-                statements = rest;
-            }
-            Tried::Culprit(mut others, position, error) => {
-                let (ticket, culprit) = others.remove(position);
+    let mut over = Vec::new();
+    while let Some(is_alone) = turnstile.next_is_alone() {
+        answer(&mut over);
+        let together = if is_alone || restarts > GROUP_RESTARTS { 1 } else { GROUP_STATEMENTS };
+        match try_together(&turn, together, began) {
+            Tried::Over(those) => over = those,
+            Tried::Culprit(others, culprit, error) => {
+                let (ticket, culprit) = *culprit;
                 match error {
-                    Some(error) => answers.push((culprit, Err(error))),
-                    None => culprits.push((ticket, culprit)),
+                    Some(error) => culprit.answer(Err(error)),
+                    None => {
+                        culprit.control.note_waiting(true);
+                        turnstile.put_last(ticket, culprit);
+                    }
                 }
-                others.extend(rest);
-                statements = others;
+                run_again(&turn, others);
                 restarts += 1;
             }
             Tried::Unfit(others) => {
-                statements = others;
-                statements.extend(rest);
+                run_again(&turn, others);
                 restarts = GROUP_RESTARTS + 1;
             }
         }
     }
+    // Who is answered comes back with the next statement, and should not meet this at the queue.
     drop(turn);
-    for (statement, outcome) in answers {
-        statement.answer(outcome);
+    answer(&mut over);
+}
+
+fn answer(over: &mut Vec<(Statement, Result<CommandTag, SqlError>)>) {
+    over.drain(..).for_each(|(statement, outcome)| statement.answer(outcome));
+}
+
+/// What ran has to run again, unless it was cancelled while it stood nowhere.
+fn run_again(turn: &Turn, statements: Vec<(Ticket, Statement)>) {
+    let turnstile = &turn.shared().turnstile;
+    let stand = |(ticket, statement): &(Ticket, Statement)| (*ticket, Arc::clone(&statement.control));
+    let standing: Vec<(Ticket, Arc<Control>)> = statements.iter().map(stand).collect();
+    standing.iter().for_each(|(_, control)| control.note_waiting(true));
+    turnstile.put_back(statements);
+    // A cancel notes itself first and looks for the place second, so that none is missed.
+    for (ticket, _) in standing.iter().filter(|(_, control)| control.is_cancelled()) {
+        turnstile.cancel(*ticket, || ());
     }
 }
 
-fn try_together(turn: &Turn, mut statements: Vec<(Ticket, Statement)>) -> Tried {
-    let all = |statements: Vec<(Ticket, Statement)>, error: &SqlError| {
-        Tried::Over(statements.into_iter().map(|(_, statement)| (statement, Err(error.clone()))).collect())
-    };
+fn try_together(turn: &Turn, together: usize, began: Instant) -> Tried {
     let shared = turn.shared();
-    // Who has the writer never waits for the log: it may be held by who waits for the writer, and a demotion stand between.
-    // That a demotion waits is as good as that it is over.
-    if shared.log.try_read().is_none_or(|log| log.is_none()) {
-        return all(statements, &revoked());
+    let all = |error: &SqlError| {
+        Tried::Over(shared.turnstile.end_group().into_iter().map(|statement| (statement, Err(error.clone()))).collect())
+    };
+    if is_demoted(shared) {
+        return all(&revoked());
     }
-    let Some(mut writer) = turn.writer() else { return all(statements, &revoked()) };
+    let Some(mut writer) = turn.writer() else { return all(&revoked()) };
     if let Err(error) = writer.begin() {
-        return all(statements, &error);
+        return all(&unless_demoted(shared, error));
     }
-    let began = Instant::now();
-    let alone = statements.len() == 1;
-    let mut outcomes = Vec::with_capacity(statements.len());
-    for (position, (ticket, statement)) in statements.iter_mut().enumerate() {
-        shared.turnstile.set_running(Some(*ticket));
-        let outcome = run_one(&mut writer, statement, alone);
-        shared.turnstile.set_running(None);
-        match outcome {
-            Err(error) if !alone && writer.is_ended() => {
+    let begun = Instant::now();
+    let mut alone = together == 1;
+    let (mut statements, mut outcomes) = (Vec::new(), Vec::new());
+    while statements.len() < together {
+        let is_first = statements.is_empty();
+        let run = |statement: &mut Statement, standing: Standing| {
+            if !standing.ran_before {
+                shared.measures.queued(began.saturating_duration_since(statement.since));
+            }
+            alone |= is_first && standing.is_last;
+            run_one(&mut writer, statement, alone)
+        };
+        match shared.turnstile.run_next(is_first, run) {
+            None => break,
+            Some((ticket, culprit, Err(error))) if !alone && writer.is_ended() => {
                 writer.rollback();
                 let is_own = is_cancel(&error) || !outcomes.iter().any(Result::is_ok);
-                return Tried::Culprit(statements, position, is_own.then_some(error));
+                return Tried::Culprit(statements, Box::new((ticket, culprit)), is_own.then_some(error));
             }
-            outcome => outcomes.push(outcome),
+            Some((ticket, statement, outcome)) => {
+                statements.push((ticket, statement));
+                outcomes.push(outcome);
+            }
         }
     }
-    shared.measures.executed(began.elapsed(), statements.len());
+    if !statements.is_empty() {
+        shared.measures.executed(begun.elapsed(), statements.len());
+    }
     let first_written = outcomes.iter().position(Result::is_ok);
     let committed = if first_written.is_some() {
         // Held until the commit is over: demoting waits for it, so that the log is not used afterwards.
@@ -240,13 +275,15 @@ fn try_together(turn: &Turn, mut statements: Vec<(Ticket, Statement)>) -> Tried 
 fn run_one(writer: &mut Writer, statement: &mut Statement, alone: bool) -> Result<CommandTag, SqlError> {
     let Statement { sql, parameters, reply, control, .. } = statement;
     reply.restart();
-    if control.is_cancelled() {
+    control.note_waiting(false);
+    let outcome = if control.is_cancelled() {
         Err(cancelled())
     } else if alone {
         writer.execute(sql, parameters, reply)
     } else {
         writer.execute_apart(sql, parameters, reply)
-    }
+    };
+    outcome.map_err(|error| control.cause_of(error))
 }
 
 /// What was cancelled would have been so in any company.

@@ -38,8 +38,8 @@ impl Turn {
     /// Begins a transaction of SQLite's with these savepoints.
     pub(super) fn begin(&self, savepoints: &[String]) -> Result<(), SqlError> {
         let mut writer = self.writer().ok_or_else(revoked)?;
-        writer.begin()?;
-        savepoints.iter().try_for_each(|name| writer.savepoint(name))
+        let begun = writer.begin().and_then(|()| savepoints.iter().try_for_each(|name| writer.savepoint(name)));
+        begun.map_err(|error| unless_demoted(&self.shared, error))
     }
 
     /// Commits.
@@ -120,7 +120,16 @@ impl Control {
         *self.running.lock() = Some(Arc::clone(handle));
         let result = if self.is_cancelled() { Err(cancelled()) } else { work() };
         *self.running.lock() = None;
-        result
+        if Arc::ptr_eq(handle, &self.shared.writer_interrupt) {
+            result.map_err(|error| self.cause_of(error))
+        } else {
+            result
+        }
+    }
+
+    /// What its client is told of an error on the writer. An interrupt that is not the client's own came of a demotion.
+    pub(super) fn cause_of(&self, error: SqlError) -> SqlError {
+        if self.is_cancelled() { error } else { unless_demoted(&self.shared, error) }
     }
 
     /// Notes the place in the queue that `queue` answers, so that no interrupt comes between. One that came before found no
@@ -163,6 +172,18 @@ pub(super) fn not_granted(waited: Waited) -> SqlError {
             .with_hint("Try again."),
         Waited::Closed => SqlError::new(SqlState::ADMIN_SHUTDOWN, "the database is closed"),
     }
+}
+
+/// Whether nothing can be committed any more, or that is about to be so.
+pub(super) fn is_demoted(shared: &Shared) -> bool {
+    // Who has the writer never waits for the log: it may be held by who waits for the writer, and a demotion stand between.
+    // That a demotion waits is as good as that it is over.
+    shared.log.try_read().is_none_or(|log| log.is_none())
+}
+
+/// The same error, unless it says that somebody cancelled what a demotion ended.
+pub(super) fn unless_demoted(shared: &Shared, error: SqlError) -> SqlError {
+    if error.state == SqlState::QUERY_CANCELED && is_demoted(shared) { revoked() } else { error }
 }
 
 pub(super) fn cancelled() -> SqlError {

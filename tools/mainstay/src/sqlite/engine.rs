@@ -359,3 +359,7 @@ impl Backend for SqliteEngine {
         Some(&self.shared.activities)
     }
 }
+
+#[cfg(test)]
+#[path = "engine_test.rs"]
+mod tests;

@@ -71,6 +71,8 @@ mod temporary_test;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]
+mod waiting_test;
+#[cfg(test)]
 mod writer_test;
 
 use mainstay::ident::DatabaseId;

@@ -382,7 +382,7 @@ fn demotion_stops_a_statement_that_runs() {
     let thread = std::thread::spawn(move || client.fails(ENDLESS));
     database.engine.demote();
     let state = thread.join().unwrap();
-    assert!(["57014", "25006"].contains(&state), "{state}");
+    assert_eq!(state, "25006");
 }
 
 const ENDLESS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";

@@ -6,6 +6,12 @@
 //! Threads that may block wait for their turn themselves. For everybody else one thread, the *clerk* ([`super::clerk`]),
 //! takes [`Work`] from here: statements that are transactions by themselves, many of which share a turn; transactions
 //! whose turn has come; and errands of whoever has the turn.
+//!
+//! **Whoever waits is heard, and hears in time**, though the clerk, and others of its group, may take any time. The statements
+//! of a group are gathered when its turn comes and stay here until each runs, so that they can be
+//! [cancelled](Turnstile::cancel) and their time can run out. Another thread, the *alarm*, tells those whose time
+//! [has](Turnstile::late). It sleeps until the nearest deadline that it knows of and is woken for a nearer one alone. Most
+//! wait for the same time, so that deadlines come in order: then it wakes twice in that time, however many statements come.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,9 +22,11 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// So many statements share a turn.
 pub(super) const GROUP_STATEMENTS: usize = 256;
+/// The alarm rests so long at least: each time it looks at all who wait.
+const ALARM_REST: Duration = Duration::from_millis(1);
 
 /// The right to write, until it is given back or revoked; before that, a place in the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
 
 /// Why the turn did not come.
@@ -48,16 +56,23 @@ pub(super) struct Turnstile<W, S> {
     queue: Mutex<Queue<S>>,
     /// There may be work for the clerk.
     work: Condvar,
+    /// The alarm is to go off earlier than it knows.
+    sooner: Condvar,
     writer: Mutex<W>,
 }
 
 struct Queue<S> {
     owner: Option<Ticket>,
+    /// By ticket.
     waiting: VecDeque<Place<S>>,
+    /// What is still to run of the group that has the turn.
+    group: VecDeque<Member<S>>,
     errands: VecDeque<Errand>,
     given: u64,
-    /// Which statement of a group runs now.
+    /// Which statement of the group runs now.
     running: Option<Ticket>,
+    /// When the alarm goes off.
+    alarm: Option<Instant>,
     closed: bool,
 }
 
@@ -67,6 +82,15 @@ struct Place<S> {
     who: Who<S>,
 }
 
+struct Member<S> {
+    ticket: Ticket,
+    /// None if it ran before: it does not wait for the writer any more.
+    deadline: Option<Instant>,
+    /// Shares its transaction with nobody.
+    is_alone: bool,
+    statement: S,
+}
+
 enum Who<S> {
     Thread(Arc<Condvar>),
     Statement(S),
@@ -74,14 +98,19 @@ enum Who<S> {
 }
 
 /// What the clerk does next.
-pub(super) enum Work<S> {
+pub(super) enum Work {
     Errand(Errand),
-    /// These statements share a turn, which is to be given back.
-    Group(Ticket, Vec<(Ticket, S)>),
+    /// A group has this turn, which is to be given back once [all of it ran](Turnstile::run_next).
+    Group(Ticket),
     /// A transaction has the turn now.
     Transaction(Start, Ticket),
-    /// This one's turn does not come.
-    Late(Late<S>),
+}
+
+/// How a statement stands in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) is_last: bool,
+    pub(super) ran_before: bool,
 }
 
 /// Whose turn does not come.
@@ -93,6 +122,7 @@ pub(super) enum Late<S> {
 impl<S: Single> Late<S> {
     fn of(who: Who<S>) -> Option<Late<S>> {
         match who {
+            // It looks for itself.
             Who::Thread(_) => None,
             Who::Statement(statement) => Some(Late::Statement(statement)),
             Who::Transaction(start) => Some(Late::Transaction(start)),
@@ -109,16 +139,60 @@ impl<S: Single> Late<S> {
 }
 
 impl<S: Single> Queue<S> {
-    fn place(&mut self, limit: Duration, who: Who<S>) -> Ticket {
+    fn place(&mut self, limit: Duration, who: Who<S>) -> (Ticket, Instant) {
+        let (ticket, deadline) = (self.next_ticket(), Instant::now() + limit);
+        self.waiting.push_back(Place { ticket, deadline, who });
+        (ticket, deadline)
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
         self.given += 1;
-        let ticket = Ticket(self.given);
-        self.waiting.push_back(Place { ticket, deadline: Instant::now() + limit, who });
-        ticket
+        Ticket(self.given)
     }
 
     fn take(&mut self, ticket: Ticket) -> Option<Place<S>> {
-        let at = self.waiting.iter().position(|place| place.ticket == ticket)?;
+        let at = self.waiting.binary_search_by_key(&ticket, |place| place.ticket).ok()?;
         self.waiting.remove(at)
+    }
+
+    /// Takes out what stands at that place for the clerk, in the queue or in the group.
+    fn take_late(&mut self, ticket: Ticket) -> Option<Late<S>> {
+        if let Some(place) = self.take(ticket) {
+            return Late::of(place.who);
+        }
+        let at = self.group.iter().position(|member| member.ticket == ticket)?;
+        self.group.remove(at).map(|member| Late::Statement(member.statement))
+    }
+
+    /// Takes out all that stand there for the clerk and whose deadline, if they have one, is such.
+    fn take_all(&mut self, is_such: impl Fn(Option<Instant>) -> bool) -> Vec<Late<S>> {
+        let mut late = Vec::new();
+        let is_late = |place: &Place<S>| !matches!(place.who, Who::Thread(_)) && is_such(Some(place.deadline));
+        if self.waiting.iter().any(is_late) {
+            for place in std::mem::take(&mut self.waiting) {
+                if is_late(&place) {
+                    late.extend(Late::of(place.who));
+                } else {
+                    self.waiting.push_back(place);
+                }
+            }
+        }
+        if self.group.iter().any(|member| is_such(member.deadline)) {
+            for member in std::mem::take(&mut self.group) {
+                if is_such(member.deadline) {
+                    late.push(Late::Statement(member.statement));
+                } else {
+                    self.group.push_back(member);
+                }
+            }
+        }
+        late
+    }
+
+    /// The nearest deadline of those that stand there for the clerk.
+    fn nearest(&self) -> Option<Instant> {
+        let waiting = self.waiting.iter().filter(|place| !matches!(place.who, Who::Thread(_)));
+        waiting.map(|place| place.deadline).chain(self.group.iter().filter_map(|member| member.deadline)).min()
     }
 
     /// The turn is free, or the first in the queue is another one now.
@@ -134,24 +208,31 @@ impl<S: Single> Queue<S> {
         }
     }
 
-    /// The statements that stand in the queue now, as many as share a turn. Those behind others too: they are over soon.
-    fn group(&mut self, limit_bytes: usize) -> Vec<(Ticket, S)> {
-        let (mut group, mut bytes) = (Vec::new(), 0_usize);
-        let mut kept = VecDeque::new();
-        while let Some(place) = self.waiting.pop_front() {
+    /// Makes a group of the statements that stand in the queue now, as many as share a turn. Those behind others too: they
+    /// are over soon.
+    fn gather(&mut self, limit_bytes: usize) {
+        let mut bytes = 0_usize;
+        for place in std::mem::take(&mut self.waiting) {
             let Place { ticket, deadline, who } = place;
             match who {
                 Who::Statement(statement)
-                    if group.is_empty() || group.len() < GROUP_STATEMENTS && bytes < limit_bytes =>
+                    if self.group.is_empty() || self.group.len() < GROUP_STATEMENTS && bytes < limit_bytes =>
                 {
                     bytes = bytes.saturating_add(statement.len_bytes());
-                    group.push((ticket, statement));
+                    self.group.push_back(Member { ticket, deadline: Some(deadline), is_alone: false, statement });
                 }
-                who => kept.push_back(Place { ticket, deadline, who }),
+                who => self.waiting.push_back(Place { ticket, deadline, who }),
             }
         }
-        self.waiting = kept;
-        group
+    }
+}
+
+/// A statement of the group runs until this is dropped.
+struct Running<'a, S>(&'a Mutex<Queue<S>>);
+
+impl<S> Drop for Running<'_, S> {
+    fn drop(&mut self) {
+        self.0.lock().running = None;
     }
 }
 
@@ -160,20 +241,21 @@ impl<W, S: Single> Turnstile<W, S> {
         let queue = Queue {
             owner: None,
             waiting: VecDeque::new(),
+            group: VecDeque::new(),
             errands: VecDeque::new(),
             given: 0,
             running: None,
+            alarm: None,
             closed: false,
         };
-        Turnstile { queue: Mutex::new(queue), work: Condvar::new(), writer: Mutex::new(writer) }
+        Turnstile { queue: Mutex::new(queue), work: Condvar::new(), sooner: Condvar::new(), writer: Mutex::new(writer) }
     }
 
     /// Waits for the turn, at most `limit`, and no longer once `cancelled` is set and [`wake`](Turnstile::wake) called.
     pub(super) fn acquire(&self, limit: Duration, cancelled: &AtomicBool) -> Result<Ticket, Waited> {
-        let deadline = Instant::now() + limit;
         let turn = Arc::new(Condvar::new());
         let mut queue = self.queue.lock();
-        let ticket = queue.place(limit, Who::Thread(Arc::clone(&turn)));
+        let (ticket, deadline) = queue.place(limit, Who::Thread(Arc::clone(&turn)));
         let outcome = loop {
             let due = queue.owner.is_none() && queue.waiting.front().is_some_and(|place| place.ticket == ticket);
             if due {
@@ -193,9 +275,10 @@ impl<W, S: Single> Turnstile<W, S> {
         outcome
     }
 
-    /// How many are in the queue.
+    /// How many are in the queue, those of the group among them that do not run yet.
     pub(super) fn waiting(&self) -> usize {
-        self.queue.lock().waiting.len()
+        let queue = self.queue.lock();
+        queue.waiting.len() + queue.group.len()
     }
 
     /// Queues a statement; the clerk runs it. Answers its place, by which it can be [cancelled](Turnstile::cancel).
@@ -210,17 +293,19 @@ impl<W, S: Single> Turnstile<W, S> {
 
     fn queue_work(&self, limit: Duration, who: Who<S>) -> Ticket {
         let mut queue = self.queue.lock();
-        let ticket = queue.place(limit, who);
         if queue.closed {
-            let late = queue.take(ticket).and_then(|place| Late::of(place.who));
+            let ticket = queue.next_ticket();
             drop(queue);
-            late.into_iter().for_each(|late| late.tell(Waited::Closed));
-        } else {
-            let works = |place: &&Place<S>| !matches!(place.who, Who::Thread(_));
-            // The first of its kind has a deadline that the clerk does not know of yet.
-            if queue.owner.is_none() || queue.waiting.iter().filter(works).take(2).count() == 1 {
-                self.work.notify_one();
-            }
+            Late::of(who).into_iter().for_each(|late| late.tell(Waited::Closed));
+            return ticket;
+        }
+        let (ticket, deadline) = queue.place(limit, who);
+        if queue.owner.is_none() {
+            self.work.notify_one();
+        }
+        if queue.alarm.is_none_or(|alarm| deadline < alarm) {
+            queue.alarm = Some(deadline);
+            self.sooner.notify_one();
         }
         ticket
     }
@@ -237,30 +322,25 @@ impl<W, S: Single> Turnstile<W, S> {
     }
 
     /// What the clerk is to do next; `None` once closed.
-    pub(super) fn next(&self, limit_bytes: usize) -> Option<Work<S>> {
+    pub(super) fn next(&self, limit_bytes: usize) -> Option<Work> {
         let mut queue = self.queue.lock();
         loop {
             if let Some(errand) = queue.errands.pop_front() {
                 return Some(Work::Errand(errand));
             }
             if queue.closed {
-                let late = queue.waiting.iter().position(|place| !matches!(place.who, Who::Thread(_)));
-                let place = late.and_then(|at| queue.waiting.remove(at));
-                queue.turn_moved(&self.work);
-                return place.and_then(|place| Late::of(place.who)).map(Work::Late);
+                return None;
             }
-            let first = queue.waiting.iter().find(|place| !matches!(place.who, Who::Thread(_)));
-            let deadline = first.map(|place| (place.ticket, place.deadline));
             if queue.owner.is_none() {
                 match queue.waiting.front().map(|place| &place.who) {
                     Some(Who::Thread(turn)) => {
                         turn.notify_one();
                     }
                     Some(Who::Statement(_)) => {
-                        queue.given += 1;
-                        let ticket = Ticket(queue.given);
+                        let ticket = queue.next_ticket();
                         queue.owner = Some(ticket);
-                        return Some(Work::Group(ticket, queue.group(limit_bytes)));
+                        queue.gather(limit_bytes);
+                        return Some(Work::Group(ticket));
                     }
                     Some(Who::Transaction(_)) => {
                         if let Some(Place { ticket, who: Who::Transaction(start), .. }) = queue.waiting.pop_front() {
@@ -271,29 +351,80 @@ impl<W, S: Single> Turnstile<W, S> {
                     None => {}
                 }
             }
-            let Some((ticket, deadline)) = deadline else {
-                self.work.wait(&mut queue);
-                continue;
-            };
-            if self.work.wait_until(&mut queue, deadline).timed_out() && Instant::now() >= deadline {
-                let late = queue.take(ticket).and_then(|place| Late::of(place.who));
-                queue.turn_moved(&self.work);
-                if let Some(late) = late {
-                    return Some(Work::Late(late));
-                }
-            }
+            self.work.wait(&mut queue);
         }
     }
 
-    /// The clerk begins with a statement of a group, or is done with it.
-    pub(super) fn set_running(&self, ticket: Option<Ticket>) {
-        self.queue.lock().running = ticket;
+    /// What the alarm is to do next: tell these that their time has run out; `None` once closed.
+    pub(super) fn late(&self) -> Option<Vec<Late<S>>> {
+        let mut queue = self.queue.lock();
+        while !queue.closed {
+            let now = Instant::now();
+            match queue.alarm {
+                Some(at) if at <= now => {
+                    let late = queue.take_all(|deadline| deadline.is_some_and(|deadline| deadline <= now));
+                    queue.alarm = queue.nearest().map(|nearest| nearest.max(now + ALARM_REST));
+                    if !late.is_empty() {
+                        queue.turn_moved(&self.work);
+                        return Some(late);
+                    }
+                }
+                Some(at) => {
+                    self.sooner.wait_until(&mut queue, at);
+                }
+                None => self.sooner.wait(&mut queue),
+            }
+        }
+        None
+    }
+
+    /// Whether there is more of the group to run, and if so, whether that shares its transaction with nobody.
+    pub(super) fn next_is_alone(&self) -> Option<bool> {
+        self.queue.lock().group.front().map(|member| member.is_alone)
+    }
+
+    /// Takes the next statement out of the group and runs it, so that [`cancel`](Turnstile::cancel) meets it. Answers nothing
+    /// where there is none, or one that shares its transaction with nobody though this is not the first of one.
+    pub(super) fn run_next<T>(
+        &self,
+        is_first: bool,
+        run: impl FnOnce(&mut S, Standing) -> T,
+    ) -> Option<(Ticket, S, T)> {
+        let mut queue = self.queue.lock();
+        queue.group.front().filter(|next| is_first || !next.is_alone)?;
+        let Member { ticket, deadline, mut statement, .. } = queue.group.pop_front()?;
+        queue.running = Some(ticket);
+        let standing = Standing { is_last: queue.group.is_empty(), ran_before: deadline.is_none() };
+        drop(queue);
+        let running = Running(&self.queue);
+        let result = run(&mut statement, standing);
+        drop(running);
+        Some((ticket, statement, result))
+    }
+
+    /// Puts statements that ran back, in front of the rest of the group, to run again.
+    pub(super) fn put_back(&self, statements: Vec<(Ticket, S)>) {
+        let mut queue = self.queue.lock();
+        for (ticket, statement) in statements.into_iter().rev() {
+            queue.group.push_front(Member { ticket, deadline: None, is_alone: false, statement });
+        }
+    }
+
+    /// Puts a statement that ran behind the rest of the group, to run again and share its transaction with nobody.
+    pub(super) fn put_last(&self, ticket: Ticket, statement: S) {
+        self.queue.lock().group.push_back(Member { ticket, deadline: None, is_alone: true, statement });
+    }
+
+    /// Ends the group: what did not run of it, in order.
+    pub(super) fn end_group(&self) -> Vec<S> {
+        let group = std::mem::take(&mut self.queue.lock().group);
+        group.into_iter().map(|member| member.statement).collect()
     }
 
     /// Cancels what stands at that place: gives it up if it still waits, and calls `stop` if it is a statement that runs.
     pub(super) fn cancel(&self, ticket: Ticket, stop: impl FnOnce()) {
         let mut queue = self.queue.lock();
-        let late = queue.take(ticket).and_then(|place| Late::of(place.who));
+        let late = queue.take_late(ticket);
         if queue.running == Some(ticket) {
             // Under the lock, so that it meets no other statement.
             stop();
@@ -343,124 +474,19 @@ impl<W, S: Single> Turnstile<W, S> {
         true
     }
 
-    /// Whether it was [closed](Turnstile::close).
-    pub(super) fn is_closed(&self) -> bool {
-        self.queue.lock().closed
-    }
-
-    /// Lets the clerk go, once it has told everybody who waits for it.
+    /// Lets the clerk and the alarm go, and tells everybody who waits for them.
     pub(super) fn close(&self) {
-        self.queue.lock().closed = true;
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        let late = queue.take_all(|_| true);
+        queue.turn_moved(&self.work);
         self.work.notify_one();
+        self.sooner.notify_one();
+        drop(queue);
+        late.into_iter().for_each(|late| late.tell(Waited::Closed));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Nobody;
-
-    impl Single for Nobody {
-        fn give_up(self, _: Waited) {}
-
-        fn len_bytes(&self) -> usize {
-            0
-        }
-    }
-
-    const SOON: Duration = Duration::from_millis(20);
-    const LONG: Duration = Duration::from_secs(30);
-
-    #[test]
-    fn one_at_a_time_and_bounded() {
-        let turnstile = Turnstile::<_, Nobody>::new(());
-        let never = AtomicBool::new(false);
-        let first = turnstile.acquire(SOON, &never).unwrap();
-        assert_eq!(turnstile.acquire(SOON, &never), Err(Waited::TooLong));
-        turnstile.release(first);
-        let second = turnstile.acquire(SOON, &never).unwrap();
-        assert!(turnstile.writer(first).is_none() && turnstile.writer(second).is_some());
-    }
-
-    #[test]
-    fn in_order() {
-        let turnstile = Arc::new(Turnstile::<_, Nobody>::new(Vec::new()));
-        let first = turnstile.acquire(LONG, &AtomicBool::new(false)).unwrap();
-        let threads: Vec<_> = (0..8)
-            .map(|number| {
-                let shared = Arc::clone(&turnstile);
-                let thread = std::thread::spawn(move || {
-                    let ticket = shared.acquire(LONG, &AtomicBool::new(false)).unwrap();
-                    shared.writer(ticket).unwrap().push(number);
-                    shared.release(ticket);
-                });
-                while turnstile.queue.lock().waiting.len() <= number {
-                    std::thread::yield_now();
-                }
-                thread
-            })
-            .collect();
-        turnstile.release(first);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_eq!(*turnstile.writer.lock(), (0..8).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn waiting_can_be_cancelled() {
-        let turnstile = Arc::new(Turnstile::<_, Nobody>::new(()));
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let first = turnstile.acquire(LONG, &cancelled).unwrap();
-        let (shared, flag) = (Arc::clone(&turnstile), Arc::clone(&cancelled));
-        let thread = std::thread::spawn(move || shared.acquire(LONG, &flag));
-        cancelled.store(true, Ordering::SeqCst);
-        turnstile.wake();
-        assert_eq!(thread.join().unwrap(), Err(Waited::Cancelled));
-        turnstile.release(first);
-    }
-
-    #[test]
-    fn a_turn_can_be_revoked() {
-        let turnstile = Turnstile::<_, Nobody>::new(1);
-        let never = AtomicBool::new(false);
-        let first = turnstile.acquire(SOON, &never).unwrap();
-        assert!(turnstile.revoke(SOON, |writer| *writer += 1));
-        assert!(turnstile.writer(first).is_none());
-        let second = turnstile.acquire(SOON, &never).unwrap();
-        turnstile.release(first);
-        assert_eq!(turnstile.writer(second).as_deref(), Some(&2));
-    }
-
-    #[test]
-    fn who_lost_the_turn_does_not_wait_for_the_writer() {
-        let turnstile = Arc::new(Turnstile::<_, Nobody>::new(()));
-        let never = AtomicBool::new(false);
-        let lost = turnstile.acquire(SOON, &never).unwrap();
-        assert!(turnstile.revoke(SOON, |()| ()));
-        let owner = turnstile.acquire(SOON, &never).unwrap();
-        let used = turnstile.writer(owner).unwrap();
-        let shared = Arc::clone(&turnstile);
-        let (tell, told) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || tell.send(shared.writer(lost).is_none()).unwrap());
-        assert_eq!(told.recv_timeout(LONG), Ok(true));
-        drop(used);
-        thread.join().unwrap();
-    }
-
-    #[test]
-    fn who_waits_on_a_thread_gets_the_turn_of_a_closed_engine() {
-        let turnstile = Arc::new(Turnstile::<_, Nobody>::new(()));
-        let first = turnstile.acquire(LONG, &AtomicBool::new(false)).unwrap();
-        turnstile.queue_statement(LONG, Nobody);
-        let shared = Arc::clone(&turnstile);
-        let begun = Instant::now();
-        let thread = std::thread::spawn(move || shared.acquire(LONG, &AtomicBool::new(false)).is_ok());
-        while turnstile.queue.lock().waiting.len() < 2 {
-            std::thread::yield_now();
-        }
-        turnstile.close();
-        turnstile.release(first);
-        assert!(matches!(turnstile.next(0), Some(Work::Late(_))));
-        assert!(thread.join().unwrap() && begun.elapsed() < LONG);
-    }
-}
+#[path = "turnstile_test.rs"]
+mod tests;
