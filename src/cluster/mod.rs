@@ -14,6 +14,8 @@
 //! | `node` | [`ClusterNode`]: opens transport, raftstore and metadata group in order, stops them in reverse |
 //! | `core` | what services and tasks of a member share, and the tasks |
 //! | `plan` | pure: which replicas the group should have |
+//! | `book` | pure: where the other members are called |
+//! | `announcing` | tells the cluster that this node has started, and where it is |
 //! | `service` | what a member answers |
 //! | `leading` | who leads: found, asked, handed over |
 //! | `remove` | takes a member out |
@@ -39,6 +41,8 @@
 //! - *Nothing waits forever.* Every call has a deadline; who waits for a cluster says so.
 //! - Secrets and tokens are never logged; the cluster keeps their hashes alone.
 
+mod announcing;
+mod book;
 mod check;
 mod config;
 mod core;
