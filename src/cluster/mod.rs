@@ -11,6 +11,7 @@
 //! | `config` | what a node is told about its cluster when it is started |
 //! | `record` | what it notes of itself, durably |
 //! | `entrance` | a node that is no member yet: it waits, forms a cluster, or joins one |
+//! | `waiting` | what such a node answers |
 //! | `node` | [`ClusterNode`]: opens transport, raftstore and metadata group in order, stops them in reverse |
 //! | `core` | what services and tasks of a member share, and the tasks |
 //! | `plan` | pure: which replicas the group should have |
@@ -61,6 +62,7 @@ mod remove;
 pub mod rpc;
 mod service;
 mod vote;
+mod waiting;
 
 pub use config::{ClusterConfig, TokenSource};
 pub use entrance::{Entrance, Phase, Waiting};

@@ -145,3 +145,39 @@ fn a_follower_that_is_left_alone_says_that_nobody_leads_and_shows_what_it_has() 
     assert_eq!(follower.get("/livez").0, 200);
     assert_eq!(follower.stop().code, Some(0));
 }
+
+/// A waiting node takes part in nothing yet: whatever is asked of it is answered with that, and not with riddles.
+#[test]
+fn a_node_that_waits_says_so_whatever_it_is_asked() {
+    let place = Place::new();
+    let mut node = place.start("a", &["--cluster-listen", &LISTEN]);
+    let address = node.waiting();
+    let commands = [
+        &["status"][..],
+        &["events"],
+        &["kv", "put", "k", "v"],
+        &["kv", "get", "k"],
+        &["kv", "get", "k", "--local"],
+        &["settings", "list"],
+        &["cluster", "check"],
+        &["cluster", "drain", "1"],
+    ];
+    std::thread::scope(|scope| {
+        for command in commands {
+            let address = &address;
+            scope.spawn(move || {
+                let (code, said) = fails(&[command, &["--addr", address]].concat(), Duration::from_secs(2));
+                assert!(
+                    code == 1 && said.contains("no member of a cluster itself (waiting)"),
+                    "{command:?}: {code} {said}"
+                );
+            });
+        }
+    });
+    // A member in the list does for it.
+    let b = place.form("b");
+    let both = format!("{address},{}", b.cluster);
+    assert_eq!(run(mainstay().args(["kv", "put", "k", "v", "--addr", &both])).code, Some(0));
+    assert_eq!(run(mainstay().args(["cluster", "init", "--addr", &address])).code, Some(0));
+    node.ready();
+}
