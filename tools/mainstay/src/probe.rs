@@ -161,7 +161,7 @@ impl Probe for NodeProbe {
     }
 
     fn cluster(&self) -> Told {
-        self.tell(async |view| operate::cluster_json(&view.meta, &view.net).await)
+        self.tell(async |view| operate::cluster_json(&view.meta, &view.net, CLUSTER_TIMEOUT).await)
     }
 
     fn events(&self, from: Option<u64>, limit: u32) -> Told {

@@ -181,3 +181,24 @@ fn a_node_that_waits_says_so_whatever_it_is_asked() {
     assert_eq!(run(mainstay().args(["cluster", "init", "--addr", &address])).code, Some(0));
     node.ready();
 }
+
+/// Where something else listens, nobody is waited for longer than was asked for, however many questions there are.
+#[test]
+fn who_asks_a_port_for_sql_waits_no_longer_than_was_said() {
+    let place = Place::new();
+    let a = place.form("a");
+    let timeout = Duration::from_secs(5);
+    let commands = [&["status"][..], &["events"], &["kv", "list"], &["settings", "list"], &["cluster", "check"]];
+    std::thread::scope(|scope| {
+        for command in commands {
+            let sql = &a.sql;
+            scope.spawn(move || {
+                let begun = Instant::now();
+                let output = run(mainstay().args(command).args(["--addr", sql, "--timeout", "5s"]));
+                assert!(output.code == Some(1) && output.stderr.contains(sql), "{command:?}: {output:?}");
+                // Less than a second round would take.
+                assert!(begun.elapsed() < timeout + Duration::from_secs(3), "{command:?} took {:?}", begun.elapsed());
+            });
+        }
+    });
+}
