@@ -454,3 +454,22 @@ fn settings_of_the_cluster_that_do_not_go_together_are_refused() {
     assert!(found[0].contains("a join token is") && !found[0].contains("abab"), "{found:?}");
     assert!(!print_defaults().contains("\njoin_token = "));
 }
+
+#[test]
+fn what_listens_at_the_same_place_is_refused() {
+    let same = |one: &str, other: &str| is_same_port(one.parse().unwrap(), other.parse().unwrap());
+    for (one, other) in [
+        ("127.0.0.1:7", "127.0.0.1:7"),
+        ("0.0.0.0:7", "127.0.0.1:7"),
+        ("[::]:7", "127.0.0.1:7"),
+        ("[::]:7", "[::1]:7"),
+        ("0.0.0.0:7", "[::]:7"),
+    ] {
+        assert!(same(one, other) && same(other, one), "{one} {other}");
+    }
+    for (one, other) in
+        [("127.0.0.1:7", "127.0.0.1:8"), ("127.0.0.1:7", "127.0.0.2:7"), ("0.0.0.0:7", "[::1]:7"), ("[::]:0", "[::]:0")]
+    {
+        assert!(!same(one, other) && !same(other, one), "{one} {other}");
+    }
+}
