@@ -202,3 +202,26 @@ fn who_asks_a_port_for_sql_waits_no_longer_than_was_said() {
         }
     });
 }
+
+/// Which of several nodes is not there is not why there is no answer.
+#[test]
+fn that_nobody_leads_is_said_before_who_is_not_there() {
+    let place = Place::new();
+    let a = place.form("a");
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    settled(&[&a.cluster], &[1, 2, 3]);
+    let all = [b.cluster.clone(), a.cluster.clone(), c.cluster.clone()].join(",");
+    let gone = c.cluster.clone();
+    a.kill();
+    c.kill();
+    eventually("nobody leads", LIMIT, || leader(&[&b.cluster]).is_none());
+    let mut told = String::new();
+    eventually("it says that nobody leads", LIMIT, || {
+        let output = run(mainstay().args(["kv", "get", "k", "--addr", &all, "--timeout", "3s"]));
+        assert_eq!(output.code, Some(1), "{output:?}");
+        told = output.stderr;
+        told.contains("no leader answered: ")
+    });
+    let place = |part: &str| told.find(part).unwrap_or_else(|| panic!("{part}: {told}"));
+    assert!(place("no leader answered") < place(&b.cluster) && place(&b.cluster) < place(&gone), "{told}");
+}
