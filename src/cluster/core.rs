@@ -2,8 +2,8 @@
 //!
 //! | task | does |
 //! |---|---|
-//! | address book | follows the table of members: whom to send to, and whether this node is still one of them |
-//! | announcement | says that this node has started, where nobody could be told before |
+//! | address book | follows the table of members: whom to [send to](super::book), and whether this node is still one of them |
+//! | [announcement](super::announcing) | says that this node has started, where nobody could be told before |
 //! | doubt | when nobody leads for a while: asks the others whether this node is still a member |
 //! | measures | what [`metrics`](super::metrics) says of the members, looked at once a second |
 //! | keeper | while this node leads: steps aside if it drains; makes the group's replicas those of the members ([`plan`](super::plan)) |
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
+use super::book::book;
 use super::error::ClusterError;
 use super::leading::step_aside;
 use super::metrics;
@@ -24,16 +25,15 @@ use super::plan::{Step, plan, replica_of};
 use super::record::Membership;
 use crate::ident::{Incarnation, NodeId};
 use crate::meta::client::Meta;
-use crate::meta::command::VERSION;
 use crate::meta::proto::{Member, MemberState, Refusal, Refused, StartMember};
 use crate::meta::raft::RaftMetadata;
-use crate::meta::service::{MetaError, Metadata};
+use crate::meta::service::Metadata;
 use crate::meta::stored;
 use crate::net::Address;
 use crate::raftstore::group::{ChangeRefusal, MembershipChange, Role};
 use crate::raftstore::log_store::StoreError;
 use crate::raftstore::store::{ChangeError, GroupFailure};
-use crate::raftstore::transport::GrpcTransport;
+use crate::raftstore::transport::{GrpcTransport, Met};
 use crate::storage::Storage;
 
 /// How often the keeper looks whether there is something to do.
@@ -42,10 +42,6 @@ const KEEP_EVERY: Duration = Duration::from_millis(200);
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// How long each of its steps may take; what is not done then is found again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one attempt to announce a start may take.
-const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What is waited before the next one.
-const ANNOUNCE_PAUSE: Duration = Duration::from_millis(200);
 /// A node that has heard of no leader for this long asks whether it was removed, and how often.
 const DOUBT_AFTER: Duration = Duration::from_secs(2);
 /// How long each of the others may take to say so.
@@ -68,13 +64,15 @@ pub(super) struct Core {
     /// When this start began.
     pub(super) begun: Instant,
     /// The last that was raised.
-    incarnation: AtomicU64,
+    pub(super) incarnation: AtomicU64,
     /// Removals that are answered here.
     removals: AtomicUsize,
     /// The cluster says that this node drains.
     drains: AtomicBool,
     /// Somebody asked this node to, whether the cluster could be told or not.
     asked_to_drain: AtomicBool,
+    /// Nobody led at the last looks, or was not looked for yet.
+    leaderless: AtomicBool,
     failure: watch::Sender<Option<Arc<ClusterError>>>,
 }
 
@@ -115,6 +113,7 @@ impl Core {
             removals: AtomicUsize::new(0),
             drains: AtomicBool::new(false),
             asked_to_drain: AtomicBool::new(false),
+            leaderless: AtomicBool::new(true),
             failure: watch::channel(None).0,
         }
     }
@@ -132,12 +131,17 @@ impl Core {
         self.metadata.group().view().leader_node()
     }
 
+    /// Whether this node has heard of no leader for longer than an election takes, or not yet.
+    pub(super) fn is_leaderless(&self) -> bool {
+        self.leaderless.load(Ordering::Relaxed) && self.leader().is_none()
+    }
+
     pub(super) fn failure(&self) -> watch::Receiver<Option<Arc<ClusterError>>> {
         self.failure.subscribe()
     }
 
     /// The first failure is the one that counts.
-    fn fail(&self, error: ClusterError) {
+    pub(super) fn fail(&self, error: ClusterError) {
         self.failure.send_if_modified(|failure| {
             let is_first = failure.is_none();
             if is_first {
@@ -171,23 +175,14 @@ impl Core {
         Removal(self)
     }
 
-    /// What tells the cluster that this node has started.
-    fn start_message(&self) -> StartMember {
-        StartMember {
-            id: self.node().get(),
-            secret_hash: self.secret_hash.clone(),
-            incarnation: self.incarnation.load(Ordering::Relaxed),
-            version: VERSION.into(),
-            addresses: self.addresses.clone(),
-        }
-    }
-
     /// Follows the table of members until the group stops.
     pub(super) async fn follow_members(self: Arc<Core>, transport: Arc<GrpcTransport>) {
         let mut changes = self.metadata.machine().members.clone();
+        let mut met = transport.met();
         let mut was_member = false;
         loop {
             changes.borrow_and_update();
+            let met_so_far = met.borrow_and_update().clone();
             match self.members() {
                 Ok(members) => {
                     let own = members.iter().find(|member| member.id == self.node().get());
@@ -201,24 +196,26 @@ impl Core {
                             self.note_state(own.map_or(MemberState::Unspecified, Member::state));
                         }
                     }
-                    self.note_addresses(&members, &transport);
+                    self.note_addresses(&members, &met_so_far, &transport);
                 }
                 Err(error) => return self.fail(error.into()),
             }
-            if changes.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = changes.changed() => changed,
+                changed = met.changed() => changed,
+            };
+            if changed.is_err() {
                 return;
             }
         }
     }
 
-    fn note_addresses(&self, members: &[Member], transport: &GrpcTransport) {
+    fn note_addresses(&self, members: &[Member], met: &BTreeMap<NodeId, Met>, transport: &GrpcTransport) {
         if members.is_empty() {
             // A new member knows those that let it in.
             return;
         }
-        let others = members.iter().filter(|member| member.id != self.node().get());
-        let addresses: BTreeMap<NodeId, Vec<Address>> =
-            others.map(|member| (NodeId::new(member.id), parsed(&member.addresses))).collect();
+        let addresses = book(self.node(), members, met);
         for gone in self.peers.nodes().into_iter().filter(|node| !addresses.contains_key(node)) {
             transport.remove_peer(gone);
         }
@@ -227,7 +224,16 @@ impl Core {
                 tracing::warn!(%node, %error, "a member cannot be reached");
             }
         }
-        self.peers.set(addresses);
+        let first = |all: &BTreeMap<NodeId, Vec<Address>>, node| all.get(node).and_then(|all| all.first()).cloned();
+        let before = self.peers.set(addresses.clone());
+        for node in addresses.keys() {
+            let (was, is) = (first(&before, node), first(&addresses, node));
+            if let (Some(was), Some(is)) = (&was, &is)
+                && was != is
+            {
+                tracing::info!(%node, %was, %is, "a member is reached elsewhere from now on");
+            }
+        }
     }
 
     /// Waits until the group has stopped here, and says why.
@@ -247,7 +253,7 @@ impl Core {
     /// Asks the others whether this node is still a member, when it hears of no leader: nobody speaks any more to one that was
     /// removed, or as whom another process runs.
     pub(super) async fn doubt(self: Arc<Core>) {
-        let mut leaderless = 0;
+        let mut leaderless = 0_u64;
         let mut looks = looks_every(DOUBT_AFTER / 2);
         loop {
             looks.tick().await;
@@ -256,10 +262,14 @@ impl Core {
                 return;
             }
             leaderless = if view.leader_node().is_none() { leaderless + 1 } else { 0 };
-            if leaderless < 2 {
+            match leaderless {
+                0 => self.leaderless.store(false, Ordering::Relaxed),
+                1 => {}
+                _ => self.leaderless.store(true, Ordering::Relaxed),
+            }
+            if leaderless == 0 || !leaderless.is_multiple_of(2) {
                 continue;
             }
-            leaderless = 0;
             for node in self.peers.nodes() {
                 // It changes nothing: this start was announced, or will be.
                 match self
@@ -289,38 +299,6 @@ impl Core {
             sleep(FAREWELL_POLL).await;
         }
         self.fail(ClusterError::Removed(self.node()));
-    }
-
-    /// Says that this node has started, until the cluster has taken notice, or refuses it.
-    pub(super) async fn announce(self: Arc<Core>) {
-        let meta = self.meta.within(ANNOUNCE_TIMEOUT);
-        loop {
-            let StartMember { secret_hash, incarnation, addresses, .. } = self.start_message();
-            let members = meta.members();
-            let started =
-                members.started(self.node(), secret_hash, Incarnation::new(incarnation), VERSION, addresses).await;
-            match started {
-                Ok(_) | Err(MetaError::AnswerLost | MetaError::Stopped(_)) => return,
-                Err(MetaError::Refused(refused)) => return self.fail(refusal(self.node(), refused)),
-                Err(MetaError::Unknown { why }) => {
-                    tracing::debug!(why, "it is not known whether the start was noted");
-                    if let Err(error) = self.raise_incarnation().await {
-                        return self.fail(error);
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "the start cannot be announced yet"),
-            }
-            sleep(ANNOUNCE_PAUSE).await;
-        }
-    }
-
-    /// A start that may have been noted cannot be told from that of a copy: it is announced as one more.
-    async fn raise_incarnation(&self) -> Result<(), ClusterError> {
-        let storage = Arc::clone(&self.storage);
-        let raised = tokio::task::spawn_blocking(move || storage.raise_incarnation()).await;
-        let raised = raised.map_err(|_| ClusterError::Panicked("raising the incarnation"))??;
-        self.incarnation.fetch_max(raised.get(), Ordering::Relaxed);
-        Ok(())
     }
 
     /// Measures what is looked at rather than counted.
@@ -407,11 +385,6 @@ fn looks_every(period: Duration) -> Interval {
     let mut looks = interval(period);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     looks
-}
-
-/// Addresses as the table has them; what is none is left out.
-pub(super) fn parsed(addresses: &[String]) -> Vec<Address> {
-    addresses.iter().filter_map(|address| address.parse().ok()).collect()
 }
 
 /// Why the cluster does not let this node go on.

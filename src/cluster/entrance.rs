@@ -17,11 +17,8 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::{Request, Response, Status};
+use tonic::{Response, Status};
 
 use super::config::{ClusterConfig, TokenSource};
 use super::dial;
@@ -29,12 +26,9 @@ use super::error::ClusterError;
 use super::node::{ClusterNode, Port};
 use super::proto;
 use super::proto::formation_client::FormationClient;
-use super::proto::formation_server::{Formation, FormationServer};
-use super::proto::{
-    CheckRequest, CheckResponse, CreateTokenRequest, CreateTokenResponse, DescribeRequest, Description, InitRequest,
-    JoinRequest, JoinResponse, Joined, RemoveRequest, RemoveResponse, SetVoteRequest, SetVoteResponse, join_response,
-};
+use super::proto::{DescribeRequest, Description, JoinRequest, Joined, join_response};
 use super::record::{Membership, Record};
+use super::waiting::{InitCall, InitRule, WaitingServer, WaitingService};
 use crate::config::{ConfigError, Problem};
 use crate::ident::{ClusterId, NodeId, SystemId};
 use crate::meta::command::VERSION;
@@ -42,7 +36,7 @@ use crate::meta::proto::{MemberSpec, Refused};
 use crate::meta::token::JoinToken;
 use crate::net::backoff::Backoff;
 use crate::net::connection::Holder;
-use crate::net::listener::{Listener, bind_socket};
+use crate::net::listener::bind_socket;
 use crate::net::tls::Tls;
 use crate::net::{Address, NetConfig};
 use crate::storage::{Storage, Unsettled};
@@ -55,8 +49,6 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), max: Duration::from_secs(2) };
 /// Requests to form a cluster that may wait.
 const MAX_INITS: usize = 4;
-/// Those who were answered get this long to hear it before the port is handed over.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest file with a token.
 const TOKEN_FILE_LIMIT_BYTES: u64 = 4096;
 
@@ -113,9 +105,6 @@ pub struct Waiting {
     server: Option<WaitingServer>,
     inits: mpsc::Receiver<InitCall>,
 }
-
-/// Somebody asks to form a cluster, and waits for word of it.
-struct InitCall(oneshot::Sender<Result<Description, Status>>);
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ClusterError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| ClusterError::Panicked("opening the data directory"))
@@ -419,150 +408,9 @@ fn read_bounded(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Whether this node may form a cluster.
-enum InitRule {
-    Yes,
-    /// This one of the list is to.
-    Only(Address),
-}
-
-impl InitRule {
-    /// Of nodes that were all given the same list, only the first one forms a cluster, whoever is asked.
-    fn of(config: &ClusterConfig, own: &str) -> InitRule {
-        match config.join.first() {
-            Some(first) if first.as_str() != own => InitRule::Only(first.clone()),
-            _ => InitRule::Yes,
-        }
-    }
-}
-
-/// What a node answers that is no member yet.
-struct WaitingService {
-    asked: mpsc::Sender<InitCall>,
-    phase: watch::Receiver<Phase>,
-    rule: InitRule,
-}
-
-impl WaitingService {
-    fn not_yet<T>(&self) -> Result<T, Status> {
-        Err(Status::unavailable(format!(
-            "it is no member of a cluster itself ({})",
-            match &*self.phase.borrow() {
-                Phase::Waiting { .. } => "waiting",
-                Phase::Joining { .. } => "joining",
-                Phase::Starting => "starting",
-            }
-        )))
-    }
-}
-
-#[tonic::async_trait]
-impl Formation for WaitingService {
-    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Description>, Status> {
-        let phase = match &*self.phase.borrow() {
-            Phase::Waiting { .. } => proto::Phase::Waiting,
-            Phase::Joining { .. } => proto::Phase::Joining,
-            // Of which cluster, the answer to the next question says.
-            Phase::Starting => return Err(Status::unavailable("the node starts as a member")),
-        };
-        Ok(Response::new(Description { phase: phase.into(), ..Description::default() }))
-    }
-
-    async fn init(&self, _: Request<InitRequest>) -> Result<Response<Description>, Status> {
-        if let InitRule::Only(first) = &self.rule {
-            return Err(Status::failed_precondition(format!(
-                "this node was told to join others, the first of which is {first}: a cluster can be formed there alone"
-            )));
-        }
-        let (answer, answered) = oneshot::channel();
-        self.asked.try_send(InitCall(answer)).map_err(|_| Status::unavailable("the node is busy"))?;
-        answered
-            .await
-            .unwrap_or_else(|_| Err(Status::unavailable("the node stopped, or became a member")))
-            .map(Response::new)
-    }
-
-    async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        self.not_yet()
-    }
-
-    async fn create_token(&self, _: Request<CreateTokenRequest>) -> Result<Response<CreateTokenResponse>, Status> {
-        self.not_yet()
-    }
-
-    async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
-        self.not_yet()
-    }
-
-    async fn set_vote(&self, _: Request<SetVoteRequest>) -> Result<Response<SetVoteResponse>, Status> {
-        self.not_yet()
-    }
-
-    async fn check(&self, _: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        self.not_yet()
-    }
-}
-
-/// Answers on the port until the node is a member.
-struct WaitingServer {
-    holder: Arc<Holder>,
-    stop: oneshot::Sender<()>,
-    server: JoinHandle<()>,
-}
-
-impl WaitingServer {
-    fn start(
-        socket: &std::net::TcpListener,
-        net: &NetConfig,
-        tls: Option<Arc<Tls>>,
-        service: WaitingService,
-    ) -> Result<WaitingServer, ClusterError> {
-        let socket = socket.try_clone().map_err(|source| ClusterError::Io { doing: "share the port", source })?;
-        let holder = Arc::new(Holder::new());
-        let listener = Listener::on(socket, net, tls, &holder)?;
-        let (stop, stopped) = oneshot::channel();
-        let routes = Routes::new(FormationServer::new(service));
-        let serving = Server::builder()
-            .max_concurrent_streams(net.max_calls_per_connection)
-            .http2_keepalive_interval(Some(net.keepalive_interval))
-            .http2_keepalive_timeout(Some(net.keepalive_timeout))
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(listener, async {
-                let _ = stopped.await;
-            });
-        let server = tokio::spawn(async {
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "answering while no member ended");
-            }
-        });
-        tracing::info!(address = %net.listen, "listening for whoever forms a cluster");
-        Ok(WaitingServer { holder, stop, server })
-    }
-
-    /// Lets those who were answered hear it, and cuts the rest.
-    async fn stop(self) {
-        let WaitingServer { holder, stop, mut server } = self;
-        drop(stop);
-        if timeout(ANSWER_TIMEOUT, &mut server).await.is_err() {
-            drop(holder);
-            server.abort();
-            let _ = server.await;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn of_those_with_the_same_list_only_the_first_forms_a_cluster() {
-        let join: Vec<Address> = ["a:1", "b:1"].map(|text| text.parse().unwrap()).into();
-        let config = ClusterConfig { join, ..ClusterConfig::default() };
-        assert!(matches!(InitRule::of(&config, "a:1"), InitRule::Yes));
-        assert!(matches!(InitRule::of(&config, "b:1"), InitRule::Only(first) if first.as_str() == "a:1"));
-        assert!(matches!(InitRule::of(&ClusterConfig::default(), "b:1"), InitRule::Yes));
-    }
 
     #[test]
     fn a_token_is_waited_for_in_its_file() {

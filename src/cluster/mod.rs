@@ -11,9 +11,12 @@
 //! | `config` | what a node is told about its cluster when it is started |
 //! | `record` | what it notes of itself, durably |
 //! | `entrance` | a node that is no member yet: it waits, forms a cluster, or joins one |
+//! | `waiting` | what such a node answers |
 //! | `node` | [`ClusterNode`]: opens transport, raftstore and metadata group in order, stops them in reverse |
 //! | `core` | what services and tasks of a member share, and the tasks |
 //! | `plan` | pure: which replicas the group should have |
+//! | `book` | pure: where the other members are called |
+//! | `announcing` | tells the cluster that this node has started, and where it is |
 //! | `service` | what a member answers |
 //! | `leading` | who leads: found, asked, handed over |
 //! | `remove` | takes a member out |
@@ -39,6 +42,8 @@
 //! - *Nothing waits forever.* Every call has a deadline; who waits for a cluster says so.
 //! - Secrets and tokens are never logged; the cluster keeps their hashes alone.
 
+mod announcing;
+mod book;
 mod check;
 mod config;
 mod core;
@@ -57,6 +62,7 @@ mod remove;
 pub mod rpc;
 mod service;
 mod vote;
+mod waiting;
 
 pub use config::{ClusterConfig, TokenSource};
 pub use entrance::{Entrance, Phase, Waiting};

@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tonic::service::Routes;
 
-use super::core::{Core, Parts, parsed, refusal};
+use super::book::parsed;
+use super::core::{Core, Parts, refusal};
 use super::error::ClusterError;
 use super::leading::{resign, step_aside};
 use super::operator::{OperatorError, Vote};
@@ -109,6 +110,11 @@ impl MemberHandle {
     /// The store failed.
     pub fn members(&self) -> Result<Vec<Member>, ClusterError> {
         Ok(self.0.members()?)
+    }
+
+    /// Whether nobody leads the cluster as far as this node hears, for longer than an election takes.
+    pub fn is_leaderless(&self) -> bool {
+        self.0.is_leaderless()
     }
 
     /// Whether this node drains: it is to lead nothing, and to be sent no new clients.
@@ -251,6 +257,9 @@ impl ClusterNode {
         // Nobody else has set it.
         let _ = later.0.set(Arc::clone(&transport));
         transport.receive_into(raft.inbox());
+        if let Ok(advertised) = port.address.parse() {
+            transport.advertise(advertised);
+        }
         for (node, addresses) in known_peers(&store, &record, membership.node)? {
             if let Err(error) = transport.set_peer(node, addresses) {
                 tracing::warn!(%node, %error, "a member cannot be reached");

@@ -148,10 +148,11 @@ impl Peers {
         self.identity.write().incarnation = incarnation;
     }
 
-    /// Says who the other members are, and where.
-    pub(super) fn set(&self, addresses: BTreeMap<NodeId, Vec<Address>>) {
+    /// Says who the other members are, and where; answers what was known before.
+    pub(super) fn set(&self, addresses: BTreeMap<NodeId, Vec<Address>>) -> BTreeMap<NodeId, Vec<Address>> {
         let before = std::mem::replace(&mut *self.addresses.write(), addresses.clone());
         self.lines.lock().retain(|node, _| before.get(node) == addresses.get(node));
+        before
     }
 
     pub(super) fn nodes(&self) -> Vec<NodeId> {

@@ -11,6 +11,7 @@
 //! Connections are those of `net`: mutual TLS, or plaintext to loopback unless it is allowed. Which node answers does not
 //! matter, so nobody proves to be a certain one; with TLS all hold a certificate of the authority.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::batch::caller::Caller;
+use super::failure;
 use crate::net::connection::{Connection, Fault, Holder, tls_fault};
 use crate::net::tls::Tls;
 use crate::net::{Address, NetConfig, NetError};
@@ -35,6 +37,8 @@ const MIN_TURN: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_millis(250);
 /// Streams that stay open share a connection up to this number: below what a node allows of one.
 const STREAMS_PER_CONNECTION: usize = 100;
+/// Nodes of which it is told what was heard, if none could answer.
+const MAX_TOLD: usize = 4;
 
 /// Whether a call that may have taken effect may be made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +71,13 @@ pub enum CallError {
     /// *Retry later*: until the deadline no node took it. It had no effect.
     #[error("no node could answer in time: {why}")]
     Unavailable {
-        /// What was heard last, of whom.
+        /// What was heard last of each node.
         why: String,
     },
     /// It may or may not have taken effect.
     #[error("it is not known whether it took effect: {why}")]
     Unknown {
-        /// What was heard last, of whom.
+        /// What was heard last of each node.
         why: String,
     },
 }
@@ -192,7 +196,7 @@ impl Nodes {
     {
         let count = self.inner.nodes.len();
         let first = self.inner.preferred.load(Ordering::Relaxed);
-        let mut tries = Tries { mistakes: Vec::new(), is_unsure: false, why: String::new() };
+        let mut tries = Tries::default();
         for failures in 0.. {
             let place = (first + failures) % count;
             let until = turn(deadline, count - failures % count);
@@ -389,19 +393,41 @@ impl Verdict {
 }
 
 /// How it went so far.
+#[derive(Default)]
 struct Tries {
     /// What no retry will mend: the place of the node, and what is wrong.
     mistakes: Vec<(usize, NetError)>,
     is_unsure: bool,
-    why: String,
+    /// What was heard last of each node, by its place.
+    heard: BTreeMap<usize, Heard>,
+}
+
+/// What was heard of a node. That there is no leader explains more than that somebody is not there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Heard {
+    /// It is there, and knows of no leader.
+    NoLeader(String),
+    /// It is there, and said this.
+    Said(String),
+    /// It was not reached.
+    Unreached(String),
+}
+
+impl Heard {
+    fn text(&self) -> &str {
+        match self {
+            Heard::NoLeader(text) | Heard::Said(text) | Heard::Unreached(text) => text,
+        }
+    }
 }
 
 impl Tries {
     fn not_reached(&mut self, place: usize, address: &Address, error: Unreached) {
-        self.why = match &error {
+        let why = match &error {
             Unreached::Net(error) | Unreached::Mistake(error) => error.to_string(),
             error => format!("{address}: {error}"),
         };
+        self.heard.insert(place, Heard::Unreached(why));
         if let Unreached::Mistake(error) = error {
             self.mistake(place, error);
         }
@@ -411,11 +437,31 @@ impl Tries {
         self.is_unsure |= verdict == Verdict::Unsure;
         let fault = line.0.fault.get().filter(|_| verdict == Verdict::Stranger);
         let cause = fault.cloned().or_else(|| status.source().map(last_cause));
+        let is_its_word = cause.is_none();
         let cause = cause.as_deref().unwrap_or(status.message());
-        self.why = format!("{}: {cause}", line.address());
+        let text = format!("{}: {cause}", line.address());
+        let heard = match is_its_word {
+            true if failure::knows_no_leader(status) => Heard::NoLeader(text),
+            true => Heard::Said(text),
+            false => Heard::Unreached(text),
+        };
+        self.heard.insert(place, heard);
         if verdict == Verdict::Stranger {
             self.mistake(place, stranger(line.address(), cause));
         }
+    }
+
+    /// What was heard last of each node; who is there comes first.
+    fn why(&self) -> String {
+        let mut heard: Vec<&Heard> = self.heard.values().collect();
+        heard.sort();
+        let nobody_leads = matches!(heard.first(), Some(Heard::NoLeader(_)));
+        let told: Vec<_> = heard.iter().take(MAX_TOLD).map(|heard| heard.text()).collect();
+        let more = match heard.len().saturating_sub(MAX_TOLD) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        format!("{}{}{more}", if nobody_leads { "no leader answered: " } else { "" }, told.join("; "))
     }
 
     fn mistake(&mut self, place: usize, mistake: NetError) {
@@ -425,9 +471,10 @@ impl Tries {
     }
 
     fn gave_up(self) -> CallError {
+        let why = self.why();
         match self.is_unsure {
-            true => CallError::Unknown { why: self.why },
-            false => CallError::Unavailable { why: self.why },
+            true => CallError::Unknown { why },
+            false => CallError::Unavailable { why },
         }
     }
 }

@@ -3,6 +3,8 @@
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::ident::NodeId;
+use crate::meta::service::MetaError;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -77,6 +79,24 @@ async fn the_deadline_ends_it_and_says_what_was_heard() {
     let error = ask(&nodes, Repeat::Safe, Duration::from_millis(300), &answers).await.unwrap_err();
     assert!(matches!(error, CallError::Unavailable { .. }), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// Whatever was tried last: that a node is not there is not why there is no answer.
+#[tokio::test]
+async fn that_nobody_leads_comes_before_who_is_not_there() {
+    let (ignorant, busy, gone) = (listening().await, listening().await, nobody().await);
+    let nodes = nodes(&[busy.clone(), ignorant.clone(), gone.clone()]).asked_once();
+    let leaderless = MetaError::Unavailable { leader: None, why: "nobody leads".to_owned() };
+    let answers = [(&*ignorant, failure::status(&leaderless)), (&*busy, Status::unavailable("too many watches"))];
+    let Err(CallError::Unavailable { why }) = ask(&nodes, Repeat::Safe, DEADLINE, &answers).await else { panic!() };
+    let place = |part: &str| why.find(part).unwrap_or_else(|| panic!("{part}: {why}"));
+    assert!(why.starts_with(&format!("no leader answered: {ignorant}: ")), "{why}");
+    assert!(place(&busy) < place(&gone), "{why}");
+    // Of a node that knows who leads, and could not reach it, nobody says so.
+    let follower = MetaError::Unavailable { leader: Some(NodeId::new(2)), why: "too slow".to_owned() };
+    let answers = [(&*ignorant, failure::status(&follower)), (&*busy, Status::unavailable("too many watches"))];
+    let Err(CallError::Unavailable { why }) = ask(&nodes, Repeat::Safe, DEADLINE, &answers).await else { panic!() };
+    assert!(!why.contains("no leader answered") && why.contains("too slow"), "{why}");
 }
 
 #[tokio::test]

@@ -102,6 +102,11 @@ fn failure(status: &Status) -> Option<Kind> {
     Failure::decode(&detail.value[..]).ok()?.kind
 }
 
+/// Whether a node says that it could not, because it knows of nobody who leads.
+pub(super) fn knows_no_leader(status: &Status) -> bool {
+    matches!(failure(status), Some(Kind::Unavailable(0)))
+}
+
 /// A status as an answer among others.
 pub(super) fn failed(status: &Status) -> Failed {
     let failure = failure(status).map(|kind| Failure { kind: Some(kind) });

@@ -37,14 +37,14 @@
 //! And of [`crate::net`]: `mainstay_file_reloads_total` {files: `tls`, outcome: `ok`, `failed`} and
 //! `mainstay_net_refused_connections_total` {reason: `handshake`, `too_many`}.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tonic::service::Routes;
@@ -58,7 +58,7 @@ use super::snapshots::sender::{Job, Jobs, Outbox};
 use super::wire::raft_server::RaftServer;
 use super::wire::{FRAME_LIMIT_BYTES, MESSAGE_LIMIT_BYTES};
 use super::{Dropped, Inbox, Outgoing, Transport, Unsent, metrics};
-use crate::ident::NodeId;
+use crate::ident::{Incarnation, NodeId};
 use crate::net::breaker::BreakerState;
 use crate::net::connection::Holder;
 use crate::net::identity::Identity;
@@ -87,12 +87,36 @@ pub(super) struct Shared {
     pub(super) outbox: Outbox,
     /// Snapshots that may be taken at once.
     pub(super) snapshots_in: Arc<Semaphore>,
+    /// Where this node says that others reach it.
+    pub(super) advertised: OnceLock<Address>,
+    /// No more nodes than are admitted.
+    met: watch::Sender<BTreeMap<NodeId, Met>>,
     inbox: RwLock<Option<Arc<dyn Inbox>>>,
+}
+
+/// Where a node that called, and proved who it is, says that it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// Which life of the node says so.
+    pub incarnation: Incarnation,
+    /// Where.
+    pub address: Address,
 }
 
 impl Shared {
     pub(super) fn inbox(&self) -> Option<Arc<dyn Inbox>> {
         self.inbox.read().clone()
+    }
+
+    /// A node that was admitted says where it is. A life of a node has one place: what it said first holds.
+    pub(super) fn meet(&self, peer: Identity, address: Address) {
+        self.met.send_if_modified(|met| {
+            let is_new = met.get(&peer.node).is_none_or(|known| known.incarnation < peer.incarnation);
+            if is_new {
+                met.insert(peer.node, Met { incarnation: peer.incarnation, address });
+            }
+            is_new
+        });
     }
 }
 
@@ -189,6 +213,8 @@ impl GrpcTransport {
             tls,
             admissions: Mutex::default(),
             streams: Mutex::default(),
+            advertised: OnceLock::new(),
+            met: watch::channel(BTreeMap::new()).0,
             inbox: RwLock::default(),
         });
         let (stop, stopped) = oneshot::channel();
@@ -202,6 +228,16 @@ impl GrpcTransport {
     /// [`shutdown`](GrpcTransport::shutdown).
     pub fn receive_into(&self, inbox: Arc<dyn Inbox>) {
         *self.shared.inbox.write() = Some(inbox);
+    }
+
+    /// Tells the nodes that are called from now on where they reach this one. Said once.
+    pub fn advertise(&self, address: Address) {
+        let _ = self.shared.advertised.set(address);
+    }
+
+    /// Where the nodes that called say that they are reached. It is for the owner to decide whether they are called there.
+    pub fn met(&self) -> watch::Receiver<BTreeMap<NodeId, Met>> {
+        self.shared.met.subscribe()
     }
 
     /// Where it listens, with the real port.

@@ -25,7 +25,7 @@ use super::message::Envelope;
 use super::snapshot::{Captured, Pair, Place};
 use crate::ident::NodeId;
 
-pub use grpc::{GrpcTransport, PeerStatus};
+pub use grpc::{GrpcTransport, Met, PeerStatus};
 pub use memory::MemoryNetwork;
 
 /// Sends envelopes. Raft expects loss, so a transport never blocks and never buffers without bound: what does not fit

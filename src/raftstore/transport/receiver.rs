@@ -132,7 +132,11 @@ impl Raft for Receiver {
             Some(Kind::Hello(hello)) => Some(hello),
             _ => None,
         };
+        let place = hello.as_ref().and_then(Hello::place);
         let (peer, (stream, stopped)) = self.admit(&info, hello, Admissions::begin)?;
+        if let Some(address) = place {
+            self.shared.meet(peer, address);
+        }
         tracing::debug!(peer = %peer.node, incarnation = %peer.incarnation, address = %info.address, "a node speaks");
 
         let (answer, answers) = mpsc::channel(ANSWERS);

@@ -114,7 +114,8 @@ impl Peer {
     async fn connect(self: &Arc<Peer>, shared: &Shared, address: &Address) -> Result<Link, Failure> {
         let line = Line::open(shared, address).await?;
         let link = self.queue.begin_link();
-        let hello = Frame { kind: Some(Kind::Hello(Hello::of(&shared.identity.claim(self.node)))) };
+        let hello = Hello::of(&shared.identity.claim(self.node)).at(shared.advertised.get());
+        let hello = Frame { kind: Some(Kind::Hello(hello)) };
         let outgoing = Outgoing { peer: Arc::clone(self), link, hello: Some(hello) };
         let mut client = line.client.clone().max_decoding_message_size(ANSWER_LIMIT_BYTES);
         let mut answers = client.deliver(outgoing).await?.into_inner();

@@ -9,7 +9,7 @@
 //!   Frame { batch } ───────────────────►     again and again
 //!
 //! Frame      = 0A len Hello | 12 len Batch                                  oneof: at most 64 MiB
-//! Hello      = 08 version, 11 cluster (8 bytes, little-endian), 18 node, 20 expects, 28 incarnation
+//! Hello      = 08 version, 11 cluster (8 bytes, little-endian), 18 node, 20 expects, 28 incarnation, 32 len address
 //! Batch      = { 0A len Envelope }                                          at most 4 096
 //! Envelope   = 08 group, 10 from, 18 to, 22 len message
 //!
@@ -52,8 +52,8 @@ use super::super::snapshot::chunk::{Chunk, ChunkError, checksum, table, table_nu
 use super::super::snapshot::{Place, SnapshotId};
 use super::{Incoming, SnapshotRefused};
 use crate::ident::{ClusterId, GroupId, Incarnation, NodeId, ReplicaId};
-use crate::net::batch;
 use crate::net::identity::{Claim, Identity, Refusal};
+use crate::net::{Address, batch};
 
 /// What tonic makes of `proto/raft.proto`.
 #[allow(missing_docs, clippy::all, clippy::too_many_lines, reason = "generated")]
@@ -77,6 +77,8 @@ pub const FRAME_LIMIT_BYTES: usize = 64 << 20;
 pub const MESSAGE_LIMIT_BYTES: usize = FRAME_LIMIT_BYTES - 64;
 /// Most envelopes in a batch.
 pub const BATCH_LIMIT_ENVELOPES: usize = 4096;
+/// Longest address of a node that speaks; one that is longer is passed over.
+pub const ADDRESS_LIMIT_BYTES: usize = 260;
 /// Longest reason of a refusal.
 pub const REASON_LIMIT_BYTES: usize = 512;
 
@@ -94,7 +96,19 @@ impl Hello {
             node: identity.node.get(),
             expects: expects.get(),
             incarnation: identity.incarnation.get(),
+            address: String::new(),
         }
+    }
+
+    /// The same, with where others reach the node that speaks.
+    pub(super) fn at(self, address: Option<&Address>) -> Hello {
+        Hello { address: address.map(Address::to_string).unwrap_or_default(), ..self }
+    }
+
+    /// Where others reach the node that speaks, if it says so in a way that can be used.
+    pub(super) fn place(&self) -> Option<Address> {
+        let text = Some(self.address.as_str()).filter(|text| text.len() <= ADDRESS_LIMIT_BYTES)?;
+        text.parse().ok()
     }
 
     pub(super) fn claim(&self) -> Result<Claim, Refusal> {

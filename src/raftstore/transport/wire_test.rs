@@ -71,6 +71,31 @@ fn golden_hello() {
     assert_eq!(later.claim(), Err(Refusal::Version { theirs: 2, ours: 1 }));
 }
 
+/// Who knows nothing of addresses reads the hello as it was before there were any, and the other way round.
+#[test]
+fn golden_hello_with_an_address() {
+    let identity = Identity { cluster: ClusterId::new(1), node: NodeId::new(2), incarnation: Incarnation::new(3) };
+    let claim = identity.claim(NodeId::new(1));
+    let address: Address = "db2:7402".parse().unwrap();
+    let hello = Hello::of(&claim).at(Some(&address));
+    #[rustfmt::skip]
+    let golden = [
+        0x08, 0x01,                                     // version
+        0x11, 0x01, 0, 0, 0, 0, 0, 0, 0,                // cluster
+        0x18, 0x02, 0x20, 0x01, 0x28, 0x03,             // node, expects, incarnation
+        0x32, 0x08, b'd', b'b', b'2', b':', b'7', b'4', b'0', b'2',
+    ];
+    assert_eq!(hello.encode_to_vec(), golden);
+    assert_eq!(Hello::decode(golden.as_slice()).unwrap(), hello);
+    assert_eq!((hello.claim(), hello.place()), (Ok(claim), Some(address)));
+    assert_eq!(Hello::of(&claim).place(), None);
+    let long = format!("{}:1", "a".repeat(ADDRESS_LIMIT_BYTES));
+    for nonsense in ["db2", "db 2:1", ":1", "db2:99999", long.as_str()] {
+        let hello = Hello { address: nonsense.to_owned(), ..Hello::of(&claim) };
+        assert_eq!((hello.claim(), hello.place()), (Ok(claim), None), "{nonsense}");
+    }
+}
+
 #[test]
 fn a_batch_keeps_no_more_envelopes_than_allowed() {
     // Two bytes each.

@@ -19,6 +19,10 @@ use crate::sqlite::SqliteEngine;
 /// How long the cluster may take to be told over HTTP: less than a connection lasts.
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What is wrong with a member that can answer nothing.
+const NO_LEADER: &str = "no leader: this node hears of none, and can answer nothing of the cluster: too few members are there, \
+                         or they do not reach it";
+
 /// The node as its HTTP server sees it. It answers before there is a node, and after.
 #[derive(Default)]
 pub struct NodeProbe {
@@ -110,6 +114,10 @@ impl NodeProbe {
         }
     }
 
+    fn is_leaderless(&self) -> bool {
+        self.member.lock().as_ref().is_some_and(|(member, _)| member.is_leaderless())
+    }
+
     /// The engine, if there is one, while clients are served; else why they are not.
     fn engine(&self) -> Result<Option<Arc<SqliteEngine>>, String> {
         match &*self.phase.lock() {
@@ -132,8 +140,12 @@ impl Probe for NodeProbe {
         }
         let raft = self.raft.lock().clone();
         let why_not = |engine: Option<Arc<SqliteEngine>>| {
-            let of_engine = engine.and_then(|engine| engine.why_not_ready());
-            of_engine.or_else(|| raft.and_then(|raft| raft.why_not_good()))
+            let of_node = match engine {
+                Some(engine) => engine.why_not_ready(),
+                // Rows are served without a leader; what is asked of the cluster is not.
+                None => self.is_leaderless().then(|| NO_LEADER.to_owned()),
+            };
+            of_node.or_else(|| raft.and_then(|raft| raft.why_not_good()))
         };
         match self.engine().map(why_not) {
             Ok(None) => Readiness::Ready,
@@ -149,7 +161,7 @@ impl Probe for NodeProbe {
     }
 
     fn cluster(&self) -> Told {
-        self.tell(async |view| operate::cluster_json(&view.meta, &view.net).await)
+        self.tell(async |view| operate::cluster_json(&view.meta, &view.net, CLUSTER_TIMEOUT).await)
     }
 
     fn events(&self, from: Option<u64>, limit: u32) -> Told {

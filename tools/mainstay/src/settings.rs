@@ -327,6 +327,25 @@ fn check_together(settings: &Settings, problems: &mut Vec<Problem>) {
     if let Err(error) = settings.http.validate() {
         add(error.to_string());
     }
+    let listens = |name, address: Option<SocketAddr>| address.map(|address| (name, address));
+    let cluster = listens("cluster.listen", settings.cluster.listen);
+    let (sql, http) = (listens("sql.listen", Some(settings.sql.listen)), listens("http.listen", settings.http.listen));
+    for pair in [[cluster, sql], [cluster, http], [sql, http]] {
+        if let [Some((one, at)), Some((other, there))] = pair
+            && is_same_port(at, there)
+        {
+            add(format!("{one} and {other} are the same port: {at} and {there}"));
+        }
+    }
+}
+
+/// Whether two cannot both listen there. Port 0 is another one each time.
+pub fn is_same_port(one: SocketAddr, other: SocketAddr) -> bool {
+    // On most systems all addresses of IPv6 are also those of IPv4.
+    let takes_all =
+        |all: SocketAddr, other: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || other.is_ipv4());
+    let overlap = one.ip() == other.ip() || takes_all(one, other) || takes_all(other, one);
+    one.port() == other.port() && one.port() != 0 && overlap
 }
 
 /// Those of the variables that begin like ours and that nothing here reads: likely a misspelling, but not surely, because

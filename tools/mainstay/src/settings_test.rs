@@ -461,3 +461,22 @@ fn variables_that_nothing_reads_are_named() {
         ["PATH", "MAINSTAY_SQL_LISTN", "MAINSTAY_SQL_LISTEN", "MAINSTAY_CONFIG", "MAINSTAY_ADDR", "MAINSTAY_TIMEOUT"];
     assert_eq!(unknown_variables(names.into_iter().map(OsString::from)), ["MAINSTAY_SQL_LISTN"]);
 }
+
+#[test]
+fn what_listens_at_the_same_place_is_refused() {
+    let same = |one: &str, other: &str| is_same_port(one.parse().unwrap(), other.parse().unwrap());
+    for (one, other) in [
+        ("127.0.0.1:7", "127.0.0.1:7"),
+        ("0.0.0.0:7", "127.0.0.1:7"),
+        ("[::]:7", "127.0.0.1:7"),
+        ("[::]:7", "[::1]:7"),
+        ("0.0.0.0:7", "[::]:7"),
+    ] {
+        assert!(same(one, other) && same(other, one), "{one} {other}");
+    }
+    for (one, other) in
+        [("127.0.0.1:7", "127.0.0.1:8"), ("127.0.0.1:7", "127.0.0.2:7"), ("0.0.0.0:7", "[::1]:7"), ("[::]:0", "[::]:0")]
+    {
+        assert!(!same(one, other) && !same(other, one), "{one} {other}");
+    }
+}

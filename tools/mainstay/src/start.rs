@@ -6,7 +6,7 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use mainstay::cluster::{ClusterNode, Entrance, FIRST_MEMBER, Phase};
 use mainstay::config::NodeConfig;
 use mainstay::node::Node;
@@ -19,7 +19,7 @@ use crate::cluster::Face;
 use crate::cluster_sql::ClusterBackend;
 use crate::logging;
 use crate::probe::NodeProbe;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Settings, is_same_port};
 use crate::sqlite::{SqliteEngine, spare_memory};
 
 /// How long clients get to finish what they run once the node is told to stop; the server may take 2 s more to interrupt
@@ -128,7 +128,12 @@ async fn open(
         }
         Entrance::Waiting(waiting) => waiting,
     };
-    places.cluster = Some(waiting.local_addr());
+    // What it remembers is known only now; it would fail when the node is a member.
+    let (cluster, sql) = (waiting.local_addr(), settings.sql.listen);
+    if is_same_port(sql, cluster) {
+        bail!("the node listens for other nodes at {cluster}, as before, and sql.listen is the same port: {sql}");
+    }
+    places.cluster = Some(cluster);
     let phase = waiting.phase();
     let now = phase.borrow().clone();
     probe.enter(phase);

@@ -55,6 +55,14 @@ fn config_check_prints_all_problems_or_ok() {
     let bad = check();
     assert_eq!((bad.code, bad.stdout.lines().count(), bad.stderr.as_str()), (Some(1), 3, ""), "{bad:?}");
 
+    // Each is in order; together they are not.
+    fs::write(&file, "[cluster]\nlisten = \"127.0.0.1:7003\"\n[sql]\nlisten = \"0.0.0.0:7003\"\n").unwrap();
+    let same = check();
+    assert!(
+        same.code == Some(1) && same.stdout.contains("cluster.listen and sql.listen are the same port"),
+        "{same:?}"
+    );
+
     fs::write(&file, run(mainstay().args(["config", "print"])).stdout).unwrap();
     let good = check();
     assert_eq!((good.code, good.stdout.as_str(), good.stderr.as_str()), (Some(0), "ok\n", ""), "{good:?}");

@@ -15,6 +15,8 @@ use super::outcome::Failed;
 
 /// Longest time that may be waited for: what a node tries for at most.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time of other kinds.
+const MAX_TIME: Duration = Duration::from_secs(3600);
 
 #[derive(Args)]
 pub struct ConnectArgs {
@@ -28,7 +30,7 @@ pub struct ConnectArgs {
         value_parser = address
     )]
     pub addr: Vec<Address>,
-    /// How long anything may take, at most 60s.
+    /// How long an answer may take, at most 60s. What goes on until it is interrupted has so long to begin.
     #[arg(long, value_name = "TIME", env = "MAINSTAY_TIMEOUT", default_value = "10s", value_parser = timeout)]
     pub timeout: Duration,
     /// A certificate for TLS, in PEM. Without TLS only loopback addresses are spoken to.
@@ -91,14 +93,15 @@ fn address(text: &str) -> Result<Address, String> {
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    time(text).and_then(|time| match time <= MAX_TIMEOUT {
-        true => Ok(time),
-        false => Err(format!("{text} is more than 60s")),
-    })
+    bounded(text, MAX_TIMEOUT, "60s")
 }
 
 /// A time that is not nothing: `500ms`, `10s`, `2min`.
 pub fn time(text: &str) -> Result<Duration, String> {
+    bounded(text, MAX_TIME, "60min")
+}
+
+fn bounded(text: &str, limit: Duration, limit_text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
     let factor = match text.get(digits.len()..) {
         Some("ms") => 1,
@@ -106,11 +109,11 @@ pub fn time(text: &str) -> Result<Duration, String> {
         Some("min") => 60_000,
         _ => 0,
     };
-    match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
-        Some(milliseconds @ 1..=3_600_000) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Ok(Duration::from_millis(milliseconds))
-        }
-        _ => Err("a time is a number with ms, s or min, such as 500ms or 10s; an hour at most".to_owned()),
+    let milliseconds = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    match milliseconds.map(Duration::from_millis) {
+        Some(time) if is_number && !time.is_zero() && time <= limit => Ok(time),
+        _ => Err(format!("a time is a number with ms, s or min, such as 500ms or 10s; {limit_text} at most")),
     }
 }
 
@@ -126,6 +129,11 @@ mod tests {
         for bad in ["", "10", "0s", "-1s", "+1s", "1h", "s", "61min", "1.5s", "99999999999999999999s"] {
             assert!(time(bad).is_err(), "{bad}");
         }
-        assert!(timeout("61s").is_err() && timeout("60s").is_ok());
+        // What is said of the bound is what help says.
+        for bad in ["61s", "2min", "1h"] {
+            let said = timeout(bad).unwrap_err();
+            assert!(said.ends_with("; 60s at most"), "{bad}: {said}");
+        }
+        assert_eq!(timeout("1min"), Ok(MAX_TIMEOUT));
     }
 }

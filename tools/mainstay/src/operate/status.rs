@@ -42,14 +42,14 @@ struct Seen {
 /// Does it.
 pub async fn run(args: &StatusArgs) -> Result<Outcome, Failed> {
     let (client, net) = (args.connect.client()?, args.connect.net());
-    let meta = client.meta("").within(args.connect.timeout);
+    let (meta, timeout) = (client.meta(""), args.connect.timeout);
     if !args.watch {
-        let picture = look(&meta, &net).await?;
+        let picture = look(&meta, &net, timeout).await?;
         return shown(&picture, args.json);
     }
     let clear = if std::io::stdout().is_terminal() && !args.json { CLEAR } else { "" };
     loop {
-        match look(&meta, &net).await {
+        match look(&meta, &net, timeout).await {
             Ok(picture) => {
                 print!("{clear}");
                 shown(&picture, args.json)?;
@@ -67,17 +67,21 @@ pub async fn run(args: &StatusArgs) -> Result<Outcome, Failed> {
     }
 }
 
-async fn look(meta: &Meta, net: &NetConfig) -> Result<Picture, Failed> {
-    let cluster = meta.members().cluster().await;
+/// All of it within this time. If nobody leads, what is known without a leader has the second half of it.
+async fn look(meta: &Meta, net: &NetConfig, timeout: Duration) -> Result<Picture, Failed> {
+    let deadline = Instant::now() + timeout;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let cluster = meta.within(timeout / 2).members().cluster().await;
     let (meta, stale) = match &cluster {
         Err(MetaError::Unavailable { why, .. }) => (meta.local(), Some(why.clone())),
         _ => (meta.clone(), None),
     };
     let cluster = match (cluster, &stale) {
-        (_, Some(_)) => meta.members().cluster().await?,
+        (_, Some(_)) => meta.within(left()).members().cluster().await?,
         (cluster, None) => cluster?,
     };
-    let (members, kv) = (meta.members().list().await?, meta.kv().size().await?);
+    let members = meta.within(left()).members().list().await?;
+    let kv = meta.within(left()).kv().size().await?;
     let mut seen = Vec::with_capacity(members.len());
     let mut members = members.into_iter();
     loop {
@@ -86,7 +90,8 @@ async fn look(meta: &Meta, net: &NetConfig) -> Result<Picture, Failed> {
             .take(ASKED_AT_ONCE)
             .map(|member| {
                 let net = net.clone();
-                tokio::spawn(async move { Seen { said: ask(&member, &net).await, member } })
+                let until = deadline.min(Instant::now() + MEMBER_TIMEOUT);
+                tokio::spawn(async move { Seen { said: ask(&member, &net, until).await, member } })
             })
             .collect();
         if asked.is_empty() {
@@ -103,15 +108,15 @@ async fn look(meta: &Meta, net: &NetConfig) -> Result<Picture, Failed> {
 ///
 /// # Errors
 /// It cannot be asked.
-pub async fn cluster_json(meta: &Meta, net: &NetConfig) -> Result<Value, Failed> {
-    look(meta, net).await.map(|picture| object(&picture))
+pub async fn cluster_json(meta: &Meta, net: &NetConfig, timeout: Duration) -> Result<Value, Failed> {
+    look(meta, net, timeout).await.map(|picture| object(&picture))
 }
 
 /// What a member says of itself. Another node may listen where it did.
-async fn ask(member: &Member, net: &NetConfig) -> Result<StatusResponse, String> {
+async fn ask(member: &Member, net: &NetConfig, until: Instant) -> Result<StatusResponse, String> {
     let addresses: Result<Vec<_>, _> = member.addresses.iter().map(|address| address.parse()).collect();
     let nodes = addresses.and_then(|addresses| Nodes::new(addresses, net)).map_err(|error| error.to_string())?;
-    let status = Client::new(nodes.asked_once()).status(Instant::now() + MEMBER_TIMEOUT).await;
+    let status = Client::new(nodes.asked_once()).status(until).await;
     match status {
         Ok(status) if status.node == member.id => Ok(status),
         Ok(status) => Err(format!("node {} answers at its address", status.node)),

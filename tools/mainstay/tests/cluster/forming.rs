@@ -109,3 +109,26 @@ fn bad_input_is_refused_with_one_line() {
     refused(&["cluster", "remove", "2", "--addr", "127.0.0.1:1", "--timeout", "1s"], 1, "no node could do it in time");
     assert!(!place.path("x").join("identity").exists());
 }
+
+/// Said at once, and not when somebody forms a cluster with the node: also of what it was told at an earlier start.
+#[test]
+fn a_port_for_two_things_is_refused_at_the_start() {
+    let place = Place::new();
+    let address = &free_addresses(1)[0];
+    let start = |arguments: &[&str]| {
+        let directory = place.path("a");
+        run(mainstay().args(["start", "--log-level", "off", "--data-dir"]).arg(directory).args(arguments))
+    };
+    let elsewhere = ["--sql-listen", "127.0.0.1:0"];
+    for same in [&["--sql-listen", address][..], &["--http-listen", address, elsewhere[0], elsewhere[1]]] {
+        let output = start(&[&["--cluster-listen", address], same].concat());
+        assert!(output.code == Some(1) && output.stderr.contains("are the same port"), "{same:?}: {output:?}");
+    }
+    assert!(!place.path("a").exists(), "nothing was begun");
+    let mut node = place.start("a", &["--cluster-listen", address]);
+    node.waiting();
+    assert_eq!(node.stop().code, Some(0));
+    let output = start(&["--sql-listen", address, "--wal-segment-size-bytes", "1MiB"]);
+    let said = format!("sql.listen is the same port: {address}");
+    assert!(output.code == Some(1) && output.stderr.contains(&said), "{output:?}");
+}

@@ -16,6 +16,7 @@ mod forming;
 mod joining;
 mod kills;
 mod leaving;
+mod moving;
 mod operating;
 mod refused;
 mod tls;

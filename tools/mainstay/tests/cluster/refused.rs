@@ -145,3 +145,83 @@ fn a_follower_that_is_left_alone_says_that_nobody_leads_and_shows_what_it_has() 
     assert_eq!(follower.get("/livez").0, 200);
     assert_eq!(follower.stop().code, Some(0));
 }
+
+/// A waiting node takes part in nothing yet: whatever is asked of it is answered with that, and not with riddles.
+#[test]
+fn a_node_that_waits_says_so_whatever_it_is_asked() {
+    let place = Place::new();
+    let mut node = place.start("a", &["--cluster-listen", &LISTEN]);
+    let address = node.waiting();
+    let commands = [
+        &["status"][..],
+        &["events"],
+        &["kv", "put", "k", "v"],
+        &["kv", "get", "k"],
+        &["kv", "get", "k", "--local"],
+        &["settings", "list"],
+        &["cluster", "check"],
+        &["cluster", "drain", "1"],
+    ];
+    std::thread::scope(|scope| {
+        for command in commands {
+            let address = &address;
+            scope.spawn(move || {
+                let (code, said) = fails(&[command, &["--addr", address]].concat(), Duration::from_secs(2));
+                assert!(
+                    code == 1 && said.contains("no member of a cluster itself (waiting)"),
+                    "{command:?}: {code} {said}"
+                );
+            });
+        }
+    });
+    // A member in the list does for it.
+    let b = place.form("b");
+    let both = format!("{address},{}", b.cluster);
+    assert_eq!(run(mainstay().args(["kv", "put", "k", "v", "--addr", &both])).code, Some(0));
+    assert_eq!(run(mainstay().args(["cluster", "init", "--addr", &address])).code, Some(0));
+    node.ready();
+}
+
+/// Where something else listens, nobody is waited for longer than was asked for, however many questions there are.
+#[test]
+fn who_asks_a_port_for_sql_waits_no_longer_than_was_said() {
+    let place = Place::new();
+    let a = place.form("a");
+    let timeout = Duration::from_secs(5);
+    let commands = [&["status"][..], &["events"], &["kv", "list"], &["settings", "list"], &["cluster", "check"]];
+    std::thread::scope(|scope| {
+        for command in commands {
+            let sql = &a.sql;
+            scope.spawn(move || {
+                let begun = Instant::now();
+                let output = run(mainstay().args(command).args(["--addr", sql, "--timeout", "5s"]));
+                assert!(output.code == Some(1) && output.stderr.contains(sql), "{command:?}: {output:?}");
+                // Less than a second round would take.
+                assert!(begun.elapsed() < timeout + Duration::from_secs(3), "{command:?} took {:?}", begun.elapsed());
+            });
+        }
+    });
+}
+
+/// Which of several nodes is not there is not why there is no answer.
+#[test]
+fn that_nobody_leads_is_said_before_who_is_not_there() {
+    let place = Place::new();
+    let a = place.form("a");
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    settled(&[&a.cluster], &[1, 2, 3]);
+    let all = [b.cluster.clone(), a.cluster.clone(), c.cluster.clone()].join(",");
+    let gone = c.cluster.clone();
+    a.kill();
+    c.kill();
+    eventually("nobody leads", LIMIT, || leader(&[&b.cluster]).is_none());
+    let mut told = String::new();
+    eventually("it says that nobody leads", LIMIT, || {
+        let output = run(mainstay().args(["kv", "get", "k", "--addr", &all, "--timeout", "3s"]));
+        assert_eq!(output.code, Some(1), "{output:?}");
+        told = output.stderr;
+        told.contains("no leader answered: ")
+    });
+    let place = |part: &str| told.find(part).unwrap_or_else(|| panic!("{part}: {told}"));
+    assert!(place("no leader answered") < place(&b.cluster) && place(&b.cluster) < place(&gone), "{told}");
+}
