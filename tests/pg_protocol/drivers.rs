@@ -196,6 +196,24 @@ async fn cancel_request_stops_the_statement_and_only_it() {
     assert!(other.await.unwrap().is_err());
 }
 
+/// To look through a long statement takes a while, in which other connections of the same thread would wait.
+#[tokio::test]
+async fn long_statements_are_not_begun_where_others_wait() {
+    let rig = Rig::start().await;
+    let mut socket = Socket::connected(rig.port()).await;
+    let long = format!("select{}1", " ".repeat(70_000));
+    let query = message(b'Q', format!("{long}\0").as_bytes());
+    let prepared = [parse("s", &long), bind("", "s"), execute(""), sync()].concat();
+    for bytes in [query, prepared, [bind("", "s"), execute(""), sync()].concat()] {
+        rig.fake.take_begun();
+        socket.send(&bytes).await;
+        socket.read_until_ready_or_end().await;
+        let begun = rig.fake.take_begun();
+        assert!(begun.iter().any(|what| what.starts_with("run select")), "{begun:.60?}");
+        assert!(!begun.iter().any(|what| what.starts_with("start")), "{begun:.60?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn interrupts_are_forgotten_when_a_query_begins_and_not_in_the_middle_of_one() {
     let rig = Rig::start().await;

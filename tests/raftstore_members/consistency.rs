@@ -27,13 +27,22 @@ pub fn replicas(numbers: &[u64]) -> Vec<ReplicaId> {
     numbers.iter().copied().map(ReplicaId::new).collect()
 }
 
-/// All of them have applied the same.
+/// All of them have applied the same, and all that was acknowledged before.
 pub async fn at_rest(nodes: &Nodes, among: &[u64]) {
+    // A view may be older than an answer; that of a leader who has answered a read is not.
+    let leader = within("a read", async {
+        loop {
+            let leader = nodes.leader_of(among).await;
+            if nodes.group(leader).read_barrier().await.is_ok() {
+                return leader;
+            }
+        }
+    });
+    let leader = leader.await;
     until("replicas at rest", || {
-        let applied = |number: &u64| nodes.group(*number).view().status.positions.applied;
-        let positions = nodes.group(among[0]).view().status.positions;
-        let rests = positions.applied == positions.last && among.iter().all(|number| applied(number) == positions.last);
-        rests.then_some(())
+        let positions = |number: u64| nodes.group(number).view().status.positions;
+        let last = positions(leader).last;
+        among.iter().all(|number| positions(*number).applied == last).then_some(())
     })
     .await;
 }

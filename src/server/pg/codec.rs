@@ -383,7 +383,7 @@ pub(super) fn decode_text(text: &str, pg_type: PgType) -> Result<OwnedValue, Sql
 /// As [`decode`], and 22007 for what is no date or time.
 pub(super) fn parse_text(text: &str, pg_type: PgType) -> Result<OwnedValue, SqlError> {
     let stored = |pg_type| temporal::stored(text, pg_type);
-    // Of a timestamp, its day or its clock, as PostgreSQL takes it. One that is infinite has neither.
+    // A timestamp may stand for its day, as PostgreSQL takes it. One that is infinite has none.
     let moment = || stored(PgType::TIMESTAMP).filter(|moment| !moment.ends_with("infinity"));
     let part = |part: std::ops::Range<usize>| Some(moment()?.get(part)?.to_owned());
     let value = match pg_type {

@@ -10,6 +10,7 @@ use super::cursors::{self, CursorCommand};
 use super::error::{SqlError, SqlState};
 use super::message::{Bind, Target};
 use super::outbox::Outbox;
+use super::quick::STATEMENT_LIMIT_BYTES;
 use super::sink::{self, Expected, SpoolSink};
 use super::spool::{self, Spool};
 use super::types::{Column, OwnedValue, PgType};
@@ -184,6 +185,12 @@ impl Conversation {
     /// Whether a portal's rows come in parts, or came so before.
     pub(super) fn is_fetched_in_parts(&self, name: &str, row_limit: i32) -> bool {
         row_limit > 0 || self.portals.get(name).is_some_and(|portal| portal.fetched.is_some())
+    }
+
+    /// Whether its statement is too long to be looked at where other connections wait.
+    pub(super) fn is_of_long_statement(&self, name: &str) -> bool {
+        let statement = self.portals.get(name).and_then(|portal| portal.prepared.statement());
+        statement.is_some_and(|statement| statement.len() > STATEMENT_LIMIT_BYTES)
     }
 
     /// Sends some of a portal's rows, or all that are left; runs it if it has not run.

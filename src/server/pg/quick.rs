@@ -18,6 +18,10 @@ use super::outbox::Outbox;
 use super::sink::Reply;
 use super::types::OwnedValue;
 
+/// Statements that are longer are left to a thread that may block: to look through one takes longer than the way there, and
+/// the other connections of this thread wait meanwhile.
+pub(super) const STATEMENT_LIMIT_BYTES: usize = 64 * 1024;
+
 /// How far a batch got.
 pub(super) enum Advance {
     /// It is over.
@@ -112,6 +116,9 @@ impl Conversation {
 
     fn step(&mut self, frame: Frame, sync_follows: bool, outbox: &mut Outbox) -> Result<Step, SqlError> {
         let kind = frame.kind;
+        if matches!(kind, Kind::Query | Kind::Parse) && frame.body.len() > STATEMENT_LIMIT_BYTES {
+            return Ok(Step::Blocks(frame));
+        }
         let at_once = match kind {
             Kind::Query => return self.start_query(frame, outbox),
             Kind::Execute => return self.start_portal(frame, sync_follows, outbox),
@@ -159,7 +166,7 @@ impl Conversation {
         let Message::Execute { portal, row_limit } = message::read(frame.clone())? else {
             return Ok(Step::Blocks(frame));
         };
-        if self.is_fetched_in_parts(&portal, row_limit) {
+        if self.is_fetched_in_parts(&portal, row_limit) || self.is_of_long_statement(&portal) {
             return Ok(Step::Blocks(frame));
         }
         self.refuse_if_stopping()?;

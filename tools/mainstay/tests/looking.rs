@@ -49,7 +49,7 @@ fn psql_describes_a_table() {
               Table \"main.children\"
  Column |  Type  | Collation | Nullable | Default
 --------+--------+-----------+----------+---------
- id     | bigint |           |          |
+ id     | bigint |           | not null |
  parent | bigint |           |          |
  u      | text   |           |          |
 Indexes:

@@ -41,7 +41,7 @@ pub(super) fn encode(text: &str, out: &mut BytesMut) -> Option<()> {
         return None;
     }
     // Where the point stands, counted from the first digit.
-    let point = i64::try_from(whole.len()).ok()? + exponent;
+    let point = i64::try_from(whole.len()).ok()?.checked_add(exponent)?;
     let limit = i64::try_from(DIGITS_LIMIT).ok()?;
     if digits.len() > DIGITS_LIMIT || !(-limit..=limit).contains(&point) {
         return None;
@@ -209,7 +209,20 @@ mod tests {
 
     #[test]
     fn what_is_none_is_none() {
-        for text in ["", "-", ".", "1e", "1e99999", "1e-99999", "0x10", "1.2.3", "Infinity", "ein", "--1"] {
+        for text in [
+            "",
+            "-",
+            ".",
+            "1e",
+            "1e99999",
+            "1e-99999",
+            "1e9223372036854775807",
+            "0x10",
+            "1.2.3",
+            "Infinity",
+            "ein",
+            "--1",
+        ] {
             assert_eq!(binary(text), None, "{text}");
         }
         let whole = binary("12345.678").unwrap();

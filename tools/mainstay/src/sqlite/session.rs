@@ -531,6 +531,8 @@ impl Session for SqliteSession {
     }
 
     fn rest(&mut self) {
+        // The reader that is let go may be all that tells of a state that was lost.
+        self.note_losses();
         // Opened again with the next statement. A state that a transaction sees cannot be had again.
         let held = self.reader.take();
         let had_one = held.is_some();

@@ -121,8 +121,11 @@ fn who_waits_on_a_thread_gets_the_turn_of_a_closed_engine() {
     assert!(thread.join().unwrap() && begun.elapsed() < LONG);
 }
 
-/// A group of such statements, numbered from 0 on, with their places, and what they are told.
-fn group(limits: &[Duration]) -> (Turnstile<(), Numbered>, Vec<Ticket>, mpsc::Receiver<(u32, Waited)>) {
+/// A group, with the places of its statements, and what they are told.
+type Group = (Turnstile<(), Numbered>, Vec<Ticket>, mpsc::Receiver<(u32, Waited)>);
+
+/// A group of such statements, numbered from 0 on.
+fn group(limits: &[Duration]) -> Group {
     let turnstile = Turnstile::new(());
     let (tell, told) = mpsc::channel();
     let numbered = (0..).zip(limits);
