@@ -38,9 +38,9 @@ use crate::meta::service::MetaError;
 use crate::meta::stored;
 use crate::meta::timekeeper::Timekeeper;
 use crate::meta::view::StoreView;
-use crate::net::NetConfig;
 use crate::net::identity::Identity;
 use crate::net::tls::Tls;
+use crate::net::{Address, NetConfig};
 use crate::raftstore::entry;
 use crate::raftstore::group::GroupConfig;
 use crate::raftstore::log_store::{GroupStore, TableStore};
@@ -206,6 +206,18 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| ClusterError::Panicked(doing))
 }
 
+/// Tells the transport where this node is reached, and where the others are.
+fn tell_places(transport: &GrpcTransport, own: &str, others: impl IntoIterator<Item = (NodeId, Vec<Address>)>) {
+    if let Ok(own) = own.parse() {
+        transport.advertise(own);
+    }
+    for (node, addresses) in others {
+        if let Err(error) = transport.set_peer(node, addresses) {
+            tracing::warn!(%node, %error, "a member cannot be reached");
+        }
+    }
+}
+
 impl ClusterNode {
     /// Starts the member that the record says.
     pub(super) async fn start(
@@ -257,14 +269,7 @@ impl ClusterNode {
         // Nobody else has set it.
         let _ = later.0.set(Arc::clone(&transport));
         transport.receive_into(raft.inbox());
-        if let Ok(advertised) = port.address.parse() {
-            transport.advertise(advertised);
-        }
-        for (node, addresses) in known_peers(&store, &record, membership.node)? {
-            if let Err(error) = transport.set_peer(node, addresses) {
-                tracing::warn!(%node, %error, "a member cannot be reached");
-            }
-        }
+        tell_places(&transport, &port.address, known_peers(&store, &record, membership.node)?);
         drop(store);
         let mut node = ClusterNode {
             tasks: JoinSet::new(),
@@ -441,7 +446,7 @@ fn known_peers(
     store: &Arc<RocksStore>,
     record: &Record,
     own: NodeId,
-) -> Result<std::collections::BTreeMap<NodeId, Vec<crate::net::Address>>, ClusterError> {
+) -> Result<std::collections::BTreeMap<NodeId, Vec<Address>>, ClusterError> {
     let view = StoreView { store: Arc::clone(store) as Arc<dyn TableStore>, group: METADATA_GROUP };
     let members = stored::members(&view)?;
     let table = members.iter().map(|member| (member.id, &member.addresses));

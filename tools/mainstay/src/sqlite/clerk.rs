@@ -9,7 +9,7 @@
 //! **Culprits.** Some errors end SQLite's transaction despite savepoints: an interrupt, `INSERT OR ROLLBACK`,
 //! `RAISE(ROLLBACK)`, no space. Then nothing of the group was appended and nobody was answered, so the others are run
 //! again and the culprit alone gets its error. Whoever is to run, or to run again, can be cancelled meanwhile, and a
-//! [second thread](Turnstile::late) tells those whose time to wait has run out.
+//! [second thread](super::turnstile::Turnstile::late) tells those whose time to wait has run out.
 //!
 //! **No word of what never was.** A statement that fails behind others may have failed by what they wrote, as with a key that
 //! one of them took. So its error counts only if that was committed; else it hears why not, or runs again, alone. What one

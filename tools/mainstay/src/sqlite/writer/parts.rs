@@ -1,7 +1,7 @@
 //! The parts of the open transaction, and how much they take.
 //!
 //! They stay in memory until the transaction ends, as one record takes all of them. So what is captured from now on has only as
-//! much room as they leave of its [`Limit`], whatever savepoints the transaction was cut into.
+//! much room as they leave of its `Limit`, whatever savepoints the transaction was cut into.
 
 use super::super::payload::Part;
 
