@@ -147,8 +147,9 @@ fn waiting_for_the_writer_ends_at_the_lock_timeout() {
         let endless = format!("INSERT INTO t {ENDLESS}");
         let (cancelled, _) = tokio::join!(error(&writer, &endless), async {
             let begun = Instant::now();
-            // Until that one runs, the writer is free.
-            while client.batch_execute("DELETE FROM t WHERE a = 2").await.is_ok() {
+            // Once it runs; whoever came at the same time would share its transaction, and wait for it.
+            let runs = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'INSERT INTO t WITH%' AND state = 'active' AND wait_event IS NULL";
+            while client.query(runs, &[]).await.unwrap().is_empty() {
                 assert!(begun.elapsed() < LIMIT);
             }
             assert_eq!(error(&client, "DELETE FROM t WHERE a = 2").await, lock_timeout());
